@@ -1,0 +1,85 @@
+"""Eq. 6 against numbers that can be checked on paper."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from training.loss import PairErrors, ppd_loss, squared_error
+
+
+def errors(chosen: list[float], rejected: list[float]) -> PairErrors:
+    return PairErrors(torch.tensor(chosen), torch.tensor(rejected))
+
+
+def test_a_policy_equal_to_the_reference_costs_log_two() -> None:
+    same = errors([0.3, 0.9], [0.5, 0.1])
+    out = ppd_loss(same, same, beta=0.7)
+    assert out.loss.item() == pytest.approx(math.log(2), abs=1e-7)
+    assert out.implicit_accuracy.item() == 0.5
+    assert out.margin.item() == 0.0
+
+
+def test_one_pair_by_hand() -> None:
+    # Delta = (0.50 - 0.52) - (0.61 - 0.60) = -0.03; logits = 0.1 * 1000 * 0.03 = 3
+    out = ppd_loss(errors([0.50], [0.61]), errors([0.52], [0.60]), beta=0.1)
+    assert out.margin.item() == pytest.approx(3.0, rel=1e-4)
+    assert out.loss.item() == pytest.approx(math.log1p(math.exp(-3.0)), rel=1e-4)
+    assert out.implicit_accuracy.item() == 1.0
+    assert out.chosen_error.item() == pytest.approx(0.50)
+    assert out.rejected_error.item() == pytest.approx(0.61)
+    assert out.chosen_gain.item() == pytest.approx(0.02, rel=1e-4)
+    assert out.rejected_gain.item() == pytest.approx(-0.01, rel=1e-4)
+
+
+def test_the_batch_is_averaged_after_the_sigmoid() -> None:
+    # logits +2 and -2: the mean of -log sigmoid is log(1 + e^-2) + 1, not log 2
+    out = ppd_loss(errors([0.0, 2.0], [0.0, 0.0]), errors([2.0, 0.0], [0.0, 0.0]), beta=1.0,
+                   timesteps=1)
+    assert out.loss.item() == pytest.approx(math.log1p(math.exp(-2.0)) + 1.0, rel=1e-6)
+    assert out.implicit_accuracy.item() == 0.5
+
+
+def test_omega_weighs_each_pair_inside_the_sigmoid() -> None:
+    policy, reference = errors([0.0, 0.0], [0.0, 0.0]), errors([1.0, 1.0], [0.0, 0.0])
+    out = ppd_loss(policy, reference, beta=2.0, timesteps=1, omega_B=torch.tensor([0.5, 0.0]))
+    expected = (math.log1p(math.exp(-1.0)) + math.log(2)) / 2
+    assert out.loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_gradient_lowers_the_chosen_error_and_raises_the_rejected_one() -> None:
+    # d loss / d chosen = beta T sigmoid(-logits) / B = 10 * 0.5 / 1 at logits 0
+    chosen = torch.tensor([0.4], requires_grad=True)
+    rejected = torch.tensor([0.4], requires_grad=True)
+    ppd_loss(PairErrors(chosen, rejected), errors([0.4], [0.4]), beta=0.01).loss.backward()
+    assert chosen.grad is not None and rejected.grad is not None
+    assert chosen.grad.item() == pytest.approx(5.0)
+    assert rejected.grad.item() == pytest.approx(-5.0)
+
+
+def test_sum_is_mean_times_the_number_of_values() -> None:
+    target, predicted = torch.zeros(2, 4, 3, 3), torch.full((2, 4, 3, 3), 0.5)
+    assert squared_error(target, predicted, "mean").tolist() == [0.25, 0.25]
+    assert squared_error(target, predicted, "sum").tolist() == [9.0, 9.0]
+
+
+def test_a_far_margin_stays_finite() -> None:
+    out = ppd_loss(errors([1e3], [0.0]), errors([0.0], [0.0]), beta=1.0)
+    assert math.isfinite(out.loss.item()) and out.loss.item() == pytest.approx(1e6)
+
+
+@pytest.mark.parametrize("beta", [0.0, -1.0, math.nan])
+def test_a_beta_that_is_not_positive_is_refused(beta: float) -> None:
+    same = errors([0.1], [0.1])
+    with pytest.raises(ValueError, match="beta"):
+        ppd_loss(same, same, beta=beta)
+
+
+def test_unknown_reductions_and_unequal_shapes_are_refused() -> None:
+    zero = torch.zeros(1, 1, 2, 2)
+    with pytest.raises(ValueError, match="reduction"):
+        squared_error(zero, zero, "median")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="shape"):
+        squared_error(zero, torch.zeros(1, 1, 2, 3), "mean")

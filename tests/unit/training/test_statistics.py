@@ -1,0 +1,49 @@
+"""The statistics against cases whose answers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.statistics import clustered_mean, mean_cosine, ridge_probe, wins
+
+
+def test_equal_scores_are_half_a_win() -> None:
+    assert wins(np.array([1.0, 0.0, 2.0]), np.array([0.0, 1.0, 2.0])).tolist() == [1.0, 0.0, 0.5]
+
+
+def test_copies_of_one_persons_value_do_not_narrow_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    value_U = rng.random(40)
+    once = clustered_mean(value_U, np.arange(40), np.random.default_rng(1))
+    many = clustered_mean(
+        np.repeat(value_U, 25), np.repeat(np.arange(40), 25), np.random.default_rng(1)
+    )
+    assert many.count == 1000
+    assert many.clusters == 40
+    assert (many.low, many.high) == pytest.approx((once.low, once.high))
+
+
+def test_the_interval_is_that_of_a_mean_of_independent_values() -> None:
+    value_R = np.random.default_rng(2).normal(3.0, 2.0, 400)
+    out = clustered_mean(value_R, np.arange(400), np.random.default_rng(3))
+    half_width = 1.96 * value_R.std() / 20
+    assert out.mean == pytest.approx(value_R.mean())
+    assert (out.high - out.low) / 2 == pytest.approx(half_width, rel=0.1)
+    assert out.contains(out.mean)
+    assert not out.contains(out.high + 1)
+
+
+def test_one_cluster_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        clustered_mean(np.ones(3), np.zeros(3, dtype=np.int64), np.random.default_rng(0))
+
+
+def test_the_probe_reads_what_is_linear_and_nothing_from_noise() -> None:
+    rng = np.random.default_rng(4)
+    look_RL = rng.normal(size=(600, 3))
+    linear_RF = look_RL @ rng.normal(size=(3, 20)) + 5.0
+    noise_RF = rng.normal(size=(600, 20))
+    for feature_RF, expected in ((linear_RF, 1.0), (noise_RF, 0.0)):
+        guess_RL = ridge_probe(feature_RF[:500], look_RL[:500], feature_RF[500:], penalty=1e-4)
+        assert mean_cosine(guess_RL, look_RL[500:]) == pytest.approx(expected, abs=0.15)

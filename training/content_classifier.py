@@ -1,0 +1,236 @@
+"""Says which subject and setting a picture shows; the judge of content in evaluate.py.
+
+A small convolutional net trained on painted pictures of every look. While training, a picture is
+blurred, given noise and shifted a little, each with probability one half, so that the slight
+softness of decoded pictures is not held against them. Held-out accuracy is measured on untouched
+painted pictures that were never trained on.
+
+    python -m training.content_classifier --config training/configs/mini_classifier.yaml
+
+Legend: B pictures, H W side in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ppd_model.checkpoint import ArtifactSpec, load_artifact, load_strict, save_artifact
+from training.configuration import Configuration, parse_command_line, save_resolved
+from training.world import painter
+from training.world.store import PictureStore
+
+ARTIFACT_KIND = "content-classifier"
+
+
+class ClassifierConfig(Configuration):
+    """One training run. Probabilities of the augmentations are one half each."""
+
+    store_dir: Path
+    output_dir: Path
+    seed: int = 0
+    steps: int = 3000
+    batch: int = 48
+    lr: float = 2e-3
+    widths: tuple[int, ...] = (24, 48, 96, 128)
+    held_out: int = 2000
+    blur_sigma_px: float = 1.2
+    """Upper end of the Gaussian blur."""
+    noise_std: float = 0.04
+    """Upper end of the pixel noise, on pictures in [0, 1]."""
+    shift_px: int = 6
+    checkpoint_every: int = 250
+
+
+class ContentClassifier(nn.Module):
+    """Stride-2 convolutions, global average, two linear heads."""
+
+    def __init__(self, widths: Sequence[int], subjects: int, settings: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for width in widths:
+            layers += [
+                nn.Conv2d(channels, width, kernel_size=3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            channels = width
+        layers += [
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+        ]
+        self.body = nn.Sequential(*layers)
+        self.subject = nn.Linear(2 * channels, subjects)
+        self.setting = nn.Linear(2 * channels, settings)
+
+    def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures in [0, 1] to subject logits (B x 8) and setting logits (B x 6)."""
+        feature_BCHW = self.body(image_B3HW - 0.5)
+        pooled = torch.cat([feature_BCHW.mean((2, 3)), feature_BCHW.amax((2, 3))], 1)
+        return self.subject(pooled), self.setting(pooled)
+
+    @torch.inference_mode()
+    def name(self, images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Subject and setting indices of uint8 pictures."""
+        subjects, settings = [], []
+        for start in range(0, len(images_BHW3), 64):
+            subject, setting = self(to_tensor(images_BHW3[start : start + 64]))
+            subjects.append(subject.argmax(1))
+            settings.append(setting.argmax(1))
+        return torch.cat(subjects).numpy(), torch.cat(settings).numpy()
+
+
+def load_classifier(path: Path) -> ContentClassifier:
+    """A trained classifier in eval mode. Raises ArtifactError when the file is not one."""
+    tensors, spec = load_artifact(path, kind=ARTIFACT_KIND)
+    model = ContentClassifier(**spec.config)
+    load_strict(model, tensors)
+    return model.eval()
+
+
+def to_tensor(images_BHW3: NDArray[np.uint8]) -> Tensor:
+    """uint8 pictures to float [0, 1], channels first."""
+    return torch.from_numpy(np.ascontiguousarray(images_BHW3)).permute(0, 3, 1, 2).float() / 255
+
+
+def augment(image_B3HW: Tensor, config: ClassifierConfig, generator: torch.Generator) -> Tensor:
+    """Blur, noise and shift, each applied to about half of the rows, strengths uniform."""
+    batch = len(image_B3HW)
+
+    def uniform() -> Tensor:
+        return torch.rand(batch, generator=generator)
+
+    sigma_B = uniform() * config.blur_sigma_px * (uniform() < 0.5)
+    blurred = _gaussian_blur(image_B3HW, sigma_B)
+    std_B = uniform() * config.noise_std * (uniform() < 0.5)
+    noisy = blurred + std_B.view(-1, 1, 1, 1) * torch.randn(image_B3HW.shape, generator=generator)
+    reach = config.shift_px
+    padded = F.pad(noisy, (reach,) * 4, mode="replicate")
+    side_h, side_w = image_B3HW.shape[2:]
+    offset_B2 = torch.randint(0, 2 * reach + 1, (batch, 2), generator=generator)
+    offset_B2[uniform() < 0.5] = reach
+    rows = [
+        padded[row, :, dy : dy + side_h, dx : dx + side_w]
+        for row, (dy, dx) in enumerate(offset_B2.tolist())
+    ]
+    return torch.stack(rows).clamp(0, 1)
+
+
+def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
+    """Train, write classifier.safetensors and report.json; returns held-out accuracies."""
+    store = PictureStore(config.store_dir)
+    subject_N = torch.from_numpy(np.asarray(store.subject, dtype=np.int64))
+    setting_N = torch.from_numpy(np.asarray(store.setting, dtype=np.int64))
+    order = np.random.default_rng(config.seed).permutation(len(subject_N))
+    held_out, train_rows = order[: config.held_out], order[config.held_out :]
+    if len(train_rows) < config.batch:
+        raise ValueError(
+            f"{config.store_dir} holds {len(order)} pictures; {config.held_out} are held out and "
+            f"a batch needs {config.batch} more"
+        )
+    spec = dict(
+        widths=list(config.widths), subjects=len(painter.SUBJECTS), settings=len(painter.SETTINGS)
+    )
+    torch.manual_seed(config.seed)
+    model = ContentClassifier(config.widths, spec["subjects"], spec["settings"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps)
+    save_resolved(config, config.output_dir)
+    state_path = config.output_dir / "state.pt"
+    first = 0
+    if resume and state_path.exists():
+        state = torch.load(state_path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        first = state["step"]
+        print(f"resumed at step {first}", flush=True)
+    started_s = time.monotonic()
+    model.train()
+    for step in range(first, config.steps):
+        rng = np.random.default_rng([config.seed, step])
+        rows = np.sort(rng.choice(train_rows, config.batch, replace=False))
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        image_B3HW = augment(to_tensor(np.asarray(store.pictures[rows])), config, generator)
+        subject, setting = model(image_B3HW)
+        loss = F.cross_entropy(subject, subject_N[rows]) + F.cross_entropy(setting, setting_N[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        done = step + 1
+        if done % 50 == 0:
+            rate = (done - first) / (time.monotonic() - started_s)
+            print(
+                f"step {done}/{config.steps} loss {loss.item():.3f} "
+                f"{rate * config.batch:.0f} pictures/s eta {(config.steps - done) / rate:.0f} s",
+                flush=True,
+            )
+        if done % config.checkpoint_every == 0 and done < config.steps:
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "step": done,
+            }
+            torch.save(state, state_path.with_suffix(".tmp"))
+            state_path.with_suffix(".tmp").replace(state_path)
+    model.eval()
+    subject_B, setting_B = model.name(np.asarray(store.pictures[np.sort(held_out)]))
+    report = {
+        "held_out_pictures": float(len(held_out)),
+        "subject_accuracy": float(np.mean(subject_B == subject_N.numpy()[np.sort(held_out)])),
+        "setting_accuracy": float(np.mean(setting_B == setting_N.numpy()[np.sort(held_out)])),
+    }
+    if not all(math.isfinite(value) for value in report.values()):
+        raise ValueError(f"training did not end in finite numbers: {report}")
+    save_artifact(
+        config.output_dir / "classifier.safetensors",
+        {key: value.contiguous() for key, value in model.state_dict().items()},
+        ArtifactSpec(
+            kind=ARTIFACT_KIND,
+            config=spec,
+            base_model="none",
+            extra={key: f"{value:.4f}" for key, value in report.items()},
+        ),
+    )
+    (config.output_dir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    state_path.unlink(missing_ok=True)
+    print(json.dumps(report), flush=True)
+    return report
+
+
+def _gaussian_blur(image_B3HW: Tensor, sigma_B: Tensor) -> Tensor:
+    """Each row blurred by its own sigma in pixels; sigma 0 leaves a row as it is."""
+    offsets = torch.arange(-3, 4, dtype=torch.float32)
+    weight_B7 = torch.exp(-0.5 * (offsets / sigma_B.clamp(min=1e-3).unsqueeze(1)) ** 2)
+    weight_B7 = weight_B7 / weight_B7.sum(1, keepdim=True)
+    batch, channels, height, width = image_B3HW.shape
+    kernel = weight_B7.repeat_interleave(channels, 0)
+    flat = image_B3HW.reshape(1, batch * channels, height, width)
+    flat = F.conv2d(F.pad(flat, (3, 3, 0, 0), "replicate"), kernel[:, None, None, :],
+                    groups=batch * channels)
+    flat = F.conv2d(F.pad(flat, (0, 0, 3, 3), "replicate"), kernel[:, None, :, None],
+                    groups=batch * channels)
+    return flat.reshape(batch, channels, height, width)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    config, resume = parse_command_line(ClassifierConfig, argv, __doc__)
+    train(config, resume)
+
+
+if __name__ == "__main__":
+    main()

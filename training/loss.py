@@ -1,0 +1,114 @@
+"""The personalised preference objective (paper, Eq. 6), pure.
+
+Everything here takes squared errors that somebody else computed and returns numbers; no model, no
+configuration, no randomness. Shapes: B pairs, C channels, H and W latent rows and columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Reduction = Literal["mean", "sum"]
+DIFFUSION_TIMESTEPS = 1000
+"""T of Eq. 6. The paper leaves its value open; 1000 is what Diffusion-DPO assumes."""
+
+
+@dataclass(frozen=True)
+class PairErrors:
+    """Squared denoising errors of one model on a batch of pairs, one number per pair.
+
+    chosen_B: error on the picture the person preferred; rejected_B: on the other one.
+    """
+
+    chosen_B: Tensor
+    rejected_B: Tensor
+
+
+@dataclass(frozen=True)
+class PreferenceLoss:
+    """The scalar to minimise, and what to watch while it falls (all detached scalars).
+
+    loss: mean over the batch of -log sigmoid(logits), Eq. 6.
+    implicit_accuracy: share of pairs whose logits are positive; an exact zero counts one half.
+    margin: mean logits, -beta * T * omega * Delta.
+    chosen_error, rejected_error: the policy's mean squared errors. Their difference falls both
+        when chosen pictures get better and when rejected ones get worse; only the two apart
+        tell which.
+    chosen_gain, rejected_gain: reference error minus policy error (positive: better than base).
+    """
+
+    loss: Tensor
+    implicit_accuracy: Tensor
+    margin: Tensor
+    chosen_error: Tensor
+    rejected_error: Tensor
+    chosen_gain: Tensor
+    rejected_gain: Tensor
+
+    def scalars(self) -> dict[str, float]:
+        """The fields as plain floats, for logs."""
+        return {name: float(value.detach()) for name, value in vars(self).items()}
+
+
+def squared_error(target_BCHW: Tensor, predicted_BCHW: Tensor, reduction: Reduction) -> Tensor:
+    """Squared error of each row, B numbers.
+
+    "sum" is the squared norm that Eq. 6 writes; "mean" divides it by C*H*W, which is what public
+    Diffusion-DPO code computes. They differ by that factor in the beta they need.
+
+    Raises ValueError for another reduction or unequal shapes.
+    """
+    if target_BCHW.shape != predicted_BCHW.shape:
+        raise ValueError(
+            f"target has shape {tuple(target_BCHW.shape)}, "
+            f"prediction {tuple(predicted_BCHW.shape)}; they must be equal"
+        )
+    error_BK = (target_BCHW - predicted_BCHW).square().flatten(1)
+    if reduction == "mean":
+        return error_BK.mean(1)
+    if reduction == "sum":
+        return error_BK.sum(1)
+    raise ValueError(f"reduction is {reduction!r}, expected 'mean' or 'sum'")
+
+
+def ppd_loss(
+    policy: PairErrors,
+    reference: PairErrors,
+    *,
+    beta: float,
+    timesteps: int = DIFFUSION_TIMESTEPS,
+    omega_B: Tensor | None = None,
+) -> PreferenceLoss:
+    """Eq. 6: -log sigmoid(-beta * T * omega * Delta), averaged over the batch.
+
+    Delta = (policy.chosen - reference.chosen) - (policy.rejected - reference.rejected).
+
+    policy: errors of the model that sees the user; reference: of the same weights with the
+    adapter off (no gradient). omega_B: the weight omega(lambda_t) of each pair; None is 1.
+
+    Raises ValueError unless beta and timesteps are positive.
+    """
+    if not beta > 0:
+        raise ValueError(f"beta is {beta}, expected a positive number")
+    if timesteps < 1:
+        raise ValueError(f"timesteps is {timesteps}, expected a positive integer")
+    chosen_change_B = policy.chosen_B - reference.chosen_B
+    rejected_change_B = policy.rejected_B - reference.rejected_B
+    logits_B = -beta * timesteps * (chosen_change_B - rejected_change_B)
+    if omega_B is not None:
+        logits_B = omega_B * logits_B
+    detached_B = logits_B.detach()
+    return PreferenceLoss(
+        loss=-F.logsigmoid(logits_B).mean(),
+        implicit_accuracy=((torch.sign(detached_B) + 1) / 2).mean(),
+        margin=detached_B.mean(),
+        chosen_error=policy.chosen_B.detach().mean(),
+        rejected_error=policy.rejected_B.detach().mean(),
+        chosen_gain=-chosen_change_B.detach().mean(),
+        rejected_gain=-rejected_change_B.detach().mean(),
+    )

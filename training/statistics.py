@@ -1,0 +1,79 @@
+"""The few statistics evaluate.py reports, pure.
+
+Legend: R comparisons, U clusters (people), F embedding features, L looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval, over `clusters` independent units and `count` values."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    clusters: int
+
+    def contains(self, value: float) -> bool:
+        """Whether the interval covers the value."""
+        return self.low <= value <= self.high
+
+    def to_dict(self) -> dict[str, float | int]:
+        """For report.json."""
+        return asdict(self)
+
+
+def wins(ours_R: FloatArray, theirs_R: FloatArray) -> FloatArray:
+    """1 where ours scores higher, 0 where lower, one half where equal."""
+    outcome_R: FloatArray = (np.sign(ours_R - theirs_R) + 1) / 2
+    return outcome_R
+
+
+def clustered_mean(
+    value_R: FloatArray, cluster_R: NDArray[np.int64], rng: np.random.Generator, draws: int = 4000
+) -> Estimate:
+    """Mean with a percentile bootstrap interval that redraws whole clusters.
+
+    Values of one cluster (a person's prompts, say) are not independent; redrawing single values
+    would make the interval too narrow. Raises ValueError for fewer than two clusters.
+    """
+    names, member_R = np.unique(cluster_R, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} cluster: an interval needs at least two")
+    sum_U = np.bincount(member_R, weights=value_R)
+    count_U = np.bincount(member_R)
+    picks_DU = rng.integers(len(names), size=(draws, len(names)))
+    mean_D = sum_U[picks_DU].sum(1) / count_U[picks_DU].sum(1)
+    low, high = np.quantile(mean_D, [0.025, 0.975])
+    return Estimate(float(value_R.mean()), float(low), float(high), len(value_R), len(names))
+
+
+def ridge_probe(
+    train_RF: FloatArray, train_RL: FloatArray, test_RF: FloatArray, penalty: float = 1e-2
+) -> FloatArray:
+    """Linear predictions of the looks a person cares for, from standardised features.
+
+    `penalty` is relative to the number of training rows.
+    """
+    mean_F, std_F = train_RF.mean(0), train_RF.std(0) + 1e-8
+    x_RF = (train_RF - mean_F) / std_F
+    offset_L = train_RL.mean(0)
+    gram_FF = x_RF.T @ x_RF + penalty * len(x_RF) * np.eye(x_RF.shape[1])
+    weight_FL = np.linalg.solve(gram_FF, x_RF.T @ (train_RL - offset_L))
+    predicted_RL: FloatArray = (test_RF - mean_F) / std_F @ weight_FL + offset_L
+    return predicted_RL
+
+
+def mean_cosine(a_RL: FloatArray, b_RL: FloatArray) -> float:
+    """Mean cosine of corresponding rows; a zero row counts as 0."""
+    norms_R = np.linalg.norm(a_RL, axis=1) * np.linalg.norm(b_RL, axis=1)
+    return float(np.mean((a_RL * b_RL).sum(1) / np.maximum(norms_R, 1e-12)))
