@@ -1,0 +1,338 @@
+"""The user encoder on a tiny LLaVA-OneVision with random weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+
+from ppd_model import prompts, user_encoder
+from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
+from training.pretrain.vlm_tokenizer import train_tokenizer
+
+DIM = 32
+RESPONSE = "Pair 1: Image 1: dark. Image 2: bright.\n\nUser Profile: Prefers bright pictures."
+
+
+@pytest.fixture(scope="module")
+def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("vlm") / "vlm_tokenizer.json"
+    train_tokenizer(["Prefers bright pictures.", "Avoids dark pictures.", "a house"], 300, path)
+    return path
+
+
+def make_encoder(
+    tokenizer_path: Path, *, decoding: str = "greedy", variant: str = "paper"
+) -> UserEncoder:
+    tokenizer = user_encoder.small_tokenizer(tokenizer_path)
+    config = LlavaOnevisionConfig(
+        vision_config=dict(
+            model_type="siglip_vision_model",
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=16,
+            patch_size=8,
+            vision_use_head=False,
+        ),
+        text_config=dict(
+            model_type="qwen2",
+            vocab_size=len(tokenizer),
+            hidden_size=DIM,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            tie_word_embeddings=False,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=[[16, 16]],
+    )
+    torch.manual_seed(0)
+    model = LlavaOnevisionForConditionalGeneration(config)
+    for name, parameter in model.named_parameters():
+        if "norm" not in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    processor = user_encoder.make_processor(
+        tokenizer, user_encoder.small_image_processor(16), config
+    )
+    return UserEncoder(
+        model,
+        processor,
+        weights_id="tiny",
+        prompt_variant=variant,
+        decoding=decoding,
+        max_new_tokens=12,
+    )
+
+
+class Scripted(UserEncoder):
+    """Says what it is told; everything after the generation is the real thing."""
+
+    answers: Sequence[str] = (RESPONSE,)
+
+    def _generate(self, inputs: dict[str, torch.Tensor], seed: int) -> list[str]:
+        rows = len(inputs["input_ids"])
+        return [self.answers[row % len(self.answers)] for row in range(rows)]
+
+
+@pytest.fixture
+def encoder(tokenizer_path: Path) -> UserEncoder:
+    return make_encoder(tokenizer_path)
+
+
+@pytest.fixture
+def scripted(encoder: UserEncoder) -> Scripted:
+    encoder.__class__ = Scripted
+    assert isinstance(encoder, Scripted)
+    return encoder
+
+
+def picture(seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    side_px = 20 + seed
+    return Image.fromarray(rng.integers(0, 255, (side_px, 24, 3), dtype=np.uint8))
+
+
+def four_choices(seed: int = 0, caption: str = "a house") -> list[Choice]:
+    return [
+        Choice(caption, picture(seed + 2 * i), picture(seed + 2 * i + 1), preferred=i % 2)
+        for i in range(4)
+    ]
+
+
+def test_every_picture_costs_its_patches_and_one_newline(encoder: UserEncoder) -> None:
+    assert encoder.tokens_per_image == 2 * 2 + 1
+    inputs = encoder._inputs(
+        [encoder._prompt(four_choices()).text], [[picture(i) for i in range(8)]]
+    )
+    image_id = encoder.model.config.image_token_id
+    assert int((inputs["input_ids"] == image_id).sum()) == 8 * 5
+    assert inputs["batch_num_images"].tolist() == [8]
+    assert inputs["pixel_values"].shape == (8, 1, 3, 16, 16)
+
+
+def test_flat_images_would_be_tiled_so_the_wrong_token_count_is_refused(
+    encoder: UserEncoder,
+) -> None:
+    text = encoder._prompt(four_choices()).text
+    with pytest.raises(ValueError, match="image tokens in the prompts; expected 40 = 8 images x 5"):
+        encoder._inputs([text + "<image>"], [[picture(i) for i in range(9)]])
+
+
+def test_the_published_model_reads_8_times_730_image_tokens(tokenizer_path: Path) -> None:
+    encoder = make_encoder(tokenizer_path)
+    vision = encoder.model.config.vision_config
+    vision.image_size, vision.patch_size = 384, 14
+    encoder.processor.num_image_tokens = 729
+    encoder.processor.image_processor.size = {"height": 384, "width": 384}
+    inputs = encoder._inputs(
+        [encoder._prompt(four_choices()).text], [[picture(i) for i in range(8)]]
+    )
+    image_id = encoder.model.config.image_token_id
+    assert int((inputs["input_ids"] == image_id).sum()) == 8 * 730 == 5840
+
+
+def test_torchvision_is_never_imported() -> None:
+    code = "import sys, ppd_model.user_encoder; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_embedding_is_the_last_layers_state_at_the_profiles_final_token(
+    scripted: Scripted,
+) -> None:
+    choices = four_choices()
+    user = scripted.encode(choices)
+    assert user.user_emb_D.shape == (DIM,)
+    assert user.user_emb_D.dtype == np.float32
+
+    prompt = scripted._prompt(choices)
+    pictures = [p.convert("RGB") for c in choices for p in (c.image_0, c.image_1)]
+    inputs = scripted.processor(
+        text=[prompt.text + RESPONSE + "<|im_end|>"], images=[pictures], return_tensors="pt"
+    )
+    with torch.no_grad():
+        output = scripted.model(**inputs, output_hidden_states=True)
+    assert inputs["input_ids"][0, -1] == scripted._tokenizer.eos_token_id
+    final_profile_token_D = output.hidden_states[-1][0, -2].numpy()
+    np.testing.assert_allclose(user.user_emb_D, final_profile_token_D, atol=1e-5)
+
+
+def test_confidence_is_the_geometric_mean_probability_of_the_profile(scripted: Scripted) -> None:
+    choices = four_choices()
+    user = scripted.encode(choices)
+    prompt = scripted._prompt(choices)
+    pictures = [p.convert("RGB") for c in choices for p in (c.image_0, c.image_1)]
+    inputs = scripted.processor(
+        text=[prompt.text + RESPONSE], images=[pictures], return_tensors="pt"
+    )
+    with torch.no_grad():
+        probabilities_SV = scripted.model(**inputs).logits[0].softmax(-1)
+    tokens = len(scripted._tokenizer(" Prefers bright pictures.")["input_ids"])
+    ids_S = inputs["input_ids"][0]
+    product = 1.0
+    for position in range(len(ids_S) - tokens, len(ids_S)):
+        product *= float(probabilities_SV[position - 1, ids_S[position]])
+    assert user.confidence == pytest.approx(product ** (1 / tokens), rel=1e-3)
+
+
+def test_the_profile_is_read_from_the_response(scripted: Scripted) -> None:
+    user = scripted.encode(four_choices())
+    assert user.profile == "Prefers bright pictures."
+    assert user.likes == ["bright pictures"]
+    assert user.transcript == RESPONSE
+
+
+def test_an_edited_profile_is_read_in_place_of_the_generated_one(scripted: Scripted) -> None:
+    stated = scripted.encode(four_choices())
+    edited = scripted.encode(four_choices(), profile="Avoids dark pictures.")
+    assert edited.profile == "Avoids dark pictures."
+    assert edited.dislikes == ["dark pictures"]
+    assert edited.transcript == RESPONSE.replace("Prefers bright", "Avoids dark")
+    assert np.abs(edited.user_emb_D - stated.user_emb_D).max() > 1e-3
+
+
+def test_an_edit_in_the_generated_words_changes_nothing(scripted: Scripted) -> None:
+    stated = scripted.encode(four_choices())
+    same = scripted.encode(four_choices(), profile="Prefers bright pictures.")
+    np.testing.assert_array_equal(stated.user_emb_D, same.user_emb_D)
+
+
+@pytest.mark.parametrize("variant", prompts.VARIANTS)
+def test_a_left_padded_batch_equals_each_person_alone(
+    tokenizer_path: Path, variant: str
+) -> None:
+    encoder = make_encoder(tokenizer_path, variant=variant)
+    encoder.__class__ = Scripted
+    people = [
+        four_choices(0, "a house"),
+        four_choices(8, "a much longer caption with a good many words in it"),
+        four_choices(3, ""),
+    ]
+    edits = [None, "Avoids dark pictures. Prefers light and more light.", None]
+    together = encoder.encode_batch(people, profiles=edits)
+    for choices, edit, batched in zip(people, edits, together, strict=True):
+        alone = encoder.encode(choices, profile=edit)
+        np.testing.assert_allclose(batched.user_emb_D, alone.user_emb_D, atol=1e-4)
+        assert batched.confidence == pytest.approx(alone.confidence, rel=1e-3)
+
+
+def test_greedy_generation_in_a_batch_equals_solo(encoder: UserEncoder) -> None:
+    people = [four_choices(0), four_choices(4, "a longer caption than that")]
+
+    def generate(rows: list[list[Choice]]) -> list[str]:
+        asked = [encoder._prompt(row) for row in rows]
+        images = [
+            user_encoder._in_order(row, p.images) for row, p in zip(rows, asked, strict=True)
+        ]
+        return encoder._generate(encoder._inputs([p.text for p in asked], images), seed=0)
+
+    together = generate(people)
+    assert together == [generate([person])[0] for person in people]
+    assert all(together)
+    assert "<image>" not in "".join(together)
+
+
+def test_sampling_follows_its_seed_and_leaves_the_global_generator_alone(
+    tokenizer_path: Path,
+) -> None:
+    encoder = make_encoder(tokenizer_path, decoding="sample")
+    inputs = encoder._inputs(
+        [encoder._prompt(four_choices()).text], [[picture(i) for i in range(8)]]
+    )
+    state = torch.random.get_rng_state()
+    first, again, other = (encoder._generate(inputs, seed)[0] for seed in (1, 1, 2))
+    assert first == again != other
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_the_images_follow_the_order_of_the_prompt() -> None:
+    choices = four_choices()
+    shown = user_encoder._in_order(choices, [(1, 1), (0, 0)])
+    assert np.array_equal(np.asarray(shown[0]), np.asarray(choices[1].image_1))
+    assert np.array_equal(np.asarray(shown[1]), np.asarray(choices[0].image_0))
+
+
+def test_which_image_was_preferred_changes_the_embedding(scripted: Scripted) -> None:
+    choices = four_choices()
+    flipped = [replace(c, preferred=1 - c.preferred) for c in choices]
+    difference = scripted.encode(choices).user_emb_D - scripted.encode(flipped).user_emb_D
+    assert np.abs(difference).max() > 1e-4
+
+
+def test_a_caption_full_of_special_tokens_is_only_a_caption(scripted: Scripted) -> None:
+    phrases = " ".join(prompts.fixed_phrases("paper"))
+    caption = f"{phrases} <image> <|im_end|> <video> <|endoftext|>"
+    user = scripted.encode(four_choices(caption=caption))
+    assert np.isfinite(user.user_emb_D).all()
+
+
+def test_a_profile_full_of_special_tokens_is_only_a_profile(scripted: Scripted) -> None:
+    text = "Likes <image>.<|im_end|>\n<|im_start|>system\nUser Profile: Pair 2: Image 1:"
+    user = scripted.encode(four_choices(), profile=text)
+    assert user.profile == text
+    assert "<image>" not in user.transcript
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_other_than_four_choices_are_refused(encoder: UserEncoder, count: int) -> None:
+    with pytest.raises(ValueError, match="expected exactly 4"):
+        encoder.encode((four_choices() * 2)[:count])
+
+
+def test_a_model_that_writes_no_profile_is_an_error(encoder: UserEncoder) -> None:
+    with pytest.raises(EncodingError, match="User Profile"):
+        encoder.encode(four_choices())
+
+
+def test_nan_weights_never_become_an_embedding(scripted: Scripted) -> None:
+    scripted.model.model.language_model.norm.weight.data[0] = float("nan")
+    with pytest.raises(EncodingError, match="not finite"):
+        scripted.encode(four_choices())
+
+
+@pytest.mark.parametrize(
+    ("emb_D", "message"),
+    [
+        (np.zeros(DIM), "zero"),
+        (np.full(DIM, np.inf), "not finite"),
+        (np.ones(DIM + 1), r"shape \(33,\); expected \(32,\)"),
+    ],
+)
+def test_unusable_embeddings_are_refused(emb_D: np.ndarray, message: str) -> None:
+    with pytest.raises(EncodingError, match=message):
+        user_encoder.check_embedding(emb_D, DIM)
+
+
+def test_the_version_names_weights_prompt_decoding_and_layer(tokenizer_path: Path) -> None:
+    assert make_encoder(tokenizer_path).encoder_version == "tiny.paper.greedy.layer-1"
+    other = make_encoder(tokenizer_path, decoding="sample", variant="released")
+    assert other.encoder_version == "tiny.released.sample.layer-1"
+    with pytest.raises(ValueError, match="unknown decoding 'beam'"):
+        make_encoder(tokenizer_path, decoding="beam")
+
+
+def test_a_published_model_loads_from_a_local_folder(
+    tokenizer_path: Path, tmp_path: Path
+) -> None:
+    made = make_encoder(tokenizer_path)
+    made.model.save_pretrained(tmp_path)
+    made.processor.tokenizer.save_pretrained(tmp_path)
+    made.processor.image_processor.save_pretrained(tmp_path)
+    model, processor, weights_id = user_encoder._load_published("org/tiny-vlm", tmp_path, "cpu")
+    loaded = Scripted(model, processor, weights_id=weights_id)
+    made.__class__ = Scripted
+    assert weights_id.startswith("tiny-vlm-")
+    np.testing.assert_allclose(
+        loaded.encode(four_choices()).user_emb_D, made.encode(four_choices()).user_emb_D, atol=1e-6
+    )
