@@ -35,10 +35,6 @@ class KeyValue:
     key: Tensor
     value: Tensor
 
-    def rows(self, index_B: Tensor) -> KeyValue:
-        """The same for some of the rows."""
-        return KeyValue(self.key[index_B], self.value[index_B])
-
 
 @dataclass(frozen=True)
 class UserPart:
@@ -46,12 +42,6 @@ class UserPart:
 
     blocks: tuple[KeyValue, ...]
     strength_B: Tensor
-
-    def rows(self, index_B: Tensor) -> UserPart:
-        """The same for some of the rows."""
-        return UserPart(
-            tuple(block.rows(index_B) for block in self.blocks), self.strength_B[index_B]
-        )
 
 
 @dataclass(frozen=True)
@@ -66,14 +56,6 @@ class AttentionInput:
     text_BSD: Tensor
     text_blocks: tuple[KeyValue, ...] | None = None
     user: UserPart | None = None
-
-    def rows(self, index_B: Tensor) -> AttentionInput:
-        """The same for some of the rows, in the order of ``index_B`` (integers)."""
-        return AttentionInput(
-            self.text_BSD[index_B],
-            None if self.text_blocks is None else tuple(b.rows(index_B) for b in self.text_blocks),
-            None if self.user is None else self.user.rows(index_B),
-        )
 
 
 class UserProjector(nn.Module):

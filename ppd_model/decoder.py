@@ -1,0 +1,126 @@
+"""Stage C latents -> pixels: Stage B draws the Stage A latents, Stage A decodes them.
+
+Legend: B rows, C channels, H W sides of latents or pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from diffusers.models.unets.unet_stable_cascade import StableCascadeUNet
+from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
+from torch import Tensor, nn
+
+from ppd_model.checkpoint import load_artifact, load_strict
+from ppd_model.diffusion import ddpm_step, row_noise, sampling_times, to_epsilon
+from ppd_model.presets import Preset
+
+
+class Decoder(nn.Module):
+    """Stage B and Stage A, both frozen."""
+
+    def __init__(self, preset: Preset, stage_b: StableCascadeUNet, stage_a: PaellaVQModel) -> None:
+        super().__init__()
+        if preset.stage_b_guidance > 1:
+            raise ValueError(
+                f"Stage B guidance of {preset.stage_b_guidance}: Stage B is sampled without"
+            )
+        self.preset = preset
+        self.stage_b = stage_b.requires_grad_(False).eval()
+        self.stage_a = stage_a.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(
+        self,
+        latent_BCHW: Tensor,
+        pooled_B1D: Tensor,
+        generators: Sequence[torch.Generator],
+        before_step: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Pixels in [0, 1], B x 3 x H x W. Row r draws its noise from ``generators[r]`` only.
+
+        ``before_step`` is called before each Stage B step; what it raises ends the decoding.
+        """
+        stage_a_BCHW = self.draw_stage_a_latents(latent_BCHW, pooled_B1D, generators, before_step)
+        return self.to_pixels(stage_a_BCHW)
+
+    def draw_stage_a_latents(
+        self,
+        latent_BCHW: Tensor,
+        pooled_B1D: Tensor,
+        generators: Sequence[torch.Generator],
+        before_step: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Stage B's sampling loop, conditioned on the Stage C latents (and the pooled text)."""
+        rows, device = len(latent_BCHW), latent_BCHW.device
+        shape_CHW = (self.preset.stage_b["in_channels"], *self.stage_a_hw(latent_BCHW))
+        text_B1D = pooled_B1D if self.preset.stage_b_uses_text else torch.zeros_like(pooled_B1D)
+
+        x_BCHW = _noise(shape_CHW, generators, device)
+        times = sampling_times(self.preset.stage_b_steps).to(device)
+        for t, t_next in pairwise(times.unbind()):
+            if before_step is not None:
+                before_step()
+            t_B = t.expand(rows)
+            (output_BCHW,) = self.stage_b(
+                sample=x_BCHW,
+                timestep_ratio=t_B,
+                clip_text_pooled=text_B1D,
+                effnet=latent_BCHW,
+                return_dict=False,
+            )
+            eps_BCHW = to_epsilon(self.preset.stage_b_target, output_BCHW, x_BCHW, t_B)
+            x_BCHW = ddpm_step(
+                x_BCHW,
+                eps_BCHW,
+                t_B,
+                t_next.expand(rows),
+                _noise(shape_CHW, generators, device),
+                x0_clamp=self.preset.stage_b_x0_clamp,
+            )
+        return x_BCHW
+
+    def to_pixels(self, stage_a_BCHW: Tensor) -> Tensor:
+        """Stage A's decoder, clamped to [0, 1]; the latents are not quantised again."""
+        scaled_BCHW = self.stage_a.config.scale_factor * stage_a_BCHW
+        pixels_BCHW: Tensor = self.stage_a.decode(scaled_BCHW).sample
+        return pixels_BCHW.clamp(0, 1)
+
+    def stage_a_hw(self, latent_BCHW: Tensor) -> tuple[int, int]:
+        """Sides of the Stage A latents: 24 x 24 Stage C latents give 256 x 256."""
+        scale = self.preset.px_per_latent / self.preset.stage_a_downscale
+        height, width = latent_BCHW.shape[-2:]
+        return int(height * scale), int(width * scale)
+
+
+def build_decoder(preset: Preset) -> Decoder:
+    """Stage B and Stage A without loaded weights."""
+    return Decoder(preset, StableCascadeUNet(**preset.stage_b), PaellaVQModel(**preset.stage_a))
+
+
+def load_decoder(
+    preset: Preset,
+    stage_b: Path,
+    stage_a: Path,
+    *,
+    stage_b_sha256: str | None = None,
+    stage_a_sha256: str | None = None,
+) -> Decoder:
+    """Both stages from their files. Raises ArtifactError for files of anything else."""
+    decoder = build_decoder(preset)
+    for kind, path, sha256, module in (
+        ("stage_b", stage_b, stage_b_sha256, decoder.stage_b),
+        ("stage_a", stage_a, stage_a_sha256, decoder.stage_a),
+    ):
+        tensors, _ = load_artifact(path, kind=kind, sha256=sha256, base_model=preset.base_model)
+        load_strict(module, tensors)
+    return decoder
+
+
+def _noise(
+    shape_CHW: tuple[int, int, int], generators: Sequence[torch.Generator], device: torch.device
+) -> Tensor:
+    return torch.stack([row_noise(shape_CHW, generator) for generator in generators]).to(device)

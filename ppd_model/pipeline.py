@@ -1,0 +1,351 @@
+"""START HERE: prompts, user embeddings and seeds -> pictures.
+
+One request is one row of a batch. Every row has its own seed, its own number of steps and its own
+place in the schedule, so a request gives the same picture alone and in company.
+
+Legend: B requests, C H W latent channels and sides, D embedding width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ppd_model.adapter import AttentionInput
+from ppd_model.checkpoint import sha256_of, verify_manifest
+from ppd_model.decoder import Decoder, build_decoder, load_decoder
+from ppd_model.diffusion import ddpm_step, row_noise, sampling_times
+from ppd_model.presets import Preset, get_preset
+from ppd_model.stage_c import StageC, build_stage_c, load_adapter, load_stage_c
+from ppd_model.text_encoder import (
+    TextEncoder,
+    build_text_model,
+    load_text_encoder,
+    word_tokenizer,
+)
+
+MINI_WEIGHTS_DIR = Path(__file__).parent / "mini"
+BASE_PARTS = ("stage_a", "stage_b", "stage_c", "text_encoder")
+NO_ADAPTER = "none"
+SHORT_DIGEST = 12
+
+
+class Cancelled(Exception):  # noqa: N818  (not a failure)
+    """The caller asked to stop."""
+
+
+class NumericalError(RuntimeError):
+    """The model produced NaN or infinity; there is no picture."""
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """One picture. ``user_emb_D`` None, or strength 0, gives the base model's picture.
+
+    Guidance of 1 or less means none: the prompt alone is followed. ``strength`` 1 is the adapter
+    as trained. Sides default to the preset's.
+    """
+
+    prompt: str
+    seed: int
+    user_emb_D: npt.NDArray[np.float32] | None = None
+    strength: float = 1.0
+    negative_prompt: str = ""
+    steps: int = 20
+    guidance_scale: float = 4.0
+    width_px: int | None = None
+    height_px: int | None = None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A picture, uint8 H x W x 3, and the seconds its batch took to denoise and to decode."""
+
+    image_HWC: npt.NDArray[np.uint8]
+    seed: int
+    denoise_s: float
+    decode_s: float
+
+
+class Pipeline:
+    """Text encoder, Stage C with the adapter, and decoder of one preset.
+
+    ``model_id`` names the base and its weights, ``adapter_version`` the adapter's file ("none"
+    without one), ``encoder_id`` the user encoder whose embeddings the adapter was trained on.
+    ``personalize_negative`` also gives the user to the negative prompt's rows of guidance; off by
+    default, since the contrast is what carries the taste.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        text_encoder: TextEncoder,
+        stage_c: StageC,
+        decoder: Decoder,
+        *,
+        model_id: str,
+        adapter_version: str = NO_ADAPTER,
+        encoder_id: str = "",
+        device: str = "cpu",
+        personalize_negative: bool = False,
+    ) -> None:
+        self.preset = preset
+        self.text_encoder = text_encoder
+        self.stage_c = stage_c.to(device).eval()
+        self.decoder = decoder.to(device).eval()
+        self.text_encoder.model.to(device)
+        self.model_id = model_id
+        self.adapter_version = adapter_version
+        self.encoder_id = encoder_id
+        self.device = torch.device(device)
+        self.personalize_negative = personalize_negative
+
+    @classmethod
+    def load(
+        cls,
+        preset: str = "mini",
+        weights_dir: Path | None = None,
+        device: str = "cpu",
+        *,
+        with_adapter: bool = True,
+        encoder_id: str | None = None,
+    ) -> Pipeline:
+        """Every part from ``weights_dir`` (for ``mini``, the weights that are shipped).
+
+        ``with_adapter=False`` is the base model alone. Raises FileNotFoundError naming the path
+        that is missing, and ArtifactError for a file that is damaged or belongs to another base
+        model, or to another user encoder than ``encoder_id`` where that is given.
+        """
+        chosen = get_preset(preset)
+        if weights_dir is None:
+            if chosen.name != "mini":
+                raise ValueError(f"weights_dir is needed: the weights of {preset} are not shipped")
+            weights_dir = MINI_WEIGHTS_DIR
+        digests = verify_manifest(weights_dir)
+        sha256 = {part: digests.get(f"{part}.safetensors") for part in (*BASE_PARTS, "adapter")}
+        path = {part: weights_dir / f"{part}.safetensors" for part in sha256}
+
+        text_encoder = load_text_encoder(
+            chosen,
+            path["text_encoder"],
+            weights_dir / "text_tokenizer.json",
+            sha256=sha256["text_encoder"],
+        )
+        stage_c = load_stage_c(chosen, path["stage_c"], sha256=sha256["stage_c"])
+        decoder = load_decoder(
+            chosen,
+            path["stage_b"],
+            path["stage_a"],
+            stage_b_sha256=sha256["stage_b"],
+            stage_a_sha256=sha256["stage_a"],
+        )
+        model_id = f"{chosen.base_model}@{_joint_digest(sha256)}"
+        pipeline = cls(chosen, text_encoder, stage_c, decoder, model_id=model_id, device=device)
+        if with_adapter:
+            pipeline.use_adapter(path["adapter"], encoder_id=encoder_id)
+        return pipeline
+
+    @classmethod
+    def random(cls, preset: Preset, words: Sequence[str], seed: int = 0) -> Pipeline:
+        """Every part with random weights and an adapter that matters: for tests and timings."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tokenizer = word_tokenizer(words, preset.text_encoder["max_position_embeddings"])
+            text_encoder = TextEncoder(build_text_model(preset, tokenizer), tokenizer)
+            stage_c = build_stage_c(preset)
+            for weight in stage_c.adapter.to_v.parameters():
+                torch.nn.init.normal_(weight, std=preset.user_token_dim**-0.5)
+            decoder = build_decoder(preset)
+        return cls(
+            preset,
+            text_encoder,
+            stage_c,
+            decoder,
+            model_id=f"{preset.base_model}@random-{seed}",
+            adapter_version=f"random-{seed}",
+            encoder_id=f"random-{seed}",
+        )
+
+    def use_adapter(self, path: Path, *, encoder_id: str | None = None) -> None:
+        """Put another adapter in place. Raises ArtifactError if it does not belong here."""
+        spec = load_adapter(self.stage_c, self.preset, path, encoder_id=encoder_id)
+        self.adapter_version = sha256_of(path)[:SHORT_DIGEST]
+        self.encoder_id = spec.extra.get("encoder_id", "")
+
+    def generate(
+        self,
+        requests: Sequence[ImageRequest],
+        on_step: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[Generated]:
+        """One picture for each request, in order; all of one size.
+
+        ``on_step(done, total)`` follows the longest row's denoising. Raises ValueError for a
+        request that cannot be made, Cancelled soon after ``cancelled()`` says so, and
+        NumericalError rather than return a picture of NaN.
+        """
+        generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+        started_s = time.perf_counter()
+        latent_BCHW = self.sample_latents(requests, generators, on_step, cancelled)
+        denoised_s = time.perf_counter()
+        images_BHWC = self.decode(requests, latent_BCHW, generators, cancelled)
+        decoded_s = time.perf_counter()
+        return [
+            Generated(image_HWC, request.seed, denoised_s - started_s, decoded_s - denoised_s)
+            for request, image_HWC in zip(requests, images_BHWC, strict=True)
+        ]
+
+    @torch.no_grad()
+    def sample_latents(
+        self,
+        requests: Sequence[ImageRequest],
+        generators: Sequence[torch.Generator],
+        on_step: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Tensor:
+        """Stage C latents, B x C x H x W: from noise, every row along its own schedule."""
+        shape_CHW = self._check(requests)
+        guidance_B = self._guidance(requests)
+        attended = self._attend(requests, guided=guidance_B is not None)
+        total = max(request.steps for request in requests)
+        times_BT = torch.stack([_padded_times(request.steps, total) for request in requests])
+        times_BT = times_BT.to(self.device)
+
+        x_BCHW = torch.stack([row_noise(shape_CHW, generator) for generator in generators])
+        x_BCHW = x_BCHW.to(self.device)
+        for step in range(total):
+            _stop_if(cancelled)
+            t_B, t_next_B = times_BT[:, step], times_BT[:, step + 1]
+            eps_BCHW = self._predict_noise(x_BCHW, t_B, attended, guidance_B)
+            noise_BCHW = torch.stack(
+                [  # a row that has arrived draws no more: its generator belongs to Stage B
+                    row_noise(shape_CHW, generator)
+                    if step < request.steps
+                    else torch.zeros(shape_CHW)
+                    for request, generator in zip(requests, generators, strict=True)
+                ]
+            ).to(self.device)
+            clamp = self.preset.stage_c_x0_clamp
+            x_BCHW = ddpm_step(x_BCHW, eps_BCHW, t_B, t_next_B, noise_BCHW, clamp)
+            if on_step is not None:
+                on_step(step + 1, total)
+        _refuse_non_finite(x_BCHW, "Stage C latents")
+        return x_BCHW
+
+    @torch.no_grad()
+    def decode(
+        self,
+        requests: Sequence[ImageRequest],
+        latent_BCHW: Tensor,
+        generators: Sequence[torch.Generator],
+        cancelled: Callable[[], bool] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Pictures of Stage C latents, uint8 B x H x W x 3."""
+        pooled_B1D = self.text_encoder.encode([request.prompt for request in requests]).pooled_B1D
+        pixels_BCHW = self.decoder(
+            latent_BCHW, pooled_B1D, generators, before_step=lambda: _stop_if(cancelled)
+        )
+        _refuse_non_finite(pixels_BCHW, "pixels")
+        pixels_BHWC = (pixels_BCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        images_BHWC: npt.NDArray[np.uint8] = pixels_BHWC.cpu().contiguous().numpy()
+        return images_BHWC
+
+    def _attend(self, requests: Sequence[ImageRequest], *, guided: bool) -> AttentionInput:
+        """Text and user of the requests' rows, then, if guided, those of their negative rows."""
+        prompts = [request.prompt for request in requests]
+        users = [self._user(request) for request in requests]
+        strengths = [
+            0.0 if request.user_emb_D is None else request.strength for request in requests
+        ]
+        if guided:
+            prompts += [request.negative_prompt for request in requests]
+            users += users
+            strengths += strengths if self.personalize_negative else [0.0] * len(requests)
+        text = self.text_encoder.encode(prompts)
+        if not any(strengths):
+            return self.stage_c.attend(text.tokens_BSD, text.pooled_B1D, precompute=True)
+        return self.stage_c.attend(
+            text.tokens_BSD,
+            text.pooled_B1D,
+            torch.stack(users).to(self.device),
+            torch.tensor(strengths, device=self.device),
+            precompute=True,
+        )
+
+    def _user(self, request: ImageRequest) -> Tensor:
+        if request.user_emb_D is None:
+            return torch.zeros(self.preset.user_emb_dim)
+        return torch.tensor(request.user_emb_D, dtype=torch.float32)
+
+    def _guidance(self, requests: Sequence[ImageRequest]) -> Tensor | None:
+        """Guidance of each row, at least 1; None when no row is guided."""
+        scales = [max(request.guidance_scale, 1.0) for request in requests]
+        return torch.tensor(scales, device=self.device) if max(scales) > 1 else None
+
+    def _predict_noise(
+        self, xt_BCHW: Tensor, t_B: Tensor, attended: AttentionInput, guidance_B: Tensor | None
+    ) -> Tensor:
+        """The predicted noise; guided, in one forward pass of twice the rows."""
+        if guidance_B is None:
+            return self.stage_c.predict_noise(xt_BCHW, t_B, attended)
+        both_BCHW = self.stage_c.predict_noise(
+            torch.cat([xt_BCHW, xt_BCHW]), torch.cat([t_B, t_B]), attended
+        )
+        prompt_BCHW, negative_BCHW = both_BCHW.chunk(2)
+        return torch.lerp(negative_BCHW, prompt_BCHW, guidance_B[:, None, None, None])
+
+    def _check(self, requests: Sequence[ImageRequest]) -> tuple[int, int, int]:
+        """The latents' shape, C x H x W. Raises ValueError for what cannot be made."""
+        if not requests:
+            raise ValueError("no requests to generate")
+        for request in requests:
+            _check_numbers(request)
+            emb_D = request.user_emb_D
+            expected = (self.preset.user_emb_dim,)
+            if emb_D is not None and (emb_D.shape != expected or not np.isfinite(emb_D).all()):
+                raise ValueError(
+                    f"user_emb_D of shape {emb_D.shape}: expected {expected}, every value finite"
+                )
+        side_px = self.preset.default_side_px
+        sizes_px = {(r.height_px or side_px, r.width_px or side_px) for r in requests}
+        if len(sizes_px) > 1:
+            raise ValueError(f"one batch makes one size, got {sorted(sizes_px)} (height, width)")
+        return (self.preset.latent_channels, *self.preset.latent_hw(*sizes_px.pop()))
+
+
+def _check_numbers(request: ImageRequest) -> None:
+    if request.steps < 1:
+        raise ValueError(f"steps must be at least 1, got {request.steps}")
+    for name in ("strength", "guidance_scale"):
+        value = getattr(request, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be finite and at least 0, got {value}")
+
+
+def _padded_times(steps: int, total: int) -> Tensor:
+    """The row's own schedule, then 0 until the longest row is done: a step 0 -> 0 moves nothing."""
+    return torch.cat([sampling_times(steps), torch.zeros(total - steps)])
+
+
+def _stop_if(cancelled: Callable[[], bool] | None) -> None:
+    if cancelled is not None and cancelled():
+        raise Cancelled
+
+
+def _refuse_non_finite(values: Tensor, what: str) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise NumericalError(f"{what} hold NaN or infinity")
+
+
+def _joint_digest(sha256: dict[str, str | None]) -> str:
+    joined = "".join(sha256[part] or "" for part in BASE_PARTS)
+    return hashlib.sha256(joined.encode()).hexdigest()[:SHORT_DIGEST]
