@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ppd_model.checkpoint import ArtifactSpec, load_artifact, load_strict, save_artifact
 from training.configuration import Configuration, parse_command_line, save_resolved
-from training.world import painter
+from training.world.scene import SETTINGS, SUBJECTS
 from training.world.store import PictureStore
 
 ARTIFACT_KIND = "content-classifier"
@@ -116,7 +116,7 @@ def augment(image_B3HW: Tensor, config: ClassifierConfig, generator: torch.Gener
     std_B = uniform() * config.noise_std * (uniform() < 0.5)
     noisy = blurred + std_B.view(-1, 1, 1, 1) * torch.randn(image_B3HW.shape, generator=generator)
     reach = config.shift_px
-    padded = F.pad(noisy, (reach,) * 4, mode="replicate")
+    padded = functional.pad(noisy, (reach,) * 4, mode="replicate")
     side_h, side_w = image_B3HW.shape[2:]
     offset_B2 = torch.randint(0, 2 * reach + 1, (batch, 2), generator=generator)
     offset_B2[uniform() < 0.5] = reach
@@ -139,11 +139,8 @@ def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
             f"{config.store_dir} holds {len(order)} pictures; {config.held_out} are held out and "
             f"a batch needs {config.batch} more"
         )
-    spec = dict(
-        widths=list(config.widths), subjects=len(painter.SUBJECTS), settings=len(painter.SETTINGS)
-    )
     torch.manual_seed(config.seed)
-    model = ContentClassifier(config.widths, spec["subjects"], spec["settings"])
+    model = ContentClassifier(config.widths, len(SUBJECTS), len(SETTINGS))
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps)
     save_resolved(config, config.output_dir)
@@ -164,9 +161,11 @@ def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         image_B3HW = augment(to_tensor(np.asarray(store.pictures[rows])), config, generator)
         subject, setting = model(image_B3HW)
-        loss = F.cross_entropy(subject, subject_N[rows]) + F.cross_entropy(setting, setting_N[rows])
+        loss = functional.cross_entropy(subject, subject_N[rows]) + functional.cross_entropy(
+            setting, setting_N[rows]
+        )
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         done = step + 1
@@ -200,7 +199,11 @@ def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
         {key: value.contiguous() for key, value in model.state_dict().items()},
         ArtifactSpec(
             kind=ARTIFACT_KIND,
-            config=spec,
+            config={
+                "widths": list(config.widths),
+                "subjects": len(SUBJECTS),
+                "settings": len(SETTINGS),
+            },
             base_model="none",
             extra={key: f"{value:.4f}" for key, value in report.items()},
         ),
@@ -219,10 +222,16 @@ def _gaussian_blur(image_B3HW: Tensor, sigma_B: Tensor) -> Tensor:
     batch, channels, height, width = image_B3HW.shape
     kernel = weight_B7.repeat_interleave(channels, 0)
     flat = image_B3HW.reshape(1, batch * channels, height, width)
-    flat = F.conv2d(F.pad(flat, (3, 3, 0, 0), "replicate"), kernel[:, None, None, :],
-                    groups=batch * channels)
-    flat = F.conv2d(F.pad(flat, (0, 0, 3, 3), "replicate"), kernel[:, None, :, None],
-                    groups=batch * channels)
+    flat = functional.conv2d(
+        functional.pad(flat, (3, 3, 0, 0), "replicate"),
+        kernel[:, None, None, :],
+        groups=batch * channels,
+    )
+    flat = functional.conv2d(
+        functional.pad(flat, (0, 0, 3, 3), "replicate"),
+        kernel[:, None, :, None],
+        groups=batch * channels,
+    )
     return flat.reshape(batch, channels, height, width)
 
 

@@ -109,7 +109,10 @@ def load_pairs(folder: Path, user: UserFeatures, user_emb_dim: int) -> Preferenc
         shard = load_file(path)
         person_P = shard["person_P"] + people
         parts.append(
-            {"person": person_P, **{key: shard[f"{key}_P"] for key in ("chosen", "rejected", "caption")}}
+            {
+                "person": person_P,
+                **{key: shard[f"{key}_P"] for key in ("chosen", "rejected", "caption")},
+            }
         )
         counts.append(torch.bincount(shard["person_E"], minlength=len(shard["taste_UL"])))
         embeddings.append(_features(shard, user, folder))

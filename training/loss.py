@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 Reduction = Literal["mean", "sum"]
 DIFFUSION_TIMESTEPS = 1000
@@ -104,7 +104,7 @@ def ppd_loss(
         logits_B = omega_B * logits_B
     detached_B = logits_B.detach()
     return PreferenceLoss(
-        loss=-F.logsigmoid(logits_B).mean(),
+        loss=-logsigmoid(logits_B).mean(),
         implicit_accuracy=((torch.sign(detached_B) + 1) / 2).mean(),
         margin=detached_B.mean(),
         chosen_error=policy.chosen_B.detach().mean(),

@@ -10,7 +10,7 @@ L looks, K samples of the population.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -38,13 +38,11 @@ SPLIT_SEEDS: Mapping[Split, range] = {
 class Pictures(Protocol):
     """What is needed of a picture store: standardised looks, and which pictures share content."""
 
-    @property
-    def looks(self) -> FloatArray:
-        """Measured looks, standardised within content, shape N x L."""
+    looks: FloatArray
+    """N x L."""
 
-    @property
-    def by_content(self) -> Mapping[int, IntArray]:
-        """Indices of the pictures of each content id."""
+    def by_content(self) -> list[IntArray]:
+        """Indices of the pictures of each content."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def simulate(
     (everything ties).
     """
     rng = np.random.default_rng([seed, 1])
-    contents = [index for index in sorted(pictures.by_content) if len(pictures.by_content[index]) > 1]
+    contents = [indices for indices in pictures.by_content() if len(indices) > 1]
     if not contents:
         raise ValueError("no content has two pictures to compare")
     wanted = support_sets * CHOICES_PER_PROFILE
@@ -126,8 +124,8 @@ def simulate(
     for _ in range(100 * (wanted + query_pairs)):
         if len(support) == wanted and len(query) == query_pairs:
             break
-        content = contents[int(rng.integers(len(contents)))]
-        first, second = (int(i) for i in rng.choice(pictures.by_content[content], 2, replace=False))
+        same = contents[int(rng.integers(len(contents)))]
+        first, second = (int(i) for i in rng.choice(same, 2, replace=False))
         if first in shown or second in shown:
             continue
         preferred = answer(
@@ -155,24 +153,3 @@ def simulate(
         chosen_P=query_P2[:, 0],
         rejected_P=query_P2[:, 1],
     )
-
-
-def posterior_mean(
-    looks_first_4L: FloatArray,
-    looks_second_4L: FloatArray,
-    preferred_4: Sequence[int] | IntArray,
-    population_KL: FloatArray,
-) -> FloatArray:
-    """The best estimate of a taste that these answers allow, shape L.
-
-    The mean of the population sample `population_KL`, each weighed by the Bradley-Terry likelihood
-    of the answers. No reader of the same answers can have a smaller expected squared error, so it
-    bounds what any VLM can know.
-    """
-    gain_4L = looks_first_4L - looks_second_4L
-    sign_4 = np.where(np.asarray(preferred_4) == 0, 1.0, -1.0)
-    logits_K4 = users.SCALE * (population_KL @ gain_4L.T) * sign_4
-    log_weight_K = -np.logaddexp(0.0, -logits_K4).sum(1)
-    weight_K = np.exp(log_weight_K - log_weight_K.max())
-    estimate_L: FloatArray = (weight_K @ population_KL / weight_K.sum()).astype(np.float32)
-    return estimate_L

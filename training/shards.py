@@ -6,13 +6,14 @@ shard, and whether all of them are there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ppd_model.checkpoint import sha256_of
 
 MANIFEST = "manifest.json"
 
@@ -49,7 +50,7 @@ class ShardFolder:
     def has(self, name: str) -> bool:
         """Whether that shard is finished and unchanged."""
         path = self.folder / name
-        return path.exists() and self._manifest["shards"].get(name) == file_sha256(path)
+        return path.exists() and self._manifest["shards"].get(name) == sha256_of(path)
 
     def write(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Write one shard and record it; a crash leaves either all of it or none."""
@@ -57,7 +58,7 @@ class ShardFolder:
         temporary = path.with_suffix(".tmp")
         save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
         temporary.replace(path)
-        self._manifest["shards"][name] = file_sha256(path)
+        self._manifest["shards"][name] = sha256_of(path)
         self._save()
 
     def finish(self) -> None:
@@ -87,13 +88,7 @@ def verified(folder: Path, manifest: dict[str, Any], prefix: str) -> list[Path]:
         raise ValueError(f"{folder} holds no shard named {prefix}*")
     for name in names:
         path = folder / name
-        found = file_sha256(path) if path.exists() else "no such file"
+        found = sha256_of(path) if path.exists() else "no such file"
         if found != manifest["shards"][name]:
             raise ValueError(f"{path}: sha256 {manifest['shards'][name]} expected, {found} found")
     return [folder / name for name in names]
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -36,8 +36,9 @@ def test_one_pair_by_hand() -> None:
 
 def test_the_batch_is_averaged_after_the_sigmoid() -> None:
     # logits +2 and -2: the mean of -log sigmoid is log(1 + e^-2) + 1, not log 2
-    out = ppd_loss(errors([0.0, 2.0], [0.0, 0.0]), errors([2.0, 0.0], [0.0, 0.0]), beta=1.0,
-                   timesteps=1)
+    out = ppd_loss(
+        errors([0.0, 2.0], [0.0, 0.0]), errors([2.0, 0.0], [0.0, 0.0]), beta=1.0, timesteps=1
+    )
     assert out.loss.item() == pytest.approx(math.log1p(math.exp(-2.0)) + 1.0, rel=1e-6)
     assert out.implicit_accuracy.item() == 0.5
 
@@ -54,7 +55,8 @@ def test_the_gradient_lowers_the_chosen_error_and_raises_the_rejected_one() -> N
     chosen = torch.tensor([0.4], requires_grad=True)
     rejected = torch.tensor([0.4], requires_grad=True)
     ppd_loss(PairErrors(chosen, rejected), errors([0.4], [0.4]), beta=0.01).loss.backward()
-    assert chosen.grad is not None and rejected.grad is not None
+    assert chosen.grad is not None
+    assert rejected.grad is not None
     assert chosen.grad.item() == pytest.approx(5.0)
     assert rejected.grad.item() == pytest.approx(-5.0)
 
@@ -67,7 +69,8 @@ def test_sum_is_mean_times_the_number_of_values() -> None:
 
 def test_a_far_margin_stays_finite() -> None:
     out = ppd_loss(errors([1e3], [0.0]), errors([0.0], [0.0]), beta=1.0)
-    assert math.isfinite(out.loss.item()) and out.loss.item() == pytest.approx(1e6)
+    assert math.isfinite(out.loss.item())
+    assert out.loss.item() == pytest.approx(1e6)
 
 
 @pytest.mark.parametrize("beta", [0.0, -1.0, math.nan])
