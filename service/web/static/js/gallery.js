@@ -1,0 +1,44 @@
+// @ts-check
+/** The pairs painted in this browser, newest first. Only where they are is kept here; the service keeps the pictures. */
+import { byId, make } from "./dom.js";
+
+/**
+ * @typedef {{prompt: string, seed: number, strength: number}} Wish
+ * @typedef {{url: string, jobId: string}} Made
+ * @typedef {Wish & {mine: Made, base: Made, applied: boolean, reason: string | null, facts: [string, string][]}} PaintedPair
+ */
+
+const KEPT = 24;
+
+/** @param {Wish} a @param {Wish} b */
+const sameWish = (a, b) => a.prompt === b.prompt && a.seed === b.seed && a.strength === b.strength;
+
+/** @param {PaintedPair[]} pairs @param {PaintedPair} pair @returns {PaintedPair[]} */
+export const withPair = (pairs, pair) => [pair, ...pairs.filter((other) => !sameWish(other, pair))].slice(0, KEPT);
+
+/**
+ * @param {PaintedPair[]} pairs
+ * @param {PaintedPair | null} current
+ * @param {(pair: PaintedPair) => void} onPick
+ */
+export function drawGallery(pairs, current, onPick) {
+  byId("gallery-empty").hidden = pairs.length > 0;
+  byId("gallery-clear").hidden = pairs.length === 0;
+  byId("gallery").replaceChildren(
+    ...pairs.map((pair) => {
+      const numbers = `seed ${pair.seed} · ${pair.strength.toFixed(2)}`;
+      const item = make(
+        "button",
+        { type: "button", class: "gallery-item", "aria-current": String(current !== null && sameWish(pair, current)) },
+        make("span", { class: "gallery-pictures" }, thumb(pair.mine.url), thumb(pair.base.url)),
+        make("span", { class: "gallery-words" }, pair.prompt),
+        make("span", { class: "gallery-numbers" }, numbers),
+      );
+      item.addEventListener("click", () => onPick(pair));
+      return make("li", {}, item);
+    }),
+  );
+}
+
+/** @param {string} src */
+const thumb = (src) => make("img", { src, alt: "", width: "128", height: "128", loading: "lazy" });

@@ -1,0 +1,64 @@
+// @ts-check
+/** START HERE for `/`: decides between the quiz, the wait while it is read, and the result. */
+import { getPreferences, inWords } from "./api.js";
+import { byId } from "./dom.js";
+import { wireProfile, showProfile } from "./profile.js";
+import { openQuiz, wireQuiz } from "./quiz.js";
+import { wireReading, readUntilReady } from "./reading.js";
+
+const SECTIONS = ["loading", "load-failed", "quiz", "reading", "profile"];
+
+/** @param {string} name */
+function showOnly(name) {
+  for (const section of SECTIONS) byId(section).hidden = section !== name;
+  window.scrollTo({ top: 0 });
+}
+
+/** Shows what fits what the service holds. */
+async function open() {
+  showOnly("loading");
+  try {
+    const held = await getPreferences();
+    const quizOpen = await openQuiz(held);
+    if (quizOpen) showOnly("quiz");
+    else await result(held);
+  } catch (error) {
+    byId("load-failed-detail").textContent = inWords(error);
+    showOnly("load-failed");
+  }
+}
+
+/**
+ * @param {import("./api.js").Preferences} [held]  what was just read, if it was
+ * @param {"choices" | "edit"} [what]              what is being read
+ */
+async function result(held, what = "choices") {
+  if (held?.profile && (held.status === "ready" || held.status === "failed")) {
+    showProfile(held);
+    showOnly("profile");
+    return;
+  }
+  showOnly("reading");
+  const read = await readUntilReady(what);
+  if (read === null) return;
+  showProfile(read);
+  showOnly("profile");
+  byId("profile-title").focus({ preventScroll: true });
+}
+
+/** @param {{again: boolean}} how */
+async function quiz(how) {
+  try {
+    await openQuiz(await getPreferences(), { force: true, ...how });
+    showOnly("quiz");
+  } catch (error) {
+    byId("load-failed-detail").textContent = inWords(error);
+    showOnly("load-failed");
+  }
+}
+
+wireQuiz({ onComplete: () => result(), onLeave: () => open() });
+wireReading({ onBack: () => quiz({ again: false }) });
+wireProfile({ onRetake: () => quiz({ again: true }), onEdited: () => result(undefined, "edit") });
+byId("load-retry").addEventListener("click", open);
+open();

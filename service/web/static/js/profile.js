@@ -1,0 +1,115 @@
+// @ts-check
+/** The result: the taste in words, and everything a person may do with what is kept about them. */
+import { deleteUser, exportUser, inWords, putProfile } from "./api.js";
+import { announce, byId, make, showError } from "./dom.js";
+import { forgetAll } from "./memory.js";
+
+/** @param {import("./api.js").Preferences} held  with a profile */
+export function showProfile(held) {
+  const profile = held.profile;
+  if (!profile) throw new Error("there is no profile to show");
+  const edited = held.profiles.find((entry) => entry.version === held.profile_version)?.source === "edited";
+  byId("profile-source").textContent = edited ? "In your own words" : "Read from your choices";
+  const stale = held.status === "failed";
+  showError(byId("profile-stale"), stale ? "The newest reading failed, so this is your earlier profile. Your answers are kept." : null);
+  byId("profile-text").textContent = profile.text;
+  drawChips("likes", profile.likes);
+  drawChips("dislikes", profile.dislikes);
+  byId("profile-confidence").textContent = confidenceWords(profile.confidence, edited);
+  byId("profile-confidence-bar").firstElementChild.style.transform = `scaleX(${profile.confidence})`;
+  closeEditor();
+}
+
+/** @param {"likes" | "dislikes"} kind @param {string[]} phrases */
+function drawChips(kind, phrases) {
+  byId(`profile-${kind}`).replaceChildren(...phrases.map((phrase) => make("li", {}, phrase)));
+  byId(`profile-${kind}-block`).hidden = phrases.length === 0;
+}
+
+/** @param {number} confidence in [0, 1] @param {boolean} edited */
+function confidenceWords(confidence, edited) {
+  const percent = `${Math.round(confidence * 100)} %`;
+  if (edited) return `The model is ${percent} sure of how it read your words and choices together.`;
+  const how = confidence < 0.4 ? "A faint first impression" : confidence < 0.75 ? "A fair first guess" : "A clear impression";
+  return `${how}, ${percent} sure. It rests on four answers only; it can be wrong about you.`;
+}
+
+/** @param {{onRetake: () => void, onEdited: () => void}} callbacks */
+export function wireProfile({ onRetake, onEdited }) {
+  byId("profile-retake").addEventListener("click", onRetake);
+  byId("profile-edit").addEventListener("click", openEditor);
+  byId("profile-cancel").addEventListener("click", () => {
+    closeEditor();
+    byId("profile-edit").focus();
+  });
+  byId("profile-form").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
+    event.preventDefault();
+    saveEdit(onEdited);
+  });
+  byId("data-export").addEventListener("click", download);
+  wireDelete();
+}
+
+function openEditor() {
+  byId("profile-input").value = byId("profile-text").textContent;
+  showError(byId("profile-form-error"), null);
+  byId("profile-view").hidden = true;
+  byId("profile-form").hidden = false;
+  byId("profile-input").focus();
+}
+
+function closeEditor() {
+  byId("profile-form").hidden = true;
+  byId("profile-view").hidden = false;
+}
+
+/** @param {() => void} onEdited */
+async function saveEdit(onEdited) {
+  const text = byId("profile-input").value.trim();
+  const box = byId("profile-form-error");
+  if (text === "") return showError(box, "Write a few words first.");
+  byId("profile-save").disabled = true;
+  try {
+    await putProfile(text);
+    showError(box, null);
+    onEdited();
+  } catch (error) {
+    showError(box, `Not saved. ${inWords(error)}`);
+  } finally {
+    byId("profile-save").disabled = false;
+  }
+}
+
+async function download() {
+  try {
+    const held = await exportUser();
+    const file = new Blob([JSON.stringify(held, null, 2)], { type: "application/json" });
+    const url = URL.createObjectURL(file);
+    make("a", { href: url, download: "my-taste.json" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+    showError(byId("data-error"), null);
+    announce("Your data was downloaded.");
+  } catch (error) {
+    showError(byId("data-error"), `Could not download. ${inWords(error)}`);
+  }
+}
+
+function wireDelete() {
+  /** @type {HTMLDialogElement} */
+  const dialog = byId("delete-dialog");
+  byId("data-delete").addEventListener("click", () => dialog.showModal());
+  byId("delete-cancel").addEventListener("click", () => dialog.close());
+  byId("delete-confirm").addEventListener("click", async () => {
+    byId("delete-confirm").disabled = true;
+    try {
+      await deleteUser();
+      forgetAll();
+      window.location.assign("/");
+    } catch (error) {
+      dialog.close();
+      showError(byId("data-error"), `Not deleted. ${inWords(error)}`);
+    } finally {
+      byId("delete-confirm").disabled = false;
+    }
+  });
+}
