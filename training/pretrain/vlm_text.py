@@ -118,8 +118,11 @@ def profile(taste_L: Floats) -> str:
     return f"{text} Avoids {_listed(avoids)}." if avoids else text
 
 
-def typed_profile(taste_L: Floats, rng: np.random.Generator) -> str:
-    """The same taste as a person might type it: any order, wording and completeness."""
+def typed_profile(taste_L: Floats, rng: np.random.Generator) -> tuple[str, list[int]]:
+    """The same taste as a person might type it, in any order, wording and completeness.
+
+    Returns the text and the axes it speaks of.
+    """
     ranked = [i for _, i in _ranked(taste_L)]
     kept = ranked[: int(rng.integers(1, len(ranked) + 1))]
     as_like = {i: bool(rng.random() < 0.6) for i in kept}
@@ -138,7 +141,7 @@ def typed_profile(taste_L: Floats, rng: np.random.Generator) -> str:
     if rng.random() < 0.2:
         sentences.reverse()
     text = ". ".join(sentences) + ("." if rng.random() < 0.8 else "")
-    return text.lower() if rng.random() < 0.25 else text
+    return (text.lower() if rng.random() < 0.25 else text), kept
 
 
 def response(

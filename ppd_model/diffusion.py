@@ -1,0 +1,123 @@
+"""Schedule, noising, targets and the sampler step: pure functions, one timestep per row.
+
+Legend: B rows, C channels, H W latent side. Times ``t`` lie in [0, 1]: 0 is data, 1 is noise.
+The schedule is Stable Cascade's (cosine, s = 0.008, alpha-bar clamped to [0.0001, 0.9999]);
+the paper's Eq. 1 writes it as ``x_t = alpha_t x_0 + sigma_t eps``.
+
+diffusers' ``DDPMWuerstchenScheduler`` uses the first row's timestep for every row; nothing here
+looks at another row, so a batch may hold rows at different times.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+COSINE_S = 0.008
+ALPHA_BAR_MIN = 0.0001
+ALPHA_BAR_MAX = 0.9999
+
+Target = Literal["epsilon", "velocity"]
+
+
+def alpha_bar(t_B: Tensor) -> Tensor:
+    """Cumulative signal power ``alpha_t ** 2`` at each time, shape B, in [0.0001, 0.9999]."""
+    angle_B = (t_B + COSINE_S) / (1 + COSINE_S) * (math.pi / 2)
+    at_zero = math.cos(COSINE_S / (1 + COSINE_S) * math.pi / 2) ** 2
+    return (torch.cos(angle_B) ** 2 / at_zero).clamp(ALPHA_BAR_MIN, ALPHA_BAR_MAX)
+
+
+def sampling_times(steps: int) -> Tensor:
+    """The ``steps + 1`` times a sampler visits, from 1 down to 0, evenly spaced."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    return torch.linspace(1.0, 0.0, steps + 1)
+
+
+def add_noise(x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
+    """``x_t`` of Eq. 1, each row at its own time."""
+    signal, noise = _signal_and_noise(t_B, x0_BCHW)
+    return signal * x0_BCHW + noise * noise_BCHW
+
+
+def predict_x0(xt_BCHW: Tensor, eps_BCHW: Tensor, t_B: Tensor) -> Tensor:
+    """The clean latents that ``x_t`` and a predicted noise imply."""
+    signal, noise = _signal_and_noise(t_B, xt_BCHW)
+    return (xt_BCHW - noise * eps_BCHW) / signal
+
+
+def velocity(x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
+    """The v-target ``alpha_t eps - sigma_t x_0`` (Salimans and Ho, 2022)."""
+    signal, noise = _signal_and_noise(t_B, x0_BCHW)
+    return signal * noise_BCHW - noise * x0_BCHW
+
+
+def epsilon_from_velocity(v_BCHW: Tensor, xt_BCHW: Tensor, t_B: Tensor) -> Tensor:
+    """The noise that a predicted velocity implies: ``sigma_t x_t + alpha_t v``."""
+    signal, noise = _signal_and_noise(t_B, xt_BCHW)
+    return noise * xt_BCHW + signal * v_BCHW
+
+
+def training_target(target: Target, x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
+    """What the network is asked to predict: the noise, or the velocity."""
+    return noise_BCHW if target == "epsilon" else velocity(x0_BCHW, noise_BCHW, t_B)
+
+
+def to_epsilon(target: Target, output_BCHW: Tensor, xt_BCHW: Tensor, t_B: Tensor) -> Tensor:
+    """The noise that a network trained on ``target`` has predicted."""
+    if target == "epsilon":
+        return output_BCHW
+    return epsilon_from_velocity(output_BCHW, xt_BCHW, t_B)
+
+
+def ddpm_step(
+    xt_BCHW: Tensor,
+    eps_BCHW: Tensor,
+    t_B: Tensor,
+    t_next_B: Tensor,
+    noise_BCHW: Tensor,
+    x0_clamp: float | None = None,
+) -> Tensor:
+    """One ancestral step from ``t`` to ``t_next`` for every row.
+
+    Without ``x0_clamp`` this is ``DDPMWuerstchenScheduler.step`` for each row's own time. With it,
+    the clean latents implied by ``eps`` are first clamped to ``[-x0_clamp, x0_clamp]``: near t = 1
+    an epsilon target leaves x0 undetermined, and a small model's error there diverges.
+    Rows whose ``t_next`` is 0 receive no noise.
+    """
+    if x0_clamp is not None:
+        x0_BCHW = predict_x0(xt_BCHW, eps_BCHW, t_B).clamp(-x0_clamp, x0_clamp)
+        signal, noise = _signal_and_noise(t_B, xt_BCHW)
+        eps_BCHW = (xt_BCHW - signal * x0_BCHW) / noise
+    bar_B111 = _per_row(alpha_bar(t_B), xt_BCHW)
+    bar_next_B111 = _per_row(alpha_bar(t_next_B), xt_BCHW)
+    alpha_B111 = bar_B111 / bar_next_B111
+    mean = (xt_BCHW - (1 - alpha_B111) * eps_BCHW / (1 - bar_B111).sqrt()) / alpha_B111.sqrt()
+    std_B111 = ((1 - alpha_B111) * (1 - bar_next_B111) / (1 - bar_B111)).sqrt()
+    std_B111 = std_B111 * _per_row((t_next_B != 0).to(std_B111.dtype), xt_BCHW)
+    return (mean + std_B111 * noise_BCHW).to(xt_BCHW.dtype)
+
+
+def p2_weight(t_B: Tensor) -> Tensor:
+    """P2 weight ``1 / (1 + SNR)``, the loss weight of Stable Cascade's own recipes, shape B."""
+    bar_B = alpha_bar(t_B)
+    return 1 / (1 + bar_B / (1 - bar_B))
+
+
+def row_noise(shape_CHW: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Standard normal noise of one row, drawn on the generator's own device, in float32."""
+    return torch.randn(
+        shape_CHW, generator=generator, device=generator.device, dtype=torch.float32
+    )
+
+
+def _signal_and_noise(t_B: Tensor, like_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    bar_B111 = _per_row(alpha_bar(t_B), like_BCHW)
+    return bar_B111.sqrt(), (1 - bar_B111).sqrt()
+
+
+def _per_row(value_B: Tensor, like_BCHW: Tensor) -> Tensor:
+    return value_B.view(-1, *[1] * (like_BCHW.dim() - 1))

@@ -1,0 +1,267 @@
+"""The three sizes of the one model: mini, stable-cascade-1b, stable-cascade."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from ppd_model.diffusion import Target
+
+STABLE_CASCADE_PX_PER_LATENT = 42.67
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything that tells one size from another; the code path is the same.
+
+    ``stage_c``, ``stage_b``, ``stage_a`` and ``text_encoder`` are keyword arguments of
+    ``StableCascadeUNet``, ``StableCascadeUNet``, ``PaellaVQModel`` and ``CLIPTextConfig``.
+    """
+
+    name: str
+    base_model: str
+    default_side_px: int
+    allowed_sides_px: tuple[int, ...]
+    px_per_latent: float
+    stage_a_downscale: int
+    """Pixels per Stage A latent, along one side."""
+    stage_c: dict[str, Any]
+    stage_b: dict[str, Any]
+    stage_a: dict[str, Any]
+    text_encoder: dict[str, Any]
+    vlm: str | dict[str, Any]
+    """A hub id (or local folder) of a published LLaVA-OneVision, or the small configuration."""
+    user_emb_dim: int
+    user_token_dim: int
+    user_tokens: int = 4
+    latent_channels: int = 16
+    stage_c_x0_clamp: float | None = None
+    stage_b_x0_clamp: float | None = None
+    stage_b_target: Target = "epsilon"
+    stage_b_steps: int = 10
+    stage_b_guidance: float = 0.0
+    stage_b_uses_text: bool = True
+    compressor: dict[str, Any] = field(default_factory=dict)
+
+    def latent_hw(self, height_px: int, width_px: int) -> tuple[int, int]:
+        """Height and width of the Stage C latents of a picture, rounded up.
+
+        Raises ValueError for a side this preset does not make.
+        """
+        for side_px in (height_px, width_px):
+            if side_px not in self.allowed_sides_px:
+                raise ValueError(
+                    f"side of {side_px} px: {self.name} makes {list(self.allowed_sides_px)}"
+                )
+        return (
+            math.ceil(height_px / self.px_per_latent),
+            math.ceil(width_px / self.px_per_latent),
+        )
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name. Raises ValueError that lists the names there are."""
+    makers = {
+        "mini": _mini,
+        "stable-cascade-1b": _stable_cascade_1b,
+        "stable-cascade": _stable_cascade,
+    }
+    if name not in makers:
+        raise ValueError(f"unknown preset {name!r}; known: {', '.join(makers)}")
+    return makers[name]()
+
+
+_CTA = ("SDCascadeResBlock", "SDCascadeTimestepBlock", "SDCascadeAttnBlock")
+_CT = ("SDCascadeResBlock", "SDCascadeTimestepBlock")
+
+
+def _mini() -> Preset:
+    text_width = 128
+    return Preset(
+        name="mini",
+        base_model="ppd-mini-1",
+        default_side_px=128,
+        allowed_sides_px=(128,),
+        px_per_latent=16,
+        stage_a_downscale=4,
+        stage_c=dict(
+            in_channels=16,
+            out_channels=16,
+            patch_size=1,
+            timestep_ratio_embedding_dim=64,
+            conditioning_dim=128,
+            block_out_channels=(128, 256),
+            num_attention_heads=(4, 8),
+            down_num_layers_per_block=(1, 2),
+            up_num_layers_per_block=(2, 1),
+            down_blocks_repeat_mappers=(1, 1),
+            up_blocks_repeat_mappers=(1, 1),
+            block_types_per_layer=(_CTA, _CTA),
+            clip_text_in_channels=text_width,
+            clip_text_pooled_in_channels=text_width,
+            clip_image_in_channels=32,
+            clip_seq=4,
+            kernel_size=3,
+            dropout=(0.0, 0.0),
+            self_attn=True,
+            timestep_conditioning_type=("sca", "crp"),
+            switch_level=None,
+        ),
+        stage_b=dict(
+            in_channels=4,
+            out_channels=4,
+            patch_size=2,
+            timestep_ratio_embedding_dim=32,
+            conditioning_dim=64,
+            block_out_channels=(96, 128),
+            num_attention_heads=(-1, 4),
+            down_num_layers_per_block=(2, 2),
+            up_num_layers_per_block=(2, 2),
+            down_blocks_repeat_mappers=(1, 1),
+            up_blocks_repeat_mappers=(1, 1),
+            block_types_per_layer=(_CT, _CTA),
+            clip_text_in_channels=None,
+            clip_text_pooled_in_channels=text_width,
+            clip_image_in_channels=None,
+            clip_seq=1,
+            effnet_in_channels=16,
+            pixel_mapper_in_channels=3,
+            kernel_size=3,
+            dropout=(0.0, 0.0),
+            self_attn=True,
+            timestep_conditioning_type=("sca",),
+            switch_level=None,
+        ),
+        stage_a=dict(
+            in_channels=3,
+            out_channels=3,
+            up_down_scale_factor=2,
+            levels=2,
+            bottleneck_blocks=1,
+            embed_dim=64,
+            latent_channels=4,
+            num_vq_embeddings=1024,
+            scale_factor=1.0,
+        ),
+        text_encoder=dict(
+            hidden_size=text_width,
+            intermediate_size=4 * text_width,
+            projection_dim=text_width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=24,
+            hidden_act="quick_gelu",
+        ),
+        vlm=dict(hidden_size=128),
+        user_emb_dim=128,
+        user_token_dim=128,
+        stage_c_x0_clamp=2.5,
+        stage_b_x0_clamp=3.0,
+        stage_b_target="velocity",
+        stage_b_steps=6,
+        stage_b_uses_text=False,
+        compressor=dict(widths=(24, 48, 96, 128), latent_channels=16),
+    )
+
+
+def _stable_cascade_1b() -> Preset:
+    return _published(
+        name="stable-cascade-1b",
+        base_model="stabilityai/stable-cascade-prior:prior_lite",
+        width=1536,
+        layers=(4, 12),
+    )
+
+
+def _stable_cascade() -> Preset:
+    return _published(
+        name="stable-cascade",
+        base_model="stabilityai/stable-cascade-prior:prior",
+        width=2048,
+        layers=(8, 24),
+    )
+
+
+def _published(name: str, base_model: str, width: int, layers: tuple[int, int]) -> Preset:
+    """Stability AI's sizes (StableCascade, modules/stage_c.py, stage_b.py and train/train_c.py)."""
+    sides_px = tuple(range(512, 1537, 64))
+    return Preset(
+        name=name,
+        base_model=base_model,
+        default_side_px=1024,
+        allowed_sides_px=sides_px,
+        px_per_latent=STABLE_CASCADE_PX_PER_LATENT,
+        stage_a_downscale=4,
+        stage_c=dict(
+            in_channels=16,
+            out_channels=16,
+            patch_size=1,
+            timestep_ratio_embedding_dim=64,
+            conditioning_dim=width,
+            block_out_channels=(width, width),
+            num_attention_heads=(width // 64, width // 64),
+            down_num_layers_per_block=layers,
+            up_num_layers_per_block=layers[::-1],
+            down_blocks_repeat_mappers=(1, 1),
+            up_blocks_repeat_mappers=(1, 1),
+            block_types_per_layer=(_CTA, _CTA),
+            clip_text_in_channels=1280,
+            clip_text_pooled_in_channels=1280,
+            clip_image_in_channels=768,
+            clip_seq=4,
+            kernel_size=3,
+            dropout=(0.1, 0.1),
+            self_attn=True,
+            timestep_conditioning_type=("sca", "crp"),
+            switch_level=(False,),
+        ),
+        stage_b=dict(
+            in_channels=4,
+            out_channels=4,
+            patch_size=2,
+            timestep_ratio_embedding_dim=64,
+            conditioning_dim=1280,
+            block_out_channels=(320, 640, 1280, 1280),
+            num_attention_heads=(-1, -1, 20, 20),
+            down_num_layers_per_block=(2, 6, 28, 6),
+            up_num_layers_per_block=(6, 28, 6, 2),
+            down_blocks_repeat_mappers=(1, 1, 1, 1),
+            up_blocks_repeat_mappers=(3, 3, 2, 2),
+            block_types_per_layer=(_CT, _CT, _CTA, _CTA),
+            clip_text_in_channels=None,
+            clip_text_pooled_in_channels=1280,
+            clip_image_in_channels=None,
+            clip_seq=4,
+            effnet_in_channels=16,
+            pixel_mapper_in_channels=3,
+            kernel_size=3,
+            dropout=(0.0, 0.0, 0.1, 0.1),
+            self_attn=True,
+            timestep_conditioning_type=("sca",),
+            switch_level=None,
+        ),
+        stage_a=dict(
+            in_channels=3,
+            out_channels=3,
+            up_down_scale_factor=2,
+            levels=2,
+            bottleneck_blocks=12,
+            embed_dim=384,
+            latent_channels=4,
+            num_vq_embeddings=8192,
+            scale_factor=0.3764,
+        ),
+        text_encoder=dict(
+            hidden_size=1280,
+            intermediate_size=5120,
+            projection_dim=1280,
+            num_hidden_layers=32,
+            num_attention_heads=20,
+            max_position_embeddings=77,
+            hidden_act="gelu",
+        ),
+        vlm="llava-hf/llava-onevision-qwen2-7b-ov-chat-hf",
+        user_emb_dim=3584,
+        user_token_dim=width,
+    )

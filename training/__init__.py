@@ -1,0 +1,1 @@
+"""Offline jobs: the procedural world, the pretraining of ``mini``, and preference fine-tuning."""

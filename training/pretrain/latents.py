@@ -1,0 +1,82 @@
+"""Latents of all painted pictures, computed once: Stage C's by the compressor, Stage A's by Stage A.
+
+``python -m training.pretrain.latents --run runs/mini``
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ppd_model.compressor import SmallCompressor
+from ppd_model.presets import get_preset
+from training.loop import load_averaged
+from training.pretrain.pictures import to_tensor
+from training.world.store import PictureStore
+
+BATCH = 100
+
+
+def trained_compressor(out: Path) -> SmallCompressor:
+    """The averaged compressor of a run."""
+    compressor = SmallCompressor(**get_preset("mini").compressor)
+    load_averaged(out, {"compressor": compressor})
+    return compressor
+
+
+def trained_stage_a(out: Path) -> PaellaVQModel:
+    """The averaged Stage A of a run."""
+    stage_a = PaellaVQModel(**get_preset("mini").stage_a)
+    load_averaged(out, {"stage_a": stage_a})
+    return stage_a
+
+
+def stage_c_latents(run: Path) -> NDArray[np.float16]:
+    """N x 16 x 8 x 8 of every picture of the store, computed at the first call."""
+    compressor = trained_compressor(run / "compressor")
+    return _cached(run, "stage_c_latents", compressor)
+
+
+def stage_a_latents(run: Path) -> NDArray[np.float16]:
+    """N x 4 x 32 x 32 of every picture, over Stage A's scale factor; computed at the first call."""
+    stage_a = trained_stage_a(run / "stage_a")
+    scale: float = stage_a.config.scale_factor
+    return _cached(run, "stage_a_latents", lambda image: stage_a.encode(image).latents / scale)
+
+
+def _cached(run: Path, name: str, encode: Callable[[Tensor], Tensor]) -> NDArray[np.float16]:
+    path = run / f"{name}.npy"
+    if not path.exists():
+        store = PictureStore(run / "world")
+        parts = []
+        with torch.no_grad():
+            for start in tqdm(range(0, len(store), BATCH), desc=name, unit="batch"):
+                image = to_tensor(store.pictures[start : start + BATCH])
+                parts.append(encode(image).half().numpy())
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, np.concatenate(parts))
+        partial.rename(path)
+    latents: NDArray[np.float16] = np.load(path)
+    return latents
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True)
+    run = parser.parse_args(argv).run
+    for latents in (stage_c_latents(run), stage_a_latents(run)):
+        sample = latents[:2000].astype(np.float32)
+        print(f"{latents.shape}: mean {sample.mean():.3f}, std {sample.std():.3f}")
+
+
+if __name__ == "__main__":
+    main()
