@@ -1,0 +1,90 @@
+"""A Stable Cascade of a few thousand weights, and bit-exact comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ppd_model.pipeline import Pipeline
+from ppd_model.presets import Preset, get_preset
+from ppd_model.stage_c import StageC, build_stage_c
+
+WORDS = "a red boat on the sea at night tree house quiet hill".split()
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_a_fixed_seed() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny() -> Preset:
+    """The shape of ``mini``, down to the sampler's x0 clamp, with narrow layers."""
+    mini = get_preset("mini")
+    text = dict(hidden_size=16, intermediate_size=32, projection_dim=24, num_hidden_layers=2)
+    return replace(
+        mini,
+        name="tiny",
+        base_model="tiny-base",
+        stage_c=mini.stage_c
+        | dict(
+            conditioning_dim=24,
+            block_out_channels=(32, 48),
+            num_attention_heads=(2, 3),
+            clip_text_in_channels=16,
+            clip_text_pooled_in_channels=24,
+            clip_image_in_channels=8,
+            dropout=(0.1, 0.1),
+        ),
+        stage_b=mini.stage_b
+        | dict(
+            conditioning_dim=16,
+            block_out_channels=(16, 32),
+            num_attention_heads=(-1, 2),
+            clip_text_pooled_in_channels=24,
+        ),
+        stage_a=mini.stage_a | dict(embed_dim=16, num_vq_embeddings=32),
+        text_encoder=mini.text_encoder | text | dict(max_position_embeddings=16),
+        user_emb_dim=20,
+        user_token_dim=12,
+        stage_b_steps=3,
+    )
+
+
+@pytest.fixture
+def stage_c(tiny: Preset) -> StageC:
+    """Random base, and an adapter whose V' is no longer zero."""
+    torch.manual_seed(1)
+    model = build_stage_c(tiny)
+    for weight in model.adapter.to_v.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return model
+
+
+@pytest.fixture
+def pipeline(tiny: Preset) -> Pipeline:
+    return Pipeline.random(tiny, WORDS, seed=2)
+
+
+@pytest.fixture
+def user_emb_D(tiny: Preset) -> np.ndarray:
+    return np.random.default_rng(3).normal(size=tiny.user_emb_dim).astype(np.float32)
+
+
+@pytest.fixture
+def same_bits() -> Callable[[Tensor, Tensor], bool]:
+    """True only for identical bit patterns: 0.0 and -0.0 differ."""
+
+    def compare(one: Tensor, other: Tensor) -> bool:
+        return torch.equal(one.contiguous().view(torch.int32), other.contiguous().view(torch.int32))
+
+    return compare
