@@ -1,0 +1,1 @@
+"""The web service: four choices in, pictures in a person's own taste out."""

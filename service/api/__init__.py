@@ -1,0 +1,1 @@
+"""HTTP: one router per resource. START HERE: `service.api.app`."""

@@ -1,0 +1,51 @@
+"""START HERE: the HTTP application, from parts that were wired elsewhere."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from service.api import (
+    choices,
+    docs,
+    error_handlers,
+    generate,
+    health,
+    images,
+    jobs,
+    pages,
+    pairs,
+    users,
+)
+from service.api.edge import Edge
+from service.api.schemas import PROBLEMS
+from service.api.services import Services
+
+
+def create_app(
+    services: Services,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> Edge:
+    """The whole API and the pages. `lifespan` is what runs beside it in this process."""
+    app = FastAPI(
+        title="PPD: pictures in a person's own taste",
+        version="1",
+        description=docs.DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=services.limits.max_body_bytes,
+        responses=PROBLEMS,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False},
+    )
+    app.state.services = services
+    error_handlers.install(app)
+    routers: list[Any] = [health, pairs, choices, users, generate, jobs, images, docs, pages]
+    for module in routers:
+        app.include_router(module.router)
+    static = services.web_dir / "static"
+    app.mount("/static", StaticFiles(directory=static, check_dir=False), name="static")
+    return Edge(app)

@@ -1,0 +1,203 @@
+"""What every router asks for: the services, the caller, and two request headers."""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Header, Path, Request, Response
+from fastapi.routing import APIRoute
+from fastapi.security import APIKeyCookie, HTTPBearer
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from service.api.services import Services
+from service.api.strict_json import StrictRequest, parse_json, require_json_type
+from service.core.auth import BROWSER_TENANT, USER_ID, Caller
+from service.core.errors import ServiceError
+from service.infra.secrets import key_sha256
+
+COOKIE = "ppd_session"
+MAX_WAIT_S = 60
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,6})\"?\s*", re.IGNORECASE)
+_bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="A tenant's API key.")
+_cookie = APIKeyCookie(
+    name=COOKIE,
+    auto_error=False,
+    scheme_name="BrowserSession",
+    description="The signed session that the pages give a browser; it owns exactly one user.",
+)
+
+
+def services_of(request: Request) -> Services:
+    """The parts that were wired into this application."""
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+class StrictRoute(APIRoute):
+    """A route that reads its body strictly; it needs no key."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Check type and content of the body before the framework reads it."""
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            inner = StrictRequest(request.scope, request.receive)
+            await self.admit(inner)
+            if self.body_field is not None:
+                require_json_type(inner.headers.get("content-type"))
+                inner.parsed = parse_json(await inner.body())
+            return await handle(inner)
+
+        return strict
+
+    async def admit(self, request: Request) -> None:
+        """Let everybody in."""
+
+
+class ProtectedRoute(StrictRoute):
+    """A route for callers with a key or a session; they are known before anything is read."""
+
+    async def admit(self, request: Request) -> None:
+        """Raise 401 or 403 for others."""
+        request.state.caller = await authenticate(request)
+
+
+async def authenticate(request: Request) -> Caller:
+    """Who calls: by API key, else by browser session.
+
+    Raises 401 without either, 403 for a session's change that another site's page may have sent.
+    """
+    services = services_of(request)
+    header = request.headers.get("authorization")
+    if header is not None:
+        scheme, _, key = header.partition(" ")
+        if scheme.lower() != "bearer":
+            raise ServiceError(401, "unauthorized")
+        async with services.database.read() as store:
+            tenant = await store.keys.active_tenant(key_sha256(key.strip()))
+        if tenant is None:
+            raise ServiceError(401, "unauthorized")
+        return Caller(tenant)
+    user_id = session_user(request, services)
+    if user_id is None:
+        raise ServiceError(401, "unauthorized")
+    if request.method not in _SAFE_METHODS and not _same_origin(request):
+        raise ServiceError(403, "forbidden_origin")
+    return Caller(BROWSER_TENANT, user_id)
+
+
+def session_user(request: Request, services: Services) -> str | None:
+    """The user whom the request's session cookie owns, if it is signed and fresh."""
+    cookie = request.cookies.get(COOKIE)
+    if not cookie:
+        return None
+    try:
+        user_id = _signer(services).loads(cookie, max_age=services.limits.session_max_age_s)
+    except BadSignature:
+        return None
+    return user_id if isinstance(user_id, str) and re.fullmatch(USER_ID, user_id) else None
+
+
+def start_session(request: Request, response: Response, services: Services, user_id: str) -> None:
+    """Give the browser a session that owns `user_id`."""
+    response.set_cookie(
+        COOKIE,
+        _signer(services).dumps(user_id),
+        max_age=services.limits.session_max_age_s,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+
+
+def new_session_user() -> str:
+    """An id for a browser's user."""
+    return f"me-{secrets.token_hex(12)}"
+
+
+def end_session(response: Response) -> None:
+    """Take the browser's session away."""
+    response.delete_cookie(COOKIE, httponly=True, samesite="lax")
+
+
+def _signer(services: Services) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(services.session_secret, salt="ppd-session-1")
+
+
+def _same_origin(request: Request) -> bool:
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    origin = request.headers.get("origin")
+    if origin is None:
+        return False
+    return urlsplit(origin).netloc == request.headers.get("host")
+
+
+def caller_of(
+    request: Request,
+    _key: Annotated[Any, Depends(_bearer)],
+    _session: Annotated[Any, Depends(_cookie)],
+) -> Caller:
+    """The caller that `ProtectedRoute` let in; the schemes are named for the schema's sake."""
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
+    return caller
+
+
+def allowed_user(
+    user_id: Annotated[str, Path(pattern=USER_ID, description="The tenant's own name of a user.")],
+    caller: Annotated[Caller, Depends(caller_of)],
+) -> str:
+    """The user id of the path; 404 when it is not the session's own."""
+    if not caller.may_use(user_id):
+        raise ServiceError(404, "user_not_found")
+    return user_id
+
+
+def prefer_wait(
+    prefer: Annotated[
+        str | None, Header(description="`wait=N`: answer within N seconds, 60 at most.")
+    ] = None,
+) -> float | None:
+    """Seconds that the client is ready to wait; None when it did not say. Other words pass."""
+    for part in re.split(r"[,;]", prefer or ""):
+        match = _WAIT.fullmatch(part)
+        if match and int(match[1]) > 0:
+            return float(min(int(match[1]), MAX_WAIT_S))
+    return None
+
+
+def idempotency_key(
+    key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="A repeated POST with the same key leads to what the first one led to.",
+        ),
+    ] = None,
+) -> str | None:
+    """The key, checked."""
+    if key is not None and not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?", key):
+        raise ServiceError(400, "invalid_idempotency_key")
+    return key
+
+
+async def fingerprint(request: Request) -> str:
+    """What must be the same for a repeated request to be the same."""
+    seen = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+    seen.update(await request.body())
+    return seen.hexdigest()
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+CallerDep = Annotated[Caller, Depends(caller_of)]
+UserIdDep = Annotated[str, Depends(allowed_user)]
+WaitDep = Annotated[float | None, Depends(prefer_wait)]
+IdempotencyDep = Annotated[str | None, Depends(idempotency_key)]
+FingerprintDep = Annotated[str, Depends(fingerprint)]

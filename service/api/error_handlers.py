@@ -1,0 +1,98 @@
+"""Every error as application/problem+json (RFC 9457) with a stable code, never with the input."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from service.api.strict_json import pointer
+from service.core.errors import FieldError, ServiceError
+
+_MAX_ERRORS = 20
+_CODES = {
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    500: "internal",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every kind of error through `problem`."""
+    app.add_exception_handler(ServiceError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _failed)
+
+
+def problem(scope: Scope, error: ServiceError) -> Response:
+    """The response for an error."""
+    body: dict[str, Any] = {
+        "type": f"/docs#error-{error.code}",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.detail,
+        "instance": _instance(scope),
+        "code": error.code,
+        "errors": [_field(fault) for fault in error.errors],
+        "request_id": scope.get("state", {}).get("request_id"),
+    }
+    headers = {**error.headers}
+    if error.status == 401:
+        headers.setdefault("WWW-Authenticate", 'Bearer realm="ppd"')
+    return Response(
+        json.dumps(body, ensure_ascii=True, allow_nan=False),
+        status_code=error.status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
+
+
+def _field(fault: FieldError) -> Mapping[str, str]:
+    return {"pointer": fault.pointer, "message": fault.message}
+
+
+def _instance(scope: Scope) -> str:
+    return str(scope.get("path", ""))[:256]
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return problem(request.scope, error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = tuple(_fault(entry) for entry in error.errors()[:_MAX_ERRORS])
+    return problem(request.scope, ServiceError(422, "invalid_request", errors=faults))
+
+
+def _fault(entry: Mapping[str, Any]) -> FieldError:
+    place, *path = entry["loc"]
+    message = entry["msg"].removeprefix("Value error, ")
+    if place == "body":
+        return FieldError(pointer(tuple(path)), message)
+    return FieldError("", f"{place} parameter {'.'.join(map(str, path))}: {message}")
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code < 400:
+        return Response(status_code=error.status_code, headers=error.headers)
+    code = _CODES.get(error.status_code, "http_error")
+    return problem(
+        request.scope, ServiceError(error.status_code, code, headers=error.headers or {})
+    )
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return problem(request.scope, ServiceError(500, "internal"))

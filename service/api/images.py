@@ -1,0 +1,51 @@
+"""Stored pictures."""
+
+import hashlib
+import logging
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import Response
+
+from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.core.errors import ServiceError
+
+log = logging.getLogger("ppd.images")
+router = APIRouter(tags=["images"], route_class=ProtectedRoute)
+
+
+@router.get(
+    "/images/{image_id}",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}, "description": "The picture."}},
+)
+async def get_image(
+    image_id: Annotated[str, Path(max_length=64)],
+    request: Request,
+    caller: CallerDep,
+    services: ServicesDep,
+) -> Response:
+    """A picture's PNG."""
+    async with services.database.read() as store:
+        image = await store.images.find(caller.tenant, image_id)
+        if image is not None and caller.own_user_id is not None:
+            user = await store.users.find(caller.tenant, caller.own_user_id)
+            if user is None or image.user_pk != user.pk:
+                image = None
+    if image is None:
+        raise ServiceError(404, "image_not_found")
+    headers = {
+        "ETag": f'"{image.sha256}"',
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "Content-Disposition": f'inline; filename="{image.id}.png"',
+    }
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    try:
+        data = await services.images.get(image.key)
+    except FileNotFoundError:
+        data = b""
+    if hashlib.sha256(data).hexdigest() != image.sha256:
+        log.error("image %s: the stored bytes are not the ones that were written", image.id)
+        raise ServiceError(503, "storage")
+    return Response(data, media_type="image/png", headers=headers)

@@ -1,0 +1,170 @@
+"""Jobs: how they stand, what happens to them, and how to stop them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.api.schemas import ErrorOut, JobOut
+from service.api.services import Services
+from service.core.auth import Caller
+from service.core.errors import CODES, ServiceError
+from service.core.messages import TERMINAL, JobEvent, status_event
+from service.infra.repositories import Store
+from service.infra.tables import Job
+
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ProtectedRoute)
+
+JobId = Annotated[str, Path(max_length=64)]
+_RETRY_MS = 1000
+
+
+@router.get("/{job_id}", response_model_exclude_none=True)
+async def get_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> JobOut:
+    """How a job stands."""
+    async with services.database.read() as store:
+        job = await visible_job(store, caller, job_id)
+    return job_out(job, services)
+
+
+@router.delete("/{job_id}", response_model_exclude_none=True)
+async def cancel_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> JobOut:
+    """Cancel a job. One that has ended already stays as it is."""
+    async with services.database.write() as store:
+        job = await visible_job(store, caller, job_id)
+        canceled = await store.jobs.cancel(job)
+        if canceled and job.profile_pk is not None:
+            await store.profiles.finish(job.profile_pk, "failed", error_code="canceled")
+        await store.session.refresh(job)
+    if canceled:
+        services.signals.cancel(job.id)
+        services.events.publish(job.id, status_event(job.seq, "canceled"))
+    return job_out(job, services)
+
+
+async def _followed_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> str:
+    async with services.database.read() as store:
+        return (await visible_job(store, caller, job_id)).id
+
+
+def _last_event_id(
+    last_event_id: Annotated[
+        str | None, Header(description="The id of the last event that was seen.")
+    ] = None,
+) -> int:
+    """What was seen; what is no id of ours counts as nothing seen."""
+    text = last_event_id or ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse)
+async def job_events(
+    job_id: Annotated[str, Depends(_followed_job)],
+    services: ServicesDep,
+    seen: Annotated[int, Depends(_last_event_id)],
+) -> AsyncIterator[ServerSentEvent]:
+    """Follow a job until it ends: `status` events, and `step` events with step and steps.
+
+    Starts with the present state, unless Last-Event-ID names an event that is remembered: then
+    with what followed it.
+    """
+    newest = services.events.latest(job_id)
+    after = seen if newest is not None and seen <= newest.seq else 0
+    with services.events.subscribe(job_id, after) as stream:
+        async with services.database.read() as store:
+            job = await store.jobs.get(job_id)
+        if job is None:
+            return
+        if job.status in TERMINAL or seen == 0 or after == 0:
+            yield _sse(status_event(job.seq, job.status), services, job, retry=True)  # type: ignore[arg-type]
+            after = max(after, job.seq)
+        if job.status in TERMINAL:
+            return
+        async for event in stream:
+            if event.seq <= after:
+                continue
+            if event.terminal:
+                async with services.database.read() as store:
+                    job = await store.jobs.get(job_id)
+                if job is None:
+                    return
+            yield _sse(event, services, job)
+            if event.terminal:
+                return
+
+
+def _sse(event: JobEvent, services: Services, job: Job, *, retry: bool = False) -> ServerSentEvent:
+    data = dict(event.data)
+    if event.kind == "status":
+        data = {
+            **job_out(job, services).model_dump(mode="json", exclude_none=True),
+            **data,
+        }
+    return ServerSentEvent(
+        data=data, event=event.kind, id=str(event.seq), retry=_RETRY_MS if retry else None
+    )
+
+
+async def visible_job(store: Store, caller: Caller, job_id: str) -> Job:
+    """The caller's job; 404 for everybody else's."""
+    job = await store.jobs.find(caller.tenant, job_id)
+    if job is not None and caller.own_user_id is not None:
+        user = await store.users.find(caller.tenant, caller.own_user_id)
+        if user is None or job.user_pk != user.pk:
+            job = None
+    if job is None:
+        raise ServiceError(404, "job_not_found")
+    return job
+
+
+async def wait_for_end(services: Services, job_id: str, timeout_s: float) -> None:
+    """Return when the job has ended, or after `timeout_s`."""
+    with services.events.subscribe(job_id, 0) as stream:
+        async with services.database.read() as store:
+            job = await store.jobs.get(job_id)
+        if job is None or job.status in TERMINAL:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for event in stream:
+                    if event.terminal:
+                        return
+        except TimeoutError:
+            return
+
+
+def job_out(job: Job, services: Services) -> JobOut:
+    """A job as clients see it."""
+    newest = services.events.latest(job.id) if job.status == "running" else None
+    progress = None
+    if newest is not None and newest.kind == "step":
+        progress = {"step": newest.data["step"], "steps": newest.data["steps"]}
+    error = None
+    if job.error_code is not None:
+        error = ErrorOut(
+            code=job.error_code, detail=job.error_detail or CODES.get(job.error_code, "")
+        )
+    elif job.status == "canceled":
+        error = ErrorOut(code="canceled", detail=CODES["canceled"])
+    return JobOut(
+        id=job.id,
+        status=job.status,  # type: ignore[arg-type]
+        seq=max(job.seq, newest.seq if newest is not None else 0),
+        created_at=job.created_at,
+        progress=progress,
+        result=job.result,
+        error=error,
+        links=job_links(job.id),
+    )
+
+
+def job_links(job_id: str) -> dict[str, str]:
+    """Where a job can be seen, followed and (by DELETE) canceled."""
+    return {
+        "self": f"/jobs/{job_id}",
+        "events": f"/jobs/{job_id}/events",
+        "cancel": f"/jobs/{job_id}",
+    }

@@ -1,0 +1,282 @@
+"""Bodies, strictly read, and the shapes of answers."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from service.core.messages import JobStatus
+
+MAX_CHOICES_PER_POST = 16
+MAX_UPLOAD_BYTES = 2 * 2**20
+MAX_SEED = 2**32 - 1
+MAX_TOTAL_STEPS = 120
+"""Bound on n x steps of one request."""
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+NotBlank = AfterValidator(_not_blank)
+UserId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+
+
+class Body(BaseModel):
+    """A request body: no coercion, no unknown field, no number that is not finite."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class ChoiceIn(Body):
+    """An answer to a pair of the pool, or to the client's own pair."""
+
+    pair_id: Annotated[str | None, Field(min_length=1, max_length=128)] = None
+    caption: Annotated[str | None, Field(min_length=1, max_length=300)] = None
+    images: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_UPLOAD_BYTES * 4 // 3 + 4)]] | None,
+        Field(min_length=2, max_length=2, description="Two pictures, base64 PNG, JPEG or WebP."),
+    ] = None
+    preferred: Annotated[
+        Literal[0, 1] | None,
+        Field(description="Index into the pair's `images`; null when neither is preferred."),
+    ]
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        own = self.caption is not None and self.images is not None
+        pool = self.pair_id is not None and self.caption is None and self.images is None
+        if not pool and (self.pair_id is not None or not own):
+            raise ValueError("takes either pair_id, or caption and images")
+        if self.caption is not None:
+            _not_blank(self.caption)
+        return self
+
+
+class PreferencesIn(Body):
+    """Answers, in the order in which they were given."""
+
+    choices: Annotated[list[ChoiceIn], Field(min_length=1, max_length=MAX_CHOICES_PER_POST)]
+
+    @model_validator(mode="after")
+    def _no_pair_twice(self) -> Self:
+        ids = [choice.pair_id for choice in self.choices if choice.pair_id is not None]
+        if len(set(ids)) != len(ids):
+            raise ValueError("the same pair is answered twice")
+        return self
+
+
+class ProfileIn(Body):
+    """An edited profile text."""
+
+    text: Annotated[str, Field(min_length=1, max_length=2000), NotBlank]
+
+
+class BlendIn(Body):
+    """One of several people whose tastes are mixed."""
+
+    user_id: UserId
+    weight: Annotated[float, Field(gt=0, le=1000)]
+
+
+class GenerateIn(Body):
+    """What to make, and in whose taste."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=1000), NotBlank]
+    user_id: UserId | None = None
+    blend: Annotated[list[BlendIn] | None, Field(min_length=1, max_length=8)] = None
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    negative_prompt: Annotated[str, Field(max_length=1000)] = ""
+    n: Annotated[int, Field(ge=1, le=4)] = 1
+    width: Annotated[int | None, Field(ge=1, le=4096)] = None
+    height: Annotated[int | None, Field(ge=1, le=4096)] = None
+    steps: Annotated[int, Field(ge=1, le=50)] = 20
+    guidance_scale: Annotated[float, Field(ge=0, le=20)] = 4.0
+    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED)] = None
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.user_id is not None and self.blend is not None:
+            raise ValueError("takes user_id or blend, not both")
+        if self.blend and len({part.user_id for part in self.blend}) != len(self.blend):
+            raise ValueError("blend names a user twice")
+        if self.n * self.steps > MAX_TOTAL_STEPS:
+            raise ValueError(f"n x steps is at most {MAX_TOTAL_STEPS}")
+        if self.seed is not None and self.seed + self.n - 1 > MAX_SEED:
+            raise ValueError(f"seed + n - 1 is at most {MAX_SEED}")
+        return self
+
+
+class FieldErrorOut(BaseModel):
+    """One fault of a request."""
+
+    pointer: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457, with a stable code."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[FieldErrorOut]
+    request_id: str | None
+
+
+_PROBLEM = {
+    "description": "Refused; see `code`.",
+    "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": _PROBLEM, "422": _PROBLEM, "503": _PROBLEM}
+
+
+class PairImageOut(BaseModel):
+    """A picture of a pair."""
+
+    url: str
+    alt: str
+
+
+class PairOut(BaseModel):
+    """A pair of the pool."""
+
+    pair_id: str
+    caption: str
+    images: list[PairImageOut]
+
+
+class QuizPairOut(PairOut):
+    """A pair to ask. `order`: the indices of `images` in the order to show them in.
+
+    An answer's `preferred` is always an index into `images`, wherever the picture was shown.
+    """
+
+    order: list[int]
+
+
+class PairsOut(BaseModel):
+    """A page of the pool."""
+
+    results: list[PairOut]
+    next: str | None
+
+
+class QuizOut(BaseModel):
+    """What to ask next."""
+
+    needed: int
+    answered: int
+    pairs: list[QuizPairOut]
+
+
+class ProfileOut(BaseModel):
+    """A readable profile."""
+
+    text: str
+    likes: list[str]
+    dislikes: list[str]
+    confidence: float
+
+
+class ErrorOut(BaseModel):
+    """Why something failed."""
+
+    code: str
+    detail: str
+
+
+class PreferencesStateOut(BaseModel):
+    """Where a user's profile stands."""
+
+    user_id: str
+    profile_version: int | None
+    status: Literal["collecting", "encoding", "ready", "failed"]
+    choices: int
+    needed: int
+    profile: ProfileOut | None = None
+    error: ErrorOut | None = None
+    links: dict[str, str]
+
+
+class ChoiceOut(BaseModel):
+    """A stored answer. `images` are the pictures' URLs; `pair_id` null for the client's own."""
+
+    pair_id: str | None
+    caption: str
+    images: list[str]
+    preferred: int | None
+    created_at: datetime
+
+
+class ProfileVersionOut(BaseModel):
+    """A version of a profile."""
+
+    version: int
+    source: Literal["generated", "edited", "reencoded"]
+    status: Literal["encoding", "ready", "failed", "superseded"]
+    text: str | None
+    likes: list[str]
+    dislikes: list[str]
+    confidence: float | None
+    encoder_version: str | None
+    created_at: datetime
+
+
+class PreferencesOut(BaseModel):
+    """All answers, the current profile and its versions."""
+
+    user_id: str
+    status: Literal["collecting", "encoding", "ready", "failed"]
+    profile_version: int | None
+    answered: int
+    needed: int
+    choices: list[ChoiceOut]
+    profile: ProfileOut | None
+    profiles: list[ProfileVersionOut]
+
+
+class JobOut(BaseModel):
+    """A job. `progress` while it runs; `result` or `error` when it has ended."""
+
+    id: str
+    status: JobStatus
+    seq: int
+    created_at: datetime
+    progress: dict[str, int] | None = None
+    result: dict[str, Any] | None = None
+    error: ErrorOut | None = None
+    links: dict[str, str]
+
+
+class GalleryImageOut(BaseModel):
+    """A picture that was made for a user."""
+
+    id: str
+    url: str
+    job_id: str
+    prompt: str
+    seed: int
+    strength: float
+    personalization_applied: bool
+    profile_version: int | None
+    created_at: datetime
+
+
+class GalleryOut(BaseModel):
+    """A page of pictures, newest first."""
+
+    results: list[GalleryImageOut]
+    next: str | None
+
+
+class ErasedOut(BaseModel):
+    """The receipt of an erasure: how much is gone."""
+
+    user_id: str
+    erased: dict[str, int]

@@ -1,0 +1,54 @@
+"""What the routers work with; filled where the process is wired."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from service.core.pool import Pool
+from service.core.ports import (
+    Capabilities,
+    EmbeddingCache,
+    ImageStore,
+    JobSignals,
+    ProgressEvents,
+)
+from service.infra.database import Database
+
+
+class WorkerState(Protocol):
+    """Whether a worker can run jobs."""
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why not; None when it can."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much waits at most, and how long."""
+
+    max_body_bytes: int
+    max_queued_jobs: int
+    max_queued_jobs_per_caller: int
+    job_expiry_s: float
+    session_max_age_s: int
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts behind the API."""
+
+    database: Database
+    images: ImageStore
+    cache: EmbeddingCache
+    events: ProgressEvents
+    signals: JobSignals
+    pool: Pool
+    capabilities: Capabilities
+    worker: WorkerState
+    limits: Limits
+    session_secret: str
+    web_dir: Path
+    new_seed: Callable[[], int]
+    """Draws a seed in 0..2^31-1 for a request that names none."""

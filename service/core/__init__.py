@@ -1,0 +1,1 @@
+"""What the service does, in plain Python: no HTTP, no database, no model."""

@@ -1,0 +1,32 @@
+"""Who calls."""
+
+import re
+from dataclasses import dataclass
+
+BROWSER_TENANT = "browser"
+"""The tenant of all browser sessions; no API key can be made for it."""
+
+USER_ID = r"^[A-Za-z0-9._-]{1,128}$"
+TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A tenant's key, or a browser session, which owns exactly one user."""
+
+    tenant: str
+    own_user_id: str | None = None
+
+    @property
+    def is_session(self) -> bool:
+        """Whether this is a browser session."""
+        return self.own_user_id is not None
+
+    @property
+    def scope(self) -> str:
+        """Under this name the caller's idempotency keys are kept."""
+        return f"{self.tenant}/{self.own_user_id}" if self.own_user_id else self.tenant
+
+    def may_use(self, user_id: str) -> bool:
+        """Whether the caller may act for this user of its tenant."""
+        return self.own_user_id is None or self.own_user_id == user_id

@@ -1,0 +1,82 @@
+"""Expected refusals, each with a status and a stable code that clients may rely on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+CODES: Mapping[str, str] = {
+    "unauthorized": "No valid API key or browser session came with the request.",
+    "forbidden_origin": "A browser session may change things only from the service's own pages.",
+    "not_found": "There is no such address.",
+    "user_not_found": "This tenant has no such user.",
+    "job_not_found": "This tenant has no such job.",
+    "image_not_found": "This tenant has no such image.",
+    "pair_not_found": "The pool has no such pair.",
+    "method_not_allowed": "This address does not answer that method.",
+    "malformed_body": "The body is not a JSON object in UTF-8 without repeated names.",
+    "unsupported_media_type": "Bodies are application/json.",
+    "body_too_large": "The body is larger than the service reads.",
+    "invalid_request": "A field is missing, unknown, of the wrong type or outside its limits.",
+    "invalid_image": "An uploaded picture is not a PNG, JPEG or WebP within the limits.",
+    "invalid_idempotency_key": "Idempotency-Key is 1 to 255 printable ASCII characters.",
+    "idempotency_key_reused": "This Idempotency-Key was used before with another request.",
+    "not_enough_choices": "A profile needs four choices that are not ties.",
+    "too_many_jobs": "This caller already has as many waiting jobs as it may.",
+    "queue_full": "The service already has as many waiting jobs as it takes.",
+    "storage": "A stored picture could not be read back as it was written.",
+    "worker_crash": "The job was started three times and never finished.",
+    "encoder_invalid": "The encoder gave an embedding that cannot be used.",
+    "numerical_error": "The model gave values that are not finite.",
+    "model_error": "The model failed on this job.",
+    "canceled": "The job was canceled.",
+    "expired": "The job waited longer than it may.",
+    "internal": "The service failed; the request id finds the reason in its log.",
+    "http_error": "The request was refused.",
+}
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One fault of a body: `pointer` is a JSON pointer; `message` never repeats the input."""
+
+    pointer: str
+    message: str
+
+
+class ServiceError(Exception):
+    """A refusal with an HTTP status and a code out of `CODES`."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str | None = None,
+        *,
+        errors: tuple[FieldError, ...] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        assert code in CODES, code
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.detail = detail or CODES[code]
+        self.errors = errors
+        self.headers = dict(headers or {})
+
+
+def invalid(pointer: str, message: str, code: str = "invalid_request") -> ServiceError:
+    """A 422 for one field that no schema can check."""
+    return ServiceError(422, code, errors=(FieldError(pointer, message),))
+
+
+class JobFailure(Exception):  # noqa: N818 - it is the name of the outcome
+    """A job that cannot be done; `code` (out of `CODES`) and `detail` are stored with it."""
+
+    def __init__(self, code: str, detail: str | None = None) -> None:
+        assert code in CODES, code
+        super().__init__(code)
+        self.code = code
+        self.detail = detail or CODES[code]
+
+
+class JobCanceled(Exception):  # noqa: N818 - it is the name of the outcome
+    """Raised out of the model at the step after somebody canceled the job."""

@@ -1,0 +1,84 @@
+"""The pool of quiz pairs and the words that the preset knows, read from their files."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class PairImage:
+    """A picture of a pair: its file under images/ and a text that describes without judging."""
+
+    file: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures of one caption. `look_delta_L`: looks of image 1 minus those of image 0."""
+
+    pair_id: str
+    caption: str
+    images: tuple[PairImage, PairImage]
+    look_delta_L: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All pairs, in their file's order, and where their pictures lie."""
+
+    version: str
+    pairs: tuple[Pair, ...]
+    images_dir: Path
+    vocabulary: Mapping[str, Any]
+    _by_id: Mapping[str, Pair] = field(init=False, repr=False)
+    _files: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_id", {pair.pair_id: pair for pair in self.pairs})
+        files = frozenset(image.file for pair in self.pairs for image in pair.images)
+        object.__setattr__(self, "_files", files)
+
+    def get(self, pair_id: str) -> Pair | None:
+        """The pair of this id, if the pool has it."""
+        return self._by_id.get(pair_id)
+
+    def has_file(self, file: str) -> bool:
+        """Whether a pair of the pool shows this file."""
+        return file in self._files
+
+    def image_path(self, image: PairImage) -> Path:
+        """Where the picture lies."""
+        return self.images_dir / image.file
+
+
+def load_pool(folder: Path) -> Pool:
+    """Read `pairs.json` and `vocabulary.json`; raises ValueError that names the fault."""
+    document = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
+    images_dir = folder / "images"
+    dimensions = len(document["looks"])
+    pairs = tuple(_pair(entry, dimensions, images_dir) for entry in document["pairs"])
+    if len({pair.pair_id for pair in pairs}) != len(pairs):
+        raise ValueError(f"{folder / 'pairs.json'} names a pair twice")
+    if len(pairs) < 4:
+        raise ValueError(f"{folder / 'pairs.json'} has {len(pairs)} pairs, a quiz needs 4")
+    vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+    return Pool(str(document["version"]), pairs, images_dir, vocabulary)
+
+
+def _pair(entry: Mapping[str, Any], dimensions: int, images_dir: Path) -> Pair:
+    first, second = (PairImage(image["file"], image["alt"]) for image in entry["images"])
+    for image in (first, second):
+        if not _FILE.fullmatch(image.file) or not (images_dir / image.file).is_file():
+            raise ValueError(f"pair {entry['pair_id']!r} shows {image.file!r}, which is not there")
+    delta_L = tuple(float(value) for value in entry["look_delta"])
+    if len(delta_L) != dimensions:
+        raise ValueError(
+            f"pair {entry['pair_id']!r} has {len(delta_L)} looks, expected {dimensions}"
+        )
+    return Pair(entry["pair_id"], entry["caption"], (first, second), delta_L)

@@ -1,0 +1,183 @@
+"""What the service needs from outside, as Protocols. `service.wiring` chooses what stands behind.
+
+B, D suffixes: batch, embedding.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.core.messages import JobEvent
+
+Embedding = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the running preset accepts. Known before any weight is loaded."""
+
+    preset: str
+    default_side_px: int
+    sides_px: tuple[int, ...]
+    """Allowed values of width and height."""
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What a result depends on; known once the weights are loaded."""
+
+    model: str
+    adapter_version: str
+    encoder_version: str
+
+
+@dataclass(frozen=True)
+class PictureSpec:
+    """One picture to make. `user_emb_D` None means that the adapter is off."""
+
+    prompt: str
+    seed: int
+    user_emb_D: Embedding | None
+    strength: float
+    negative_prompt: str
+    steps: int
+    guidance_scale: float
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished picture: uint8, H x W x 3, and how long its two halves took."""
+
+    image_HWC: NDArray[np.uint8]
+    seed: int
+    denoise_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """One decided choice as the encoder reads it."""
+
+    caption: str
+    image_0: Image.Image
+    image_1: Image.Image
+    preferred: Literal[0, 1]
+
+
+@dataclass(frozen=True)
+class Taste:
+    """What the encoder made of four choices; `confidence` in [0, 1]."""
+
+    text: str
+    user_emb_D: Embedding
+    confidence: float
+    likes: list[str] = field(default_factory=list)
+    dislikes: list[str] = field(default_factory=list)
+
+
+class ModelRuntime(Protocol):
+    """The model, called from one worker thread only."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What may be asked; available before `load`."""
+
+    def load(self) -> Versions:
+        """Read the weights. Raises ValueError or OSError that names what is wrong."""
+
+    def generate(
+        self,
+        specs: Sequence[PictureSpec],
+        on_step: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+    ) -> list[Picture]:
+        """Make all pictures in one batch, in order.
+
+        `on_step(done, total)` follows every denoising step. Raises `JobCanceled` at the step
+        after `cancelled()` turned true, `JobFailure` for what the model cannot do.
+        """
+
+    def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
+        """Read exactly four pairs; a given `text` takes the place of a generated profile."""
+
+
+class ImageStore(Protocol):
+    """Bytes of pictures by key. A key is a relative path made by the service."""
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Store `data`; afterwards the key holds all of it or nothing."""
+
+    async def get(self, key: str) -> bytes:
+        """The bytes; raises FileNotFoundError."""
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Forget these keys; unknown ones are fine."""
+
+
+class EmbeddingCache(Protocol):
+    """Embeddings close at hand. The database is the truth; losing this loses time only."""
+
+    async def get(self, profile_pk: str, encoder_version: str) -> Embedding | None:
+        """The embedding of one profile version, if it is here."""
+
+    async def put(
+        self, user_pk: str, profile_pk: str, encoder_version: str, user_emb_D: Embedding
+    ) -> None:
+        """Keep it."""
+
+    async def forget_user(self, user_pk: str) -> None:
+        """Drop everything of one user."""
+
+
+class ProgressEvents(Protocol):
+    """What happens to jobs while it happens, with a short memory for those who come back."""
+
+    def publish(self, job_id: str, event: JobEvent) -> None:
+        """Tell all who follow this job."""
+
+    def latest(self, job_id: str) -> JobEvent | None:
+        """The newest remembered event."""
+
+    def forget(self, job_id: str) -> None:
+        """Drop what is remembered of a job, and end the subscriptions to it."""
+
+    def subscribe(self, job_id: str, after_seq: int) -> "Subscription":
+        """Follow a job from the remembered event after `after_seq` on."""
+
+    def close(self) -> None:
+        """End every subscription: the process stops."""
+
+
+class Subscription(Protocol):
+    """A context manager over the events of one job, in order of `seq`."""
+
+    def __enter__(self) -> AsyncIterator[JobEvent]:
+        """Start to follow; nothing published from here on is missed."""
+
+    def __exit__(self, *_: Any) -> None:
+        """Stop to follow."""
+
+
+class JobSignals(Protocol):
+    """Wakes the worker and carries cancellations to a running job."""
+
+    def ring(self) -> None:
+        """There may be work."""
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when rung, or after `timeout_s`."""
+
+    def cancel(self, job_id: str) -> None:
+        """Ask a running job to stop at its next step."""
+
+    def cancelled(self, job_id: str) -> bool:
+        """Whether it was asked to; called from the worker's thread."""
+
+    def forget(self, job_id: str) -> None:
+        """The job has ended."""

@@ -1,0 +1,1 @@
+"""The implementations behind the ports of `service.core`."""

@@ -1,0 +1,75 @@
+"""One SQLite file (or another database by URL), as short read and write transactions."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Connection, event, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from service.infra.repositories import Store
+
+_BUSY_TIMEOUT_MS = 15_000
+
+
+class Database:
+    """Opens on construction of the first transaction; `close` ends it."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_async_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            _prepare_sqlite(self._engine)
+        self._writer = self._engine.execution_options(writes=True)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Store]:
+        """A transaction that changes nothing."""
+        async with AsyncSession(self._engine, expire_on_commit=False) as session:
+            yield Store(session)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Store]:
+        """A transaction that commits at the end of the block, all of it or nothing.
+
+        On SQLite it takes the write lock at its start, so what it read stays true.
+        """
+        async with AsyncSession(self._writer, expire_on_commit=False) as session, session.begin():
+            yield Store(session)
+
+    async def ping(self) -> None:
+        """Raise when the database does not answer."""
+        async with self._engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def scrub(self) -> None:
+        """Fold the write-ahead log into the file, so that erased rows are in neither."""
+        if self._engine.dialect.name == "sqlite":
+            async with self._engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                await raw.driver_connection.execute(  # type: ignore[union-attr]
+                    "PRAGMA wal_checkpoint(TRUNCATE)"
+                )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+
+def _prepare_sqlite(engine: AsyncEngine) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def _connected(dbapi_connection: Any, _: ConnectionPoolEntry) -> None:
+        # The driver must not begin transactions by itself: `_begin` says which kind it is.
+        dbapi_connection.isolation_level = None
+        cursor = dbapi_connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA secure_delete=ON")
+        cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

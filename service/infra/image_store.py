@@ -1,0 +1,67 @@
+"""Pictures as files of a local folder."""
+
+import asyncio
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+_KEY = re.compile(r"[a-z0-9]+(/[a-z0-9-]+)*\.png")
+
+
+class FolderImageStore:
+    """ImageStore under `root`. A file appears under its name only when all of it is written."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Write beside, flush, rename."""
+        await asyncio.to_thread(self._put, self._path(key), data)
+
+    async def get(self, key: str) -> bytes:
+        """The bytes; raises FileNotFoundError."""
+        return await asyncio.to_thread(self._path(key).read_bytes)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove files and the folders that this empties."""
+        await asyncio.to_thread(self._delete, [self._path(key) for key in keys])
+
+    async def sweep(self, keep: Collection[str]) -> int:
+        """Remove every file whose key is not in `keep`; only while nothing is being written."""
+        return await asyncio.to_thread(self._sweep, frozenset(keep))
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not a key of the image store")
+        return self._root / key
+
+    def _put(self, path: Path, data: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def _delete(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty, or gone already
+                path.parent.rmdir()
+
+    def _sweep(self, keep: frozenset[str]) -> int:
+        orphans = [
+            path
+            for path in self._root.rglob("*")
+            if path.is_file() and path.relative_to(self._root).as_posix() not in keep
+        ]
+        self._delete(orphans)
+        return len(orphans)

@@ -1,0 +1,39 @@
+"""Wakes the worker of this process, and carries cancellations into its thread."""
+
+import asyncio
+import contextlib
+import threading
+
+
+class InProcessSignals:
+    """JobSignals for a worker on the same event loop."""
+
+    def __init__(self) -> None:
+        self._bell = asyncio.Event()
+        self._lock = threading.Lock()
+        self._cancelled: set[str] = set()
+
+    def ring(self) -> None:
+        """There may be work."""
+        self._bell.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when rung, or after `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._bell.wait(), timeout_s)
+        self._bell.clear()
+
+    def cancel(self, job_id: str) -> None:
+        """Ask a running job to stop."""
+        with self._lock:
+            self._cancelled.add(job_id)
+
+    def cancelled(self, job_id: str) -> bool:
+        """Whether it was asked to."""
+        with self._lock:
+            return job_id in self._cancelled
+
+    def forget(self, job_id: str) -> None:
+        """The job has ended."""
+        with self._lock:
+            self._cancelled.discard(job_id)

@@ -1,0 +1,43 @@
+"""Brings a database to the newest schema with the real migrations."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
+
+MIGRATIONS_DIR = Path(__file__).resolve().parents[2] / "migrations"
+
+
+def alembic_config(url: str) -> Config:
+    """Alembic's configuration for one database."""
+    if not (MIGRATIONS_DIR / "env.py").is_file():
+        raise ValueError(f"no migrations at {MIGRATIONS_DIR}; install the project with pip -e")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS_DIR))
+    config.attributes["url"] = url
+    return config
+
+
+def upgrade(url: str) -> None:
+    """Apply every migration that is missing."""
+    command.upgrade(alembic_config(url), "head")
+
+
+def revision(url: str) -> tuple[str | None, str | None]:
+    """The revision that the database is at, and the newest one."""
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    head = ScriptDirectory.from_config(alembic_config(url)).get_current_head()
+    engine = create_engine(sync_url(url))
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision(), head
+    finally:
+        engine.dispose()
+
+
+def sync_url(url: str) -> str:
+    """The same database through a driver that blocks."""
+    return url.replace("sqlite+aiosqlite:", "sqlite:")

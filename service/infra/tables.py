@@ -1,0 +1,228 @@
+"""The tables. Every change here comes with a migration; `alembic check` compares the two."""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime, on databases that keep no time zone too."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"naive datetime {value!r}")
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Say again that it is UTC."""
+        return value and (value.replace(tzinfo=UTC) if value.tzinfo is None else value)
+
+
+class Base(DeclarativeBase):
+    """Names constraints, so that migrations can name them too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way to say this
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
+
+
+def new_id() -> str:
+    """32 hex digits that nobody guesses."""
+    return secrets.token_hex(16)
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+def _user_fk(*, optional: bool = False) -> Any:
+    return mapped_column(ForeignKey("users.pk", ondelete="CASCADE"), nullable=optional, index=True)
+
+
+class ApiKey(Base):
+    """A key's SHA-256; the key itself is shown once and kept nowhere."""
+
+    __tablename__ = "api_keys"
+
+    pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    tenant: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(128))
+    key_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    revoked_at: Mapped[datetime | None]
+
+
+class User(Base):
+    """A person of one tenant. `pk` is ours; an erased and re-created user gets another."""
+
+    __tablename__ = "users"
+    __table_args__ = (UniqueConstraint("tenant", "user_id"),)
+
+    pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    tenant: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Choice(Base):
+    """An answer to a pair of the pool (`pair_id`) or to the client's own (two image ids).
+
+    `pk` grows, so it orders answers by time; answering a pool pair again replaces the row.
+    `swapped`: the quiz shows image 1 of this pair first to this user.
+    """
+
+    __tablename__ = "choices"
+    __table_args__ = (UniqueConstraint("user_pk", "pair_id"), {"sqlite_autoincrement": True})
+
+    pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    user_pk: Mapped[str] = _user_fk()
+    pair_id: Mapped[str | None] = mapped_column(String(128))
+    caption: Mapped[str] = mapped_column(Text)
+    image_0_id: Mapped[str | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+    image_1_id: Mapped[str | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+    preferred: Mapped[int | None] = mapped_column(Integer)
+    swapped: Mapped[bool] = mapped_column(Boolean, default=False)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Profile(Base):
+    """One version of a user's profile. `choices`: the four answers that it was read from.
+
+    `status`: encoding, ready, failed, superseded. `source`: generated, edited, reencoded.
+    `embedding`: little-endian float32.
+    """
+
+    __tablename__ = "profiles"
+    __table_args__ = (UniqueConstraint("user_pk", "version"),)
+
+    pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    user_pk: Mapped[str] = _user_fk()
+    version: Mapped[int] = mapped_column(Integer)
+    source: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    choices: Mapped[list[Any]]
+    seed: Mapped[int] = mapped_column(Integer)
+    text: Mapped[str | None] = mapped_column(Text)
+    likes: Mapped[list[Any] | None]
+    dislikes: Mapped[list[Any] | None]
+    confidence: Mapped[float | None] = mapped_column(Float)
+    embedding: Mapped[bytes | None] = mapped_column(LargeBinary)
+    encoder_version: Mapped[str | None] = mapped_column(String(256))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    ready_at: Mapped[datetime | None]
+
+
+class Job(Base):
+    """Something the worker is to do. The row is the truth about it.
+
+    `kind`: encode, generate. `priority`: lower runs first. `attempt` fences: only the attempt
+    that the row names may finish it. `user_pk`: the user whom the job belongs to, if any.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index(None, "status", "priority", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    kind: Mapped[str] = mapped_column(String(16))
+    priority: Mapped[int] = mapped_column(Integer)
+    tenant: Mapped[str] = mapped_column(String(64))
+    user_pk: Mapped[str | None] = _user_fk(optional=True)
+    profile_pk: Mapped[str | None] = mapped_column(
+        ForeignKey("profiles.pk", ondelete="CASCADE"), index=True
+    )
+    status: Mapped[str] = mapped_column(String(16), default="queued")
+    seq: Mapped[int] = mapped_column(Integer, default=1)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    request: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None]
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    lease_until: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+
+
+class JobSubject(Base):
+    """A user whose taste a generate job uses, with the profile version pinned for it."""
+
+    __tablename__ = "job_subjects"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    user_pk: Mapped[str] = _user_fk()
+    profile_pk: Mapped[str | None] = mapped_column(ForeignKey("profiles.pk", ondelete="CASCADE"))
+    weight: Mapped[float] = mapped_column(Float)
+
+
+class Image(Base):
+    """A stored picture, made by a job or uploaded. `key` finds its bytes in the image store."""
+
+    __tablename__ = "images"
+    __table_args__ = (Index(None, "user_pk", "kind", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    tenant: Mapped[str] = mapped_column(String(64))
+    user_pk: Mapped[str | None] = mapped_column(ForeignKey("users.pk", ondelete="CASCADE"))
+    job_id: Mapped[str | None] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), index=True
+    )
+    kind: Mapped[str] = mapped_column(String(16))
+    position: Mapped[int] = mapped_column(Integer, default=0)
+    key: Mapped[str] = mapped_column(String(255), unique=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(Integer)
+    width_px: Mapped[int] = mapped_column(Integer)
+    height_px: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class IdempotencyKey(Base):
+    """What a POST with this key led to, committed together with it."""
+
+    __tablename__ = "idempotency_keys"
+
+    caller: Mapped[str] = mapped_column(String(256), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    user_pk: Mapped[str | None] = _user_fk(optional=True)
+    job_id: Mapped[str | None] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), index=True
+    )
+    accepted: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)

@@ -1,0 +1,53 @@
+"""The one settings class. Read it only where a process is wired."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting, from the environment as PPD_<NAME>; secrets may lie in /run/secrets."""
+
+    model_config = SettingsConfigDict(env_prefix="PPD_", extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    data_dir: Path = Path("data")
+    database_url: str | None = Field(default=None, repr=False)
+    """SQLAlchemy URL; the default is the SQLite file `ppd.db` in the data folder."""
+
+    preset: str = "mini"
+    weights_dir: Path | None = None
+    """Folder of the preset's weights; the default is the one shipped with the code."""
+    device: str = "cpu"
+    prompt_variant: str = "paper"
+    decoding: str = "greedy"
+    model_threads: int = Field(default=2, ge=1, le=256)
+    pool_dir: Path = Path(__file__).parent / "pool"
+    web_dir: Path = Path(__file__).parent / "web"
+
+    max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
+    max_queued_jobs: int = Field(default=64, ge=1)
+    max_queued_jobs_per_caller: int = Field(default=16, ge=1)
+    job_expiry_s: float = Field(default=3600.0, gt=0)
+    job_lease_s: float = Field(default=60.0, gt=0)
+    session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)
+    shutdown_grace_s: int = Field(default=5, ge=1)
+
+    @model_validator(mode="after")
+    def _absolute(self) -> Self:
+        object.__setattr__(self, "data_dir", self.data_dir.expanduser().absolute())
+        return self
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'ppd.db'}"
+
+    def redacted(self) -> dict[str, str]:
+        """All settings for people to read, without secrets."""
+        shown = {name: str(value) for name, value in self.model_dump().items()}
+        shown["database_url"] = "(set, not shown)" if self.database_url else "(default)"
+        return shown

@@ -1,0 +1,140 @@
+"""The one place that decides what stands behind each port of `service.core.ports`."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from service.api.app import create_app
+from service.api.edge import Edge
+from service.api.services import Limits, Services
+from service.core.pool import load_pool
+from service.core.ports import ModelRuntime
+from service.infra import migrate
+from service.infra.database import Database
+from service.infra.embedding_cache import InProcessEmbeddingCache
+from service.infra.events import InProcessEvents
+from service.infra.image_store import FolderImageStore
+from service.infra.job_signals import InProcessSignals
+from service.infra.secrets import key_sha256, new_key, session_secret, write_private
+from service.settings import Settings
+from service.worker.loop import Worker
+
+DEFAULT_TENANT = "default"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """API and worker in one process, over SQLite and a local folder."""
+
+    app: Edge
+    events: InProcessEvents
+    worker: Worker
+
+
+def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
+    """Wire everything for one process. `prepare` comes before; the app's lifespan runs the rest."""
+    database = Database(settings.database)
+    images = FolderImageStore(settings.data_dir / "images")
+    cache = InProcessEmbeddingCache()
+    events = InProcessEvents()
+    signals = InProcessSignals()
+    pool = load_pool(settings.pool_dir)
+    worker = Worker(
+        database=database,
+        images=images,
+        cache=cache,
+        events=events,
+        signals=signals,
+        pool=pool,
+        runtime=runtime,
+        lease_s=settings.job_lease_s,
+    )
+    services = Services(
+        database=database,
+        images=images,
+        cache=cache,
+        events=events,
+        signals=signals,
+        pool=pool,
+        capabilities=runtime.capabilities,
+        worker=worker,
+        limits=Limits(
+            max_body_bytes=settings.max_body_bytes,
+            max_queued_jobs=settings.max_queued_jobs,
+            max_queued_jobs_per_caller=settings.max_queued_jobs_per_caller,
+            job_expiry_s=settings.job_expiry_s,
+            session_max_age_s=settings.session_max_age_s,
+        ),
+        session_secret=session_secret(settings.data_dir),
+        web_dir=settings.web_dir,
+        new_seed=lambda: secrets.randbelow(2**31),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with database.read() as store:
+            kept = await store.images.keys()
+        await images.sweep(kept)
+        working = asyncio.create_task(worker.run())
+        try:
+            yield
+        finally:
+            events.close()
+            await asyncio.to_thread(worker.stop)
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+            await database.close()
+
+    return Embedded(create_app(services, lifespan), events, worker)
+
+
+async def prepare(settings: Settings) -> Path | None:
+    """Make the data folder, bring the schema up to date, and make the first API key.
+
+    Gives the path of the key's file when the key was made now.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    await asyncio.to_thread(migrate.upgrade, settings.database)
+    path = settings.data_dir / "api-key"
+    database = Database(settings.database)
+    try:
+        async with database.write() as store:
+            if path.exists() or await store.keys.all():
+                return None
+            key = new_key()
+            await store.keys.add(DEFAULT_TENANT, "first start", key_sha256(key))
+            write_private(path, key + "\n")
+    finally:
+        await database.close()
+    return path
+
+
+@contextlib.contextmanager
+def sole_user_of(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder; raises ValueError when another process holds it."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (data_dir / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another service already runs on {data_dir}") from None
+        yield
+
+
+def free_bytes(data_dir: Path) -> int:
+    """Space left where the data folder is, in bytes."""
+    return shutil.disk_usage(data_dir).free
+
+
+def writable(data_dir: Path) -> bool:
+    """Whether files can be made in the data folder."""
+    return os.access(data_dir, os.W_OK | os.X_OK)

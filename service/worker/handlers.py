@@ -1,0 +1,282 @@
+"""What a job does, between the database and the model. Running one twice is harmless."""
+
+import asyncio
+import hashlib
+import io
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from service.core.errors import JobFailure
+from service.core.generation import Reason, blend
+from service.core.messages import step_event
+from service.core.pool import Pool
+from service.core.ports import (
+    Embedding,
+    EmbeddingCache,
+    ImageStore,
+    JobSignals,
+    LabelledPair,
+    ModelRuntime,
+    Picture,
+    PictureSpec,
+    ProgressEvents,
+    Taste,
+    Versions,
+)
+from service.core.uploads import encode_png
+from service.infra.database import Database
+from service.infra.repositories import Store
+from service.infra.tables import Image, Job, Profile, new_id, now
+
+log = logging.getLogger("ppd.worker")
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the handlers work with."""
+
+    database: Database
+    images: ImageStore
+    cache: EmbeddingCache
+    events: ProgressEvents
+    signals: JobSignals
+    pool: Pool
+    runtime: ModelRuntime
+    in_model_thread: Callable[..., Awaitable[Any]]
+    """Runs a function in the one thread that may touch the model."""
+
+
+@dataclass(frozen=True)
+class _Conditioning:
+    """Whose taste a generation uses, as it turned out when it ran."""
+
+    user_emb_D: Embedding | None
+    reason: Reason | Literal["reencoded"] | None
+    profile_versions: list[int | None]
+
+
+async def encode(tools: Tools, versions: Versions, job: Job) -> bool:
+    """Read four answers into a profile version. False when the job is not ours any more."""
+    assert job.profile_pk is not None
+    async with tools.database.read() as store:
+        profile = await store.profiles.get(job.profile_pk)
+        if profile is None:
+            return False
+        keys = await _upload_keys(store, profile)
+    edited = profile.text if profile.source != "generated" else None
+    pairs = [await _labelled_pair(tools, keys, choice) for choice in profile.choices]
+    taste = await tools.in_model_thread(tools.runtime.encode, pairs, profile.seed, edited)
+    _check(taste)
+    values = {
+        "text": taste.text,
+        "likes": taste.likes,
+        "dislikes": taste.dislikes,
+        "confidence": min(1.0, max(0.0, float(taste.confidence))),
+        "embedding": taste.user_emb_D.astype("<f4").tobytes(),
+        "encoder_version": versions.encoder_version,
+        "ready_at": now(),
+    }
+    async with tools.database.write() as store:
+        result = {"profile_version": profile.version, "encoder_version": versions.encoder_version}
+        if not await store.jobs.finish(job.id, job.attempt, "succeeded", result=result):
+            return False
+        await store.profiles.finish(profile.pk, "ready", **values)
+    await tools.cache.put(profile.user_pk, profile.pk, versions.encoder_version, taste.user_emb_D)
+    return True
+
+
+async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
+    """Make the pictures of a job. False when the job is not ours any more."""
+    assert job.started_at is not None
+    request = job.request
+    conditioning = await _condition(tools, versions, job)
+    specs = [_spec(request, conditioning, i) for i in range(request["n"])]
+    loop = asyncio.get_running_loop()
+
+    def on_step(done: int, total: int) -> None:
+        event = step_event(job.attempt, done, total)
+        loop.call_soon_threadsafe(tools.events.publish, job.id, event)
+
+    pictures: list[Picture] = await tools.in_model_thread(
+        tools.runtime.generate, specs, on_step, lambda: tools.signals.cancelled(job.id)
+    )
+    images, data = await asyncio.to_thread(_encode_all, job, pictures)
+    for image, png in zip(images, data, strict=True):
+        await tools.images.put(image.key, png)
+    result = {
+        "images": [
+            {"url": f"/images/{image.id}", "seed": picture.seed}
+            for image, picture in zip(images, pictures, strict=True)
+        ],
+        "model": versions.model,
+        "adapter_version": versions.adapter_version,
+        "encoder_version": versions.encoder_version,
+        **_echo(request, conditioning),
+        "timings": {
+            "queue_s": round((job.started_at - job.created_at).total_seconds(), 4),
+            "denoise_s": round(sum(p.denoise_s for p in pictures), 4),
+            "decode_s": round(sum(p.decode_s for p in pictures), 4),
+        },
+    }
+    published = False
+    try:
+        async with tools.database.write() as store:
+            published = await store.jobs.finish(job.id, job.attempt, "succeeded", result=result)
+            if published:
+                await store.images.add(images)
+    finally:
+        if not published:
+            await tools.images.delete([image.key for image in images])
+    return published
+
+
+def _encode_all(job: Job, pictures: list[Picture]) -> tuple[list[Image], list[bytes]]:
+    images, data = [], []
+    for position, picture in enumerate(pictures):
+        png = encode_png(PillowImage.fromarray(picture.image_HWC, "RGB"))
+        height_px, width_px = picture.image_HWC.shape[:2]
+        data.append(png)
+        images.append(
+            Image(
+                id=new_id(),
+                tenant=job.tenant,
+                user_pk=job.user_pk,
+                job_id=job.id,
+                kind="generated",
+                position=position,
+                key=f"{job.id}/{job.attempt}-{position}.png",
+                sha256=hashlib.sha256(png).hexdigest(),
+                size_bytes=len(png),
+                width_px=width_px,
+                height_px=height_px,
+            )
+        )
+    return images, data
+
+
+def _spec(request: dict[str, Any], conditioning: _Conditioning, i: int) -> PictureSpec:
+    return PictureSpec(
+        prompt=request["prompt"],
+        seed=request["seed"] + i,
+        user_emb_D=conditioning.user_emb_D,
+        strength=request["strength"],
+        negative_prompt=request["negative_prompt"],
+        steps=request["steps"],
+        guidance_scale=request["guidance_scale"],
+        width_px=request["width"],
+        height_px=request["height"],
+    )
+
+
+def _echo(request: dict[str, Any], conditioning: _Conditioning) -> dict[str, Any]:
+    versions = conditioning.profile_versions
+    echo: dict[str, Any] = {
+        "profile_version": versions[0] if versions and not request["blended"] else None,
+        "strength": request["strength"],
+        "personalization_applied": conditioning.user_emb_D is not None,
+    }
+    if request["blended"]:
+        echo["blend"] = [
+            {"user_id": user_id, "profile_version": version}
+            for user_id, version in zip(request["user_ids"], versions, strict=True)
+        ]
+    if conditioning.reason is not None:
+        echo["reason"] = conditioning.reason
+    return echo
+
+
+async def _condition(tools: Tools, versions: Versions, job: Job) -> _Conditioning:
+    """The embedding that the job's pins come to now, and what is to be said about it."""
+    async with tools.database.read() as store:
+        subjects = await store.jobs.subjects(job.id)
+        found = []
+        for subject in subjects:
+            pinned = None
+            if subject.profile_pk is not None:
+                pinned = await store.profiles.get(subject.profile_pk)
+            current = await store.profiles.newest(
+                subject.user_pk, "ready", versions.encoder_version
+            )
+            found.append((pinned, current, subject.weight))
+    if not found:
+        return _Conditioning(None, None, [])
+    reason: Reason | Literal["reencoded"] | None = job.request["reason"]
+    parts: list[tuple[Embedding, float]] = []
+    numbers: list[int | None] = []
+    for pinned, current, weight in found:
+        used, why = _usable(pinned, current, versions)
+        if used is None:
+            reason = reason or why
+            numbers.append(None)
+            continue
+        if why == "reencoded" and reason is None:
+            reason = why
+        parts.append((await _embedding(tools, used), weight))
+        numbers.append(used.version)
+    if len(parts) < len(found):
+        return _Conditioning(None, reason, [None] * len(found))
+    if job.request["strength"] == 0:
+        return _Conditioning(None, "strength_zero", numbers)
+    return _Conditioning(blend(parts), reason, numbers)
+
+
+def _usable(
+    pinned: Profile | None, current: Profile | None, versions: Versions
+) -> tuple[Profile | None, Reason | Literal["reencoded"] | None]:
+    """The pinned version; where it was superseded or is of another encoder, a newer one."""
+    if pinned is None:
+        return None, None
+    if pinned.status == "ready" and pinned.encoder_version == versions.encoder_version:
+        return pinned, None
+    if current is not None and current.version > pinned.version:
+        return current, "reencoded" if pinned.status == "ready" else None
+    if pinned.status == "ready":
+        return None, "encoder_changed"
+    return None, "encoding" if pinned.status in ("encoding", "superseded") else "encoding_failed"
+
+
+async def _embedding(tools: Tools, profile: Profile) -> Embedding:
+    """From the cache, else from the database."""
+    assert profile.encoder_version is not None
+    assert profile.embedding is not None
+    cached = await tools.cache.get(profile.pk, profile.encoder_version)
+    if cached is not None:
+        return cached
+    user_emb_D = np.frombuffer(profile.embedding, dtype="<f4").astype(np.float32)
+    await tools.cache.put(profile.user_pk, profile.pk, profile.encoder_version, user_emb_D)
+    return user_emb_D
+
+
+def _check(taste: Taste) -> None:
+    """Refuse what would poison every later picture."""
+    emb_D = taste.user_emb_D
+    if emb_D.ndim != 1 or not np.isfinite(emb_D).all() or not np.linalg.norm(emb_D) > 0:
+        raise JobFailure("encoder_invalid")
+    if not taste.text.strip():
+        raise JobFailure("encoder_invalid", "The encoder gave an empty profile.")
+
+
+async def _upload_keys(store: Store, profile: Profile) -> dict[str, str]:
+    ids = [i for choice in profile.choices for i in choice["image_ids"] if i is not None]
+    return {image_id: image.key for image_id, image in (await store.images.by_id(ids)).items()}
+
+
+async def _labelled_pair(
+    tools: Tools, keys: dict[str, str], choice: dict[str, Any]
+) -> LabelledPair:
+    """An answer with its pictures, from the pool or from the image store."""
+    if choice["pair_id"] is not None:
+        pair = tools.pool.get(choice["pair_id"])
+        if pair is None:
+            raise JobFailure("pair_not_found")
+        paths = [tools.pool.image_path(image) for image in pair.images]
+        data = [await asyncio.to_thread(path.read_bytes) for path in paths]
+    else:
+        data = [await tools.images.get(keys[image_id]) for image_id in choice["image_ids"]]
+    first, second = (PillowImage.open(io.BytesIO(one)).convert("RGB") for one in data)
+    return LabelledPair(choice["caption"], first, second, choice["preferred"])

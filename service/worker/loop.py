@@ -1,0 +1,154 @@
+"""START HERE: takes jobs one by one, runs them in the model's thread, writes down how they ended."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+from service.core.errors import JobCanceled, JobFailure
+from service.core.messages import JobStatus, end_seq, status_event
+from service.core.pool import Pool
+from service.core.ports import (
+    EmbeddingCache,
+    ImageStore,
+    JobSignals,
+    ModelRuntime,
+    ProgressEvents,
+    Versions,
+)
+from service.infra.database import Database
+from service.infra.repositories import Store
+from service.infra.tables import Job
+from service.worker import handlers, reencoding
+
+log = logging.getLogger("ppd.worker")
+
+MAX_ATTEMPTS = 3
+_IDLE_S = 5.0
+_SWEEP_EVERY_S = 30.0
+_KEEP_IDEMPOTENCY_KEYS = timedelta(hours=48)
+
+
+class Worker:
+    """One model, one thread, one job at a time; encodings before pictures."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        images: ImageStore,
+        cache: EmbeddingCache,
+        events: ProgressEvents,
+        signals: JobSignals,
+        pool: Pool,
+        runtime: ModelRuntime,
+        lease_s: float,
+    ) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ppd-model")
+        self._tools = handlers.Tools(
+            database, images, cache, events, signals, pool, runtime, self._in_thread
+        )
+        self._lease_s = lease_s
+        self._not_ready: str | None = "the model is being loaded"
+        self._running: str | None = None
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why no job can be run; None when one can."""
+        return self._not_ready
+
+    async def run(self) -> None:
+        """Load the model, take up what was not finished, then work until canceled."""
+        await self._take_up()
+        try:
+            versions = await self._in_thread(self._tools.runtime.load)
+        except Exception as error:
+            log.exception("the model did not load")
+            self._not_ready = f"the model did not load: {error}"
+            return
+        await reencoding.queue_stale(self._tools.database, versions)
+        self._not_ready = None
+        sweeper = asyncio.create_task(self._sweep_forever())
+        try:
+            while True:
+                async with self._tools.database.write() as store:
+                    job = await store.jobs.claim(self._lease_s)
+                if job is None:
+                    await self._tools.signals.wait(_IDLE_S)
+                else:
+                    await self._work(job, versions)
+        finally:
+            sweeper.cancel()
+            self._not_ready = "the worker has stopped"
+
+    def stop(self) -> None:
+        """Ask the running job to stop at its next step; its row stays to be taken up again."""
+        if self._running is not None:
+            self._tools.signals.cancel(self._running)
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _work(self, job: Job, versions: Versions) -> None:
+        """Run one job to one end."""
+        self._running = job.id
+        self._tools.events.publish(job.id, status_event(job.seq, "running"))
+        renewing = asyncio.create_task(self._renew_forever(job))
+        run = handlers.encode if job.kind == "encode" else handlers.generate
+        status: JobStatus = "succeeded"
+        try:
+            if not await run(self._tools, versions, job):
+                return  # canceled or erased meanwhile: somebody else wrote the end
+        except JobCanceled:
+            return
+        except JobFailure as failure:
+            status = "failed"
+            await self._fail(job, failure)
+        except Exception as error:
+            log.exception("job %s failed", job.id)
+            status = "failed"
+            await self._fail(job, JobFailure("model_error", type(error).__name__))
+        finally:
+            renewing.cancel()
+            self._running = None
+            self._tools.signals.forget(job.id)
+        self._tools.events.publish(job.id, status_event(end_seq(job.attempt, 0), status))
+
+    async def _fail(self, job: Job, failure: JobFailure) -> None:
+        async with self._tools.database.write() as store:
+            error = (failure.code, failure.detail)
+            if await store.jobs.finish(job.id, job.attempt, "failed", error=error):
+                await _fail_profile(store, job, failure.code)
+
+    async def _take_up(self) -> None:
+        """What the last process left behind: jobs run again, or fail after the third time."""
+        async with self._tools.database.write() as store:
+            again, spent = await store.jobs.requeue_running(MAX_ATTEMPTS)
+            for job in spent:
+                await _fail_profile(store, job, "worker_crash")
+        if again or spent:
+            log.warning("jobs left unfinished: %d run again, %d failed", again, len(spent))
+
+    async def _renew_forever(self, job: Job) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            async with self._tools.database.write() as store:
+                await store.jobs.renew(job.id, job.attempt, self._lease_s)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            async with self._tools.database.write() as store:
+                expired = await store.jobs.expire()
+                await store.idempotency.prune(_KEEP_IDEMPOTENCY_KEYS)
+            for job in expired:
+                self._tools.events.publish(job.id, status_event(job.seq, "expired"))
+            await asyncio.sleep(_SWEEP_EVERY_S)
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, function, *args)
+
+
+async def _fail_profile(store: Store, job: Job, code: str) -> None:
+    if job.profile_pk is not None:
+        await store.profiles.finish(job.profile_pk, "failed", error_code=code)

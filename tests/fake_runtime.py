@@ -1,0 +1,91 @@
+"""A model of ten lines: a picture that shows whose seed, user, strength and prompt made it."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from service.core.errors import JobCanceled
+from service.core.ports import (
+    Capabilities,
+    LabelledPair,
+    Picture,
+    PictureSpec,
+    Taste,
+    Versions,
+)
+
+EMB_DIM = 8
+
+
+class FakeRuntime:
+    """Deterministic and quick. `step_s` is the time of one step; `gate` holds every step."""
+
+    def __init__(self, step_s: float = 0.0, encoder_version: str = "fake-encoder-1") -> None:
+        self.step_s = step_s
+        self.gate = threading.Event()
+        self.gate.set()
+        self.load_gate = threading.Event()
+        self.load_gate.set()
+        self.encoder_version = encoder_version
+        self.fail_with: Exception | None = None
+        self.generated: list[PictureSpec] = []
+        self.encoded: list[tuple[list[LabelledPair], int, str | None]] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities("mini", 128, (128,))
+
+    def load(self) -> Versions:
+        self.load_gate.wait(30)
+        return Versions("fake-model-1", "fake-adapter-1", self.encoder_version)
+
+    def generate(
+        self,
+        specs: Sequence[PictureSpec],
+        on_step: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+    ) -> list[Picture]:
+        if self.fail_with is not None:
+            raise self.fail_with
+        steps = specs[0].steps
+        for step in range(1, steps + 1):
+            while not self.gate.wait(0.01):
+                if cancelled():
+                    raise JobCanceled
+            if cancelled():
+                raise JobCanceled
+            time.sleep(self.step_s)
+            on_step(step, steps)
+        self.generated += specs
+        return [Picture(paint(spec), spec.seed, 0.01 * steps, 0.01) for spec in specs]
+
+    def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
+        while not self.gate.wait(0.01):
+            pass
+        if self.fail_with is not None:
+            raise self.fail_with
+        assert len(pairs) == 4
+        self.encoded.append((list(pairs), seed, text))
+        answers = "".join(f"{p.caption}{p.preferred}" for p in pairs)
+        seen = f"{answers}{text or ''}{self.encoder_version}"
+        digest = np.frombuffer(hashlib.sha256(seen.encode()).digest(), dtype=np.uint8)
+        user_emb_D = (digest[:EMB_DIM].astype(np.float32) - 127.5) / 128
+        written = text or f"Likes what was chosen ({digest[0]})."
+        return Taste(written, user_emb_D, 0.5, ["warm light"], ["clutter"])
+
+
+def paint(spec: PictureSpec) -> np.ndarray:
+    """All that the picture depends on, as blocks of colour; gentle, so that people can look at it.
+
+    Strength 0 and no user at all give the same picture.
+    """
+    applied = spec.user_emb_D is not None and spec.strength > 0
+    user = spec.user_emb_D.tobytes() if applied else b""
+    strength = spec.strength if applied else 0.0
+    seen = f"{spec.prompt}|{spec.seed}|{spec.steps}|{spec.guidance_scale}|{strength}".encode()
+    noise = np.random.default_rng(list(hashlib.sha256(seen + user).digest()))
+    blocks = noise.integers(40, 216, (8, 8, 3)).astype(np.uint8)
+    return np.kron(blocks, np.ones((spec.height_px // 8, spec.width_px // 8, 1), dtype=np.uint8))
