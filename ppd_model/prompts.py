@@ -19,7 +19,7 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 N_PAIRS = 4
 """Pairs behind one embedding (paper, section 4.2: N = 4)."""
 
-IMAGE_TOKEN = "<image>"
+IMAGE_TOKEN = "<image>"  # noqa: S105
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 CHAT_TOKENS = (TURN_START, TURN_END, IMAGE_TOKEN)
@@ -260,11 +260,9 @@ def likes_and_dislikes(profile: str) -> tuple[list[str], list[str]]:
 
 
 def _collect(clause: str, phrases: list[str]) -> None:
-    cue = None
-    for cue in _STATES_TASTE.finditer(clause):
-        pass
-    rest = clause[cue.end() :] if cue else clause
-    if not cue and re.search(r"\b(the user|they|he|she|this person|I)\b", rest, re.IGNORECASE):
+    cues = list(_STATES_TASTE.finditer(clause))
+    rest = clause[cues[-1].end() :] if cues else clause
+    if not cues and re.search(r"\b(the user|they|he|she|this person|I)\b", rest, re.IGNORECASE):
         return  # a sentence about the person that states no taste
     for piece in re.split(r",|\band\b|\bor\b", rest):
         phrase = _FILLER.sub("", piece.strip(" .!?\"'-–—:;*")).strip(" .!?\"'-–—:;*")

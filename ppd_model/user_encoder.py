@@ -363,7 +363,7 @@ def small_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """mini's byte-level tokenizer, with the special tokens of Qwen's chat format."""
     return PreTrainedTokenizerFast(
         tokenizer_file=str(path),
-        pad_token="<|endoftext|>",
+        pad_token="<|endoftext|>",  # noqa: S106
         eos_token=prompts.TURN_END,
         padding_side="left",
         clean_up_tokenization_spaces=False,

@@ -209,9 +209,7 @@ def test_an_edit_in_the_generated_words_changes_nothing(scripted: Scripted) -> N
 
 
 @pytest.mark.parametrize("variant", prompts.VARIANTS)
-def test_a_left_padded_batch_equals_each_person_alone(
-    tokenizer_path: Path, variant: str
-) -> None:
+def test_a_left_padded_batch_equals_each_person_alone(tokenizer_path: Path, variant: str) -> None:
     encoder = make_encoder(tokenizer_path, variant=variant)
     encoder.__class__ = Scripted
     people = [
@@ -232,9 +230,7 @@ def test_greedy_generation_in_a_batch_equals_solo(encoder: UserEncoder) -> None:
 
     def generate(rows: list[list[Choice]]) -> list[str]:
         asked = [encoder._prompt(row) for row in rows]
-        images = [
-            user_encoder._in_order(row, p.images) for row, p in zip(rows, asked, strict=True)
-        ]
+        images = [user_encoder._in_order(row, p.images) for row, p in zip(rows, asked, strict=True)]
         return encoder._generate(encoder._inputs([p.text for p in asked], images), seed=0)
 
     together = generate(people)
@@ -322,9 +318,7 @@ def test_the_version_names_weights_prompt_decoding_and_layer(tokenizer_path: Pat
         make_encoder(tokenizer_path, decoding="beam")
 
 
-def test_a_published_model_loads_from_a_local_folder(
-    tokenizer_path: Path, tmp_path: Path
-) -> None:
+def test_a_published_model_loads_from_a_local_folder(tokenizer_path: Path, tmp_path: Path) -> None:
     made = make_encoder(tokenizer_path)
     made.model.save_pretrained(tmp_path)
     made.processor.tokenizer.save_pretrained(tmp_path)
