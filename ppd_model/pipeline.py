@@ -221,7 +221,7 @@ class Pipeline:
         times_BT = times_BT.to(self.device)
 
         x_BCHW = torch.stack([row_noise(shape_CHW, generator) for generator in generators])
-        x_BCHW = x_BCHW.to(self.device)
+        x_BCHW = x_BCHW.to(self.device, self.stage_c.unet.dtype)
         for step in range(total):
             _stop_if(cancelled)
             t_B, t_next_B = times_BT[:, step], times_BT[:, step + 1]
@@ -233,7 +233,7 @@ class Pipeline:
                     else torch.zeros(shape_CHW)
                     for request, generator in zip(requests, generators, strict=True)
                 ]
-            ).to(self.device)
+            ).to(x_BCHW)
             clamp = self.preset.stage_c_x0_clamp
             x_BCHW = ddpm_step(x_BCHW, eps_BCHW, t_B, t_next_B, noise_BCHW, clamp)
             if on_step is not None:
@@ -276,8 +276,8 @@ class Pipeline:
         return self.stage_c.attend(
             text.tokens_BSD,
             text.pooled_B1D,
-            torch.stack(users).to(self.device),
-            torch.tensor(strengths, device=self.device),
+            torch.stack(users).to(text.tokens_BSD),
+            torch.tensor(strengths).to(text.tokens_BSD),
             precompute=True,
         )
 
@@ -289,7 +289,8 @@ class Pipeline:
     def _guidance(self, requests: Sequence[ImageRequest]) -> Tensor | None:
         """Guidance of each row, at least 1; None when no row is guided."""
         scales = [max(request.guidance_scale, 1.0) for request in requests]
-        return torch.tensor(scales, device=self.device) if max(scales) > 1 else None
+        guided = max(scales) > 1
+        return torch.tensor(scales).to(self.device, self.stage_c.unet.dtype) if guided else None
 
     def _predict_noise(
         self, xt_BCHW: Tensor, t_B: Tensor, attended: AttentionInput, guidance_B: Tensor | None

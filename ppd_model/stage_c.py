@@ -35,6 +35,13 @@ class StageCUNet(StableCascadeUNet):  # type: ignore[misc]
         embeddings_BSD: Tensor = super().get_clip_embeddings(clip_txt_pooled, clip_txt, clip_img)
         return embeddings_BSD
 
+    def get_timestep_ratio_embedding(
+        self, timestep_ratio: Tensor, max_positions: int = 10000
+    ) -> Tensor:
+        """The stock embedding of float32 times, in the dtype of the weights."""
+        embedding_BD: Tensor = super().get_timestep_ratio_embedding(timestep_ratio, max_positions)
+        return embedding_BD.to(self.dtype)
+
     def text_tokens(self, tokens_BSD: Tensor, pooled_B1D: Tensor) -> Tensor:
         """All conditioning tokens of the base: words, pooled text, and an absent picture.
 

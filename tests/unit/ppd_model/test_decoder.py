@@ -69,9 +69,7 @@ def test_text_matters_only_where_the_preset_says_so(
 ) -> None:
     torch.manual_seed(5)
     without = build_decoder(replace(tiny, stage_b_uses_text=False))
-    with_text = Decoder(
-        replace(tiny, stage_b_uses_text=True), without.stage_b, without.stage_a
-    )
+    with_text = Decoder(replace(tiny, stage_b_uses_text=True), without.stage_b, without.stage_a)
     one, other = torch.randn(2, 2, 1, 24).unbind()
 
     def draw(decoder: Decoder, pooled_B1D: torch.Tensor) -> torch.Tensor:

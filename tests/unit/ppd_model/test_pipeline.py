@@ -1,0 +1,358 @@
+"""The whole path: equal to diffusers' sampler, to itself in any batch, and never a black picture."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMWuerstchenScheduler, StableCascadePriorPipeline, StableCascadeUNet
+from torch import Tensor
+
+from ppd_model.adapter import attention_blocks
+from ppd_model.checkpoint import ArtifactError, ArtifactSpec, save_artifact, write_manifest
+from ppd_model.pipeline import Cancelled, ImageRequest, NumericalError, Pipeline
+from ppd_model.presets import Preset, get_preset
+from ppd_model.stage_c import adapter_spec
+from ppd_model.text_encoder import save_word_tokenizer
+
+SameBits = Callable[[Tensor, Tensor], bool]
+
+
+def latents(pipeline: Pipeline, *requests: ImageRequest) -> Tensor:
+    generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+    return pipeline.sample_latents(requests, generators)
+
+
+# The sampler
+
+
+@pytest.mark.parametrize(
+    ("guidance_scale", "negative"), [(4.0, ""), (4.0, "quiet hill"), (1.0, "")]
+)
+def test_latents_equal_those_of_the_stock_prior_pipeline(
+    tiny: Preset, guidance_scale: float, negative: str
+) -> None:
+    pipeline = Pipeline.random(
+        replace(tiny, stage_c_x0_clamp=None), "a red boat the sea at night quiet hill".split()
+    )
+    prior = StableCascadeUNet(**tiny.stage_c).eval()
+    prior.load_state_dict(pipeline.stage_c.unet.state_dict(), strict=True)
+    stock = StableCascadePriorPipeline(
+        tokenizer=pipeline.text_encoder.tokenizer,
+        text_encoder=pipeline.text_encoder.model,
+        prior=prior,
+        scheduler=DDPMWuerstchenScheduler(),
+        resolution_multiple=16,
+    )
+    stock.set_progress_bar_config(disable=True)
+    prompts = ["a red boat", "the sea at night"]
+    expected = stock(
+        prompt=prompts,
+        negative_prompt=[negative] * 2,
+        height=128,
+        width=128,
+        num_inference_steps=20,
+        guidance_scale=guidance_scale,
+        generator=[torch.Generator().manual_seed(seed) for seed in (5, 6)],
+    ).image_embeddings
+    own = latents(
+        pipeline,
+        *(
+            ImageRequest(prompt, seed, negative_prompt=negative, guidance_scale=guidance_scale)
+            for prompt, seed in zip(prompts, (5, 6), strict=True)
+        ),
+    )
+    # A random network leaves latents of several hundred, since what it does not recognise as noise
+    # is divided by sqrt(alpha-bar(1)) = 0.01: hence 1e-5 of the value.
+    torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.float32, 1e-3)])
+def test_a_batch_of_different_requests_equals_each_alone(
+    pipeline: Pipeline, user_emb_D: np.ndarray, dtype: torch.dtype, tolerance: float
+) -> None:
+    # float64 tells rounding from reasoning: a step from t = 1 multiplies an error in the noise by
+    # 1 / sqrt(alpha-bar(1)) = 100, and float32 products round differently in batches of other sizes.
+    pipeline.stage_c.to(dtype)
+    pipeline.text_encoder.model.to(dtype)
+    requests = [
+        ImageRequest("a red boat", 1, user_emb_D=user_emb_D, steps=6),
+        ImageRequest("the sea at night", 2, steps=3, guidance_scale=1.0),
+        ImageRequest("a tree", 3, user_emb_D=-user_emb_D, strength=0.5, steps=4, guidance_scale=7),
+        ImageRequest("a house", 4, negative_prompt="night", steps=6),
+    ]
+    together = latents(pipeline, *requests)
+    assert together.dtype == dtype
+    for row, request in enumerate(requests):
+        alone = latents(pipeline, request)
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=tolerance)
+
+
+def test_a_picture_is_the_same_alone_and_in_company(
+    pipeline: Pipeline, user_emb_D: np.ndarray
+) -> None:
+    requests = [
+        ImageRequest("a red boat", 1, user_emb_D=user_emb_D, steps=2),
+        ImageRequest("a tree", 2, steps=5),
+    ]
+    for request, together in zip(requests, pipeline.generate(requests), strict=True):
+        (alone,) = pipeline.generate([request])
+        apart = together.image_HWC.astype(int) - alone.image_HWC.astype(int)
+        assert np.abs(apart).max() <= 1  # a value on the edge of two bytes may fall either way
+
+
+def test_the_same_request_gives_the_same_bytes(pipeline: Pipeline, user_emb_D: np.ndarray) -> None:
+    request = ImageRequest("a red boat", 1, user_emb_D=user_emb_D, steps=3)
+    (one,), (again,) = pipeline.generate([request]), pipeline.generate([request])
+    assert one.image_HWC.shape == (128, 128, 3)
+    assert one.image_HWC.dtype == np.uint8
+    assert one.seed == 1
+    assert one.denoise_s > 0 < one.decode_s
+    assert one.image_HWC.tobytes() == again.image_HWC.tobytes()
+
+
+@pytest.mark.parametrize("change", ["seed", "prompt", "user", "strength", "guidance", "steps"])
+def test_everything_in_a_request_matters(
+    pipeline: Pipeline, user_emb_D: np.ndarray, change: str
+) -> None:
+    request = ImageRequest("a red boat", 1, user_emb_D=user_emb_D, steps=3)
+    other = {
+        "seed": replace(request, seed=2),
+        "prompt": replace(request, prompt="the sea"),
+        "user": replace(request, user_emb_D=-user_emb_D),
+        "strength": replace(request, strength=0.5),
+        "guidance": replace(request, guidance_scale=2.0),
+        "steps": replace(request, steps=4),
+    }[change]
+    assert (latents(pipeline, request) - latents(pipeline, other)).abs().max() > 1e-3
+
+
+# The base model
+
+
+def test_no_user_a_zero_embedding_and_strength_0_are_the_base_bit_for_bit(
+    pipeline: Pipeline, user_emb_D: np.ndarray, same_bits: SameBits
+) -> None:
+    base = ImageRequest("a red boat", 1, steps=3)
+    expected = latents(pipeline, base)
+    zero = replace(base, user_emb_D=np.zeros_like(user_emb_D))
+    off = replace(base, user_emb_D=user_emb_D, strength=0.0)
+    on = replace(base, user_emb_D=user_emb_D)
+    assert same_bits(latents(pipeline, zero), expected)
+    assert same_bits(latents(pipeline, off), expected)
+    with pipeline.stage_c.adapter.disabled():
+        assert same_bits(latents(pipeline, on), expected)
+    assert not same_bits(latents(pipeline, on), expected)
+
+
+def test_base_rows_beside_a_personalised_one_keep_every_bit(
+    pipeline: Pipeline, user_emb_D: np.ndarray, same_bits: SameBits
+) -> None:
+    base = ImageRequest("a red boat", 1, steps=3)
+    on = replace(base, user_emb_D=user_emb_D)
+    off = replace(on, strength=0.0)
+    mixed = latents(pipeline, base, off, on)
+    plain = latents(pipeline, base, base, base)
+    assert [same_bits(mixed[row], plain[row]) for row in range(3)] == [True, True, False]
+
+
+def test_the_user_speaks_in_the_prompts_rows_only_unless_asked(
+    pipeline: Pipeline, user_emb_D: np.ndarray
+) -> None:
+    request = ImageRequest("a red boat", 1, user_emb_D=user_emb_D, steps=3)
+    conditional_only = latents(pipeline, request)
+    pipeline.personalize_negative = True
+    assert (latents(pipeline, request) - conditional_only).abs().max() > 1e-3
+
+
+def test_keys_and_values_of_the_text_are_made_once_for_all_steps(
+    pipeline: Pipeline, user_emb_D: np.ndarray
+) -> None:
+    blocks = attention_blocks(pipeline.stage_c.unet)
+    calls = []
+    for block in blocks:
+        block.kv_mapper.register_forward_hook(lambda *_: calls.append("text"))
+    for to_k in pipeline.stage_c.adapter.to_k:
+        to_k.register_forward_hook(lambda *_: calls.append("user"))
+    latents(pipeline, ImageRequest("a red boat", 1, user_emb_D=user_emb_D, steps=5))
+    assert calls.count("text") == calls.count("user") == len(blocks)
+
+
+# Progress, cancelling, refusals
+
+
+def test_progress_counts_the_steps_of_the_longest_row(pipeline: Pipeline) -> None:
+    seen: list[tuple[int, int]] = []
+    requests = [ImageRequest("a tree", 1, steps=2), ImageRequest("a tree", 2, steps=3)]
+    pipeline.generate(requests, on_step=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_cancelled_batch_stops_at_the_next_step(pipeline: Pipeline) -> None:
+    done = 0
+
+    def count(step: int, _: int) -> None:
+        nonlocal done
+        done = step
+
+    request = ImageRequest("a tree", 1, steps=20)
+    with pytest.raises(Cancelled):
+        pipeline.generate([request], on_step=count, cancelled=lambda: done == 2)
+    assert done == 2
+
+
+def test_cancelling_reaches_the_decoder(pipeline: Pipeline) -> None:
+    asked = 0
+
+    def after_the_last_step() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 3
+
+    with pytest.raises(Cancelled):
+        pipeline.generate([ImageRequest("a tree", 1, steps=3)], cancelled=after_the_last_step)
+
+
+@pytest.mark.parametrize("part", ["stage_c", "decoder"])
+def test_nan_is_an_error_and_never_a_picture(pipeline: Pipeline, part: str) -> None:
+    with torch.no_grad():
+        for parameter in getattr(pipeline, part).parameters():
+            parameter.fill_(float("nan"))
+    what = "Stage C latents" if part == "stage_c" else "pixels"
+    with pytest.raises(NumericalError, match=f"{what} hold NaN"):
+        pipeline.generate([ImageRequest("a tree", 1, steps=2)])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be finite .* got nan"),
+        ({"strength": -0.5}, "strength must be finite and at least 0, got -0.5"),
+        ({"width_px": 130}, "130"),
+        ({"user_emb_D": np.ones(19, np.float32)}, r"shape \(19,\): expected \(20,\)"),
+        ({"user_emb_D": np.full(20, np.inf, np.float32)}, "every value finite"),
+    ],
+)
+def test_a_request_that_cannot_be_made_is_refused(
+    pipeline: Pipeline, wrong: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipeline.generate([replace(ImageRequest("a tree", 1), **wrong)])
+
+
+def test_an_empty_batch_and_two_sizes_are_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match="no requests"):
+        pipeline.generate([])
+    requests = [ImageRequest("a tree", 1), ImageRequest("a tree", 1, width_px=256)]
+    with pytest.raises(ValueError, match=r"one size, got \[\(128, 128\), \(128, 256\)\]"):
+        pipeline.generate(requests)
+
+
+# Loading
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, Path]:
+    """A random ``mini`` and its folder of artifacts."""
+    preset = get_preset("mini")
+    folder = tmp_path_factory.mktemp("mini")
+    pipeline = Pipeline.random(preset, ["a", "red", "boat"])
+    parts = {
+        "stage_a": (pipeline.decoder.stage_a, preset.stage_a),
+        "stage_b": (pipeline.decoder.stage_b, preset.stage_b),
+        "stage_c": (pipeline.stage_c.unet, preset.stage_c),
+        "text_encoder": (pipeline.text_encoder.model, preset.text_encoder),
+    }
+    for kind, (module, config) in parts.items():
+        spec = ArtifactSpec(kind, config, preset.base_model)
+        save_artifact(folder / f"{kind}.safetensors", module.state_dict(), spec)
+    spec = adapter_spec(preset, encoder_id="encoder-1")
+    save_artifact(folder / "adapter.safetensors", pipeline.stage_c.adapter.state_dict(), spec)
+    save_word_tokenizer(pipeline.text_encoder.tokenizer, folder / "text_tokenizer.json")
+    write_manifest(folder)
+    return pipeline, folder
+
+
+@pytest.fixture
+def folder(saved: tuple[Pipeline, Path], tmp_path: Path) -> Path:
+    """A copy of the folder that a test may damage."""
+    return shutil.copytree(saved[1], tmp_path / "weights")
+
+
+def test_a_loaded_pipeline_makes_the_saved_ones_picture(saved: tuple[Pipeline, Path]) -> None:
+    original, folder = saved
+    loaded = Pipeline.load("mini", folder, encoder_id="encoder-1")
+    user_emb_D = np.ones(128, np.float32)
+    request = ImageRequest("a red boat", 1, user_emb_D=user_emb_D, steps=2)
+    (one,), (other,) = original.generate([request]), loaded.generate([request])
+    assert one.image_HWC.tobytes() == other.image_HWC.tobytes()
+    assert loaded.encoder_id == "encoder-1"
+    assert len(loaded.adapter_version) == 12
+    assert loaded.model_id.startswith("ppd-mini-1@")
+
+
+def test_without_the_adapter_it_is_the_base(saved: tuple[Pipeline, Path]) -> None:
+    base = Pipeline.load("mini", saved[1], with_adapter=False)
+    request = ImageRequest("a red boat", 1, steps=1)
+    personal = replace(request, user_emb_D=np.ones(128, np.float32))
+    assert base.adapter_version == "none"
+    assert torch.equal(latents(base, personal), latents(base, request))
+
+
+def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        Pipeline.load("mini", tmp_path)
+    with pytest.raises(ValueError, match="weights of stable-cascade are not shipped"):
+        Pipeline.load("stable-cascade")
+
+
+def test_a_damaged_part_is_refused(folder: Path) -> None:
+    path = folder / "stage_c.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"stage_c\.safetensors: sha256 is"):
+        Pipeline.load("mini", folder)
+
+
+@pytest.mark.parametrize("part", ["stage_a", "stage_b", "stage_c", "text_encoder", "adapter"])
+def test_a_part_that_is_not_there_is_named(folder: Path, part: str) -> None:
+    (folder / f"{part}.safetensors").unlink()
+    write_manifest(folder)
+    with pytest.raises(FileNotFoundError, match=rf"no {part} weights at .*{part}\.safetensors"):
+        Pipeline.load("mini", folder)
+
+
+def test_an_adapter_of_another_base_or_encoder_is_refused_with_both_ids(
+    saved: tuple[Pipeline, Path], folder: Path
+) -> None:
+    message = "user encoder is 'encoder-1', expected 'encoder-2'"
+    with pytest.raises(ArtifactError, match=message):
+        Pipeline.load("mini", folder, encoder_id="encoder-2")
+
+    foreign = replace(get_preset("mini"), base_model="ppd-mini-0")
+    spec = adapter_spec(foreign, encoder_id="encoder-1")
+    adapter = saved[0].stage_c.adapter
+    save_artifact(folder / "adapter.safetensors", adapter.state_dict(), spec)
+    write_manifest(folder)
+    with pytest.raises(ArtifactError, match="base model is 'ppd-mini-0', expected 'ppd-mini-1'"):
+        Pipeline.load("mini", folder)
+
+
+def test_another_adapter_can_be_put_in_place(saved: tuple[Pipeline, Path], tmp_path: Path) -> None:
+    pipeline = Pipeline.load("mini", saved[1], with_adapter=False)
+    tensors = {
+        name: torch.full_like(value, 0.01)
+        for name, value in pipeline.stage_c.adapter.state_dict().items()
+    }
+    spec = adapter_spec(pipeline.preset, encoder_id="encoder-3", run="seven")
+    digest = save_artifact(tmp_path / "other.safetensors", tensors, spec)
+    pipeline.use_adapter(tmp_path / "other.safetensors", encoder_id="encoder-3")
+    assert pipeline.adapter_version == digest[:12]
+    assert pipeline.encoder_id == "encoder-3"
