@@ -53,7 +53,11 @@ def read_configuration(
 
 
 def parse_command_line(
-    kind: type[ConfigurationT], argv: Sequence[str] | None, description: str | None
+    kind: type[ConfigurationT],
+    argv: Sequence[str] | None,
+    description: str | None,
+    *,
+    file_required: bool = True,
 ) -> tuple[ConfigurationT, bool]:
     """`--config FILE`, `--resume`, and `--key value` for every key; returns (config, resume).
 
@@ -62,12 +66,12 @@ def parse_command_line(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--config", type=Path, required=file_required)
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     for key in kind.model_fields:
         parser.add_argument(f"--{key}", f"--{key.replace('_', '-')}", dest=key, metavar="VALUE")
     arguments = vars(parser.parse_args(argv))
-    path: Path = arguments.pop("config")
+    path: Path | None = arguments.pop("config")
     resume: bool = arguments.pop("resume")
     overrides = {
         key: yaml.safe_load(value) if _is_yaml(value) else value

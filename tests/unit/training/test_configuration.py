@@ -1,0 +1,89 @@
+"""yaml, overrides, and what is written beside outputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.configuration import (
+    Configuration,
+    parse_command_line,
+    read_configuration,
+    save_resolved,
+)
+from training.content_classifier import ClassifierConfig
+from training.evaluate import EvaluateConfig
+from training.precompute import PrecomputeConfig
+from training.train_dpo import DpoConfig
+
+CONFIGS = Path(__file__).parents[3] / "training" / "configs"
+
+
+class Job(Configuration):
+    name: str
+    steps: int = 3
+    lr: float = 0.1
+    parts: tuple[str, ...] = ()
+    folder: Path | None = None
+
+
+def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("name: a\nsteps: 5\n")
+    argv = ["--config", str(tmp_path / "job.yaml"), "--steps", "7", "--parts", "[x, y]"]
+    config, resume = parse_command_line(Job, [*argv, "--lr", "3e-4", "--resume"], None)
+    assert config == Job(name="a", steps=7, lr=3e-4, parts=("x", "y"))
+    assert resume
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("name: a\nstep: 5\n", "step"),
+        ("name: a\nsteps: many\n", "steps"),
+        ("steps: 5\n", "name"),
+        ("- 5\n", "mapping"),
+    ],
+)
+def test_a_wrong_file_is_refused_naming_the_key(tmp_path: Path, body: str, message: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(body)
+    with pytest.raises(ValueError, match=f"job.yaml: .*{message}"):
+        read_configuration(Job, path, {})
+
+
+def test_a_wrong_command_line_ends_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_command_line(Job, ["--config", str(tmp_path / "none.yaml")], None)
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_the_resolved_values_and_the_commit_are_kept(tmp_path: Path) -> None:
+    save_resolved(Job(name="a", folder=Path("x")), tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "resolved.json").read_text())
+    assert written["config"]["folder"] == "x"
+    assert written["config"]["steps"] == 3
+    assert written["commit"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (ClassifierConfig, "mini_classifier.yaml"),
+        (PrecomputeConfig, "mini_precompute.yaml"),
+        (DpoConfig, "mini_dpo.yaml"),
+    ],
+)
+def test_the_configurations_in_the_repository_are_valid(
+    kind: type[Configuration], name: str
+) -> None:
+    assert read_configuration(kind, CONFIGS / name, {})
+
+
+def test_an_evaluation_needs_only_a_preset_and_a_folder() -> None:
+    argv = ["--preset", "mini", "--out", "somewhere"]
+    config, _ = parse_command_line(EvaluateConfig, argv, None, file_required=False)
+    assert (config.people, config.prompts, config.split) == (64, 4, "test")
