@@ -14,7 +14,7 @@ from ppd_model.pipeline import Pipeline
 from ppd_model.presets import Preset, get_preset
 from ppd_model.stage_c import StageC, build_stage_c
 
-WORDS = "a red boat on the sea at night tree house quiet hill".split()
+WORDS = ("a", "red", "boat", "on", "the", "sea", "at", "night", "tree", "house", "quiet", "hill")
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +75,8 @@ def pipeline(tiny: Preset) -> Pipeline:
     return Pipeline.random(tiny, WORDS, seed=2)
 
 
-@pytest.fixture
-def user_emb_D(tiny: Preset) -> np.ndarray:
+@pytest.fixture(name="user_emb_D")
+def a_user(tiny: Preset) -> np.ndarray:
     return np.random.default_rng(3).normal(size=tiny.user_emb_dim).astype(np.float32)
 
 

@@ -38,8 +38,8 @@ def inputs(tiny: Preset) -> Inputs:
     )
 
 
-@pytest.fixture
-def user_emb_BD(tiny: Preset) -> Tensor:
+@pytest.fixture(name="user_emb_BD")
+def three_users(tiny: Preset) -> Tensor:
     return torch.randn(3, tiny.user_emb_dim, generator=torch.Generator().manual_seed(5))
 
 

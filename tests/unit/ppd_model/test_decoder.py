@@ -20,8 +20,8 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-@pytest.fixture
-def latent_BCHW() -> torch.Tensor:
+@pytest.fixture(name="latent_BCHW")
+def two_latents() -> torch.Tensor:
     return torch.randn(2, 16, 8, 8)
 
 
@@ -125,5 +125,5 @@ def test_what_is_raised_before_a_step_ends_the_decoding(
 
 
 def test_guidance_of_stage_b_is_refused_rather_than_ignored(tiny: Preset) -> None:
-    with pytest.raises(ValueError, match="guidance of 1.5"):
+    with pytest.raises(ValueError, match=r"guidance of 1\.5"):
         build_decoder(replace(tiny, stage_b_guidance=1.5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import DDPMWuerstchenScheduler
@@ -56,7 +58,7 @@ def test_every_step_equals_the_stock_scheduler_when_rows_share_a_time() -> None:
     times = sampling_times(20)
     torch.testing.assert_close(scheduler.timesteps, times)
     xt, eps = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    for step, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for step, (t, t_next) in enumerate(pairwise(times.unbind())):
         stock = scheduler.step(
             eps, t.expand(2), xt, generator=torch.Generator().manual_seed(step)
         ).prev_sample

@@ -1,4 +1,4 @@
-"""The whole path: equal to diffusers' sampler, to itself in any batch, and never a black picture."""
+"""The whole path: equal to diffusers' sampler and to itself in any batch; never a black picture."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def test_latents_equal_those_of_the_stock_prior_pipeline(
     tiny: Preset, guidance_scale: float, negative: str
 ) -> None:
     pipeline = Pipeline.random(
-        replace(tiny, stage_c_x0_clamp=None), "a red boat the sea at night quiet hill".split()
+        replace(tiny, stage_c_x0_clamp=None),
+        ["a", "red", "boat", "the", "sea", "at", "night", "quiet", "hill"],
     )
     prior = StableCascadeUNet(**tiny.stage_c).eval()
     prior.load_state_dict(pipeline.stage_c.unet.state_dict(), strict=True)
@@ -77,7 +78,7 @@ def test_a_batch_of_different_requests_equals_each_alone(
     pipeline: Pipeline, user_emb_D: np.ndarray, dtype: torch.dtype, tolerance: float
 ) -> None:
     # float64 tells rounding from reasoning: a step from t = 1 multiplies an error in the noise by
-    # 1 / sqrt(alpha-bar(1)) = 100, and float32 products round differently in batches of other sizes.
+    # 1 / sqrt(alpha-bar(1)) = 100, and float32 products round differently in other batch sizes.
     pipeline.stage_c.to(dtype)
     pipeline.text_encoder.model.to(dtype)
     requests = [
