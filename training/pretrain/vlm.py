@@ -245,7 +245,11 @@ def cache_features(
         unfinished = path.with_suffix(".unfinished.npy")
         np.save(unfinished, features)
         unfinished.rename(path)
-        log.write("features", shape=list(features.shape), std=float(features[:512].astype(np.float32).std()))
+        log.write(
+            "features",
+            shape=list(features.shape),
+            std=float(features[:512].astype(np.float32).std()),
+        )
     loaded: NDArray[np.float16] = np.load(path)
     return loaded
 
