@@ -88,10 +88,8 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
             yield
         finally:
             events.close()
-            await asyncio.to_thread(worker.stop)
-            working.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await working
+            worker.stop()
+            await working
             await database.close()
 
     return Embedded(create_app(services, lifespan), events, worker)

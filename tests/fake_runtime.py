@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.core.errors import JobCanceled
 from service.core.ports import (
@@ -72,19 +73,19 @@ class FakeRuntime:
         answers = "".join(f"{p.caption}{p.preferred}" for p in pairs)
         seen = f"{answers}{text or ''}{self.encoder_version}"
         digest = np.frombuffer(hashlib.sha256(seen.encode()).digest(), dtype=np.uint8)
-        user_emb_D = (digest[:EMB_DIM].astype(np.float32) - 127.5) / 128
+        user_emb_D = ((digest[:EMB_DIM] - 127.5) / 128).astype(np.float32)
         written = text or f"Likes what was chosen ({digest[0]})."
         return Taste(written, user_emb_D, 0.5, ["warm light"], ["clutter"])
 
 
-def paint(spec: PictureSpec) -> np.ndarray:
+def paint(spec: PictureSpec) -> NDArray[np.uint8]:
     """All that the picture depends on, as blocks of colour; gentle, so that people can look at it.
 
     Strength 0 and no user at all give the same picture.
     """
-    applied = spec.user_emb_D is not None and spec.strength > 0
-    user = spec.user_emb_D.tobytes() if applied else b""
-    strength = spec.strength if applied else 0.0
+    user, strength = b"", 0.0
+    if spec.user_emb_D is not None and spec.strength > 0:
+        user, strength = spec.user_emb_D.tobytes(), spec.strength
     seen = f"{spec.prompt}|{spec.seed}|{spec.steps}|{spec.guidance_scale}|{strength}".encode()
     noise = np.random.default_rng(list(hashlib.sha256(seen + user).digest()))
     blocks = noise.integers(40, 216, (8, 8, 3)).astype(np.uint8)

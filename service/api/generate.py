@@ -105,7 +105,7 @@ async def _queue(
         user = await store.users.get_or_create(caller.tenant, user_id)
         ready = await store.profiles.newest(user.pk, "ready")
         encoding = await store.profiles.newest(user.pk, "encoding")
-        found = Found(ready and ready.pk, encoding and encoding.pk)
+        found = Found(ready.pk if ready else None, encoding.pk if encoding else None)
         pinned = pin(found, waits=waits)
         if pinned.reason is not None:
             reasons.append(pinned.reason)

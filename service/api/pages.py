@@ -29,7 +29,7 @@ async def studio_page(request: Request, services: ServicesDep) -> Response:
 
 
 def _page(request: Request, services: Services, template: str, page: str) -> Response:
-    """Render a template with `user_id`, `preset` and `page`; start a session where there is none."""
+    """Render a template with `user_id`, `preset` and `page`; start a session if there is none."""
     known = session_user(request, services)
     user_id = known or new_session_user()
     templates = Jinja2Templates(directory=services.web_dir / "templates")

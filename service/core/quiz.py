@@ -58,7 +58,7 @@ def needed(decided: int) -> int:
     return max(0, CHOICES_PER_EMBEDDING - decided)
 
 
-def _gain(pair: Pair, inverse_LL: NDArray[np.float64]) -> float:
+def _gain(pair: Pair, inverse_LL: NDArray[np.floating]) -> float:
     delta_L = np.asarray(pair.look_delta_L)
     return float(delta_L @ inverse_LL @ delta_L)
 

@@ -357,6 +357,13 @@ class Jobs(_Repository):
         )
         return bool(await self._changed(statement))
 
+    async def release(self, job_id: str, attempt: int) -> None:
+        """Queue a running job again, because its worker stops."""
+        seq = requeued_seq(attempt)
+        await self._changed(
+            _fenced(job_id, attempt).values(status="queued", seq=seq, lease_until=None)
+        )
+
     async def cancel(self, job: Job) -> bool:
         """End a job that has not ended; false when it has."""
         statement = (

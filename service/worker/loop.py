@@ -1,4 +1,4 @@
-"""START HERE: takes jobs one by one, runs them in the model's thread, writes down how they ended."""
+"""START HERE: takes jobs one by one, runs them in the model's thread, records how they ended."""
 
 import asyncio
 import logging
@@ -53,6 +53,7 @@ class Worker:
         self._lease_s = lease_s
         self._not_ready: str | None = "the model is being loaded"
         self._running: str | None = None
+        self._stopping = False
 
     @property
     def not_ready(self) -> str | None:
@@ -60,7 +61,7 @@ class Worker:
         return self._not_ready
 
     async def run(self) -> None:
-        """Load the model, take up what was not finished, then work until canceled."""
+        """Load the model, take up what was not finished, then work until `stop`."""
         await self._take_up()
         try:
             versions = await self._in_thread(self._tools.runtime.load)
@@ -72,7 +73,7 @@ class Worker:
         self._not_ready = None
         sweeper = asyncio.create_task(self._sweep_forever())
         try:
-            while True:
+            while not self._stopping:
                 async with self._tools.database.write() as store:
                     job = await store.jobs.claim(self._lease_s)
                 if job is None:
@@ -82,16 +83,21 @@ class Worker:
         finally:
             sweeper.cancel()
             self._not_ready = "the worker has stopped"
+            self._thread.shutdown()
 
     def stop(self) -> None:
-        """Ask the running job to stop at its next step; its row stays to be taken up again."""
+        """Let `run` end: pictures stop at their next step and wait for the next start."""
+        self._stopping = True
+        self._not_ready = "the service is stopping"
         if self._running is not None:
             self._tools.signals.cancel(self._running)
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._tools.signals.ring()
 
     async def _work(self, job: Job, versions: Versions) -> None:
         """Run one job to one end."""
         self._running = job.id
+        if self._stopping:
+            self._tools.signals.cancel(job.id)
         self._tools.events.publish(job.id, status_event(job.seq, "running"))
         renewing = asyncio.create_task(self._renew_forever(job))
         run = handlers.encode if job.kind == "encode" else handlers.generate
@@ -100,6 +106,9 @@ class Worker:
             if not await run(self._tools, versions, job):
                 return  # canceled or erased meanwhile: somebody else wrote the end
         except JobCanceled:
+            if self._stopping:
+                async with self._tools.database.write() as store:
+                    await store.jobs.release(job.id, job.attempt)
             return
         except JobFailure as failure:
             status = "failed"

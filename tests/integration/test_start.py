@@ -5,7 +5,8 @@ import stat
 import pytest
 
 from tests.fake_runtime import FakeRuntime
-from tests.integration.conftest import POOL_SIZE, Service, Start
+from tests.integration.conftest import Start
+from tests.running_service import POOL_SIZE, Service
 
 pytestmark = pytest.mark.anyio
 

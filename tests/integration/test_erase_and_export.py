@@ -1,0 +1,121 @@
+"""All that is held about a person can be taken along, and nothing of it stays after an erasure."""
+
+import base64
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sqlalchemy import func, select
+
+from service.infra.tables import Base
+from tests.fake_runtime import EMB_DIM
+from tests.running_service import Service
+
+pytestmark = pytest.mark.anyio
+
+PROMPT = "a fox of great secrecy"
+
+
+async def fill(service: Service, user_id: str = "ann-of-the-lake") -> None:
+    """A person with answers, an own pair, an edited profile, pictures and idempotency keys."""
+    client = service.client(headers={"Idempotency-Key": "first"})
+    await service.answer(client, user_id)
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(buffer, format="PNG")
+    mine = base64.b64encode(buffer.getvalue()).decode()
+    body = {"choices": [{"caption": "my secret garden", "images": [mine] * 2, "preferred": 1}]}
+    client = service.client()
+    await client.post(f"/users/{user_id}/preferences", json=body, headers={"Prefer": "wait=15"})
+    await client.put(
+        f"/users/{user_id}/profile", json={"text": "I like fog."}, headers={"Prefer": "wait=15"}
+    )
+    await service.generate(client, user_id=user_id, prompt=PROMPT)
+    await service.generate(client, blend=[{"user_id": user_id, "weight": 1.0}], prompt=PROMPT)
+
+
+async def test_the_export_holds_everything(service: Service) -> None:
+    await fill(service)
+    client = service.client()
+    export = (await client.get("/users/ann-of-the-lake/export")).json()
+    assert len(export["choices"]) == 5
+    assert [p["source"] for p in export["profiles"]] == ["generated", "generated", "edited"]
+    emb_D = np.frombuffer(
+        base64.b64decode(export["profiles"][0]["embedding_float32_le_base64"]), "<f4"
+    )
+    assert emb_D.shape == (EMB_DIM,)
+    assert [job["kind"] for job in export["jobs"]] == ["encode"] * 3 + ["generate"] * 2
+    assert export["jobs"][-1]["request"]["prompt"] == PROMPT
+    assert {image["kind"] for image in export["images"]} == {"upload", "generated"}
+    for image in export["images"]:
+        assert (await client.get(image["url"])).status_code == 200
+
+
+async def test_after_an_erasure_nothing_is_left(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="ppd")
+    client = service.client()
+    await service.answer(client, "bob")
+    await fill(service)
+    url = (await client.get("/users/ann-of-the-lake/images")).json()["results"][0]["url"]
+    receipt = await client.delete("/users/ann-of-the-lake")
+    assert receipt.status_code == 200
+    assert receipt.json()["erased"] == {"choices": 5, "profiles": 3, "jobs": 5, "images": 4}
+    for path in ("preferences", "export", "images"):
+        assert (await client.get(f"/users/ann-of-the-lake/{path}")).status_code == 404
+    assert (await client.get(url)).status_code == 404
+    assert (await client.delete("/users/ann-of-the-lake")).status_code == 404
+    assert list((service.settings.data_dir / "images").rglob("*.png")) == []
+    counts = {}
+    async with service.database.read() as store:
+        for table in Base.metadata.sorted_tables:
+            count = select(func.count()).select_from(table)
+            counts[table.name] = await store.session.scalar(count)
+    assert counts == {
+        "api_keys": 1, "users": 1, "profiles": 1, "jobs": 1, "choices": 4,
+        "images": 0, "job_subjects": 0, "idempotency_keys": 0,
+    }  # fmt: skip
+    for trace in (b"ann-of-the-lake", PROMPT.encode(), b"secret garden", b"fog"):
+        for file in service.settings.data_dir.rglob("*"):
+            assert trace not in bytes_of(file), (trace, file)
+        assert trace.decode() not in caplog.text
+    assert (await client.get("/users/bob/preferences")).json()["status"] == "ready"
+
+
+def bytes_of(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+async def test_an_erasure_stops_a_running_job_and_nothing_comes_back(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    body = {"prompt": PROMPT, "user_id": "ann"}
+    jobs = [(await client.post("/generate", json=body)).json()["id"] for _ in range(2)]
+    await service.until(client, jobs[0], "running")
+    assert (await client.delete("/users/ann")).json()["erased"]["jobs"] == 2
+    service.runtime.gate.set()
+    await service.generate(client)
+    for job_id in jobs:
+        assert (await client.get(f"/jobs/{job_id}")).status_code == 404
+    assert len(list((service.settings.data_dir / "images").rglob("*.png"))) == 1
+
+
+async def test_an_erased_person_who_comes_back_begins_anew(service: Service) -> None:
+    client = service.client()
+    await service.answer(client, "ann")
+    await client.delete("/users/ann")
+    quiz = (await client.get("/users/ann/quiz")).json()
+    assert (quiz["answered"], quiz["needed"]) == (0, 4)
+    assert (await service.answer(client, "ann"))["profile_version"] == 1
+
+
+async def test_a_browser_that_erases_itself_gets_another_user(service: Service) -> None:
+    browser, user_id = await service.session()
+    await service.answer(browser, user_id)
+    assert (await browser.delete(f"/users/{user_id}")).status_code == 200
+    assert (await browser.get("/pairs")).status_code == 401
+    page = await browser.get("/")
+    assert user_id not in page.text

@@ -1,0 +1,264 @@
+"""Jobs end exactly once: over cancels, restarts, crashes and late workers."""
+
+import asyncio
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text, update
+
+from service.infra.tables import Job, now
+from tests.fake_runtime import FakeRuntime
+from tests.integration.conftest import Start
+from tests.running_service import Service, stop
+
+pytestmark = pytest.mark.anyio
+
+
+async def events(
+    client: httpx.AsyncClient, job_id: str, last: str | None = None, limit: int = 1000
+) -> list[dict[str, Any]]:
+    """The events of a job's stream until it ends or `limit` came."""
+    headers = {"Last-Event-ID": last} if last is not None else {}
+    seen: list[dict[str, Any]] = []
+    async with client.stream("GET", f"/jobs/{job_id}/events", headers=headers) as stream:
+        assert stream.status_code == 200
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        event: dict[str, Any] = {}
+        async for line in stream.aiter_lines():
+            if line and not line.startswith(":"):
+                name, _, value = line.partition(": ")
+                event[name] = json.loads(value) if name == "data" else value
+            elif event:
+                seen.append(event)
+                event = {}
+                if len(seen) == limit:
+                    return seen
+    return seen
+
+
+async def until(client: httpx.AsyncClient, job_id: str, status: str) -> dict[str, Any]:
+    while True:
+        job = (await client.get(f"/jobs/{job_id}")).json()
+        if job["status"] == status:
+            return dict(job)
+        assert job["status"] in ("queued", "running"), job
+        await asyncio.sleep(0.01)
+
+
+async def queue(client: httpx.AsyncClient, **body: object) -> str:
+    answer = await client.post("/generate", json={"prompt": "a fox", "steps": 4, "seed": 1, **body})
+    return str(answer.json()["id"])
+
+
+async def test_the_stream_tells_every_step_and_the_end(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    job_id = await queue(client)
+    following = asyncio.create_task(events(client, job_id))
+    await asyncio.sleep(0.1)
+    service.runtime.gate.set()
+    seen = await following
+    steps = [(e["data"]["step"], e["data"]["steps"]) for e in seen if e["event"] == "step"]
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen[0]["event"] == "status"
+    assert "retry" in seen[0]
+    assert seen[-1]["data"]["status"] == "succeeded"
+    assert seen[-1]["data"]["result"]["images"][0]["seed"] == 1
+    ids = [int(e["id"]) for e in seen]
+    assert ids == sorted(set(ids))
+    assert (await client.get(f"/jobs/{job_id}")).json()["seq"] == ids[-1]
+
+
+async def test_a_stream_resumes_after_the_last_event_that_was_seen(service: Service) -> None:
+    client = service.client()
+    job_id = await queue(client)
+    whole = await events(client, job_id)
+    await until(client, job_id, "succeeded")
+    assert [e["event"] for e in await events(client, job_id)] == ["status"]
+    service.runtime.gate.clear()
+    job_id = await queue(client)
+    await until(client, job_id, "running")
+    begun = await events(client, job_id, limit=1)
+    service.runtime.gate.set()
+    rest = await events(client, job_id, last=begun[-1]["id"])
+    assert rest[-1]["data"]["status"] == "succeeded"
+    assert int(rest[0]["id"]) > int(begun[-1]["id"]) or rest[0]["data"]["status"] == "succeeded"
+    assert whole[-1]["data"]["status"] == "succeeded"
+
+
+async def test_strange_last_event_ids_get_a_snapshot_and_are_never_stuck(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    job_id = await queue(client)
+    await until(client, job_id, "running")
+    for last in ("0", "-1", "99999", "999999999999999999999", "abc", "", "1.5"):
+        (first,) = await events(client, job_id, last=last, limit=1)
+        assert first["data"]["status"] == "running", last
+    service.runtime.gate.set()
+    await until(client, job_id, "succeeded")
+    for last in ("5", "99999", "nonsense"):
+        seen = await events(client, job_id, last=last)
+        assert seen[-1]["data"]["status"] == "succeeded"
+
+
+async def test_a_queued_job_is_canceled_at_once(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    running, waiting = await queue(client), await queue(client)
+    await until(client, running, "running")
+    following = asyncio.create_task(events(client, waiting))
+    await asyncio.sleep(0.1)
+    answer = await client.delete(f"/jobs/{waiting}")
+    assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
+    assert (await following)[-1]["data"]["status"] == "canceled"
+    service.runtime.gate.set()
+    await until(client, running, "succeeded")
+    assert (await client.get(f"/jobs/{waiting}")).json()["status"] == "canceled"
+
+
+async def test_a_running_job_stops_and_publishes_nothing(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    job_id = await queue(client, user_id="ann")
+    await until(client, job_id, "running")
+    answer = await client.delete(f"/jobs/{job_id}")
+    assert answer.json()["status"] == "canceled"
+    # The gate stays shut: only the cancel can have freed the worker for this one.
+    again = await queue(client)
+    await until(client, again, "running")
+    service.runtime.gate.set()
+    await until(client, again, "succeeded")
+    assert (await client.get(f"/jobs/{job_id}")).json()["status"] == "canceled"
+    assert (await client.get("/users/ann/images")).json()["results"] == []
+
+
+async def test_cancelling_what_has_ended_changes_nothing(service: Service) -> None:
+    client = service.client()
+    job = await service.generate(client)
+    for _ in range(2):
+        answer = await client.delete(f"/jobs/{job['id']}")
+        assert answer.status_code == 200
+        assert answer.json() == job
+
+
+async def test_a_restart_resumes_what_was_not_finished(start: Start, tmp_path: Path) -> None:
+    service: Service = await start(data_dir=tmp_path / "d")
+    client = service.client()
+    await service.answer(client, "ann")
+    service.runtime.gate.clear()
+    running = await queue(client, user_id="ann")
+    waiting = await queue(client, seed=2)
+    await until(client, running, "running")
+    before = (await client.get(f"/jobs/{running}")).json()["seq"]
+    service.server.should_exit = True
+    await service.serving
+    again: Service = await start(data_dir=tmp_path / "d")
+    client = again.client()
+    job = await until(client, running, "succeeded")
+    assert job["result"]["personalization_applied"] is True
+    assert job["seq"] > before
+    assert len(job["result"]["images"]) == 1
+    await until(client, waiting, "succeeded")
+    seen = await events(client, running, last=str(before))
+    assert seen[-1]["data"]["status"] == "succeeded"
+
+
+async def test_a_late_worker_cannot_publish_over_a_newer_attempt(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    job_id = await queue(client)
+    await until(client, job_id, "running")
+    async with service.database.write() as store:
+        await store.session.execute(
+            update(Job).where(Job.id == job_id).values(attempt=Job.attempt + 1)
+        )
+    service.runtime.gate.set()
+    await service.generate(client)  # the same worker has come past the late job
+    async with service.database.read() as store:
+        job = await store.jobs.get(job_id)
+        assert job is not None
+        assert (job.status, job.result) == ("running", None)
+    files = list((service.settings.data_dir / "images").rglob("*.png"))
+    assert len(files) == 1
+
+
+async def test_a_job_that_never_finishes_fails_after_three_attempts(
+    start: Start, tmp_path: Path
+) -> None:
+    service: Service = await start(data_dir=tmp_path / "d")
+    job_id = (await service.generate(service.client()))["id"]
+    async with service.database.write() as store:
+        await store.session.execute(
+            update(Job).values(status="running", attempt=3, result=None, finished_at=None)
+        )
+    await stop(service)
+    again: Service = await start(data_dir=tmp_path / "d")
+    job = (await again.client().get(f"/jobs/{job_id}")).json()
+    assert (job["status"], job["error"]["code"]) == ("failed", "worker_crash")
+
+
+async def test_what_waited_too_long_expires(start: Start, tmp_path: Path) -> None:
+    runtime = FakeRuntime()
+    runtime.load_gate.clear()
+    service: Service = await start(runtime, tmp_path / "d", ready=False)
+    client = service.client()
+    job_id = await queue(client)
+    async with service.database.write() as store:
+        await store.session.execute(update(Job).values(expires_at=now() - timedelta(seconds=1)))
+    runtime.load_gate.set()
+    job = await until(client, job_id, "expired")
+    assert job["error"]["code"] == "expired"
+    assert service.runtime.generated == []
+
+
+async def test_another_encoder_reads_everybody_anew_and_says_so(
+    start: Start, tmp_path: Path
+) -> None:
+    service: Service = await start(data_dir=tmp_path / "d")
+    client = service.client()
+    await service.answer(client, "ann")
+    service.runtime.gate.clear()
+    pinned = await queue(client, user_id="ann")
+    await until(client, pinned, "running")
+    service.server.should_exit = True
+    await service.serving
+    newer = FakeRuntime(encoder_version="fake-encoder-2")
+    again: Service = await start(newer, tmp_path / "d")
+    client = again.client()
+    job = await until(client, pinned, "succeeded")
+    result = job["result"]
+    assert result["encoder_version"] == "fake-encoder-2"
+    assert (result["profile_version"], result["reason"]) == (2, "reencoded")
+    assert result["personalization_applied"] is True
+    versions = (await client.get("/users/ann/preferences")).json()["profiles"]
+    assert [v["source"] for v in versions] == ["generated", "reencoded"]
+    assert versions[0]["text"] == versions[1]["text"]
+    assert len(newer.encoded) == 1
+
+
+async def test_the_loop_stays_quick_while_the_model_works(start: Start) -> None:
+    service: Service = await start(FakeRuntime(step_s=0.05))
+    client = service.client()
+    job_id = await queue(client, steps=20)
+    await until(client, job_id, "running")
+    answers = [await client.get("/health/live") for _ in range(10)]
+    assert all(answer.status_code == 200 for answer in answers)
+    assert (await client.get(f"/jobs/{job_id}")).json()["status"] == "running"
+
+
+async def test_files_without_a_row_are_swept_at_the_start(start: Start, tmp_path: Path) -> None:
+    service: Service = await start(data_dir=tmp_path / "d")
+    url = (await service.generate(service.client()))["result"]["images"][0]["url"]
+    await stop(service)
+    orphan = tmp_path / "d" / "images" / "0123" / "1-0.png"
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"left by a crash")
+    again: Service = await start(data_dir=tmp_path / "d")
+    assert not orphan.parent.exists()
+    assert (await again.client().get(url)).status_code == 200
+    async with again.database.read() as store:
+        assert await store.session.scalar(text("PRAGMA foreign_keys")) == 1

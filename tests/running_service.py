@@ -1,0 +1,174 @@
+"""A real server on a port of its own: real migrations, real SQLite, a fake model."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import uvicorn
+from PIL import Image
+
+from service.cli import Server
+from service.infra.database import Database
+from service.infra.secrets import key_sha256, new_key
+from service.settings import Settings
+from service.wiring import Embedded, embedded, prepare
+from tests.fake_runtime import FakeRuntime
+
+LOOKS = ["brightness", "contrast", "saturation", "warmth"]
+POOL_SIZE = 12
+
+
+def make_pool(folder: Path) -> Path:
+    """A small pool in the format of `service/pool`."""
+    rng = np.random.default_rng(7)
+    (folder / "images").mkdir()
+    pairs = []
+    for i in range(POOL_SIZE):
+        images = []
+        for side in "ab":
+            file = f"pair-{i:02d}-{side}.webp"
+            blocks = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+            Image.fromarray(np.kron(blocks, np.ones((8, 8, 1), np.uint8))).save(
+                folder / "images" / file
+            )
+            images.append({"file": file, "alt": f"Blocks of colour, {side} of pair {i}"})
+        delta = rng.normal(size=len(LOOKS)).round(3).tolist()
+        pairs.append(
+            {
+                "pair_id": f"pair-{i:02d}",
+                "caption": f"blocks {i % 6}",
+                "images": images,
+                "look_delta": delta,
+            }
+        )
+    document = {"version": "test-1", "looks": LOOKS, "pairs": pairs}
+    (folder / "pairs.json").write_text(json.dumps(document))
+    words = {"subjects": ["fox"], "settings": ["hill"], "words": ["fox"], "suggestions": ["a fox"]}
+    (folder / "vocabulary.json").write_text(json.dumps(words))
+    return folder
+
+
+@dataclass
+class Service:
+    """A running service, and what tests need to look behind it."""
+
+    url: str
+    key: str
+    settings: Settings
+    runtime: FakeRuntime
+    parts: Embedded
+    database: Database
+    server: Server
+    serving: "asyncio.Task[None]"
+    _stack: AsyncExitStack
+
+    def client(self, key: str | None = None, **options: Any) -> httpx.AsyncClient:
+        """A client with this key; without one, with the first key."""
+        headers = {"Authorization": f"Bearer {key or self.key}", **options.pop("headers", {})}
+        return self.bare(headers=headers, **options)
+
+    def bare(self, **options: Any) -> httpx.AsyncClient:
+        """A client that sends no key."""
+        client = httpx.AsyncClient(base_url=self.url, timeout=20, trust_env=False, **options)
+        self._stack.push_async_callback(client.aclose)
+        return client
+
+    async def session(self) -> tuple[httpx.AsyncClient, str]:
+        """A browser that has opened the page: its client and its user id."""
+        client = self.bare(headers={"Sec-Fetch-Site": "same-origin"})
+        page = await client.get("/")
+        assert page.status_code == 200, page.text
+        return client, page.text.split('name="ppd-user" content="')[1].split('"')[0]
+
+    async def answer(
+        self,
+        client: httpx.AsyncClient,
+        user_id: str,
+        preferred: Sequence[int | None] = (0, 1, 0, 1),
+    ) -> dict[str, Any]:
+        """Answer the first pairs of the quiz, wait for the profile, and give the answer back."""
+        quiz = (await client.get(f"/users/{user_id}/quiz")).json()
+        choices = [
+            {"pair_id": pair["pair_id"], "preferred": side}
+            for pair, side in zip(quiz["pairs"], preferred, strict=False)
+        ]
+        answer = await client.post(
+            f"/users/{user_id}/preferences",
+            json={"choices": choices},
+            headers={"Prefer": "wait=15"},
+        )
+        assert answer.status_code in (200, 202), answer.text
+        return dict(answer.json())
+
+    async def generate(self, client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
+        """Generate with few steps, wait for the end, and give the job back."""
+        answer = await client.post(
+            "/generate",
+            json={"prompt": "a fox", "steps": 3, "seed": 7, **body},
+            headers={"Prefer": "wait=15"},
+        )
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def new_key(self, tenant: str) -> str:
+        """A key of another tenant."""
+        key = new_key()
+        async with self.database.write() as store:
+            await store.keys.add(tenant, "test", key_sha256(key))
+        return key
+
+
+@asynccontextmanager
+async def running(
+    runtime: FakeRuntime, data_dir: Path, pool_dir: Path, *, ready: bool, **given: Any
+) -> AsyncIterator[Service]:
+    """A service until the end of the block."""
+    settings = Settings(data_dir=data_dir, pool_dir=pool_dir, port=0, **given)
+    await prepare(settings)
+    parts = embedded(settings, runtime)
+    config = uvicorn.Config(
+        parts.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2
+    )
+    server = Server(config, parts)
+    serving = asyncio.create_task(server._serve())
+    while not server.started:
+        assert not serving.done(), serving.result()
+        await asyncio.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    database = Database(settings.database)
+    async with AsyncExitStack() as stack:
+        service = Service(
+            f"http://127.0.0.1:{port}",
+            (data_dir / "api-key").read_text().strip(),
+            settings,
+            runtime,
+            parts,
+            database,
+            server,
+            serving,
+            stack,
+        )
+        if ready:
+            async with httpx.AsyncClient(base_url=service.url, trust_env=False) as client:
+                while (await client.get("/health/ready")).status_code != 200:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        try:
+            yield service
+        finally:
+            await stack.aclose()
+            await stop(service)
+
+
+async def stop(service: Service) -> None:
+    """Stop as SIGTERM would; safe to do twice."""
+    service.runtime.gate.set()
+    service.runtime.load_gate.set()
+    service.server.should_exit = True
+    await service.serving
+    await service.database.close()
