@@ -65,7 +65,10 @@ def measure_service(
 ) -> dict[str, Any]:
     """Seconds, byte identity and wins over all people."""
     population = users.Population()
-    outcome, person_of, profile_s, picture_s = [], [], [], []
+    outcome: list[float] = []
+    person_of: list[int] = []
+    profile_s: list[float] = []
+    picture_s: list[float] = []
     identical = True
     for index, seed in enumerate(seeds):
         rng = np.random.default_rng([seed, 14])

@@ -167,7 +167,7 @@ def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
             setting, setting_N[rows]
         )
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
         done = step + 1

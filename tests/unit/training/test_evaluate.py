@@ -37,7 +37,8 @@ def read_looks(images: np.ndarray) -> np.ndarray:
 
 
 def content_of(prompt: str) -> int:
-    subject = next(i for i, s in enumerate(SUBJECTS) if any(w in prompt for w in SUBJECT_WORDS[s]))
+    words = set(prompt.split())
+    subject = next(i for i, name in enumerate(SUBJECTS) if words & set(SUBJECT_WORDS[name]))
     setting = next(
         i for i, s in enumerate(SETTINGS) if any(p in prompt for p in SETTING_PHRASES[s])
     )
