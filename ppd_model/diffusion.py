@@ -109,9 +109,7 @@ def p2_weight(t_B: Tensor) -> Tensor:
 
 def row_noise(shape_CHW: tuple[int, int, int], generator: torch.Generator) -> Tensor:
     """Standard normal noise of one row, drawn on the generator's own device, in float32."""
-    return torch.randn(
-        shape_CHW, generator=generator, device=generator.device, dtype=torch.float32
-    )
+    return torch.randn(shape_CHW, generator=generator, device=generator.device, dtype=torch.float32)
 
 
 def _signal_and_noise(t_B: Tensor, like_BCHW: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -53,11 +53,11 @@ class Job(Protocol):
         """The loss of one freshly drawn batch, and numbers to log."""
         ...
 
-    def grid(self, averaged: Mapping[str, nn.Module]) -> np.ndarray:
+    def grid(self, averaged: Mapping[str, Any]) -> np.ndarray:
         """A picture of what the averaged modules do now, H x W x 3 uint8."""
         ...
 
-    def measure(self, averaged: Mapping[str, nn.Module]) -> dict[str, float]:
+    def measure(self, averaged: Mapping[str, Any]) -> dict[str, float]:
         """Numbers on held-out data, taken when a grid is drawn."""
         ...
 
@@ -79,7 +79,9 @@ def run(job: Job, config: LoopConfig, resume: bool) -> dict[str, nn.Module]:
 
     trained = nn.ModuleDict(dict(job.modules))
     averaged = torch.optim.swa_utils.AveragedModel(
-        trained, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema), use_buffers=True
+        trained,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema),
+        use_buffers=True,
     )
     optimizer = torch.optim.AdamW(
         trained.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99)
@@ -88,7 +90,9 @@ def run(job: Job, config: LoopConfig, resume: bool) -> dict[str, nn.Module]:
     step = _restore(checkpoint, trained, averaged, optimizer, generator) if resume else 0
 
     last_saved = time.monotonic()
-    progress = tqdm(total=config.steps, initial=step, desc=config.out.name, unit="step", mininterval=5)
+    progress = tqdm(
+        total=config.steps, initial=step, desc=config.out.name, unit="step", mininterval=15
+    )
     with (config.out / "log.jsonl").open("a") as log:
         while step < config.steps:
             trained.train()
@@ -98,7 +102,7 @@ def run(job: Job, config: LoopConfig, resume: bool) -> dict[str, nn.Module]:
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"loss {loss.item()} at step {step}")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             grad_norm = nn.utils.clip_grad_norm_(trained.parameters(), config.clip)
             optimizer.step()
             averaged.update_parameters(trained)
@@ -131,6 +135,11 @@ def load_averaged(out: Path, modules: Mapping[str, nn.Module]) -> None:
         module.eval().requires_grad_(False)
 
 
+def save_averaged(out: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Replace a run's averaged weights, after a last touch that is no training."""
+    _write(out / "ema.pt", {name: module.state_dict() for name, module in modules.items()})
+
+
 def _lr_factor(step: int, config: LoopConfig) -> float:
     warm = min(1.0, (step + 1) / max(1, config.warmup))
     decay_steps = max(1, int(config.steps * config.decay_share))
@@ -139,7 +148,8 @@ def _lr_factor(step: int, config: LoopConfig) -> float:
 
 def _eval_modules(averaged: torch.optim.swa_utils.AveragedModel) -> dict[str, nn.Module]:
     averaged.eval()
-    return dict(averaged.module.items())
+    modules: dict[str, nn.Module] = dict(averaged.module.named_children())
+    return modules
 
 
 def _save(
@@ -159,7 +169,7 @@ def _save(
         "torch_rng": torch.get_rng_state(),
     }
     _write(path, state)
-    _write(path.with_name("ema.pt"), {n: m.state_dict() for n, m in _eval_modules(averaged).items()})
+    save_averaged(path.parent, _eval_modules(averaged))
 
 
 def _write(path: Path, state: object) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from ppd_model.compressor import SmallCompressor
 from ppd_model.presets import get_preset
 from training.configuration import parse_command_line
-from training.loop import LoopConfig, run
+from training.loop import LoopConfig, run, save_averaged
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS
 from training.world.store import PictureStore
@@ -104,10 +105,12 @@ class CompressorJob:
         noised = latent + self.config.latent_noise * torch.randn(latent.shape, generator=generator)
         error = self.modules["previewer"](noised) - image
         semantic = self._semantic_loss(self.modules["reader"](noised), indices)
-        loss = error.abs().mean() + 4 * error.square().mean() + self.config.semantic_weight * semantic
+        loss = (
+            error.abs().mean() + 4 * error.square().mean() + self.config.semantic_weight * semantic
+        )
         return loss, {"mse": error.square().mean().item(), "semantic": semantic.item()}
 
-    def measure(self, averaged: Mapping[str, nn.Module]) -> dict[str, float]:
+    def measure(self, averaged: Mapping[str, Any]) -> dict[str, float]:
         """PSNR, subject and setting accuracy and looks' R2 on held-out pictures."""
         part = slice(-480, None)
         image = to_tensor(self.store.pictures[part])
@@ -124,7 +127,25 @@ class CompressorJob:
             "latent_std": latent.std().item(),
         }
 
-    def grid(self, averaged: Mapping[str, nn.Module]) -> NDArray[np.uint8]:
+    def recalibrate(self, averaged: Mapping[str, nn.Module], batches: int = 24) -> None:
+        """Take the normalisations' statistics anew from the averaged weights.
+
+        Averages of weights and of statistics lag differently; the latents must come out with unit
+        variance, which Stage C's clamp and its noise schedule count on.
+        """
+        compressor, previewer = averaged["compressor"], averaged["previewer"]
+        generator = torch.Generator().manual_seed(self.config.seed)
+        for module in (compressor, previewer):
+            _forget_statistics(module)
+            with torch.no_grad():
+                module.train()
+                for _ in range(batches):
+                    indices = draw_indices(len(self.store) - HELD_OUT, 64, generator)
+                    given = to_tensor(self.store.pictures[indices])
+                    module(given if module is compressor else compressor(given))
+                module.eval()
+
+    def grid(self, averaged: Mapping[str, Any]) -> NDArray[np.uint8]:
         """Held-out pictures above their reconstructions."""
         image = to_tensor(self.store.pictures[-8:])
         with torch.no_grad():
@@ -146,10 +167,21 @@ class CompressorJob:
         return subject, setting, looks
 
 
+def _forget_statistics(module: nn.Module) -> None:
+    """Reset batch normalisations, and have them take the plain mean over all batches to come."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     config, resume = parse_command_line(CompressorConfig, argv, __doc__)
-    run(CompressorJob(config), config, resume)
+    job = CompressorJob(config)
+    averaged = run(job, config, resume)
+    job.recalibrate(averaged)
+    save_averaged(config.out, averaged)
 
 
 if __name__ == "__main__":

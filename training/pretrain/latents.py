@@ -1,4 +1,4 @@
-"""Latents of all painted pictures, computed once: Stage C's by the compressor, Stage A's by Stage A.
+"""Latents of all painted pictures, computed once: by the compressor and by Stage A.
 
 ``python -m training.pretrain.latents --run runs/mini``
 """

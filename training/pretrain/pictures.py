@@ -13,7 +13,7 @@ HELD_OUT = 2_400
 
 def to_tensor(pictures_NHW3: NDArray[np.uint8]) -> Tensor:
     """Pictures as float32 in [0, 1], N x 3 x H x W."""
-    return torch.from_numpy(np.ascontiguousarray(pictures_NHW3)).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.array(pictures_NHW3)).permute(0, 3, 1, 2).float() / 255
 
 
 def to_pictures(images_B3HW: Tensor) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class StageAJob:
         with torch.no_grad():
             for block in self.vq.modules():
                 if hasattr(block, "gammas"):
-                    block.gammas[2], block.gammas[5] = 0.5, 0.5
+                    block.gammas[[2, 5]] = 0.5
             nn.init.normal_(self.vq.vquantizer.embedding.weight)
         self.modules: Mapping[str, nn.Module] = {"stage_a": self.vq}
 
@@ -62,7 +63,7 @@ class StageAJob:
         loss = error.abs().mean() + 4 * error.square().mean() + book_loss
         return loss, {"mse": error.square().mean().item(), "book": book_loss.item()}
 
-    def measure(self, averaged: Mapping[str, nn.Module]) -> dict[str, float]:
+    def measure(self, averaged: Mapping[str, Any]) -> dict[str, float]:
         """PSNR on held-out pictures, and the latents' spread."""
         image = to_tensor(self.store.pictures[-64:])
         with torch.no_grad():
@@ -70,7 +71,7 @@ class StageAJob:
             decoded = averaged["stage_a"].decode(latent).sample
         return {"psnr_db": psnr_db(decoded, image), "latent_std": latent.std().item()}
 
-    def grid(self, averaged: Mapping[str, nn.Module]) -> NDArray[np.uint8]:
+    def grid(self, averaged: Mapping[str, Any]) -> NDArray[np.uint8]:
         """Held-out pictures above their reconstructions."""
         image = to_tensor(self.store.pictures[-8:])
         with torch.no_grad():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,9 @@ class StageBJob:
         indices = draw_indices(len(self.store) - HELD_OUT, self.config.batch, generator)
         x0_BCHW = self.stage_a_latents[indices].float()
         latent_BCHW = self.stage_c_latents[indices].float()
-        latent_BCHW += self.config.latent_noise * torch.randn(latent_BCHW.shape, generator=generator)
+        latent_BCHW += self.config.latent_noise * torch.randn(
+            latent_BCHW.shape, generator=generator
+        )
         noise_BCHW = torch.randn(x0_BCHW.shape, generator=generator)
         t_B = torch.rand(len(x0_BCHW), generator=generator) * 0.999 + 0.001
         output_BCHW = self.modules["stage_b"](
@@ -71,7 +74,7 @@ class StageBJob:
         numbers = {"error_t_above_.9": early.mean().item()} if len(early) else {}
         return error_B.mean(), numbers
 
-    def measure(self, averaged: Mapping[str, nn.Module]) -> dict[str, float]:
+    def measure(self, averaged: Mapping[str, Any]) -> dict[str, float]:
         """PSNR of sampled decodings against the pictures and against Stage A's own best."""
         image = to_tensor(self.store.pictures[-MEASURED:])
         decoded = self._decode(averaged["stage_b"])
@@ -79,7 +82,7 @@ class StageBJob:
             best = self.stage_a(image).sample
         return {"psnr_db": psnr_db(decoded, image), "stage_a_psnr_db": psnr_db(best, image)}
 
-    def grid(self, averaged: Mapping[str, nn.Module]) -> NDArray[np.uint8]:
+    def grid(self, averaged: Mapping[str, Any]) -> NDArray[np.uint8]:
         """Held-out pictures above their decodings."""
         image = to_tensor(self.store.pictures[-MEASURED:])
         decoded = self._decode(averaged["stage_b"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,8 @@ class StageCJob:
         self.no_text = self.encoder.encode([""])
         self.previewer = Previewer().eval()
         load_averaged(config.run / "compressor", {"previewer": self.previewer})
-        self.modules: Mapping[str, nn.Module] = {"stage_c": new_stage_c()}
+        self.stage_c = new_stage_c()
+        self.modules: Mapping[str, nn.Module] = {"stage_c": self.stage_c}
 
     def loss(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """P2-weighted squared error of the noise; a tenth of the captions is empty."""
@@ -71,11 +73,11 @@ class StageCJob:
         x0_BCHW = self.latents[indices].float()
         t_B = torch.rand(len(indices), generator=generator) * 0.999 + 0.001
         noise_BCHW = torch.randn(x0_BCHW.shape, generator=generator)
-        error_B = self._error(self.modules["stage_c"], x0_BCHW, noise_BCHW, t_B, text)
+        error_B = self._error(self.stage_c, x0_BCHW, noise_BCHW, t_B, text)
         weight_B = p2_weight(t_B)
         return (weight_B * error_B).mean() / weight_B.mean(), {"mse": error_B.mean().item()}
 
-    def measure(self, averaged: Mapping[str, nn.Module]) -> dict[str, float]:
+    def measure(self, averaged: Mapping[str, Any]) -> dict[str, float]:
         """Held-out error, and how much it rises with a wrong subject or a wrong setting."""
         generator = torch.Generator().manual_seed(3)
         rows = 384
@@ -93,7 +95,9 @@ class StageCJob:
             error = {
                 name: self._error(
                     averaged["stage_c"], x0_BCHW, noise_BCHW, t_B, self._text(wanted, captions)
-                ).mean().item()
+                )
+                .mean()
+                .item()
                 for name, wanted in asked.items()
             }
         return {
@@ -102,7 +106,7 @@ class StageCJob:
             "gap_setting": 100 * (error["setting"] / error["right"] - 1),
         }
 
-    def grid(self, averaged: Mapping[str, nn.Module]) -> NDArray[np.uint8]:
+    def grid(self, averaged: Mapping[str, Any]) -> NDArray[np.uint8]:
         """One picture for every subject and setting, through the previewer."""
         prompts = [
             canonical(subject, setting)
@@ -114,7 +118,7 @@ class StageCJob:
             preview = self.previewer(latent)
         return tile(list(preview.split(len(SETTINGS))))
 
-    def sample(self, stage_c: nn.Module, text: TextFeatures, steps: int = 20) -> Tensor:
+    def sample(self, stage_c: StageCUNet, text: TextFeatures, steps: int = 20) -> Tensor:
         """Latents for the texts with the configured guidance; row i starts from seed i."""
         rows = len(text.tokens_BSD)
         generators = [torch.Generator().manual_seed(i) for i in range(rows)]
@@ -139,7 +143,7 @@ class StageCJob:
 
     def _error(
         self,
-        stage_c: nn.Module,
+        stage_c: StageCUNet,
         x0_BCHW: Tensor,
         noise_BCHW: Tensor,
         t_B: Tensor,
@@ -169,7 +173,7 @@ class StageCJob:
         return TextFeatures(self.features.tokens_BSD[rows], self.features.pooled_B1D[rows])
 
 
-def predict(stage_c: nn.Module, xt_BCHW: Tensor, t_B: Tensor, text: TextFeatures) -> Tensor:
+def predict(stage_c: StageCUNet, xt_BCHW: Tensor, t_B: Tensor, text: TextFeatures) -> Tensor:
     """The base model's noise. The picture condition is zeros: None would drop the words."""
     width = stage_c.config.clip_image_in_channels
     eps_BCHW: Tensor = stage_c(

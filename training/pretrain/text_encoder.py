@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppd_model.presets import get_preset
-from ppd_model.text_encoder import TextEncoder, build_text_model, save_word_tokenizer, word_tokenizer
+from ppd_model.text_encoder import (
+    TextEncoder,
+    build_text_model,
+    save_word_tokenizer,
+    word_tokenizer,
+)
 from training.configuration import parse_command_line
 from training.loop import LoopConfig, load_averaged, run
 from training.pretrain.pictures import HELD_OUT, draw_indices, to_tensor
@@ -96,7 +102,7 @@ class TextEncoderJob:
         numbers = {"contrast": contrast.item(), "naming": naming.item(), "words": words.item()}
         return contrast + naming + words, numbers
 
-    def measure(self, averaged: Mapping[str, nn.Module]) -> dict[str, float]:
+    def measure(self, averaged: Mapping[str, Any]) -> dict[str, float]:
         """How often the pooled text names subject and setting, and picks its picture's content."""
         generator = torch.Generator().manual_seed(1)
         content_N = self.store.content[-480:]
@@ -113,7 +119,7 @@ class TextEncoderJob:
             "retrieval": float((content[nearest] == content).float().mean()),
         }
 
-    def grid(self, averaged: Mapping[str, nn.Module]) -> NDArray[np.uint8]:
+    def grid(self, averaged: Mapping[str, Any]) -> NDArray[np.uint8]:
         """Similarity of one caption of every content (rows) with every other, as grey levels."""
         generator = torch.Generator().manual_seed(2)
         encoder = TextEncoder(averaged["text_encoder"], self.encoder.tokenizer)
@@ -128,7 +134,6 @@ class TextEncoderJob:
         special = torch.isin(ids_BS, torch.tensor(tokenizer.all_special_ids))
         content_words = torch.isin(ids_BS, self.content_word_ids)
         return ids_BS.masked_fill(common & ~special & ~content_words, tokenizer.unk_token_id)
-
 
 
 def new_text_encoder() -> TextEncoder:

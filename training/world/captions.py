@@ -62,4 +62,6 @@ def vocabulary() -> list[str]:
         *(word for words in SUBJECT_WORDS.values() for word in words),
         *(phrase for phrases in SETTING_PHRASES.values() for phrase in phrases),
     ]
-    return sorted({word for text in texts for word in re.findall(r"[a-z]+", text)} - {"subject", "setting"})
+    return sorted(
+        {word for text in texts for word in re.findall(r"[a-z]+", text)} - {"subject", "setting"}
+    )

@@ -51,8 +51,8 @@ def measure(image_HW3: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise ValueError(
             f"picture of {image_HW3.shape} {image_HW3.dtype}: expected 128 x 128 x 3 uint8"
         )
-    rgb = image_HW3.astype(np.float32) / 255
-    luma_HW = rgb @ _LUMA
+    rgb: NDArray[np.float32] = (image_HW3 / np.float32(255)).astype(np.float32)
+    luma_HW: NDArray[np.float32] = rgb @ _LUMA
     closed_HW = ndimage.grey_closing(luma_HW, size=(9, 9))
     lines_HW = ((closed_HW - luma_HW) / (closed_HW + 0.1))[16:-8, 16:-16]
     opened_HW = ndimage.grey_opening(luma_HW, size=(5, 5))
@@ -207,4 +207,7 @@ def _scaled(
     raw: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Statistics in standard deviations; a wild one counts as four, no more."""
-    return np.clip((raw - mean) / std, -STATISTIC_LIMIT_SD, STATISTIC_LIMIT_SD)
+    scaled: NDArray[np.float32] = np.clip(
+        (raw - mean) / std, -STATISTIC_LIMIT_SD, STATISTIC_LIMIT_SD
+    )
+    return scaled

@@ -39,19 +39,18 @@ def paint(scene: Scene) -> Image:
     ):
         _SUBJECT_PAINTERS[SUBJECTS[scene.subject]](pen, rng)
     drawn = surface.toarray(colorType=skia.kRGBA_8888_ColorType)[:, :, :3]
-    return _finish(drawn.astype(np.float32) / 255, looks)
+    return _finish((drawn / np.float32(255)).astype(np.float32), looks)
 
 
 def _finish(image: NDArray[np.float32], looks: dict[str, float]) -> Image:
     luma = (image @ _LUMA)[..., None]
-    image = luma + (image - luma) * (1 + 0.8 * looks["saturation"])
+    vivid = luma + (image - luma) * (1 + 0.8 * looks["saturation"])
     warm = looks["warmth"]
-    image = image * np.array([1 + 0.17 * warm, 1.0, 1 - 0.24 * warm], dtype=np.float32)
-    mean = image.mean()
-    image = mean + (image - mean) * 1.55 ** looks["contrast"]
-    image = image + 0.21 * looks["brightness"]
-    image = np.clip(image, 0, 1) * (1 - 0.36 * (1 + looks["vignette"]) * _CORNER_DISTANCE)
-    finished: Image = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    tinted = vivid * np.array([1 + 0.17 * warm, 1.0, 1 - 0.24 * warm], dtype=np.float32)
+    mean = tinted.mean()
+    lit = mean + (tinted - mean) * 1.55 ** looks["contrast"] + 0.21 * looks["brightness"]
+    framed = np.clip(lit, 0, 1) * (1 - 0.36 * (1 + looks["vignette"]) * _CORNER_DISTANCE)
+    finished: Image = (framed * 255 + 0.5).astype(np.uint8)
     return finished
 
 
@@ -187,10 +186,16 @@ def _sky(pen: _Pen, top: tuple[int, int, int], bottom: tuple[int, int, int]) -> 
 def _mountains(pen: _Pen, rng: np.random.Generator) -> None:
     _sky(pen, (142, 188, 220), (214, 226, 228))
     shift = float(rng.uniform(-7, 7))
-    pen.fill(_polygon((-30 + shift, 104), (14 + shift, 30), (58 + shift, 104)), (112, 128, 152), 0.6)
+    pen.fill(
+        _polygon((-30 + shift, 104), (14 + shift, 30), (58 + shift, 104)), (112, 128, 152), 0.6
+    )
     pen.fill(_polygon((2 + shift, 50), (14 + shift, 30), (26 + shift, 50)), (236, 240, 242), 0.4)
-    pen.fill(_polygon((66 + shift, 104), (112 + shift, 22), (160 + shift, 104)), (96, 112, 140), 0.6)
-    pen.fill(_polygon((100 + shift, 44), (112 + shift, 22), (124 + shift, 44)), (236, 240, 242), 0.4)
+    pen.fill(
+        _polygon((66 + shift, 104), (112 + shift, 22), (160 + shift, 104)), (96, 112, 140), 0.6
+    )
+    pen.fill(
+        _polygon((100 + shift, 44), (112 + shift, 22), (124 + shift, 44)), (236, 240, 242), 0.4
+    )
     pen.fill(_ridge([98, 93, 96, 92, 97]), (112, 142, 118), 0.6)
 
 
@@ -303,7 +308,9 @@ def _add_motif(path: skia.Path, setting: str, x: float, y: float, size: float) -
 
 def _flower(pen: _Pen, rng: np.random.Generator) -> None:
     pen.line(_segment(0, 0, 0.02, 1.15), (62, 118, 66), 0.13)
-    pen.fill(_curve((0.02, 0.95), (0.5, 0.4), (0.62, 0.62), (0.45, 0.95), (0.02, 0.95)), (78, 140, 78))
+    pen.fill(
+        _curve((0.02, 0.95), (0.5, 0.4), (0.62, 0.62), (0.45, 0.95), (0.02, 0.95)), (78, 140, 78)
+    )
     turn = float(rng.uniform(0, math.pi / 3))
     for i in range(6):
         angle = turn + i * math.pi / 3
@@ -325,9 +332,30 @@ def _fish(pen: _Pen, rng: np.random.Generator) -> None:
 
 
 def _mushroom(pen: _Pen, rng: np.random.Generator) -> None:
-    pen.fill(_curve((-0.3, 0.0), (-0.2, 0.6), (-0.36, 1.0), (0, 1.1), (0.36, 1.0), (0.2, 0.6), (0.3, 0.0)), (244, 230, 206))
-    pen.fill(_curve((-1.0, 0.1), (-0.95, -1.0), (0.0, -1.0), (0.95, -1.0), (1.0, 0.1), (0, 0.36), (-1.0, 0.1)), (206, 48, 52))
-    for x, y, r in ((-0.5, -0.32, 0.16), (0.04, -0.6, 0.19), (0.52, -0.26, 0.15), (0.02, -0.12, 0.12)):
+    pen.fill(
+        _curve(
+            (-0.3, 0.0), (-0.2, 0.6), (-0.36, 1.0), (0, 1.1), (0.36, 1.0), (0.2, 0.6), (0.3, 0.0)
+        ),
+        (244, 230, 206),
+    )
+    pen.fill(
+        _curve(
+            (-1.0, 0.1),
+            (-0.95, -1.0),
+            (0.0, -1.0),
+            (0.95, -1.0),
+            (1.0, 0.1),
+            (0, 0.36),
+            (-1.0, 0.1),
+        ),
+        (206, 48, 52),
+    )
+    for x, y, r in (
+        (-0.5, -0.32, 0.16),
+        (0.04, -0.6, 0.19),
+        (0.52, -0.26, 0.15),
+        (0.02, -0.12, 0.12),
+    ):
         pen.fill(_oval(x, y, r, r * 0.85), (252, 244, 232), 0.0)
 
 
@@ -335,7 +363,20 @@ def _boat(pen: _Pen, rng: np.random.Generator) -> None:
     pen.line(_segment(0, -1.05, 0, 0.45), (112, 70, 44), 0.1)
     pen.fill(_polygon((0.08, -0.98), (0.86, 0.28), (0.08, 0.28)), (252, 214, 96))
     pen.fill(_polygon((-0.1, -0.8), (-0.1, 0.28), (-0.68, 0.28)), (232, 84, 60))
-    pen.fill(_curve((-1.0, 0.42), (0, 0.5), (1.0, 0.42), (0.85, 1.0), (0.5, 0.96), (0, 1.0), (-0.5, 0.96), (-0.85, 1.0), (-1.0, 0.42)), (168, 40, 66))
+    pen.fill(
+        _curve(
+            (-1.0, 0.42),
+            (0, 0.5),
+            (1.0, 0.42),
+            (0.85, 1.0),
+            (0.5, 0.96),
+            (0, 1.0),
+            (-0.5, 0.96),
+            (-0.85, 1.0),
+            (-1.0, 0.42),
+        ),
+        (168, 40, 66),
+    )
 
 
 def _house(pen: _Pen, rng: np.random.Generator) -> None:
@@ -351,17 +392,63 @@ def _rocket(pen: _Pen, rng: np.random.Generator) -> None:
     pen.fill(_polygon((-0.22, 0.6), (0.22, 0.6), (0.0, 1.2)), (250, 178, 52), 0.6)
     pen.fill(_polygon((-0.3, 0.05), (-0.74, 0.78), (-0.3, 0.6)), (206, 52, 66))
     pen.fill(_polygon((0.3, 0.05), (0.74, 0.78), (0.3, 0.6)), (206, 52, 66))
-    pen.fill(_curve((0, -1.12), (0.44, -0.55), (0.34, 0.62), (0, 0.74), (-0.34, 0.62), (-0.44, -0.55), (0, -1.12)), (240, 236, 238))
-    pen.fill(_curve((0, -1.12), (0.27, -0.78), (0.33, -0.55), (0, -0.42), (-0.33, -0.55), (-0.27, -0.78), (0, -1.12)), (206, 52, 66))
+    pen.fill(
+        _curve(
+            (0, -1.12),
+            (0.44, -0.55),
+            (0.34, 0.62),
+            (0, 0.74),
+            (-0.34, 0.62),
+            (-0.44, -0.55),
+            (0, -1.12),
+        ),
+        (240, 236, 238),
+    )
+    pen.fill(
+        _curve(
+            (0, -1.12),
+            (0.27, -0.78),
+            (0.33, -0.55),
+            (0, -0.42),
+            (-0.33, -0.55),
+            (-0.27, -0.78),
+            (0, -1.12),
+        ),
+        (206, 52, 66),
+    )
     pen.fill(_oval(0, -0.12, 0.18, 0.18), (96, 176, 216), 0.7)
 
 
 def _balloon(pen: _Pen, rng: np.random.Generator) -> None:
     pen.line(_segment(-0.34, 0.3, -0.16, 0.8), (112, 74, 48), 0.05)
     pen.line(_segment(0.34, 0.3, 0.16, 0.8), (112, 74, 48), 0.05)
-    envelope = ((0, 0.55), (-0.95, 0.1), (-0.82, -0.45), (-0.6, -1.1), (0, -1.1), (0.6, -1.1), (0.82, -0.45), (0.95, 0.1), (0, 0.55))
+    envelope = (
+        (0, 0.55),
+        (-0.95, 0.1),
+        (-0.82, -0.45),
+        (-0.6, -1.1),
+        (0, -1.1),
+        (0.6, -1.1),
+        (0.82, -0.45),
+        (0.95, 0.1),
+        (0, 0.55),
+    )
     pen.fill(_curve(*envelope), (152, 72, 176))
-    pen.fill(_curve((0, 0.55), (-0.5, 0.0), (-0.4, -0.55), (-0.3, -1.0), (0, -1.1), (0.3, -1.0), (0.4, -0.55), (0.5, 0.0), (0, 0.55)), (246, 190, 72), 0.5)
+    pen.fill(
+        _curve(
+            (0, 0.55),
+            (-0.5, 0.0),
+            (-0.4, -0.55),
+            (-0.3, -1.0),
+            (0, -1.1),
+            (0.3, -1.0),
+            (0.4, -0.55),
+            (0.5, 0.0),
+            (0, 0.55),
+        ),
+        (246, 190, 72),
+        0.5,
+    )
     pen.fill(_box(-0.2, 0.76, 0.2, 1.08), (150, 96, 56))
 
 

@@ -73,7 +73,9 @@ def paint_store(folder: Path, count: int, seed: int, workers: int) -> None:
     looks_set = np.zeros((count, len(LOOKS)), dtype=np.float32)
     starts = range(0, count, CHUNK)
     with ProcessPoolExecutor(workers) as pool:
-        parts = pool.map(_paint_chunk, [(seed, start, min(start + CHUNK, count)) for start in starts])
+        parts = pool.map(
+            _paint_chunk, [(seed, start, min(start + CHUNK, count)) for start in starts]
+        )
         for start, (images, looks, raw) in tqdm(
             zip(starts, parts, strict=True), total=len(starts), desc="painting", unit="chunk"
         ):

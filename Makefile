@@ -1,0 +1,57 @@
+# Two commands for a newcomer: `make run` and `make test`. `make mini` trains the shipped weights anew.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+HOST ?= 127.0.0.1
+PORT ?= 8000
+DATA_DIR ?= data
+RUN ?= runs/mini
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: run test lint types check unit mini evaluate clean
+
+run: $(VENV)/.serve
+	$(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
+
+test: $(VENV)/.dev chromium check unit
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+mini: $(VENV)/.train
+	BIN=$(BIN) RUN=$(RUN) training/make_mini.sh
+
+evaluate: $(VENV)/.train
+	$(BIN)/python -m training.evaluate --preset mini --out $(RUN)/evaluation
+
+clean:
+	rm -rf $(VENV)
+
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
+
+# Each stamp adds an extra to the same environment. Torch goes first and pinned: a loose range would
+# bring several gigabytes of CUDA packages.
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt torch
+	touch $@
+
+$(VENV)/.serve: $(VENV)/.torch pyproject.toml
+	$(PIP) install -c constraints.txt -e '.[serve]'
+	touch $@
+
+$(VENV)/.train: $(VENV)/.torch pyproject.toml
+	$(PIP) install -c constraints.txt -e '.[train]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	$(PIP) install -c constraints.txt -e '.[serve,train,dev]'
+	touch $@

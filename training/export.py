@@ -1,0 +1,93 @@
+"""Averaged weights of a run become the artifacts that are shipped.
+
+``python -m training.export --run runs/mini --out runs/mini/export`` writes every part that the run
+has trained (fp16 safetensors with their specs), the tokenizers, the looks' standardizer and the
+manifest. ``--out ppd_model/mini`` ships them: then no part may be missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ppd_model.checkpoint import ArtifactSpec, save_artifact, verify_manifest, write_manifest
+from ppd_model.presets import get_preset
+from training.configuration import git_commit
+from training.loop import load_averaged
+from training.pretrain.latents import trained_compressor, trained_stage_a
+from training.pretrain.stage_b import new_stage_b
+from training.pretrain.stage_c import trained_stage_c
+from training.pretrain.text_encoder import trained_text_encoder
+
+COPIED = {
+    "text_tokenizer.json": "text_encoder/text_tokenizer.json",
+    "vlm.safetensors": "vlm/export/vlm.safetensors",
+    "vlm_tokenizer.json": "vlm/export/vlm_tokenizer.json",
+    "adapter.safetensors": "adapter/adapter.safetensors",
+    "standardizer.json": "world/standardizer.json",
+}
+
+
+def export(run: Path, out: Path, *, partial: bool) -> list[str]:
+    """Write the parts of ``run`` to ``out`` and return their names.
+
+    Raises FileNotFoundError for a part the run lacks, unless ``partial``.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for kind, load in _TRAINED.items():
+        if partial and not (run / kind / "ema.pt").exists():
+            continue
+        module = load(run)
+        spec = ArtifactSpec(kind, {}, get_preset("mini").base_model, {"commit": git_commit()})
+        save_artifact(out / f"{kind}.safetensors", module.state_dict(), spec, dtype=torch.float16)
+        written.append(kind)
+    for name, source in COPIED.items():
+        if partial and not (run / source).exists():
+            continue
+        shutil.copyfile(run / source, out / name)
+        written.append(name)
+    write_manifest(out)
+    verify_manifest(out)
+    return written
+
+
+def _stage_b(run: Path) -> nn.Module:
+    stage_b: nn.Module = new_stage_b()
+    load_averaged(run / "stage_b", {"stage_b": stage_b})
+    return stage_b
+
+
+def _text_model(run: Path) -> nn.Module:
+    model: nn.Module = trained_text_encoder(run / "text_encoder").model
+    return model
+
+
+_TRAINED: dict[str, Callable[[Path], nn.Module]] = {
+    "stage_a": lambda run: trained_stage_a(run / "stage_a"),
+    "stage_b": _stage_b,
+    "stage_c": lambda run: trained_stage_c(run / "stage_c"),
+    "text_encoder": _text_model,
+    "compressor": lambda run: trained_compressor(run / "compressor"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--partial", action="store_true", help="leave out what is not trained yet")
+    given = parser.parse_args(arguments)
+    print("\n".join(export(given.run, given.out, partial=given.partial)))
+
+
+if __name__ == "__main__":
+    main()
