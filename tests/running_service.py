@@ -116,6 +116,15 @@ class Service:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
+    async def until(self, client: httpx.AsyncClient, job_id: str, status: str) -> dict[str, Any]:
+        """Ask until the job has this status; fails when it ends otherwise."""
+        while True:
+            job = (await client.get(f"/jobs/{job_id}")).json()
+            if job["status"] == status:
+                return dict(job)
+            assert job["status"] in ("queued", "running"), job
+            await asyncio.sleep(0.01)
+
     async def new_key(self, tenant: str) -> str:
         """A key of another tenant."""
         key = new_key()

@@ -40,7 +40,7 @@ class ChoiceIn(Body):
         Field(min_length=2, max_length=2, description="Two pictures, base64 PNG, JPEG or WebP."),
     ] = None
     preferred: Annotated[
-        Literal[0, 1] | None,
+        Annotated[int, Field(ge=0, le=1)] | None,
         Field(description="Index into the pair's `images`; null when neither is preferred."),
     ]
 

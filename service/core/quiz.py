@@ -35,7 +35,7 @@ def next_pairs(
     dimensions = len(pairs[0].look_delta_L)
     information_LL = _PRIOR_PRECISION * np.eye(dimensions)
     for pair in known:
-        information_LL += _outer_LL(pair)
+        information_LL += _information(pair)
     picked: list[Pair] = []
     while left and len(picked) < count:
         inverse_LL = np.linalg.inv(information_LL)
@@ -43,7 +43,7 @@ def next_pairs(
         best = max(left, key=lambda pair: (pair.caption not in captions, _gain(pair, inverse_LL)))
         left.remove(best)
         picked.append(best)
-        information_LL += _outer_LL(best)
+        information_LL += _information(best)
     return picked
 
 
@@ -63,7 +63,7 @@ def _gain(pair: Pair, inverse_LL: NDArray[np.floating]) -> float:
     return float(delta_L @ inverse_LL @ delta_L)
 
 
-def _outer_LL(pair: Pair) -> NDArray[np.float64]:
+def _information(pair: Pair) -> NDArray[np.float64]:
     delta_L = np.asarray(pair.look_delta_L)
     return np.outer(delta_L, delta_L)
 

@@ -316,7 +316,7 @@ class Jobs(_Repository):
         """Take the next job: encodings first, then by age."""
         job = await self._session.scalar(
             select(Job)
-            .where(Job.status == "queued")
+            .where(Job.status == "queued", or_(Job.expires_at.is_(None), Job.expires_at > now()))
             .order_by(Job.priority, Job.created_at, Job.id)
             .limit(1)
         )

@@ -126,8 +126,7 @@ async def test_a_job_keeps_the_profile_version_that_it_was_asked_with(service: S
     job = (await client.post("/generate", json={"prompt": "a fox", "user_id": "ann"})).json()
     await client.put("/users/ann/profile", json={"text": "I like fog."})
     service.runtime.gate.set()
-    while "result" not in (done := (await client.get(f"/jobs/{job['id']}")).json()):
-        await asyncio.sleep(0.01)
+    done = await service.until(client, job["id"], "succeeded")
     assert done["result"]["profile_version"] == 1
 
 

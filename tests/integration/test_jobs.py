@@ -40,15 +40,6 @@ async def events(
     return seen
 
 
-async def until(client: httpx.AsyncClient, job_id: str, status: str) -> dict[str, Any]:
-    while True:
-        job = (await client.get(f"/jobs/{job_id}")).json()
-        if job["status"] == status:
-            return dict(job)
-        assert job["status"] in ("queued", "running"), job
-        await asyncio.sleep(0.01)
-
-
 async def queue(client: httpx.AsyncClient, **body: object) -> str:
     answer = await client.post("/generate", json={"prompt": "a fox", "steps": 4, "seed": 1, **body})
     return str(answer.json()["id"])
@@ -77,11 +68,11 @@ async def test_a_stream_resumes_after_the_last_event_that_was_seen(service: Serv
     client = service.client()
     job_id = await queue(client)
     whole = await events(client, job_id)
-    await until(client, job_id, "succeeded")
+    await service.until(client, job_id, "succeeded")
     assert [e["event"] for e in await events(client, job_id)] == ["status"]
     service.runtime.gate.clear()
     job_id = await queue(client)
-    await until(client, job_id, "running")
+    await service.until(client, job_id, "running")
     begun = await events(client, job_id, limit=1)
     service.runtime.gate.set()
     rest = await events(client, job_id, last=begun[-1]["id"])
@@ -94,12 +85,12 @@ async def test_strange_last_event_ids_get_a_snapshot_and_are_never_stuck(service
     client = service.client()
     service.runtime.gate.clear()
     job_id = await queue(client)
-    await until(client, job_id, "running")
+    await service.until(client, job_id, "running")
     for last in ("0", "-1", "99999", "999999999999999999999", "abc", "", "1.5"):
         (first,) = await events(client, job_id, last=last, limit=1)
         assert first["data"]["status"] == "running", last
     service.runtime.gate.set()
-    await until(client, job_id, "succeeded")
+    await service.until(client, job_id, "succeeded")
     for last in ("5", "99999", "nonsense"):
         seen = await events(client, job_id, last=last)
         assert seen[-1]["data"]["status"] == "succeeded"
@@ -109,14 +100,14 @@ async def test_a_queued_job_is_canceled_at_once(service: Service) -> None:
     client = service.client()
     service.runtime.gate.clear()
     running, waiting = await queue(client), await queue(client)
-    await until(client, running, "running")
+    await service.until(client, running, "running")
     following = asyncio.create_task(events(client, waiting))
     await asyncio.sleep(0.1)
     answer = await client.delete(f"/jobs/{waiting}")
     assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
     assert (await following)[-1]["data"]["status"] == "canceled"
     service.runtime.gate.set()
-    await until(client, running, "succeeded")
+    await service.until(client, running, "succeeded")
     assert (await client.get(f"/jobs/{waiting}")).json()["status"] == "canceled"
 
 
@@ -124,14 +115,14 @@ async def test_a_running_job_stops_and_publishes_nothing(service: Service) -> No
     client = service.client()
     service.runtime.gate.clear()
     job_id = await queue(client, user_id="ann")
-    await until(client, job_id, "running")
+    await service.until(client, job_id, "running")
     answer = await client.delete(f"/jobs/{job_id}")
     assert answer.json()["status"] == "canceled"
     # The gate stays shut: only the cancel can have freed the worker for this one.
     again = await queue(client)
-    await until(client, again, "running")
+    await service.until(client, again, "running")
     service.runtime.gate.set()
-    await until(client, again, "succeeded")
+    await service.until(client, again, "succeeded")
     assert (await client.get(f"/jobs/{job_id}")).json()["status"] == "canceled"
     assert (await client.get("/users/ann/images")).json()["results"] == []
 
@@ -152,17 +143,17 @@ async def test_a_restart_resumes_what_was_not_finished(start: Start, tmp_path: P
     service.runtime.gate.clear()
     running = await queue(client, user_id="ann")
     waiting = await queue(client, seed=2)
-    await until(client, running, "running")
+    await service.until(client, running, "running")
     before = (await client.get(f"/jobs/{running}")).json()["seq"]
     service.server.should_exit = True
     await service.serving
     again: Service = await start(data_dir=tmp_path / "d")
     client = again.client()
-    job = await until(client, running, "succeeded")
+    job = await again.until(client, running, "succeeded")
     assert job["result"]["personalization_applied"] is True
     assert job["seq"] > before
     assert len(job["result"]["images"]) == 1
-    await until(client, waiting, "succeeded")
+    await again.until(client, waiting, "succeeded")
     seen = await events(client, running, last=str(before))
     assert seen[-1]["data"]["status"] == "succeeded"
 
@@ -171,7 +162,7 @@ async def test_a_late_worker_cannot_publish_over_a_newer_attempt(service: Servic
     client = service.client()
     service.runtime.gate.clear()
     job_id = await queue(client)
-    await until(client, job_id, "running")
+    await service.until(client, job_id, "running")
     async with service.database.write() as store:
         await store.session.execute(
             update(Job).where(Job.id == job_id).values(attempt=Job.attempt + 1)
@@ -210,7 +201,7 @@ async def test_what_waited_too_long_expires(start: Start, tmp_path: Path) -> Non
     async with service.database.write() as store:
         await store.session.execute(update(Job).values(expires_at=now() - timedelta(seconds=1)))
     runtime.load_gate.set()
-    job = await until(client, job_id, "expired")
+    job = await service.until(client, job_id, "expired")
     assert job["error"]["code"] == "expired"
     assert service.runtime.generated == []
 
@@ -223,13 +214,13 @@ async def test_another_encoder_reads_everybody_anew_and_says_so(
     await service.answer(client, "ann")
     service.runtime.gate.clear()
     pinned = await queue(client, user_id="ann")
-    await until(client, pinned, "running")
+    await service.until(client, pinned, "running")
     service.server.should_exit = True
     await service.serving
     newer = FakeRuntime(encoder_version="fake-encoder-2")
     again: Service = await start(newer, tmp_path / "d")
     client = again.client()
-    job = await until(client, pinned, "succeeded")
+    job = await again.until(client, pinned, "succeeded")
     result = job["result"]
     assert result["encoder_version"] == "fake-encoder-2"
     assert (result["profile_version"], result["reason"]) == (2, "reencoded")
@@ -244,7 +235,7 @@ async def test_the_loop_stays_quick_while_the_model_works(start: Start) -> None:
     service: Service = await start(FakeRuntime(step_s=0.05))
     client = service.client()
     job_id = await queue(client, steps=20)
-    await until(client, job_id, "running")
+    await service.until(client, job_id, "running")
     answers = [await client.get("/health/live") for _ in range(10)]
     assert all(answer.status_code == 200 for answer in answers)
     assert (await client.get(f"/jobs/{job_id}")).json()["status"] == "running"

@@ -1,6 +1,5 @@
 """Four answers become a readable profile; everything short of that is said plainly."""
 
-import asyncio
 import base64
 import io
 
@@ -212,16 +211,14 @@ async def test_newer_answers_overtake_an_encoding_that_still_waits(start: Start)
     client = service.client()
     runtime.gate.clear()
     busy = await client.post("/generate", json={"prompt": "a fox"})
-    while (await client.get(f"/jobs/{busy.json()['id']}")).json()["status"] != "running":
-        await asyncio.sleep(0.01)
+    await service.until(client, busy.json()["id"], "running")
     pairs = (await client.get("/pairs", params={"limit": 6})).json()["results"]
     choices = [{"pair_id": pair["pair_id"], "preferred": 0} for pair in pairs]
     first = (await post(client, "ann", choices[:4])).json()
     second = (await post(client, "ann", choices[4:])).json()
     assert (first["profile_version"], second["profile_version"]) == (1, 2)
     runtime.gate.set()
-    while (await client.get(second["links"]["job"])).json()["status"] != "succeeded":
-        await asyncio.sleep(0.01)
+    await service.until(client, second["links"]["job"].split("/")[-1], "succeeded")
     versions = (await client.get("/users/ann/preferences")).json()["profiles"]
     assert [v["status"] for v in versions] == ["superseded", "ready"]
     assert (await client.get(first["links"]["job"])).json()["status"] == "canceled"

@@ -1,0 +1,82 @@
+"""`ppd`: keys by hand, the schema, and a doctor that finds what is wrong."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from service.cli import app
+from service.settings import Settings
+from service.wiring import sole_user_of
+
+
+def ppd(data_dir: Path, *words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [*words, "--data-dir", str(data_dir)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout + result.stderr
+
+
+def test_a_key_is_shown_once_listed_without_itself_and_revoked_once(tmp_path: Path) -> None:
+    data_dir = tmp_path / "d"
+    code, output = ppd(data_dir, "keys", "create", "--name", "mine", "--tenant", "shop")
+    assert code == 0
+    key = output.split()[0]
+    assert key.startswith("ppd_")
+    assert len(key) == 47
+    _, listed = ppd(data_dir, "keys", "list")
+    row = next(line for line in listed.splitlines() if "shop" in line)
+    assert "mine" in row
+    assert key not in listed
+    assert ppd(data_dir, "keys", "revoke", row.split()[0]) == (0, "revoked\n")
+    assert ppd(data_dir, "keys", "revoke", row.split()[0])[0] == 1
+    assert "revoked" in ppd(data_dir, "keys", "list")[1]
+
+
+@pytest.mark.parametrize("tenant", ["browser", "", "a b", "../x", "x" * 65])
+def test_some_tenants_cannot_be(tmp_path: Path, tenant: str) -> None:
+    code, output = ppd(tmp_path / "d", "keys", "create", "--name", "x", "--tenant", tenant)
+    assert code == 1
+    assert "cannot be a tenant" in output
+
+
+def test_migrate_says_where_the_schema_is(tmp_path: Path) -> None:
+    assert ppd(tmp_path / "d", "migrate") == (0, "The schema is at 0001\n")
+
+
+def test_the_doctor_names_every_fault_and_shows_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPD_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path}/s3cret.db")
+    monkeypatch.setenv("PPD_POOL_DIR", str(tmp_path / "no-pool"))
+    monkeypatch.setenv("PPD_WEIGHTS_DIR", str(tmp_path / "no-weights"))
+    code, output = ppd(tmp_path / "none", "doctor")
+    assert code == 1
+    assert f"{tmp_path}/none does not exist" in output
+    assert f"{tmp_path}/no-pool" in output
+    assert f"{tmp_path}/no-weights" in output
+    assert "s3cret" not in output
+
+
+def test_a_data_folder_has_one_service(tmp_path: Path) -> None:
+    with (
+        sole_user_of(tmp_path / "d"),
+        pytest.raises(ValueError, match="another service"),
+        sole_user_of(tmp_path / "d"),
+    ):
+        pass
+    with sole_user_of(tmp_path / "d"):
+        assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o700
+
+
+def test_settings_fail_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPD_PORT", "70000")
+    with pytest.raises(ValueError, match="port"):
+        Settings()
+
+
+def test_the_api_never_imports_torch() -> None:
+    code = "import sys, service.cli, service.api.app; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,60 @@
+"""A file is there whole or not at all, and keys cannot leave the folder."""
+
+from pathlib import Path
+
+import pytest
+
+from service.infra.image_store import FolderImageStore
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def paths_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+async def test_what_is_put_is_got_and_gone_after_delete(tmp_path: Path) -> None:
+    store = FolderImageStore(tmp_path)
+    await store.put("abc/1-0.png", b"one")
+    await store.put("abc/1-1.png", b"two")
+    assert await store.get("abc/1-0.png") == b"one"
+    assert paths_in(tmp_path) == {"abc", "abc/1-0.png", "abc/1-1.png"}
+    await store.delete(["abc/1-0.png", "abc/1-1.png", "abc/none.png"])
+    assert paths_in(tmp_path) == set()
+    with pytest.raises(FileNotFoundError):
+        await store.get("abc/1-0.png")
+
+
+async def test_a_write_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        await FolderImageStore(tmp_path).put("abc/1-0.png", b"one")
+    assert paths_in(tmp_path) == {"abc"}
+
+
+@pytest.mark.parametrize(
+    "key", ["../x.png", "/etc/x.png", "a/../x.png", "a//x.png", "x", "", "A.png", "a/.x.png"]
+)
+async def test_keys_stay_in_the_folder(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match="not a key"):
+        await FolderImageStore(tmp_path).get(key)
+
+
+async def test_a_sweep_keeps_what_rows_point_to(tmp_path: Path) -> None:
+    store = FolderImageStore(tmp_path)
+    await store.put("abc/1-0.png", b"one")
+    await store.put("def/1-0.png", b"two")
+    (tmp_path / "abc" / ".part-x").write_bytes(b"half")
+    assert await store.sweep({"abc/1-0.png"}) == 2
+    assert paths_in(tmp_path) == {"abc", "abc/1-0.png"}
+    assert await FolderImageStore(tmp_path / "none").sweep(set()) == 0
