@@ -209,6 +209,7 @@ def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
             base_model="none",
             extra={key: f"{value:.4f}" for key, value in report.items()},
         ),
+        dtype=torch.float16,
     )
     (config.output_dir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     state_path.unlink(missing_ok=True)
