@@ -156,8 +156,14 @@ def _settings(**given: Any) -> Settings:
 
 def _runtime(settings: Settings) -> "ModelRuntime":
     """The model. Imported here: the other commands need no torch."""
-    from service.worker.engine import PpdRuntime
+    from service.worker.engine import PpdRuntime, weights_folder
 
+    folder = weights_folder(settings.preset, settings.weights_dir)
+    if not (folder / "manifest.json").is_file():
+        raise ValueError(
+            f"no weights of {settings.preset} at {folder}: there is no manifest.json. "
+            "`make mini` trains those of mini; PPD_WEIGHTS_DIR names another folder"
+        )
     return PpdRuntime(
         settings.preset,
         settings.weights_dir,

@@ -61,7 +61,7 @@ class Service:
     url: str
     key: str
     settings: Settings
-    runtime: FakeRuntime
+    runtime: Any
     parts: Embedded
     database: Database
     server: Server
@@ -135,7 +135,7 @@ class Service:
 
 @asynccontextmanager
 async def running(
-    runtime: FakeRuntime, data_dir: Path, pool_dir: Path, *, ready: bool, **given: Any
+    runtime: Any, data_dir: Path, pool_dir: Path, *, ready: bool, **given: Any
 ) -> AsyncIterator[Service]:
     """A service until the end of the block."""
     settings = Settings(data_dir=data_dir, pool_dir=pool_dir, port=0, **given)
@@ -176,8 +176,9 @@ async def running(
 
 async def stop(service: Service) -> None:
     """Stop as SIGTERM would; safe to do twice."""
-    service.runtime.gate.set()
-    service.runtime.load_gate.set()
+    if isinstance(service.runtime, FakeRuntime):
+        service.runtime.gate.set()
+        service.runtime.load_gate.set()
     service.server.should_exit = True
     await service.serving
     await service.database.close()

@@ -20,6 +20,8 @@ async def check_room(
     """Raise 503 when the queue is full, 429 when this caller's part of it is."""
     if await store.jobs.queued(kind) >= limits.max_queued_jobs:
         raise ServiceError(503, "queue_full", headers=_RETRY_AFTER)
+    if kind == "encode":
+        return  # a person has one waiting encoding at most: the newest overtakes the others
     mine = await store.jobs.queued(kind, caller.tenant, user_pk if caller.is_session else None)
     if mine >= limits.max_queued_jobs_per_caller:
         raise ServiceError(429, "too_many_jobs", headers=_RETRY_AFTER)

@@ -129,10 +129,15 @@ class Problem(BaseModel):
     request_id: str | None
 
 
-_PROBLEM = {
-    "description": "Refused; see `code`.",
-    "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
-}
+def _problem_response() -> dict[str, Any]:
+    """The schema stands inline: a reference into its own definitions would lead nowhere."""
+    schema = Problem.model_json_schema()
+    schema["properties"]["errors"]["items"] = schema.pop("$defs")["FieldErrorOut"]
+    content = {"application/problem+json": {"schema": schema}}
+    return {"description": "Refused; see `code`.", "content": content}
+
+
+_PROBLEM = _problem_response()
 PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": _PROBLEM, "422": _PROBLEM, "503": _PROBLEM}
 
 

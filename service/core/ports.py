@@ -103,6 +103,9 @@ class ModelRuntime(Protocol):
         after `cancelled()` turned true, `JobFailure` for what the model cannot do.
         """
 
+    def unread(self, prompt: str) -> str:
+        """The end of a prompt that is beyond what the model reads; mostly empty."""
+
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
 

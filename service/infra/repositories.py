@@ -378,15 +378,21 @@ class Jobs(_Repository):
         )
         return bool(await self._changed(statement))
 
-    async def requeue_running(self, max_attempts: int) -> tuple[int, list[Job]]:
-        """After a crash: queue again what ran; what ran too often fails. No worker may run.
+    async def requeue_orphans(
+        self, max_attempts: int, lease_ended: datetime | None, running: str | None
+    ) -> tuple[int, list[Job]]:
+        """Queue again what a lost worker ran; what was begun too often fails.
 
-        Gives the number queued again and the jobs that failed.
+        Takes jobs whose lease ended before `lease_ended` (all, for None: no worker may run then),
+        but never `running`. Gives the number queued again and the jobs that failed.
         """
+        orphan = [Job.status == "running"]
+        if lease_ended is not None:
+            orphan.append(Job.lease_until < lease_ended)
+        if running is not None:
+            orphan.append(Job.id != running)
         spent = (
-            await self._session.scalars(
-                select(Job).where(Job.status == "running", Job.attempt >= max_attempts)
-            )
+            await self._session.scalars(select(Job).where(*orphan, Job.attempt >= max_attempts))
         ).all()
         for job in spent:
             job.status, job.error_code = "failed", "worker_crash"
@@ -395,7 +401,7 @@ class Jobs(_Repository):
         await self._session.flush()
         again = await self._changed(
             update(Job)
-            .where(Job.status == "running")
+            .where(*orphan)
             .values(
                 status="queued",
                 lease_until=None,

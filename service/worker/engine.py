@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ppd_model.pipeline import Cancelled, ImageRequest, NumericalError, Pipeline
+from ppd_model.pipeline import MINI_WEIGHTS_DIR, Cancelled, ImageRequest, NumericalError, Pipeline
 from ppd_model.presets import get_preset
 from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure
@@ -17,6 +17,15 @@ from service.core.ports import (
     Taste,
     Versions,
 )
+
+
+def weights_folder(preset: str, weights_dir: Path | None) -> Path:
+    """Where the weights are looked for. Raises ValueError for a preset that ships none."""
+    if weights_dir is not None:
+        return weights_dir
+    if get_preset(preset).name != "mini":
+        raise ValueError(f"the weights of {preset} are not shipped: set PPD_WEIGHTS_DIR")
+    return MINI_WEIGHTS_DIR
 
 
 class PpdRuntime:
@@ -113,6 +122,9 @@ class PpdRuntime:
                 read = encoder.encode(choices, seed=seed + 1, profile=text)
         except EncodingError as error:
             raise JobFailure("encoder_invalid") from error
+        except ValueError as error:
+            detail = "The encoder cannot read these choices with this text."
+            raise JobFailure("encoder_invalid", detail) from error
         return Taste(read.profile, read.user_emb_D, read.confidence, read.likes, read.dislikes)
 
     def unread(self, prompt: str) -> str:

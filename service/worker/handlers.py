@@ -106,8 +106,6 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
         tools.runtime.generate, specs, on_step, lambda: tools.signals.cancelled(job.id)
     )
     images, data = await asyncio.to_thread(_encode_all, job, pictures)
-    for image, png in zip(images, data, strict=True):
-        await tools.images.put(image.key, png)
     result = {
         "images": [
             {"url": f"/images/{image.id}", "seed": picture.seed}
@@ -117,6 +115,7 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
         "adapter_version": versions.adapter_version,
         "encoder_version": versions.encoder_version,
         **_echo(request, conditioning),
+        **await _warnings(tools, request["prompt"]),
         "timings": {
             "queue_s": round((job.started_at - job.created_at).total_seconds(), 4),
             "denoise_s": round(sum(p.denoise_s for p in pictures), 4),
@@ -125,6 +124,7 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
     }
     published = False
     try:
+        await _store(tools, images, data)
         async with tools.database.write() as store:
             published = await store.jobs.finish(job.id, job.attempt, "succeeded", result=result)
             if published:
@@ -133,6 +133,15 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
         if not published:
             await tools.images.delete([image.key for image in images])
     return published
+
+
+async def _store(tools: Tools, images: list[Image], data: list[bytes]) -> None:
+    try:
+        for image, png in zip(images, data, strict=True):
+            await tools.images.put(image.key, png)
+    except OSError as error:
+        log.exception("a picture could not be stored")
+        raise JobFailure("storage", "A picture could not be stored.") from error
 
 
 def _encode_all(job: Job, pictures: list[Picture]) -> tuple[list[Image], list[bytes]]:
@@ -157,6 +166,15 @@ def _encode_all(job: Job, pictures: list[Picture]) -> tuple[list[Image], list[by
             )
         )
     return images, data
+
+
+async def _warnings(tools: Tools, prompt: str) -> dict[str, Any]:
+    """What the client should know about its prompt; mostly nothing."""
+    unread = await tools.in_model_thread(tools.runtime.unread, prompt)
+    if not unread:
+        return {}
+    detail = f"The model reads no more than the first {len(prompt) - len(unread)} characters."
+    return {"warnings": [{"code": "prompt_truncated", "detail": detail}]}
 
 
 def _spec(request: dict[str, Any], conditioning: _Conditioning, i: int) -> PictureSpec:
@@ -269,14 +287,22 @@ async def _upload_keys(store: Store, profile: Profile) -> dict[str, str]:
 async def _labelled_pair(
     tools: Tools, keys: dict[str, str], choice: dict[str, Any]
 ) -> LabelledPair:
-    """An answer with its pictures, from the pool or from the image store."""
-    if choice["pair_id"] is not None:
-        pair = tools.pool.get(choice["pair_id"])
-        if pair is None:
-            raise JobFailure("pair_not_found")
-        paths = [tools.pool.image_path(image) for image in pair.images]
-        data = [await asyncio.to_thread(path.read_bytes) for path in paths]
-    else:
-        data = [await tools.images.get(keys[image_id]) for image_id in choice["image_ids"]]
+    """An answer with its pictures."""
+    try:
+        data = await _pictures(tools, keys, choice)
+    except OSError as error:
+        log.exception("a picture of a choice could not be read")
+        raise JobFailure("storage") from error
     first, second = (PillowImage.open(io.BytesIO(one)).convert("RGB") for one in data)
     return LabelledPair(choice["caption"], first, second, choice["preferred"])
+
+
+async def _pictures(tools: Tools, keys: dict[str, str], choice: dict[str, Any]) -> list[bytes]:
+    """Both pictures' bytes, from the pool or from the image store."""
+    if choice["pair_id"] is None:
+        return [await tools.images.get(keys[image_id]) for image_id in choice["image_ids"]]
+    pair = tools.pool.get(choice["pair_id"])
+    if pair is None:
+        raise JobFailure("pair_not_found")
+    paths = [tools.pool.image_path(image) for image in pair.images]
+    return [await asyncio.to_thread(path.read_bytes) for path in paths]

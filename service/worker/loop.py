@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from service.core.errors import JobCanceled, JobFailure
@@ -20,13 +20,14 @@ from service.core.ports import (
 )
 from service.infra.database import Database
 from service.infra.repositories import Store
-from service.infra.tables import Job
+from service.infra.tables import Job, now
 from service.worker import handlers, reencoding
 
 log = logging.getLogger("ppd.worker")
 
 MAX_ATTEMPTS = 3
 _IDLE_S = 5.0
+_AFTER_FAILURE_S = 1.0
 _SWEEP_EVERY_S = 30.0
 _KEEP_IDEMPOTENCY_KEYS = timedelta(hours=48)
 
@@ -74,12 +75,11 @@ class Worker:
         sweeper = asyncio.create_task(self._sweep_forever())
         try:
             while not self._stopping:
-                async with self._tools.database.write() as store:
-                    job = await store.jobs.claim(self._lease_s)
-                if job is None:
-                    await self._tools.signals.wait(_IDLE_S)
-                else:
-                    await self._work(job, versions)
+                try:
+                    await self._next(versions)
+                except Exception:  # the database, say: its jobs are taken up by the sweep
+                    log.exception("the worker failed; it goes on")
+                    await asyncio.sleep(_AFTER_FAILURE_S)
         finally:
             sweeper.cancel()
             self._not_ready = "the worker has stopped"
@@ -92,6 +92,15 @@ class Worker:
         if self._running is not None:
             self._tools.signals.cancel(self._running)
         self._tools.signals.ring()
+
+    async def _next(self, versions: Versions) -> None:
+        """Run the next job, or wait for one."""
+        async with self._tools.database.write() as store:
+            job = await store.jobs.claim(self._lease_s)
+        if job is None:
+            await self._tools.signals.wait(_IDLE_S)
+        else:
+            await self._work(job, versions)
 
     async def _work(self, job: Job, versions: Versions) -> None:
         """Run one job to one end."""
@@ -132,9 +141,12 @@ class Worker:
     async def _take_up(self) -> None:
         """What the last process left behind: jobs run again, or fail after the third time."""
         async with self._tools.database.write() as store:
-            again, spent = await store.jobs.requeue_running(MAX_ATTEMPTS)
-            for job in spent:
-                await _fail_profile(store, job, "worker_crash")
+            await self._requeue(store, lease_ended=None)
+
+    async def _requeue(self, store: Store, lease_ended: datetime | None) -> None:
+        again, spent = await store.jobs.requeue_orphans(MAX_ATTEMPTS, lease_ended, self._running)
+        for job in spent:
+            await _fail_profile(store, job, "worker_crash")
         if again or spent:
             log.warning("jobs left unfinished: %d run again, %d failed", again, len(spent))
 
@@ -146,12 +158,20 @@ class Worker:
 
     async def _sweep_forever(self) -> None:
         while True:
-            async with self._tools.database.write() as store:
-                expired = await store.jobs.expire()
-                await store.idempotency.prune(_KEEP_IDEMPOTENCY_KEYS)
-            for job in expired:
-                self._tools.events.publish(job.id, status_event(job.seq, "expired"))
+            try:
+                await self._sweep()
+            except Exception:
+                log.exception("the sweep failed; it comes again")
             await asyncio.sleep(_SWEEP_EVERY_S)
+
+    async def _sweep(self) -> None:
+        """End what waited too long, take up what was lost, forget old idempotency keys."""
+        async with self._tools.database.write() as store:
+            expired = await store.jobs.expire()
+            await self._requeue(store, lease_ended=now())
+            await store.idempotency.prune(_KEEP_IDEMPOTENCY_KEYS)
+        for job in expired:
+            self._tools.events.publish(job.id, status_event(job.seq, "expired"))
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         loop = asyncio.get_running_loop()

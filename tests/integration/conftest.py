@@ -31,7 +31,7 @@ async def start(tmp_path: Path, pool_dir: Path) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def starter(
-            runtime: FakeRuntime | None = None,
+            runtime: Any = None,
             data_dir: Path | None = None,
             *,
             ready: bool = True,

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import io
+from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from service.core.errors import JobFailure
+from service.infra.repositories import Jobs
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service
@@ -83,6 +86,49 @@ async def test_strength_zero_is_the_picture_of_nobody(service: Service) -> None:
     assert zero["result"]["reason"] == "strength_zero"
     assert base["result"]["personalization_applied"] is False
     assert base["result"]["profile_version"] is None
+
+
+async def test_a_prompt_that_is_not_read_to_its_end_says_so(service: Service) -> None:
+    client = service.client()
+    assert "warnings" not in (await service.generate(client, prompt="a" * 100))["result"]
+    (warning,) = (await service.generate(client, prompt="a" * 101))["result"]["warnings"]
+    assert warning["code"] == "prompt_truncated"
+    assert "first 100 characters" in warning["detail"]
+
+
+async def test_a_full_disk_fails_the_job_and_leaves_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = service.client()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("service.infra.image_store.os.fsync", full)
+        job = await service.generate(client, n=2)
+    assert (job["status"], job["error"]["code"]) == ("failed", "storage")
+    assert files_of(service) == []
+    assert (await service.generate(client))["status"] == "succeeded"
+
+
+async def test_the_worker_goes_on_after_its_database_failed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, faults = Jobs.claim, [RuntimeError("locked"), RuntimeError("locked")]
+
+    async def flaky(self: Jobs, lease_s: float) -> Any:
+        if faults:
+            raise faults.pop()
+        return await claim(self, lease_s)
+
+    monkeypatch.setattr(Jobs, "claim", flaky)
+    job = await service.generate(service.client())
+    assert (job["status"], faults) == ("succeeded", [])
+
+
+def files_of(service: Service) -> list[Path]:
+    return list((service.settings.data_dir / "images").rglob("*.*"))
 
 
 async def test_several_pictures_have_seeds_in_a_row(service: Service) -> None:
@@ -225,7 +271,7 @@ async def test_a_picture_is_private_cacheable_and_checked_on_reading(service: Se
     assert first.headers["cache-control"].startswith("private")
     again = await client.get(url, headers={"If-None-Match": first.headers["etag"]})
     assert again.status_code == 304
-    (file,) = (service.settings.data_dir / "images").rglob("*.png")
+    (file,) = files_of(service)
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     damaged = await client.get(url)
     assert (damaged.status_code, damaged.json()["code"]) == (503, "storage")

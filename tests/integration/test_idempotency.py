@@ -74,11 +74,12 @@ async def test_a_refused_request_leaves_its_key_free(service: Service) -> None:
     assert (await client.post("/generate", json=BODY)).status_code == 202
 
 
-@pytest.mark.parametrize("key", ["", "é", "k" * 256, "a\tb", "a\u00a0b"])
-async def test_a_key_is_short_printable_text(service: Service, key: str) -> None:
-    headers = [(b"Idempotency-Key", key.encode()), (b"Content-Type", b"application/json")]
-    answer = await service.client().post("/generate", content=b'{"prompt":"a"}', headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_idempotency_key")
+async def test_a_key_is_short_printable_text(service: Service) -> None:
+    client = service.client()
+    for key in ("", "é", "k" * 256, "a\tb", "a\u00a0b"):
+        headers = [(b"Idempotency-Key", key.encode()), (b"Content-Type", b"application/json")]
+        answer = await client.post("/generate", content=b'{"prompt":"a"}', headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_idempotency_key")
 
 
 async def test_other_preferences_are_ignored_and_long_waits_are_shortened(

@@ -192,6 +192,20 @@ async def test_a_job_that_never_finishes_fails_after_three_attempts(
     assert (job["status"], job["error"]["code"]) == ("failed", "worker_crash")
 
 
+async def test_a_job_whose_lease_ended_without_a_worker_is_taken_up(service: Service) -> None:
+    client = service.client()
+    first = await service.generate(client)
+    async with service.database.write() as store:
+        await store.session.execute(
+            update(Job).values(status="running", lease_until=now() - timedelta(seconds=1))
+        )
+        await store.session.execute(text("DELETE FROM images"))
+    await service.parts.worker._sweep()
+    job = await service.until(client, first["id"], "succeeded")
+    assert job["seq"] > first["seq"]
+    assert service.runtime.generated[0] == service.runtime.generated[1]
+
+
 async def test_what_waited_too_long_expires(start: Start, tmp_path: Path) -> None:
     runtime = FakeRuntime()
     runtime.load_gate.clear()

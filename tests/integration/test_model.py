@@ -1,0 +1,129 @@
+"""The real pipeline and encoder behind the service, with random weights."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+
+from ppd_model import user_encoder
+from ppd_model.pipeline import Pipeline
+from ppd_model.presets import get_preset
+from service.core.ports import Versions
+from service.worker.engine import PpdRuntime
+from tests.integration.conftest import Start
+from tests.running_service import Service
+from training.pretrain.vlm_tokenizer import train_tokenizer
+
+pytestmark = pytest.mark.anyio
+
+RESPONSE = "Pair 1: Image 1: dark. Image 2: bright.\n\nUser Profile: Prefers bright pictures."
+
+
+class Scripted(user_encoder.UserEncoder):
+    """Its words are given; its embedding is read from them and the pictures."""
+
+    def _generate(self, inputs: dict[str, torch.Tensor], seed: int) -> list[str]:
+        return [RESPONSE] * len(inputs["input_ids"])
+
+
+def make_encoder(folder: Path, dim: int) -> Scripted:
+    path = folder / "vlm_tokenizer.json"
+    train_tokenizer(["Prefers bright pictures.", "blocks"], 300, path)
+    tokenizer = user_encoder.small_tokenizer(path)
+    config = LlavaOnevisionConfig(
+        vision_config=dict(
+            model_type="siglip_vision_model",
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=16,
+            patch_size=8,
+            vision_use_head=False,
+        ),
+        text_config=dict(
+            model_type="qwen2",
+            vocab_size=len(tokenizer),
+            hidden_size=dim,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            tie_word_embeddings=False,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=[[16, 16]],
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlavaOnevisionForConditionalGeneration(config)
+        torch.nn.init.normal_(model.model.image_newline, std=0.2)
+    processor = user_encoder.make_processor(
+        tokenizer, user_encoder.small_image_processor(16), config
+    )
+    return Scripted(model, processor, weights_id="tiny")
+
+
+class RandomWeights(PpdRuntime):
+    """The runtime of `ppd serve`, with weights made up instead of read."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("mini", None, "cpu", prompt_variant="paper", decoding="greedy", threads=1)
+        self.folder = folder
+
+    def load(self) -> Versions:
+        preset = get_preset("mini")
+        return self.use(
+            Pipeline.random(preset, ["a", "fox", "blocks"]),
+            make_encoder(self.folder, preset.user_emb_dim),
+        )
+
+
+@pytest.fixture
+async def service(start: Start, tmp_path: Path) -> Service:
+    started = await start(RandomWeights(tmp_path))
+    assert isinstance(started, Service)
+    return started
+
+
+async def test_the_whole_loop_from_four_choices_to_a_picture(service: Service) -> None:
+    client = service.client()
+    state = await service.answer(client, "ann")
+    assert state["status"] == "ready", state
+    assert state["profile"]["text"] == "Prefers bright pictures."
+    assert 0 <= state["profile"]["confidence"] <= 1
+
+    async def png(**body: Any) -> bytes:
+        job = await service.generate(client, steps=2, **body)
+        assert job["status"] == "succeeded", job
+        applied = bool(body.get("user_id")) and body.get("strength") != 0
+        assert job["result"]["personalization_applied"] is applied
+        return (await client.get(job["result"]["images"][0]["url"])).content
+
+    base, mine = await png(), await png(user_id="ann")
+    assert mine == await png(user_id="ann")
+    assert base == await png(user_id="ann", strength=0)
+    with Image.open(io.BytesIO(base)) as image:
+        assert (image.size, image.mode) == ((128, 128), "RGB")
+        assert np.asarray(image).std() > 0
+    assert base != mine
+    edited = await client.put(
+        "/users/ann/profile", json={"text": "Dark, please."}, headers={"Prefer": "wait=15"}
+    )
+    assert edited.json()["status"] == "ready"
+    assert edited.json()["profile"]["text"] == "Dark, please."
+    assert await png(user_id="ann") != mine
+
+
+async def test_a_real_run_stops_when_it_is_canceled(service: Service) -> None:
+    client = service.client()
+    job = (await client.post("/generate", json={"prompt": "a fox", "steps": 50})).json()
+    await service.until(client, job["id"], "running")
+    assert (await client.delete(f"/jobs/{job['id']}")).json()["status"] == "canceled"
+    assert (await service.generate(client, steps=1))["status"] == "succeeded"
