@@ -47,11 +47,12 @@ const remember = () => store.write(kept);
 // --- the panel ---
 
 function wirePanel() {
-  byId("prompt").value = kept.prompt;
+  if (byId("prompt").value === "") byId("prompt").value = kept.prompt; // else typed while loading
   byId("strength").value = String(kept.strength);
   byId("seed-lock").checked = kept.locked;
   setSeed(kept.seed ?? rollSeed());
   drawStrength();
+  promptChanged();
   byId("prompt").addEventListener("input", promptChanged);
   byId("prompt").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -73,6 +74,7 @@ function wirePanel() {
     remember();
     drawGallery(kept.pairs, shown, show);
   });
+  byId("go").disabled = false;
 }
 
 function promptChanged() {
@@ -179,6 +181,7 @@ function watch(kind, job) {
   return follow(job, ({ status, step, steps }) => {
     if (step !== undefined && steps) drawProgress(kind, `Step ${step} of ${steps}`, step / steps);
     else if (status === "queued") drawProgress(kind, "Waiting for its turn");
+    else if (status === "running") drawProgress(kind, "Painting");
     else if (status === "succeeded") drawProgress(kind, "Done", 1);
   });
 }

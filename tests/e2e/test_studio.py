@@ -1,0 +1,178 @@
+"""The studio, in a real browser against the real application."""
+
+from playwright.sync_api import Page, expect
+
+from service.core.errors import JobFailure
+from tests.e2e import steps
+from tests.fake_runtime import FakeRuntime
+
+PROMPT = "a boat at night"
+
+
+def open_studio(page: Page) -> None:
+    page.goto("/studio")
+    expect(page.locator(".idea").first).to_be_visible()
+
+
+def test_yours_hangs_beside_the_base_of_the_same_seed(page: Page) -> None:
+    steps.take_quiz(page)
+    page.locator("#profile-studio").click()
+    steps.ask_to_paint(page, PROMPT)
+    steps.expect_painted(page, PROMPT)
+
+    expect(page.locator("#frame-mine .frame-note")).to_have_text("strength 1.00")
+    expect(page.locator("#frame-base .frame-note")).to_have_text("same seed, without you")
+    assert steps.picture(page, "mine") != steps.picture(page, "base")
+    page.locator("#facts summary").click()
+    expect(page.locator("#facts-list")).to_contain_text("adapter version")
+
+
+def test_strength_zero_is_exactly_the_base(page: Page) -> None:
+    steps.take_quiz(page)
+    open_studio(page)
+    steps.ask_to_paint(page, PROMPT, strength=0)
+    steps.expect_painted(page, PROMPT)
+
+    expect(page.locator("#frame-mine .frame-note")).to_contain_text("exactly the base")
+    assert steps.picture(page, "mine") == steps.picture(page, "base")
+
+
+def test_without_a_profile_the_studio_says_that_nothing_is_personal(page: Page) -> None:
+    open_studio(page)
+    expect(page.locator("#taste-text")).to_contain_text("no profile of you yet")
+    steps.ask_to_paint(page, PROMPT)
+    steps.expect_painted(page, PROMPT)
+    expect(page.locator("#frame-mine .frame-note")).to_contain_text("not personalised")
+    assert steps.picture(page, "mine") == steps.picture(page, "base")
+
+
+def test_progress_is_shown_step_by_step(page: Page) -> None:
+    open_studio(page)
+    page.evaluate(
+        """() => {
+          window.seen = [];
+          const step = document.querySelector("#frame-mine .frame-step");
+          new MutationObserver(() => window.seen.push(step.textContent))
+            .observe(step, {childList: true});
+        }"""
+    )
+    steps.ask_to_paint(page, PROMPT)
+    steps.expect_painted(page, PROMPT)
+    seen = page.evaluate("window.seen")
+    numbers = [int(words.split()[1]) for words in seen if words.startswith("Step ")]
+    assert len(set(numbers)) >= 3 and numbers == sorted(numbers), seen
+
+
+def test_words_that_the_model_does_not_know_are_named(page: Page) -> None:
+    open_studio(page)
+    page.locator("#prompt").fill("a zeppelin before a <i>boat</i>")
+    expect(page.locator("#prompt-hint strong")).to_have_text(["zeppelin", "i"])
+    page.locator(".idea").first.click()
+    expect(page.locator("#prompt-hint")).to_have_text("mini knows all of these words.")
+
+
+def test_a_refusal_is_shown_in_words_and_loses_nothing(page: Page, noise: list[str]) -> None:
+    open_studio(page)
+    page.locator("#prompt").evaluate("box => box.removeAttribute('maxlength')")
+    prompt = "boat " * 240
+    steps.ask_to_paint(page, prompt)
+    expect(page.locator("#studio-error")).to_contain_text("1000")
+    expect(page.locator("#prompt")).to_have_value(prompt)
+    expect(page.locator("#go")).to_be_enabled()
+    page.reload()
+    expect(page.locator("#prompt")).to_have_value(prompt)
+
+    steps.ask_to_paint(page, PROMPT)
+    steps.expect_painted(page, PROMPT)
+    expect(page.locator("#studio-error")).to_be_hidden()
+    assert all("422" in line for line in noise), noise
+    noise.clear()
+
+
+def test_a_seed_that_is_no_seed_is_refused_here(page: Page) -> None:
+    open_studio(page)
+    page.locator("#seed").fill("4294967296")
+    steps.ask_to_paint(page, PROMPT)
+    expect(page.locator("#studio-error")).to_contain_text("whole number from 0 to 4294967295")
+    expect(page.locator("#seed")).to_be_focused()
+
+
+def test_painting_can_be_cancelled(page: Page, runtime: FakeRuntime) -> None:
+    open_studio(page)
+    runtime.gate.clear()
+    steps.ask_to_paint(page, PROMPT)
+    expect(page.locator(".frame-step", has_text="Painting").first).to_be_visible()
+    page.locator("#cancel").click()
+
+    expect(page.locator("#go")).to_be_enabled()
+    expect(page.locator("#live")).to_contain_text("Cancelled")
+    expect(page.locator("#prompt")).to_have_value(PROMPT)
+    expect(page.locator("#gallery li")).to_have_count(0)
+
+
+def test_a_picture_that_fails_says_why_and_the_next_one_works(
+    page: Page, runtime: FakeRuntime
+) -> None:
+    open_studio(page)
+    runtime.fail_with = JobFailure("numerical_error")
+    steps.ask_to_paint(page, PROMPT)
+    expect(page.locator("#studio-error")).to_contain_text("values that are not finite")
+    runtime.fail_with = None
+    page.locator("#go").click()
+    steps.expect_painted(page, PROMPT)
+
+
+def test_a_reload_while_painting_takes_it_up_again(page: Page, runtime: FakeRuntime) -> None:
+    open_studio(page)
+    runtime.gate.clear()
+    steps.ask_to_paint(page, PROMPT)
+    expect(page.locator(".frame-step", has_text="Painting").first).to_be_visible()
+    page.reload()
+    expect(page.locator("#cancel")).to_be_visible()
+    runtime.gate.set()
+    steps.expect_painted(page, PROMPT)
+    expect(page.locator("#gallery li")).to_have_count(1)
+
+
+def test_the_two_can_be_flipped_in_place(page: Page) -> None:
+    open_studio(page)
+    steps.ask_to_paint(page, PROMPT)
+    steps.expect_painted(page, PROMPT)
+    page.locator("#view-flip").check()
+    expect(page.locator("#image-mine")).to_be_visible()
+    expect(page.locator("#image-base")).to_be_hidden()
+    box = page.locator("#image-mine").bounding_box()
+
+    page.locator("#flip").click()
+
+    expect(page.locator("#image-base")).to_be_visible()
+    expect(page.locator("#image-mine")).to_be_hidden()
+    assert page.locator("#image-base").bounding_box() == box
+    page.reload()
+    expect(page.locator("#view-flip")).to_be_checked()
+
+
+def test_the_gallery_keeps_pairs_and_gives_back_their_settings(page: Page) -> None:
+    open_studio(page)
+    steps.ask_to_paint(page, PROMPT, strength=0.5)
+    steps.expect_painted(page, PROMPT)
+    first_seed = page.locator("#seed").input_value()
+    other = "a fish in the hills"
+    steps.ask_to_paint(page, other, strength=1)
+    steps.expect_painted(page, other)
+    assert page.locator("#seed").input_value() != first_seed, "an unlocked seed is drawn anew"
+
+    page.reload()
+    expect(page.locator("#gallery li")).to_have_count(2)
+    page.locator("#gallery li button").nth(1).click()
+
+    expect(page.locator("#prompt")).to_have_value(PROMPT)
+    expect(page.locator("#seed")).to_have_value(first_seed)
+    expect(page.locator("#strength")).to_have_value("0.5")
+    expect(page.locator("#seed-lock")).to_be_checked()
+    before = steps.picture(page, "base")
+    steps.ask_to_paint(page, PROMPT)
+    expect(page.locator("#go")).to_be_enabled(timeout=steps.PAINTING_TIMEOUT_MS)
+    steps.expect_painted(page, PROMPT)
+    assert steps.picture(page, "base") == before
+    expect(page.locator("#gallery li")).to_have_count(2)
