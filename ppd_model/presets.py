@@ -114,7 +114,7 @@ def _mini() -> Preset:
             patch_size=2,
             timestep_ratio_embedding_dim=32,
             conditioning_dim=64,
-            block_out_channels=(96, 128),
+            block_out_channels=(64, 128),
             num_attention_heads=(-1, 4),
             down_num_layers_per_block=(2, 2),
             up_num_layers_per_block=(2, 2),

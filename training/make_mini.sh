@@ -1,31 +1,52 @@
 #!/usr/bin/env bash
-# The whole recipe of the shipped `mini` weights, in order; about 4 hours of one core. Every stage
-# resumes: run it again after an interruption.
+# The whole recipe of the shipped `mini` weights, in order. Run it again after an interruption:
+# what is finished is passed by, what was started continues. Takes about four hours of one core.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${BIN:-.venv/bin}/python"
 run="${RUN:-runs/mini}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-job() { # job NAME OUT [KEY VALUE ...]: start it, continue it, or pass it by when it is finished
-  local name=$1 out=$2
-  shift 2
-  if [ -e "$out/finished" ]; then return; fi
+# job OUT MODULE CONFIG [--key value ...]: start a job, or continue it, unless it is finished
+job() {
+  local out=$1 module=$2 config=$3
+  shift 3
+  [ ! -e "$out/finished" ] || return 0
   local resume=()
-  if [ -e "$out/checkpoint.pt" ]; then resume=(--resume); fi
-  "$python" -m "training.$name" --config "training/configs/mini_${name##*.}.yaml" \
-    --out "$out" "$@" "${resume[@]}"
+  if compgen -G "$out/*checkpoint*" >/dev/null || [ -e "$out/manifest.json" ] || [ -e "$out/vision.pt" ]; then
+    resume=(--resume)
+  fi
+  "$python" -m "training.$module" --config "training/configs/$config.yaml" "$@" "${resume[@]}"
   touch "$out/finished"
 }
 
-mkdir -p "$run"
 "$python" -m training.world.store --out "$run/world"
-job pretrain.stage_a "$run/stage_a" --world "$run/world" &
-job pretrain.compressor "$run/compressor" --world "$run/world"
-wait $!
-job pretrain.text_encoder "$run/text_encoder" --world "$run/world"
+world=(--world "$run/world")
+
+(
+  job "$run/stage_a" pretrain.stage_a mini_stage_a --out "$run/stage_a" "${world[@]}"
+  job "$run/text_encoder" pretrain.text_encoder mini_text_encoder --out "$run/text_encoder" "${world[@]}"
+  job "$run/vlm" pretrain.vlm mini_vlm --out "$run/vlm" "${world[@]}"
+) &
+first=$!
+job "$run/compressor" pretrain.compressor mini_compressor --out "$run/compressor" "${world[@]}"
+wait $first
+
 "$python" -m training.pretrain.latents --run "$run"
-job pretrain.stage_b "$run/stage_b" --run "$run" &
-stage_b=$!
-job pretrain.stage_c "$run/stage_c" --run "$run"
-wait $stage_b
+(
+  job "$run/stage_b" pretrain.stage_b mini_stage_b --out "$run/stage_b" --run "$run"
+  job "$run/classifier" content_classifier mini_classifier --output_dir "$run/classifier" --store_dir "$run/world"
+) &
+second=$!
+job "$run/stage_c" pretrain.stage_c mini_stage_c --out "$run/stage_c" --run "$run"
+wait $second
+
+"$python" -m training.export --run "$run" --out "$run/export" --partial
+job "$run/precompute" precompute mini_precompute --output_dir "$run/precompute" \
+  --store_dir "$run/world" --weights_dir "$run/export"
+job "$run/adapter" train_dpo mini_dpo --output_dir "$run/adapter" \
+  --data_dir "$run/precompute" --stage_c "$run/export/stage_c.safetensors"
+"$python" -m training.export --run "$run" --out "$run/export"
+"$python" -m training.evaluate --preset mini --weights_dir "$run/export" \
+  --classifier "$run/classifier/classifier.safetensors" --out "$run/evaluation"
+echo "mini is in $run/export; ship it with: $python -m training.export --run $run --out ppd_model/mini"
