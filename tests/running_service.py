@@ -75,7 +75,7 @@ class Service:
 
     def bare(self, **options: Any) -> httpx.AsyncClient:
         """A client that sends no key."""
-        client = httpx.AsyncClient(base_url=self.url, timeout=20, trust_env=False, **options)
+        client = httpx.AsyncClient(base_url=self.url, timeout=60, trust_env=False, **options)
         self._stack.push_async_callback(client.aclose)
         return client
 

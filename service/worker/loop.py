@@ -63,14 +63,13 @@ class Worker:
 
     async def run(self) -> None:
         """Load the model, take up what was not finished, then work until `stop`."""
-        await self._take_up()
         try:
-            versions = await self._in_thread(self._tools.runtime.load)
+            versions = await self._begin()
         except Exception as error:
-            log.exception("the model did not load")
-            self._not_ready = f"the model did not load: {error}"
+            log.exception("the worker did not start")
+            self._not_ready = f"the worker did not start: {error}"
+            self._thread.shutdown()
             return
-        await reencoding.queue_stale(self._tools.database, versions)
         self._not_ready = None
         sweeper = asyncio.create_task(self._sweep_forever())
         try:
@@ -92,6 +91,12 @@ class Worker:
         if self._running is not None:
             self._tools.signals.cancel(self._running)
         self._tools.signals.ring()
+
+    async def _begin(self) -> Versions:
+        await self._take_up()
+        versions: Versions = await self._in_thread(self._tools.runtime.load)
+        await reencoding.queue_stale(self._tools.database, versions)
+        return versions
 
     async def _next(self, versions: Versions) -> None:
         """Run the next job, or wait for one."""
@@ -119,24 +124,28 @@ class Worker:
                 async with self._tools.database.write() as store:
                     await store.jobs.release(job.id, job.attempt)
             return
-        except JobFailure as failure:
-            status = "failed"
-            await self._fail(job, failure)
         except Exception as error:
-            log.exception("job %s failed", job.id)
             status = "failed"
-            await self._fail(job, JobFailure("model_error", type(error).__name__))
+            if not await self._fail(job, error):
+                return
         finally:
             renewing.cancel()
             self._running = None
             self._tools.signals.forget(job.id)
         self._tools.events.publish(job.id, status_event(end_seq(job.attempt, 0), status))
 
-    async def _fail(self, job: Job, failure: JobFailure) -> None:
+    async def _fail(self, job: Job, error: Exception) -> bool:
+        """Write down why; false when the job is not ours any more."""
+        if isinstance(error, JobFailure):
+            code, detail = error.code, error.detail
+        else:
+            log.error("job %s failed", job.id, exc_info=error)
+            code, detail = "model_error", type(error).__name__
         async with self._tools.database.write() as store:
-            error = (failure.code, failure.detail)
-            if await store.jobs.finish(job.id, job.attempt, "failed", error=error):
-                await _fail_profile(store, job, failure.code)
+            ours = await store.jobs.finish(job.id, job.attempt, "failed", error=(code, detail))
+            if ours:
+                await _fail_profile(store, job, code)
+        return ours
 
     async def _take_up(self) -> None:
         """What the last process left behind: jobs run again, or fail after the third time."""

@@ -64,7 +64,7 @@ async def test_a_model_that_does_not_load_is_named_and_the_rest_answers(start: S
 
     service: Service = await start(Broken(), ready=False)
     answer = await service.bare().get("/health/ready")
-    while "loaded" in answer.json()["reason"]:
+    while "being loaded" in answer.json()["reason"]:
         answer = await service.bare().get("/health/ready")
     assert answer.status_code == 503
     assert "/weights/stage_c.safetensors" in answer.json()["reason"]
