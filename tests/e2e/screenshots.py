@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from tests.e2e.browser import chromium
 
-PAINTING_TIMEOUT_MS = 120_000
+TIMEOUT_MS = 120_000
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--prompts", nargs="*", default=[], help="default: the first suggestion")
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=TIMEOUT_MS)
     with chromium() as browser:
         for look in LOOKS:
             visit(browser, look, options.url, options.out, options.prompts)
@@ -56,20 +57,21 @@ def visit(browser: Browser, look: Look, url: str, out: Path, prompts: Sequence[s
         device_scale_factor=2,
         reduced_motion="reduce",
     )
+    context.set_default_timeout(TIMEOUT_MS)
     page = context.new_page()
 
     def keep(name: str, full_page: bool = False) -> None:
         page.wait_for_load_state("networkidle")
+        page.evaluate("window.scrollTo(0, 0)")
         page.screenshot(path=out / f"{name}-{look.name}.png", full_page=full_page)
 
     page.goto("/")
     answer_quiz(page, on_second=lambda: keep("quiz"))
-    expect(page.locator("#profile")).to_be_visible(timeout=PAINTING_TIMEOUT_MS)
+    expect(page.locator("#profile")).to_be_visible()
     keep("result", full_page=True)
     page.goto("/studio")
     keep("studio-empty")
     paint(page, prompts)
-    page.evaluate("window.scrollTo(0, 0)")
     keep("studio", full_page=look.name == "mobile")
     page.locator("#view-flip").check(force=True)
     keep("studio-in-place")
@@ -88,14 +90,15 @@ def answer_quiz(page: Page, on_second: Callable[[], None]) -> None:
 
 def paint(page: Page, prompts: Sequence[str]) -> None:
     """Paint one pair for each prompt, or one for the first suggestion."""
-    for prompt in prompts or [None]:
+    asked: Sequence[str | None] = prompts or [None]
+    for prompt in asked:
         if prompt is None:
             page.locator(".idea").first.click()
         else:
             page.locator("#prompt").fill(prompt)
         page.locator("#go").click()
-        expect(page.locator("#image-mine")).to_be_visible(timeout=PAINTING_TIMEOUT_MS)
-        expect(page.locator("#go")).to_be_enabled(timeout=PAINTING_TIMEOUT_MS)
+        expect(page.locator("#image-mine")).to_be_visible()
+        expect(page.locator("#go")).to_be_enabled()
 
 
 if __name__ == "__main__":

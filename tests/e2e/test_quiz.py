@@ -186,7 +186,8 @@ def test_an_answer_that_was_not_saved_waits_for_its_retry(page: Page, noise: lis
 
     steps.expect_question(page, 2)
     assert len(steps.held(page)["choices"]) == 1
-    assert keys[0] and keys[0] == keys[1], "a retry must carry the key of the first try"
+    assert keys[0] is not None
+    assert keys[0] == keys[1], "a retry must carry the key of the first try"
     assert any("ERR_FAILED" in line for line in noise)
     noise.clear()
 

@@ -60,7 +60,8 @@ def test_progress_is_shown_step_by_step(page: Page) -> None:
     steps.expect_painted(page, PROMPT)
     seen = page.evaluate("window.seen")
     numbers = [int(words.split()[1]) for words in seen if words.startswith("Step ")]
-    assert len(set(numbers)) >= 3 and numbers == sorted(numbers), seen
+    assert len(set(numbers)) >= 3, seen
+    assert numbers == sorted(numbers), seen
 
 
 def test_words_that_the_model_does_not_know_are_named(page: Page) -> None:
