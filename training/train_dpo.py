@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available, is_wandb_available
@@ -206,7 +207,9 @@ def split_rows(pairs: PreferencePairs, config: DpoConfig) -> tuple[Tensor, Tenso
 
 def draw(pairs: int, latent_CHW: torch.Size, seed: int, step: int, config: DpoConfig) -> Draws:
     """The randomness of one step, a function of its arguments alone."""
-    generator = torch.Generator().manual_seed((seed << 32) + step)
+    # torch's CPU generator reads the low 32 bits of a seed only: mix both into those.
+    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+    generator = torch.Generator().manual_seed(mixed)
     chosen_BCHW = torch.randn((pairs, *latent_CHW), generator=generator)
     rejected_BCHW = (
         chosen_BCHW

@@ -192,7 +192,10 @@ def test_noise_is_shared_within_a_pair_unless_asked_otherwise(world: Path, tmp_p
     assert not apart.noise_chosen_BCHW.equal(apart.noise_rejected_BCHW)
     again = draw(4, shape, 0, 0, config(world, tmp_path))
     assert again.t_B.equal(shared.t_B)
-    assert not draw(4, shape, 0, 1, config(world, tmp_path)).t_B.equal(shared.t_B)
+    for seed, step in ((0, 1), (1, 0)):
+        other = draw(4, shape, seed, step, config(world, tmp_path))
+        assert not other.t_B.equal(shared.t_B)
+        assert not other.noise_chosen_BCHW.equal(shared.noise_chosen_BCHW)
 
 
 def test_the_learning_rate_warms_up_and_falls(world: Path, tmp_path: Path) -> None:
