@@ -238,6 +238,12 @@ def check(config: EvaluateConfig) -> None:
         )
 
 
+def first_seed(config: EvaluateConfig) -> int:
+    """The first person's seed. Prompts, picture seeds and one-look people follow from it too, so
+    that what was tuned on one split meets other pictures on another."""
+    return person_seeds(config.split, config.people, config.first_person)[0]
+
+
 def quiz_people(config: EvaluateConfig, judge: Judge) -> list[Person]:
     """Unseen people, each with four answered pairs of freshly painted pictures."""
     population = users.Population()
@@ -290,10 +296,13 @@ def encode(encoder: UserEncoder, many: Sequence[Sequence[Choice]], batch: int) -
 
 def group_prompts(config: EvaluateConfig) -> list[list[Prompt]]:
     """K prompts for each group, contents spread evenly, seeds all different."""
-    rng = np.random.default_rng([config.seed, config.first_person, 8])
+    rng = np.random.default_rng([config.seed, first_seed(config), 8])
     groups = config.people // config.group
     contents = spread_contents(groups * config.prompts, rng)
-    prompts = [prompt_of(content, 1000 + index, rng) for index, content in enumerate(contents)]
+    prompts = [
+        prompt_of(content, first_seed(config) + 1000 + index, rng)
+        for index, content in enumerate(contents)
+    ]
     return [prompts[g * config.prompts : (g + 1) * config.prompts] for g in range(groups)]
 
 
@@ -329,7 +338,12 @@ def paint_people(
 def wins_report(
     people: Sequence[Person], own: Shown, base: Shown, config: EvaluateConfig
 ) -> dict[str, Any]:
-    """Wins over the base with one's own profile, and with group mates' profiles (the control)."""
+    """Wins over the base with one's own profile, and with group mates' profiles (the control).
+
+    Tastes lean no way, so the control is one half in expectation whatever the adapter does for all
+    alike; "own_over_others", one's own picture against each group mate's, is what tells a personal
+    change from a common one.
+    """
     rng = np.random.default_rng([config.seed, 9])
     taste_UL = np.stack([person.taste_L for person in people])
     own_UKL, base_UKL = by_person(own, base, len(people), config)
@@ -340,20 +354,24 @@ def wins_report(
     gain_UK = (taste_UL[:, None] * (own_UKL - base_UKL)).sum(-1)
     gain = clustered_mean(gain_UK.ravel(), person_UK.ravel(), rng)
 
-    outcome, group_of = [], []
+    outcome, own_over_others, group_of = [], [], []
     for user in range(len(people)):
         first = user - user % config.group
         for mate in range(first, first + config.group):
             if mate != user:
                 theirs_K = users.utility(taste_UL[user], own_UKL[mate])
                 outcome.append(wins(theirs_K, base_UK[user]))
+                own_over_others.append(wins(score_UK[user], theirs_K))
                 group_of.append(np.full(config.prompts, user // config.group))
-    control = clustered_mean(np.concatenate(outcome), np.concatenate(group_of), rng)
+    group_R = np.concatenate(group_of)
+    control = clustered_mean(np.concatenate(outcome), group_R, rng)
+    over_others = clustered_mean(np.concatenate(own_over_others), group_R, rng)
     return {
         "own": own_win.to_dict(),
         "gain_sd": gain.to_dict(),
         "control": control.to_dict(),
         "control_covers_half": control.contains(0.5),
+        "own_over_others": over_others.to_dict(),
         "per_person": wins(score_UK, base_UK).mean(1).tolist(),
         "slope_per_look": look_slopes(taste_UL, own_UKL - base_UKL),
     }
@@ -392,18 +410,18 @@ def one_look_report(
     people = [
         quiz(
             users.single_look(look, sign),
-            np.random.default_rng(
-                [config.seed, config.first_person, 7, look, int(sign > 0), index]
-            ),
+            np.random.default_rng([config.seed, first_seed(config), 7, look, int(sign > 0), index]),
             painter.judge,
             config.tie_below,
         )
         for look, sign, index in askers
     ]
     encoded = encode(encoder, [person.choices for person in people], config.batch)
-    rng = np.random.default_rng([config.seed, config.first_person, 10])
+    rng = np.random.default_rng([config.seed, first_seed(config), 10])
     contents = spread_contents(config.one_look_quizzes * config.one_look_prompts, rng)
-    prompts = [prompt_of(content, 5000 + i, rng) for i, content in enumerate(contents)]
+    prompts = [
+        prompt_of(content, first_seed(config) + 5000 + i, rng) for i, content in enumerate(contents)
+    ]
     base = painter.paint("one look, base", prompts, [ADAPTER_IS_OFF] * len(prompts))
     each = config.one_look_prompts
     asked = [prompts[index * each + k] for _, _, index in askers for k in range(each)]
@@ -430,9 +448,9 @@ def content_report(
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     """Whether pictures show what was asked, base and personalised, by the classifier."""
-    rng = np.random.default_rng([config.seed, config.first_person, 12])
+    rng = np.random.default_rng([config.seed, first_seed(config), 12])
     extra = [
-        prompt_of(content, 9000 + index, rng)
+        prompt_of(content, first_seed(config) + 9000 + index, rng)
         for index, content in enumerate(spread_contents(config.content_repeats * CONTENTS, rng))
     ]
     plain = painter.paint("content, base", extra, [ADAPTER_IS_OFF] * len(extra))

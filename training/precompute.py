@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,7 +35,6 @@ from training.preferences import (
     CHOICES_PER_PROFILE,
     FloatArray,
     Person,
-    Split,
     person_seeds,
     simulate,
     taste_of,
@@ -52,7 +51,8 @@ class PrecomputeConfig(Configuration):
     """One data set.
 
     weights_dir holds compressor, text encoder and (with `vlm`) the VLM. Without `vlm` only the
-    true taste and the posterior mean stand for the person.
+    true taste and the posterior mean stand for the person. People of "test" are refused: what is
+    written here is trained on.
     """
 
     preset: str
@@ -61,7 +61,7 @@ class PrecomputeConfig(Configuration):
     output_dir: Path
     seed: int = 0
     people: int
-    split: Split = "train"
+    split: Literal["train", "validate"] = "train"
     support_sets: int = 2
     query_pairs: int = 48
     tie_below: float = 0.1

@@ -32,7 +32,8 @@ SPLIT_SEEDS: Mapping[Split, range] = {
     "test": range(30_000_000, 40_000_000),
 }
 """Seeds of people, by what may be done with them. Hyperparameters are chosen on "validate";
-"test" people are seen by evaluate.py alone, when the numbers that are reported are made."""
+"test" people are seen when the numbers that are reported are made, by evaluate.py and by
+benchmarks/end_to_end.py (from the 500th on), and never trained on."""
 
 
 class Pictures(Protocol):

@@ -125,6 +125,7 @@ def test_a_model_that_follows_the_person_wins_and_the_control_does_not(
     report = run(FakePipeline(np.full(L, 2.0)), tmp_path, monkeypatch)
     assert report["wins"]["own"]["mean"] > 0.85
     assert report["wins"]["control"]["mean"] == pytest.approx(0.5, abs=0.12)
+    assert report["wins"]["own_over_others"]["low"] > 0.6
     assert report["wins"]["gain_sd"]["mean"] > 0.5
     assert report["one_look"]["count"] == L
     assert report["content"]["kept_ratio"] == 1.0
@@ -170,7 +171,19 @@ def test_a_model_that_does_the_same_for_everyone_gains_nothing_in_the_mean(
     own, control = report["wins"]["own"], report["wins"]["control"]
     assert own["mean"] == pytest.approx(0.5, abs=0.2)
     assert own["mean"] == pytest.approx(control["mean"], abs=0.05)
+    assert report["wins"]["own_over_others"]["mean"] == 0.5
     assert report["one_look"]["count"] == 0
+
+
+def test_another_split_meets_other_prompts_and_seeds(tmp_path: Path) -> None:
+    tuned, reported = (
+        module.group_prompts(EvaluateConfig(out=tmp_path, split=split))
+        for split in ("validate", "test")
+    )
+    seeds = [{p.seed for group in prompts for p in group} for prompts in (tuned, reported)]
+    assert len(seeds[0]) == len(seeds[1]) == 64
+    assert seeds[0].isdisjoint(seeds[1])
+    assert tuned[0] != reported[0]
 
 
 def test_an_adapter_of_another_encoder_is_refused(

@@ -158,7 +158,6 @@ def test_without_the_vlm_only_tastes_stand_for_people(config: PrecomputeConfig) 
         load_pairs(config.output_dir, "vlm", PRESET.user_emb_dim)
 
 
-def module_load(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(path)
+def test_people_of_the_test_split_are_never_trained_on(config: PrecomputeConfig) -> None:
+    with pytest.raises(ValueError, match="split"):
+        PrecomputeConfig.model_validate(config.model_dump() | {"split": "test"})
