@@ -20,12 +20,22 @@ def test_the_paper_variant_is_table_2() -> None:
         "Here is Pair 2: Here is the caption: a picture of thing 1 Here is Image 1: <image> "
         "Here is Image 2: <image> Prediction of user preference: 2\n\n"
     ) in text
-    assert (
+    opening = (
+        "You will be shown a few examples of preferred and dispreferred images that a user has "
+        "labeled.\n\nHere is Pair 1:"
+    )
+    assert opening in text
+    answer = "Image 1: [Description] Image 2: [Description] Differences: [Description]"
+    assert text.endswith(
+        "1. Describe each image in terms of style, visual quality, and image aesthetics.\n\n"
+        "2. Explain the differences between the two images in terms of style, visual quality, and "
+        "image aesthetics.\n\n"
         "3. After you have described all of the images, summarize the differences between the "
-        "preferred and dispreferred images into a user profile."
-    ) in text
-    assert "Pair 4: Image 1: [Description] Image 2: [Description] Differences:" in text
-    assert text.endswith("User Profile: [Description]<|im_end|>\n<|im_start|>assistant\n")
+        "preferred and dispreferred images into a user profile.\n\n"
+        "Format your response as follows for the four pairs of images:\n\n"
+        f"Pair 1: {answer}\n\nPair 2: {answer}\n\nPair 3: {answer}\n\nPair 4: {answer}\n\n"
+        "User Profile: [Description]<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_the_released_variant_shows_the_preferred_image_first() -> None:
