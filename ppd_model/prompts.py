@@ -138,6 +138,11 @@ def response_headings(variant: Variant, pair: int) -> tuple[str, str, str]:
     return f"{start}\nPreferred Image:", "\nDispreferred Image:", "\nDifferences:"
 
 
+def preference_phrases(variant: Variant) -> list[str]:
+    """The phrases, one of them after every pair's images, that tell which was preferred."""
+    return sorted({_pair_frame(variant, 0, preferred)[2] for preferred in (0, 1)})
+
+
 def profile_heading() -> str:
     """What stands between the last pair and the profile in a response."""
     return f"\n\n{PROFILE_HEADING}"

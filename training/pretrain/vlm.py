@@ -5,8 +5,8 @@
 1. a tokenizer from the world's sentences; 2. the vision tower alone, from measured looks;
 3. its features of all pictures, cached; 4. the language model: transcripts by next token, and, as
 that alone need not put the taste into the final token's state, linear read-outs of looks,
-differences and taste at the tokens where they belong; 5. evaluation on people, pictures and
-answers never trained on, through the encoder as served; 6. export.
+differences and taste at the tokens where they belong; 5. export; 6. evaluation of what was
+exported, on people, pictures and answers never trained on.
 
 Every step is kept in ``out``: what is finished is not done again with ``--resume``, and the two
 trainings continue from their last checkpoint. Progress is in ``out/log.jsonl``.
@@ -31,7 +31,7 @@ from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGener
 from ppd_model import prompts
 from ppd_model.checkpoint import ArtifactSpec, save_artifact, sha256_of
 from ppd_model.presets import get_preset
-from ppd_model.user_encoder import TOKENIZER_FILE, VLM_FILE, small_tokenizer
+from ppd_model.user_encoder import TOKENIZER_FILE, VLM_FILE, UserEncoder, small_tokenizer
 from training.configuration import Configuration, parse_command_line, save_resolved
 from training.pretrain import vlm_evaluate
 from training.pretrain.vlm_data import (
@@ -72,7 +72,7 @@ class VlmConfig(Configuration):
     vision_steps: int = 800
     vision_lr: float = 1e-3
     width: int = 128
-    layers: int = 4
+    layers: int = 6
     heads: int = 4
     mlp_width: int = 384
     language_pictures: int = 16000
@@ -120,18 +120,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     train_vision(config, model, store, log, resume)
     features = cache_features(config, model, store, log, resume)
     heads = train_language(config, model, store, features, tokenizer_path, log, resume)
+    version = export(config, model, tokenizer_path)
+    log.write("export", sha256=version, folder=str(config.out / "export"))
     report = vlm_evaluate.evaluate(
-        vlm_evaluate.encoder_of(model, tokenizer_path, config.max_new_tokens),
+        UserEncoder.load("mini", config.out / "export"),
         store,
         held_out(config, store),
         people=config.evaluation_people,
         seed=config.seed,
         taste_head=heads.taste,
     )
-    version = export(config, model, tokenizer_path)
     report["weights_sha256"] = version
     (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    log.write("report", **{k: v for k, v in report.items() if not isinstance(v, dict | list)})
+    log.write("report", **report)
 
 
 def build_model(config: VlmConfig, tokenizer_path: Path) -> LlavaOnevisionForConditionalGeneration:
@@ -331,6 +332,8 @@ def language_loss(
     words = functional.cross_entropy(logits_NV, batch.labels_BS[:, 1:][answer_BS])
     looks = functional.mse_loss(heads.looks(hidden_BSD[batch.looks_at]), batch.looks)
     deltas = functional.mse_loss(heads.deltas(hidden_BSD[batch.deltas_at]), batch.deltas)
+    # The words of a difference give its direction away: it must be known before they are said.
+    unsaid = functional.mse_loss(heads.deltas(hidden_BSD[batch.unsaid_at]), batch.unsaid)
     estimate = functional.mse_loss(heads.estimate(hidden_BSD[batch.heading_at]), batch.estimates)
     read_BL = heads.taste(hidden_BSD[batch.final_at])
     taste = functional.mse_loss(read_BL, batch.targets)
@@ -338,7 +341,7 @@ def language_loss(
     total = (
         config.words_weight * words
         + config.looks_weight * looks
-        + config.deltas_weight * deltas
+        + config.deltas_weight * (deltas + unsaid)
         + config.taste_weight * (taste + 0.5 * estimate)
         + 0.5 * (1 - direction)
     )
@@ -346,6 +349,7 @@ def language_loss(
         "words": float(words.detach()),
         "looks": float(looks.detach()),
         "deltas": float(deltas.detach()),
+        "unsaid": float(unsaid.detach()),
         "estimate": float(estimate.detach()),
         "taste": float(taste.detach()),
         "cosine": float(direction.detach()),
@@ -454,7 +458,7 @@ def save_checkpoint(
 def export(
     config: VlmConfig, model: LlavaOnevisionForConditionalGeneration, tokenizer_path: Path
 ) -> str:
-    """Stage 6: fp16 weights and the tokenizer in ``out/export``; returns the weights' sha256."""
+    """Stage 5: fp16 weights and the tokenizer in ``out/export``; returns the weights' sha256."""
     folder = config.out / "export"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TOKENIZER_FILE).write_bytes(tokenizer_path.read_bytes())

@@ -30,6 +30,9 @@ ProfileKind = Literal["generated", "revised", "typed", "changed"]
 _KINDS: tuple[ProfileKind, ...] = ("generated", "revised", "typed", "changed")
 _KIND_SHARES = (0.6, 0.14, 0.13, 0.13)
 RELEASED_SHARE = 0.12
+MISLED_SHARE = 0.35
+"""Share of transcripts whose reasoning is wrong about half of its pairs: the taste must be read
+from the pictures and answers, not only from words that the model itself may get wrong."""
 IGNORED = -100
 
 
@@ -57,6 +60,8 @@ class Example:
     """Looks of the preferred picture minus the other's."""
     estimate_L: NDArray[np.float32]
     target_L: NDArray[np.float32]
+    misled: bool = False
+    """The reasoning before the profile is partly wrong and is not to be learned."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,9 @@ class LanguageBatch:
     looks: Tensor
     deltas_at: tuple[Tensor, Tensor]
     deltas: Tensor
+    unsaid_at: tuple[Tensor, Tensor]
+    """Where the preference is known and nothing has been said of the difference yet."""
+    unsaid: Tensor
     heading_at: tuple[Tensor, Tensor]
     estimates: Tensor
     final_at: tuple[Tensor, Tensor]
@@ -121,7 +129,8 @@ def make_example(world: World, rng: np.random.Generator) -> Example:
     kind = _KINDS[int(rng.choice(len(_KINDS), p=_KIND_SHARES))]
     variant: prompts.Variant = "released" if rng.random() < RELEASED_SHARE else "paper"
     text, target_L = profile_and_target(answers, kind, world, rng)
-    return compose(answers, variant, text, target_L, world.store.looks)
+    misled_by = rng if rng.random() < MISLED_SHARE else None
+    return compose(answers, variant, text, target_L, world.store.looks, misled_by)
 
 
 def profile_and_target(
@@ -148,8 +157,9 @@ def compose(
     profile: str,
     target_L: NDArray[np.float32],
     looks_NL: NDArray[np.float32],
+    misled_by: np.random.Generator | None = None,
 ) -> Example:
-    """The transcript of these answers with that profile."""
+    """The transcript of these answers with that profile; misled if a generator is given."""
     labelled = [
         prompts.LabelledCaption(text, int(preferred))
         for text, preferred in zip(answers.captions, answers.preferred_P, strict=True)
@@ -162,16 +172,22 @@ def compose(
         for pair in range(prompts.N_PAIRS)
     ]
     sign_P = np.where(second, 1.0, -1.0).astype(np.float32)
+    deltas_PL = (looks_8L[1::2] - looks_8L[::2]) * sign_P[:, None]
+    said_PL = deltas_PL
+    if misled_by is not None:
+        wrong_P1 = misled_by.random((prompts.N_PAIRS, 1)) < 0.5
+        said_PL = np.where(wrong_P1, misled_by.normal(0, 1.4, deltas_PL.shape), deltas_PL)
     return Example(
         prompt=prompt.text,
         response=vlm_text.response(
-            variant, list(zip(looks_8L[::2], looks_8L[1::2], strict=True)), second, profile
+            variant, list(zip(looks_8L[::2], looks_8L[1::2], strict=True)), list(said_PL), profile
         ),
         pictures=shown,
         shown_looks_8L=looks_8L,
-        deltas_PL=(looks_8L[1::2] - looks_8L[::2]) * sign_P[:, None],
+        deltas_PL=deltas_PL,
         estimate_L=answers.estimate_L,
         target_L=target_L,
+        misled=misled_by is not None,
     )
 
 
@@ -193,27 +209,38 @@ class Collator:
             {tokenizer.convert_tokens_to_ids(h[part]) for h in headings} for part in range(3)
         )
         self._before_looks = second | differences
+        self._preferences = {
+            tokenizer.convert_tokens_to_ids(phrase)
+            for variant in prompts.VARIANTS
+            for phrase in prompts.preference_phrases(variant)
+        }
+        self._differences = differences
         self._before_deltas = first | {self._heading_id}
 
     def __call__(self, examples: Sequence[Example]) -> LanguageBatch:
         """The batch of these examples."""
         rows, labels = [], []
-        looks_at, deltas_at, heading_at, final_at = [], [], [], []
+        looks_at, deltas_at, unsaid_at, heading_at, final_at = [], [], [], [], []
         for row, example in enumerate(examples):
             prompt_ids = self._expand(self._tokenizer(example.prompt)["input_ids"])
             response_ids = self._tokenizer(example.response)["input_ids"]
             start = len(prompt_ids)
+            unsaid_at += [(row, i) for i, t in enumerate(prompt_ids) if t in self._preferences]
             for offset, token in enumerate(response_ids):
                 before = (row, start + offset - 1)
                 if token in self._before_looks:
                     looks_at.append(before)
                 if token in self._before_deltas and offset > 0:
                     deltas_at.append(before)
+                if token in self._differences:
+                    unsaid_at.append((row, start + offset))
                 if token == self._heading_id:
                     heading_at.append((row, start + offset))
             ids = [*prompt_ids, *response_ids, self._end_id]
             final_at.append((row, len(ids) - 2))
             rows.append(ids)
+            if example.misled:
+                start = heading_at[-1][1] + 1
             labels.append([IGNORED] * start + ids[start:])
         length = max(len(ids) for ids in rows)
         pad = self._tokenizer.pad_token_id
@@ -225,6 +252,8 @@ class Collator:
             looks=_stacked([e.shown_looks_8L for e in examples]),
             deltas_at=_indices(deltas_at),
             deltas=_stacked([e.deltas_PL for e in examples]),
+            unsaid_at=_indices(unsaid_at),
+            unsaid=_stacked([part for e in examples for part in (e.deltas_PL, e.deltas_PL)]),
             heading_at=_indices(heading_at),
             estimates=_stacked([e.estimate_L[None] for e in examples]),
             final_at=_indices(final_at),

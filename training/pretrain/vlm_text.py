@@ -37,7 +37,8 @@ _COMPARATIVES = (
     ("finer", "inkier"),
     ("more open", "more framed"),
 )
-# What a profile calls each pole, without comma or "and"; the rank of a preference picks the word.
+# What a profile calls each pole, without comma or "and": the first where it is liked, the second
+# where it is avoided; people type any of them.
 _THINGS = (
     (
         ("shady scenes", "low light", "dark pictures"),
@@ -84,6 +85,8 @@ _TYPED_THINGS = (
     (("clear corners", "no vignette"), ("vignette", "vignettes", "dark edges")),
 )
 
+_HAS_MORE_OR_LESS = (False, True, True, False, True, False, True, True)
+
 DESCRIBED_SD = 0.6
 """A look within this many standard deviations of the ordinary is not mentioned."""
 _MOST_WORDS = 3
@@ -108,14 +111,16 @@ def differences(delta_L: Floats) -> str:
 def profile(taste_L: Floats) -> str:
     """A taste in two sentences, without leading space.
 
-    The strongest preferences are stated, at most five: those ranked 1, 2 and 4 as what is liked,
-    those ranked 3 and 5 as what is avoided.
+    The strongest preferences are stated, at most five, in the order of ``LOOKS``. A look that a
+    picture has more or less of, such as outlines, is liked or avoided; of the others, such as
+    warm or cool, the one is liked.
     """
-    ranked = _ranked(taste_L)
-    likes = [_thing(taste_L, i, rank, liked=True) for rank, i in ranked if rank in (0, 1, 3)]
-    avoids = [_thing(taste_L, i, rank, liked=False) for rank, i in ranked if rank in (2, 4)]
-    text = f"Prefers {_listed(likes)}."
-    return f"{text} Avoids {_listed(avoids)}." if avoids else text
+    stated = sorted(i for _, i in _ranked(taste_L))
+    avoided = [i for i in stated if _HAS_MORE_OR_LESS[i] and taste_L[i] < 0]
+    likes = [_thing(taste_L, i, liked=True) for i in stated if i not in avoided]
+    avoids = [_thing(taste_L, i, liked=False) for i in avoided]
+    sentences = [f"Prefers {_listed(likes)}."] if likes else []
+    return " ".join([*sentences, f"Avoids {_listed(avoids)}."] if avoids else sentences)
 
 
 def typed_profile(taste_L: Floats, rng: np.random.Generator) -> tuple[str, list[int]]:
@@ -147,18 +152,16 @@ def typed_profile(taste_L: Floats, rng: np.random.Generator) -> tuple[str, list[
 def response(
     variant: prompts.Variant,
     shown_looks: Sequence[tuple[Floats, Floats]],
-    preferred_second: Sequence[bool],
+    deltas: Sequence[Floats],
     profile_text: str,
 ) -> str:
     """The whole response to one prompt, ending with its profile.
 
-    ``shown_looks`` are the looks of the first and second image of each pair as shown.
+    ``shown_looks`` are the looks of the first and second image of each pair as shown, ``deltas``
+    what the response says of the preferred image's looks minus the other's.
     """
     parts = []
-    for number, ((first_L, second_L), second) in enumerate(
-        zip(shown_looks, preferred_second, strict=True)
-    ):
-        delta_L = (second_L - first_L) * (1 if second else -1)
+    for number, ((first_L, second_L), delta_L) in enumerate(zip(shown_looks, deltas, strict=True)):
         headings = prompts.response_headings(variant, number)
         texts = (describe(first_L), describe(second_L), differences(delta_L))
         parts += [heading + text for heading, text in zip(headings, texts, strict=True)]
@@ -173,10 +176,9 @@ def _ranked(taste_L: Floats) -> list[tuple[int, int]]:
     return [(rank, int(i)) for rank, i in enumerate(order) if rank == 0 or strength_L[i] >= floor]
 
 
-def _thing(taste_L: Floats, axis: int, rank: int, *, liked: bool) -> str:
+def _thing(taste_L: Floats, axis: int, *, liked: bool) -> str:
     pole = int((taste_L[axis] > 0) == liked)
-    things = _THINGS[axis][pole]
-    return things[rank % len(things)]
+    return _THINGS[axis][pole][0 if liked else 1]
 
 
 def _typed_thing(taste_L: Floats, axis: int, liked: bool, rng: np.random.Generator) -> str:
