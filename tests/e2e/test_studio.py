@@ -1,5 +1,6 @@
 """The studio, in a real browser against the real application."""
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from service.core.errors import JobFailure
@@ -177,3 +178,13 @@ def test_the_gallery_keeps_pairs_and_gives_back_their_settings(page: Page) -> No
     steps.expect_painted(page, PROMPT)
     assert steps.picture(page, "base") == before
     expect(page.locator("#gallery li")).to_have_count(2)
+
+
+def test_a_prompt_that_is_too_long_for_the_model_is_said_to_be_cut(
+    page: Page, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "unread", lambda prompt: prompt[6:])
+    open_studio(page)
+    steps.ask_to_paint(page, PROMPT)
+    steps.expect_painted(page, PROMPT)
+    expect(page.locator("#stage-warning")).to_contain_text("no more than the first 6 characters")

@@ -11,7 +11,7 @@
  * @typedef {{pair_id: string | null, preferred: Preferred}} RecordedChoice
  * @typedef {{status: string, choices: RecordedChoice[], profile: Profile | null, profile_version: number | null, profiles: ProfileVersion[]}} Preferences
  * @typedef {{url: string, seed: number}} ResultImage
- * @typedef {{images: ResultImage[], personalization_applied: boolean, reason?: string, strength: number}} Result
+ * @typedef {{images: ResultImage[], personalization_applied: boolean, reason?: string, strength: number, warnings?: {code: string, detail: string}[]}} Result
  * @typedef {{code?: string, detail?: string, title?: string}} Problem
  * @typedef {{id: string, status: string, result?: Result, error?: Problem, links: Record<string, string>}} Job
  */

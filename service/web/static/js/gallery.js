@@ -5,7 +5,7 @@ import { byId, make } from "./dom.js";
 /**
  * @typedef {{prompt: string, seed: number, strength: number}} Wish
  * @typedef {{url: string, jobId: string}} Made
- * @typedef {Wish & {mine: Made, base: Made, applied: boolean, reason: string | null, facts: [string, string][]}} PaintedPair
+ * @typedef {Wish & {mine: Made, base: Made, applied: boolean, reason: string | null, facts: [string, string][], warnings: string[]}} PaintedPair
  */
 
 const KEPT = 24;

@@ -193,8 +193,9 @@ function pairOf(wish, mine, base) {
   const facts = ["model", "adapter_version", "encoder_version", "profile_version"].flatMap((name) =>
     result[name] === null || result[name] === undefined ? [] : [/** @type {[string, string]} */ ([name.replace("_", " "), String(result[name])])],
   );
+  const warnings = (result.warnings ?? []).map((/** @type {{detail: string}} */ warning) => warning.detail);
   const { prompt, seed, strength } = wish;
-  return { prompt, seed, strength, mine: made(mine), base: made(base), applied: result.personalization_applied, reason: result.reason ?? null, facts };
+  return { prompt, seed, strength, mine: made(mine), base: made(base), applied: result.personalization_applied, reason: result.reason ?? null, facts, warnings };
 }
 
 async function cancel() {
@@ -260,6 +261,7 @@ async function show(pair, how = { fillForm: true }) {
     hang("base", { url: pair.base.url, note: "same seed, without you", alt: `${pair.prompt}, without your taste`, file: file("base") }),
   ]);
   byId("stage-caption").textContent = `${pair.prompt} · seed ${pair.seed}`;
+  byId("stage-warning").textContent = (pair.warnings ?? []).join(" ");
   byId("facts-list").replaceChildren(...pair.facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   byId("facts").hidden = pair.facts.length === 0;
   drawGallery(kept.pairs, shown, show);
