@@ -101,6 +101,8 @@ async def prepare(settings: Settings) -> Path | None:
     Gives the path of the key's file when the key was made now.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if settings.database_url is None:  # SQLite gives its other files the mode of this one
+        (settings.data_dir / "ppd.db").touch(mode=0o600)
     await asyncio.to_thread(migrate.upgrade, settings.database)
     path = settings.data_dir / "api-key"
     database = Database(settings.database)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -42,6 +43,9 @@ from service.core.quiz import CHOICES_PER_EMBEDDING, needed, next_pairs, sides
 from service.core.uploads import clean_upload, png_size
 from service.infra.repositories import Store
 from service.infra.tables import Choice, Image, Job, Profile, User, new_id
+
+_upload_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="ppd-uploads")
+"""Apart from the threads that read and write pictures, which large uploads must not hold up."""
 
 router = APIRouter(prefix="/users/{user_id}", tags=["preferences"], route_class=ProtectedRoute)
 
@@ -87,7 +91,8 @@ async def post_preferences(
     fingerprint: FingerprintDep,
 ) -> PreferencesStateOut:
     """Store answers. Once four are decided, the profile is encoded anew from the newest four."""
-    uploads = await asyncio.to_thread(_clean_uploads, services, body)
+    loop = asyncio.get_running_loop()
+    uploads = await loop.run_in_executor(_upload_threads, _clean_uploads, services, body)
     stored_keys: list[str] = []
     overtaken: list[Job] = []
     try:

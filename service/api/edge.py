@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.error_handlers import problem
-from service.core.errors import ServiceError
+from service.api.error_handlers import http_problem
 
 log = logging.getLogger("ppd.http")
 
@@ -56,12 +55,11 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                if status == 413 and not headers.get("content-type", "").startswith(
-                    "application/problem+json"
-                ):
-                    # The framework's own body limit answers in plain text.
+                if status >= 400 and headers.get("content-type", "").startswith("text/plain"):
+                    # The framework's own refusals, of bodies and of ranges, are plain text.
                     replaced = True
-                    response = problem(scope, ServiceError(413, "body_too_large"))
+                    kept = {name: headers[name] for name in ("content-range",) if name in headers}
+                    response = http_problem(scope, status, kept)
                     await response(scope, receive, send_plain)
                     return
                 _add_headers(headers, scope, request_id)

@@ -1,19 +1,24 @@
 """Every error as application/problem+json (RFC 9457) with a stable code, never with the input."""
 
 import json
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
 from service.api.strict_json import pointer
 from service.core.errors import FieldError, ServiceError
+
+log = logging.getLogger("ppd.http")
 
 _MAX_ERRORS = 20
 _CODES = {
@@ -31,6 +36,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OperationalError, _unavailable)
+    app.add_exception_handler(PoolTimeoutError, _unavailable)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _failed)
 
 
@@ -55,6 +63,11 @@ def problem(scope: Scope, error: ServiceError) -> Response:
         headers=headers,
         media_type="application/problem+json",
     )
+
+
+def http_problem(scope: Scope, status: int, headers: Mapping[str, str]) -> Response:
+    """The response for a refusal of the framework, which has a status and no code of ours."""
+    return problem(scope, ServiceError(status, _CODES.get(status, "http_error"), headers=headers))
 
 
 def _field(fault: FieldError) -> Mapping[str, str]:
@@ -88,10 +101,18 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code < 400:
         return Response(status_code=error.status_code, headers=error.headers)
-    code = _CODES.get(error.status_code, "http_error")
-    return problem(
-        request.scope, ServiceError(error.status_code, code, headers=error.headers or {})
-    )
+    return http_problem(request.scope, error.status_code, error.headers or {})
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    """The database is locked, full or away: our fault, and worth another try."""
+    log.error("the database does not answer", exc_info=error)
+    return problem(request.scope, ServiceError(503, "database", headers={"Retry-After": "5"}))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client went away before it had sent its body; nobody reads this answer."""
+    return http_problem(request.scope, 400, {})
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -11,7 +11,10 @@ from service.core.errors import FieldError, ServiceError
 
 _MAX_DEPTH = 32
 _MAX_VALUES = 20_000
+_MAX_MARKS = 100_000
+"""Of `[`, `{` and commas, in text too; counted first: parsing millions of values takes seconds."""
 _MAX_FAULTS = 20
+_MAX_CONTENT_TYPE = 256
 _MAX_INTEGER = 2**63 - 1
 
 
@@ -27,6 +30,8 @@ class StrictRequest(Request):
 
 def require_json_type(content_type: str | None) -> None:
     """Raise 415 unless the header says application/json (or +json), in UTF-8 if it says so."""
+    if len(content_type or "") > _MAX_CONTENT_TYPE:
+        raise ServiceError(415, "unsupported_media_type", headers={"Accept": "application/json"})
     message = Message()
     message["content-type"] = content_type or ""
     subtype = message.get_content_subtype()
@@ -45,6 +50,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
     and too many values included), 422 for values that no field takes: numbers that are not
     finite or beyond 64 bits, text with NUL or lone surrogates.
     """
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_MARKS:
+        raise _malformed("The body has too many values, or is nested too deeply.")
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
 """Everything held about a person: to see, to take along, to erase."""
 
 import base64
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -33,7 +33,7 @@ async def gallery(
             before = (datetime.fromisoformat(at), image_id)
         except ValueError:
             raise invalid("", "query parameter cursor: is not one of ours") from None
-        if before[0].tzinfo is None:
+        if before[0].utcoffset() != timedelta(0) or not image_id.isalnum():
             raise invalid("", "query parameter cursor: is not one of ours")
     async with services.database.read() as store:
         user = await store.users.find(caller.tenant, user_id)

@@ -22,6 +22,7 @@ CODES: Mapping[str, str] = {
     "not_enough_choices": "A profile needs four choices that are not ties.",
     "too_many_jobs": "This caller already has as many waiting jobs as it may.",
     "queue_full": "The service already has as many waiting jobs as it takes.",
+    "database": "The database does not answer; what was sent was not stored.",
     "storage": "A stored picture could not be read back as it was written.",
     "worker_crash": "The job was started three times and never finished.",
     "encoder_invalid": "The encoder gave an embedding that cannot be used.",

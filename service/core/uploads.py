@@ -12,6 +12,9 @@ MAX_SIDE_PX = 2048
 STORED_SIDE_PX = 768
 """Larger uploads are scaled down to this: the encoder sees no more than that."""
 
+MAX_JPEG_SCANS = 64
+"""A progressive JPEG has about ten. Each costs a pass over the picture and next to no bytes."""
+
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
@@ -28,6 +31,8 @@ def clean_upload(text: str, max_bytes: int) -> bytes:
         raise ValueError("is not base64") from None
     if len(data) > max_bytes:
         raise ValueError(f"is larger than {max_bytes} bytes")
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise ValueError(f"is a JPEG of more than {MAX_JPEG_SCANS} scans")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,5 +1,6 @@
 """One SQLite file (or another database by URL), as short read and write transactions."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +18,9 @@ class Database:
     """Opens on construction of the first transaction; `close` ends it."""
 
     def __init__(self, url: str) -> None:
-        self._engine = create_async_engine(url)
+        # Errors are logged; with their parameters, prompts and profiles would be in the log.
+        self._engine = create_async_engine(url, hide_parameters=True)
+        self._turn = asyncio.Lock()
         if self._engine.dialect.name == "sqlite":
             _prepare_sqlite(self._engine)
         self._writer = self._engine.execution_options(writes=True)
@@ -32,9 +35,15 @@ class Database:
     async def write(self) -> AsyncIterator[Store]:
         """A transaction that commits at the end of the block, all of it or nothing.
 
-        On SQLite it takes the write lock at its start, so what it read stays true.
+        On SQLite it takes the write lock at its start, so what it read stays true. Writers of this
+        process take turns in the order in which they came: SQLite's own waiting is not fair, and
+        each that waits there would hold a connection that readers need.
         """
-        async with AsyncSession(self._writer, expire_on_commit=False) as session, session.begin():
+        async with (
+            self._turn,
+            AsyncSession(self._writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield Store(session)
 
     async def ping(self) -> None:

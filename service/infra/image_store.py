@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+_TRIES = 10
 _KEY = re.compile(r"[a-z0-9]+(/[a-z0-9-]+)*\.png")
 
 
@@ -39,8 +40,7 @@ class FolderImageStore:
         return self._root / key
 
     def _put(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+        handle, name = self._part(path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -50,6 +50,14 @@ class FolderImageStore:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+    def _part(self, folder: Path) -> tuple[int, str]:
+        """A new file in `folder`, which `_delete` in another thread may be taking away."""
+        for _ in range(_TRIES):
+            folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                return tempfile.mkstemp(dir=folder, prefix=".part-")
+        raise FileNotFoundError(f"{folder} goes away as fast as it is made")
 
     def _delete(self, paths: Sequence[Path]) -> None:
         for path in paths:

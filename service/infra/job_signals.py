@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import threading
+from collections import OrderedDict
+
+_REMEMBERED = 65_536
 
 
 class InProcessSignals:
@@ -11,7 +14,7 @@ class InProcessSignals:
     def __init__(self) -> None:
         self._bell = asyncio.Event()
         self._lock = threading.Lock()
-        self._cancelled: set[str] = set()
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
 
     def ring(self) -> None:
         """There may be work."""
@@ -26,7 +29,9 @@ class InProcessSignals:
     def cancel(self, job_id: str) -> None:
         """Ask a running job to stop."""
         with self._lock:
-            self._cancelled.add(job_id)
+            self._cancelled[job_id] = None
+            if len(self._cancelled) > _REMEMBERED:  # those that no worker had begun
+                self._cancelled.popitem(last=False)
 
     def cancelled(self, job_id: str) -> bool:
         """Whether it was asked to."""
@@ -36,4 +41,4 @@ class InProcessSignals:
     def forget(self, job_id: str) -> None:
         """The job has ended."""
         with self._lock:
-            self._cancelled.discard(job_id)
+            self._cancelled.pop(job_id, None)

@@ -1,5 +1,6 @@
 """A file is there whole or not at all, and keys cannot leave the folder."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,22 @@ async def test_a_sweep_keeps_what_rows_point_to(tmp_path: Path) -> None:
     assert await store.sweep({"abc/1-0.png"}) == 2
     assert paths_in(tmp_path) == {"abc", "abc/1-0.png"}
     assert await FolderImageStore(tmp_path / "none").sweep(set()) == 0
+
+
+async def test_a_folder_that_is_taken_away_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderImageStore(tmp_path)
+    make = tempfile.mkstemp
+    calls = []
+
+    def late(*, dir: Path, prefix: str) -> tuple[int, str]:
+        calls.append(dir)
+        if len(calls) == 1:
+            dir.rmdir()  # as a delete of the folder's last picture does
+        return make(dir=dir, prefix=prefix)
+
+    monkeypatch.setattr("tempfile.mkstemp", late)
+    await store.put("uploads/a.png", b"one")
+    assert await store.get("uploads/a.png") == b"one"
+    assert len(calls) == 2

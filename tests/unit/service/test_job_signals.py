@@ -1,0 +1,23 @@
+"""Cancellations on their way to the worker."""
+
+from service.infra import job_signals
+from service.infra.job_signals import InProcessSignals
+
+
+def test_a_cancellation_is_seen_until_the_job_has_ended() -> None:
+    signals = InProcessSignals()
+    signals.cancel("a")
+    signals.cancel("a")
+    assert signals.cancelled("a")
+    signals.forget("a")
+    signals.forget("a")
+    assert not signals.cancelled("a")
+
+
+def test_jobs_that_never_began_do_not_fill_the_memory() -> None:
+    signals = InProcessSignals()
+    for number in range(job_signals._REMEMBERED + 10):
+        signals.cancel(str(number))
+    assert len(signals._cancelled) == job_signals._REMEMBERED
+    assert not signals.cancelled("0")
+    assert signals.cancelled(str(job_signals._REMEMBERED + 9))
