@@ -1,0 +1,1 @@
+"""Pretraining of mini, part by part, from nothing."""

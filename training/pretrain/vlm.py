@@ -413,7 +413,7 @@ def run_steps(
         for group in optimizer.param_groups:
             group["lr"] = lr * schedule(number, steps, config.warmup_steps)
         loss, parts = step(number)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
         optimizer.step()
         optimizer.zero_grad()
