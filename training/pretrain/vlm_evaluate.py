@@ -143,12 +143,11 @@ def choices_of(answers: Answers, store: PictureStore) -> list[Choice]:
 
 def fit_ridge(emb_ND: NDArray[np.float32], taste_NL: NDArray[np.float32]) -> NDArray[np.float64]:
     """Linear map from embeddings (and a one) to tastes, (D + 1) x L, with a small ridge."""
-    x: NDArray[np.float64] = np.concatenate(
-        [emb_ND.astype(np.float64), np.ones((len(emb_ND), 1))], axis=1
-    )
+    ones = np.ones((len(emb_ND), 1))
+    x = np.concatenate([emb_ND, ones], axis=1).astype(np.float64)
     penalty = RIDGE * len(x) * float(x.var()) * np.eye(x.shape[1])
-    weights: NDArray[np.float64] = np.linalg.solve(x.T @ x + penalty, x.T @ taste_NL)
-    return weights
+    weights = np.linalg.solve(x.T @ x + penalty, x.T @ taste_NL)
+    return np.asarray(weights, dtype=np.float64)
 
 
 def apply_ridge(emb_ND: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
