@@ -101,7 +101,7 @@ class Service:
         answer = await client.post(
             f"/users/{user_id}/preferences",
             json={"choices": choices},
-            headers={"Prefer": "wait=15"},
+            headers={"Prefer": "wait=60"},
         )
         assert answer.status_code in (200, 202), answer.text
         return dict(answer.json())
@@ -111,7 +111,7 @@ class Service:
         answer = await client.post(
             "/generate",
             json={"prompt": "a fox", "steps": 3, "seed": 7, **body},
-            headers={"Prefer": "wait=15"},
+            headers={"Prefer": "wait=60"},
         )
         assert answer.status_code == 200, answer.text
         return dict(answer.json())

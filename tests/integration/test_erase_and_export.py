@@ -28,9 +28,9 @@ async def fill(service: Service, user_id: str = "ann-of-the-lake") -> None:
     mine = base64.b64encode(buffer.getvalue()).decode()
     body = {"choices": [{"caption": "my secret garden", "images": [mine] * 2, "preferred": 1}]}
     client = service.client()
-    await client.post(f"/users/{user_id}/preferences", json=body, headers={"Prefer": "wait=15"})
+    await client.post(f"/users/{user_id}/preferences", json=body, headers={"Prefer": "wait=60"})
     await client.put(
-        f"/users/{user_id}/profile", json={"text": "I like fog."}, headers={"Prefer": "wait=15"}
+        f"/users/{user_id}/profile", json={"text": "I like fog."}, headers={"Prefer": "wait=60"}
     )
     await service.generate(client, user_id=user_id, prompt=PROMPT)
     await service.generate(client, blend=[{"user_id": user_id, "weight": 1.0}], prompt=PROMPT)

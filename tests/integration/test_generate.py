@@ -32,7 +32,7 @@ async def test_a_picture_is_made_and_echoes_all_it_depends_on(service: Service) 
     answer = await client.post(
         "/generate",
         json={"prompt": "a fox", "user_id": "ann", "seed": 5},
-        headers={"Prefer": "wait=15"},
+        headers={"Prefer": "wait=60"},
     )
     assert answer.status_code == 200
     assert answer.headers["location"] == f"/jobs/{answer.json()['id']}"
@@ -155,7 +155,7 @@ async def test_while_encoding_only_who_waits_gets_the_new_taste(service: Service
     body = {"prompt": "a fox", "user_id": "ann", "steps": 2}
     hasty = (await client.post("/generate", json=body)).json()
     patient = asyncio.create_task(
-        client.post("/generate", json=body, headers={"Prefer": "wait=15"})
+        client.post("/generate", json=body, headers={"Prefer": "wait=60"})
     )
     await asyncio.sleep(0.1)
     service.runtime.gate.set()

@@ -26,7 +26,7 @@ async def test_twenty_at_once_make_one_job(service: Service) -> None:
 async def test_a_repeated_request_that_waits_gets_the_finished_job(service: Service) -> None:
     client = service.client(headers={"Idempotency-Key": "k-1"})
     first = await client.post("/generate", json=BODY)
-    again = await client.post("/generate", json=BODY, headers={"Prefer": "wait=15"})
+    again = await client.post("/generate", json=BODY, headers={"Prefer": "wait=60"})
     assert again.status_code == 200
     assert again.json()["id"] == first.json()["id"]
     assert again.json()["status"] == "succeeded"
@@ -59,7 +59,7 @@ async def test_answers_posted_again_are_not_counted_again(service: Service) -> N
     client = service.client()
     pairs = (await client.get("/pairs")).json()["results"][:4]
     body = {"choices": [{"pair_id": pair["pair_id"], "preferred": 1} for pair in pairs]}
-    headers = {"Idempotency-Key": "k-1", "Prefer": "wait=15"}
+    headers = {"Idempotency-Key": "k-1", "Prefer": "wait=60"}
     first = await client.post("/users/ann/preferences", json=body, headers=headers)
     again = await client.post("/users/ann/preferences", json=body, headers=headers)
     assert first.status_code == again.status_code == 200

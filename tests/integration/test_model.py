@@ -114,7 +114,7 @@ async def test_the_whole_loop_from_four_choices_to_a_picture(service: Service) -
         assert np.asarray(image).std() > 0
     assert base != mine
     edited = await client.put(
-        "/users/ann/profile", json={"text": "Dark, please."}, headers={"Prefer": "wait=15"}
+        "/users/ann/profile", json={"text": "Dark, please."}, headers={"Prefer": "wait=60"}
     )
     assert edited.json()["status"] == "ready"
     assert edited.json()["profile"]["text"] == "Dark, please."

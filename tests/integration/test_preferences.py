@@ -88,7 +88,7 @@ async def test_answers_one_by_one_leave_the_rest_of_the_quiz_as_it_was(service: 
         quiz = await quiz_of(client, "ann")
         assert [pair["pair_id"] for pair in quiz["pairs"]] == ids[done:]
         assert quiz["answered"] == done
-    state = (await post(client, "ann", [{"pair_id": ids[3], "preferred": 0}], wait=15)).json()
+    state = (await post(client, "ann", [{"pair_id": ids[3], "preferred": 0}], wait=60)).json()
     assert state["status"] == "ready"
 
 
@@ -122,7 +122,7 @@ async def test_answering_a_pair_again_replaces_the_answer(service: Service) -> N
     await service.answer(client, "ann", (0, 0, 0, 0))
     held = (await client.get("/users/ann/preferences")).json()["choices"]
     state = (
-        await post(client, "ann", [{"pair_id": held[1]["pair_id"], "preferred": 1}], wait=15)
+        await post(client, "ann", [{"pair_id": held[1]["pair_id"], "preferred": 1}], wait=60)
     ).json()
     assert (state["choices"], state["profile_version"], state["status"]) == (4, 2, "ready")
     answers = (await client.get("/users/ann/preferences")).json()
@@ -164,7 +164,7 @@ async def test_a_clients_own_pairs_are_read_and_stored_without_metadata(service:
         }
         for i, save in enumerate(formats)
     ]
-    state = (await post(client, "ann", choices, wait=15)).json()
+    state = (await post(client, "ann", choices, wait=60)).json()
     assert state["status"] == "ready"
     ((pairs, _, _),) = service.runtime.encoded
     assert [p.caption for p in pairs] == [f"my own {i}" for i in range(4)]
@@ -183,7 +183,7 @@ async def test_an_edited_text_is_read_in_the_place_of_the_generated_one(service:
     client = service.client()
     await service.answer(client, "ann")
     answer = await client.put(
-        "/users/ann/profile", json={"text": "I like fog."}, headers={"Prefer": "wait=15"}
+        "/users/ann/profile", json={"text": "I like fog."}, headers={"Prefer": "wait=60"}
     )
     assert answer.status_code == 200
     assert answer.json()["profile"]["text"] == "I like fog."
