@@ -61,21 +61,33 @@ class AttentionInput:
 class UserProjector(nn.Module):
     """User embedding -> M user tokens; zero in, exactly zero out.
 
-    No bias and no affine normalisation: 0 stays 0 through the matrix, and (0 - 0) / sqrt(0 + eps)
-    is 0. Holds ``user_emb_dim * M * token_dim`` weights.
+    Hidden states of a language model share a large common part (for ``mini``'s VLM it is nearly
+    five times as long as what tells people apart), so an embedding is first centred on
+    ``center_D``, the mean over the people trained on (``center_on``; zero until then). The zero
+    embedding means "nobody" and stays zero. No bias and no affine normalisation: 0 stays 0 through
+    the matrix, and (0 - 0) / sqrt(0 + eps) is 0. Holds ``user_emb_dim * M * token_dim`` weights.
     """
+
+    center_D: Tensor
 
     def __init__(self, user_emb_dim: int, tokens: int, token_dim: int) -> None:
         super().__init__()
         self.tokens = tokens
+        self.register_buffer("center_D", torch.zeros(user_emb_dim))
         self.to_tokens = nn.Linear(user_emb_dim, tokens * token_dim, bias=False)
         self.norm = nn.LayerNorm(token_dim, eps=NORM_EPS, elementwise_affine=False)
 
     def forward(self, user_emb_BD: Tensor) -> Tensor:
         """B x D -> B x M x token_dim, each token of mean 0 and variance 1, or exactly zero."""
-        tokens_BMD = self.to_tokens(user_emb_BD).view(len(user_emb_BD), self.tokens, -1)
+        is_nobody_B1 = (user_emb_BD == 0).all(dim=1, keepdim=True)
+        centred_BD = (user_emb_BD - self.center_D).masked_fill(is_nobody_B1, 0.0)
+        tokens_BMD = self.to_tokens(centred_BD).view(len(user_emb_BD), self.tokens, -1)
         normed_BMD: Tensor = self.norm(tokens_BMD)
         return normed_BMD
+
+    def center_on(self, user_emb_ND: Tensor) -> None:
+        """Centre embeddings on the mean of these, N x D, from now on."""
+        self.center_D.copy_(user_emb_ND.mean(dim=0))
 
 
 class Adapter(nn.Module):

@@ -123,6 +123,17 @@ def test_a_zero_embedding_gives_exactly_zero_tokens(stage_c: StageC, tiny: Prese
     assert not tokens_BMD.any()
 
 
+def test_what_all_people_share_is_taken_out_and_nobody_stays_zero(
+    stage_c: StageC, tiny: Preset, user_emb_BD: Tensor
+) -> None:
+    projector = stage_c.adapter.projector
+    apart_BMD = projector(user_emb_BD - user_emb_BD.mean(dim=0))
+    shared_D = torch.full((tiny.user_emb_dim,), 50.0)
+    projector.center_on(user_emb_BD + shared_D)
+    torch.testing.assert_close(projector(user_emb_BD + shared_D), apart_BMD, atol=1e-3, rtol=1e-3)
+    assert (projector(torch.zeros(2, tiny.user_emb_dim)) == 0).all()
+
+
 def test_a_fresh_adapter_is_the_base(tiny: Preset, inputs: Inputs, user_emb_BD: Tensor) -> None:
     fresh = build_stage_c(tiny)
     torch.testing.assert_close(fresh(*inputs, user_emb_BD), fresh(*inputs), rtol=0, atol=0)
