@@ -45,6 +45,9 @@ FloatArray = NDArray[np.float32]
 Pictures = NDArray[np.uint8]
 CLASSIFIER = Path(__file__).parent / "judge" / "classifier.safetensors"
 ADAPTER_IS_OFF = None
+SAME_WITHIN = 0.01
+"""Scores (utility) this close are no win for either: rounding alone moves them by about as much
+when the same picture is computed in another batch."""
 
 
 class EvaluateConfig(Configuration):
@@ -350,7 +353,7 @@ def wins_report(
     score_UK = users.utility(taste_UL[:, None], own_UKL)
     base_UK = users.utility(taste_UL[:, None], base_UKL)
     person_UK = np.repeat(np.arange(len(people))[:, None], config.prompts, 1)
-    own_win = clustered_mean(wins(score_UK, base_UK).ravel(), person_UK.ravel(), rng)
+    own_win = clustered_mean(wins(score_UK, base_UK, SAME_WITHIN).ravel(), person_UK.ravel(), rng)
     gain_UK = (taste_UL[:, None] * (own_UKL - base_UKL)).sum(-1)
     gain = clustered_mean(gain_UK.ravel(), person_UK.ravel(), rng)
 
@@ -360,7 +363,7 @@ def wins_report(
         for mate in range(first, first + config.group):
             if mate != user:
                 theirs_K = users.utility(taste_UL[user], own_UKL[mate])
-                outcome.append(wins(theirs_K, base_UK[user]))
+                outcome.append(wins(theirs_K, base_UK[user], SAME_WITHIN))
                 own_over_others.append(wins(score_UK[user], theirs_K))
                 group_of.append(np.full(config.prompts, user // config.group))
     group_R = np.concatenate(group_of)
@@ -372,7 +375,7 @@ def wins_report(
         "control": control.to_dict(),
         "control_covers_half": control.contains(0.5),
         "own_over_others": over_others.to_dict(),
-        "per_person": wins(score_UK, base_UK).mean(1).tolist(),
+        "per_person": wins(score_UK, base_UK, SAME_WITHIN).mean(1).tolist(),
         "slope_per_look": look_slopes(taste_UL, own_UKL - base_UKL),
     }
 

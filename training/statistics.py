@@ -33,9 +33,10 @@ class Estimate:
         return asdict(self)
 
 
-def wins(ours_R: FloatArray, theirs_R: FloatArray) -> FloatArray:
-    """1 where ours scores higher, 0 where lower, one half where equal."""
-    outcome_R: FloatArray = (np.sign(ours_R - theirs_R) + 1) / 2
+def wins(ours_R: FloatArray, theirs_R: FloatArray, same_within: float = 0.0) -> FloatArray:
+    """1 where ours scores higher, 0 where lower, one half within `same_within` of each other."""
+    gain_R = ours_R - theirs_R
+    outcome_R: FloatArray = (np.sign(np.where(np.abs(gain_R) <= same_within, 0, gain_R)) + 1) / 2
     return outcome_R
 
 

@@ -12,6 +12,11 @@ def test_equal_scores_are_half_a_win() -> None:
     assert wins(np.array([1.0, 0.0, 2.0]), np.array([0.0, 1.0, 2.0])).tolist() == [1.0, 0.0, 0.5]
 
 
+def test_scores_within_rounding_are_half_a_win() -> None:
+    ours, theirs = np.array([0.009, -0.009, 0.02]), np.zeros(3)
+    assert wins(ours, theirs, 0.01).tolist() == [0.5, 0.5, 1.0]
+
+
 def test_copies_of_one_persons_value_do_not_narrow_the_interval() -> None:
     rng = np.random.default_rng(0)
     value_U = rng.random(40)
