@@ -189,7 +189,16 @@ def make_accelerator(config: DpoConfig) -> Accelerator:
 
 def check(config: DpoConfig) -> None:
     """Raises ValueError for values that would train nothing or something else than asked."""
-    positive = ("steps", "batch", "lr", "beta", "time_power", "clip_norm", "validate_every", "checkpoint_every")
+    positive = (
+        "steps",
+        "batch",
+        "lr",
+        "beta",
+        "time_power",
+        "clip_norm",
+        "validate_every",
+        "checkpoint_every",
+    )
     for name in positive:
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} is {getattr(config, name)}, expected a positive number")
