@@ -21,8 +21,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The browser's driver keeps an event loop running in its process: it gets a process of its own.
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/unit tests/integration
+	$(BIN)/python -m pytest tests/e2e
 
 mini: $(VENV)/.train
 	BIN=$(BIN) RUN=$(RUN) training/make_mini.sh
