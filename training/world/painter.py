@@ -14,7 +14,7 @@ import numpy as np
 import skia
 from numpy.typing import NDArray
 
-from training.world.scene import LOOKS, SETTINGS, SIDE_PX, SUBJECTS, LooksL, Scene
+from training.world.scene import LOOKS, SETTINGS, SIDE_PX, SUBJECTS, Scene
 
 Image = NDArray[np.uint8]
 """A picture, H x W x 3, uint8 RGB."""
@@ -471,8 +471,3 @@ _SUBJECT_PAINTERS: dict[str, Callable[[_Pen, np.random.Generator], None]] = {
     "balloon": _balloon,
     "tree": _tree,
 }
-
-
-def neutral_looks() -> LooksL:
-    """Every look in its middle."""
-    return np.zeros(len(LOOKS), dtype=np.float32)

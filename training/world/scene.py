@@ -52,13 +52,3 @@ class Scene:
 def content_id(subject: int, setting: int) -> int:
     """Subject and setting as one number, 0 to 47."""
     return subject * len(SETTINGS) + setting
-
-
-def random_scene(rng: np.random.Generator) -> Scene:
-    """A scene of random content, its looks independent and uniform in [-1, 1]."""
-    return Scene(
-        subject=int(rng.integers(len(SUBJECTS))),
-        setting=int(rng.integers(len(SETTINGS))),
-        looks_L=rng.uniform(-1, 1, len(LOOKS)).astype(np.float32),
-        seed=int(rng.integers(2**31)),
-    )
