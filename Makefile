@@ -6,7 +6,8 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 DATA_DIR ?= data
 RUN ?= runs/mini
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Modules are compiled when first imported: most of what is installed never is.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile -c constraints.txt
 
 .PHONY: run test lint types check unit mini evaluate clean
 
@@ -40,20 +41,21 @@ chromium:
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
 # Each stamp adds an extra to the same environment. Torch goes first and pinned: a loose range would
-# bring several gigabytes of CUDA packages.
+# bring several gigabytes of CUDA packages. setuptools builds this package, without a second
+# environment to do it in.
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt torch
+	$(INSTALL) torch setuptools
 	touch $@
 
 $(VENV)/.serve: $(VENV)/.torch pyproject.toml
-	$(PIP) install -c constraints.txt -e '.[serve]'
+	$(INSTALL) --no-build-isolation -e '.[serve]'
 	touch $@
 
 $(VENV)/.train: $(VENV)/.torch pyproject.toml
-	$(PIP) install -c constraints.txt -e '.[train]'
+	$(INSTALL) --no-build-isolation -e '.[train]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(PIP) install -c constraints.txt -e '.[serve,train,dev]'
+	$(INSTALL) --no-build-isolation -e '.[serve,train,dev]'
 	touch $@
