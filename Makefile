@@ -30,8 +30,11 @@ unit: $(VENV)/.dev
 mini: $(VENV)/.train
 	BIN=$(BIN) RUN=$(RUN) training/make_mini.sh
 
+# The linear probe and the upper bounds need what `make mini` leaves behind; without it they are left out.
 evaluate: $(VENV)/.train
-	$(BIN)/python -m training.evaluate --preset mini --out $(RUN)/evaluation
+	$(BIN)/python -m training.evaluate --preset mini --out $(RUN)/evaluation \
+	  $(addprefix --probe_data ,$(wildcard $(RUN)/precompute)) \
+	  $(addprefix --taste_adapter ,$(wildcard $(RUN)/adapter_taste/adapter.safetensors))
 
 clean:
 	rm -rf $(VENV)
