@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no
 run: $(VENV)/.serve
 	$(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
 
-test: $(VENV)/.dev chromium check unit
+test: $(VENV)/.dev chromium gl check unit
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -27,11 +27,11 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit tests/integration
 	$(BIN)/python -m pytest tests/e2e
 
-mini: $(VENV)/.train
+mini: $(VENV)/.train gl
 	BIN=$(BIN) RUN=$(RUN) training/make_mini.sh
 
 # The linear probe and the upper bounds need what `make mini` leaves behind; without it they are left out.
-evaluate: $(VENV)/.train
+evaluate: $(VENV)/.train gl
 	$(BIN)/python -m training.evaluate --preset mini --out $(RUN)/evaluation \
 	  $(addprefix --probe_data ,$(wildcard $(RUN)/precompute)) \
 	  $(addprefix --taste_adapter ,$(wildcard $(RUN)/adapter_taste/adapter.safetensors))
@@ -39,9 +39,13 @@ evaluate: $(VENV)/.train
 clean:
 	rm -rf $(VENV)
 
-.PHONY: chromium
+# What pip cannot bring: a browser for its test, and the system's GL, which the painter's wheel asks for.
+APT_INSTALL := apt-get update -qq && apt-get install -y -qq --no-install-recommends
+.PHONY: chromium gl
 chromium:
-	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
+	@command -v chromium >/dev/null || ($(APT_INSTALL) chromium)
+gl:
+	@ldconfig -p | grep -q libEGL.so.1 && ldconfig -p | grep -q libGL.so.1 || ($(APT_INSTALL) libegl1 libgl1)
 
 # Each stamp adds an extra to the same environment. Torch goes first and pinned: a loose range would
 # bring several gigabytes of CUDA packages. setuptools builds this package, without a second
