@@ -238,8 +238,7 @@ class UserEncoder:
     ) -> list[EncodedUser]:
         asked = [self._prompt(choices) for choices in many]
         images = [_in_order(choices, p.images) for choices, p in zip(many, asked, strict=True)]
-        inputs = self._inputs([p.text for p in asked], images)
-        responses = self._generate(inputs, seed)
+        responses = self._respond([p.text for p in asked], images, seed)
         try:
             read = [
                 response if edit is None else self._edited(response, edit)
@@ -262,6 +261,24 @@ class UserEncoder:
                 parsed, edits, read, embs_BD, confidences, strict=True
             )
         ]
+
+    def _respond(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]], seed: int
+    ) -> list[str]:
+        """The responses, each with its profile's heading.
+
+        A response that ended without one (about one in a thousand of mini's) is given the heading
+        and continued, once; the transcript shows where.
+        """
+        responses = self._generate(self._inputs(texts, images), seed)
+        short = [row for row, text in enumerate(responses) if not prompts.has_profile(text)]
+        if short:
+            begun = [prompts.with_heading(responses[row]) for row in short]
+            again = [texts[row] + head for row, head in zip(short, begun, strict=True)]
+            rest = self._generate(self._inputs(again, [images[row] for row in short]), seed)
+            for row, head, tail in zip(short, begun, rest, strict=True):
+                responses[row] = f"{head} {tail}"
+        return responses
 
     def _prompt(self, choices: Sequence[Choice]) -> prompts.Prompt:
         pairs = [prompts.LabelledCaption(c.caption, c.preferred) for c in choices]

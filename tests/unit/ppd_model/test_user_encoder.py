@@ -257,9 +257,27 @@ def test_other_than_four_choices_are_refused(encoder: UserEncoder, count: int) -
         encoder.encode((four_choices() * 2)[:count])
 
 
-def test_a_model_that_writes_no_profile_is_an_error(encoder: UserEncoder) -> None:
-    with pytest.raises(EncodingError, match="User Profile"):
-        encoder.encode(four_choices())
+def test_a_response_that_ends_early_is_continued_from_the_heading(scripted: Scripted) -> None:
+    said = iter([["Pair 4: Image 2: dark.", RESPONSE], ["Prefers bright pictures."]])
+    seen: list[str] = []
+
+    def generate(inputs: dict[str, torch.Tensor], seed: int) -> list[str]:
+        seen.extend(scripted._tokenizer.batch_decode(inputs["input_ids"]))
+        return next(said)
+
+    scripted._generate = generate  # type: ignore[method-assign]
+    early, usual = scripted.encode_batch([four_choices(), four_choices(8)])
+    assert early.transcript == "Pair 4: Image 2: dark.\n\nUser Profile: Prefers bright pictures."
+    assert early.profile == usual.profile == "Prefers bright pictures."
+    assert seen[2].endswith("Pair 4: Image 2: dark.\n\nUser Profile:")
+
+
+@pytest.mark.parametrize("answer", ["", "User Profile:", "Pair 1: Image 1: dark."])
+def test_a_model_that_writes_no_profile_is_an_error(scripted: Scripted, answer: str) -> None:
+    answers = iter([[answer], [""]])
+    scripted._generate = lambda inputs, seed: next(answers)  # type: ignore[method-assign]
+    with pytest.raises(EncodingError, match="nothing after 'User Profile:'"):
+        scripted.encode(four_choices())
 
 
 def test_nan_weights_never_become_an_embedding(scripted: UserEncoder) -> None:
