@@ -83,14 +83,20 @@ def part_files(names: Collection[str], part: PublishedPart, dtype: torch.dtype) 
     own = {PurePosixPath(name).name for name in names if PurePosixPath(name).parent == folder}
     chosen = sorted(name for name in own if belongs(name, part))
     if part.stem:
-        weights = choose_weight_file(own, part.stem, dtype)
+        wanted = wanted_dtype(part, dtype)
+        weights = choose_weight_file(own, part.stem, wanted)
         if weights is None:
-            looked = ", ".join(weight_file_names(part.stem, dtype))
+            looked = ", ".join(weight_file_names(part.stem, wanted))
             raise FileNotFoundError(f"{part.repository}: none of {looked} in {folder}/")
         chosen.append(weights)
     if not chosen:
         raise FileNotFoundError(f"{part.repository}: no {folder}/ with {part.beside}")
     return [(folder / name).as_posix() for name in chosen]
+
+
+def wanted_dtype(part: PublishedPart, dtype: torch.dtype) -> torch.dtype:
+    """The dtype whose file is wanted for a part of a model that runs as ``dtype``."""
+    return torch.float32 if part.full_precision else dtype
 
 
 def belongs(name: str, part: PublishedPart) -> bool:

@@ -39,6 +39,8 @@ class PublishedPart:
     stem: str = ""
     """Name of the weights without their ending; "" for a part without weights."""
     beside: tuple[str, ...] = ("*.json", "*.txt", "*.jinja")
+    full_precision: bool = False
+    """Small, and run in float32: its plain file is wanted whatever the others run in."""
 
 
 @dataclass(frozen=True)
@@ -301,8 +303,10 @@ def _published(name: str, folder: str, width: int, layers: tuple[int, int]) -> P
             "text_encoder": PublishedPart(PRIOR, "text_encoder", "model"),
             "tokenizer": PublishedPart(PRIOR, "tokenizer"),
             "stage_b": PublishedPart(DECODER, "decoder", unet),
-            "stage_a": PublishedPart(DECODER, "vqgan", unet),
-            "compressor": PublishedPart(DECODER, "", "effnet_encoder", beside=()),
+            "stage_a": PublishedPart(DECODER, "vqgan", unet, full_precision=True),
+            "compressor": PublishedPart(
+                DECODER, "", "effnet_encoder", beside=(), full_precision=True
+            ),
             "vlm": PublishedPart(VLM_7B, "", "model"),
         },
         revisions={repository: REVISIONS[repository] for repository in (PRIOR, DECODER, VLM_7B)},

@@ -18,7 +18,7 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
 from ppd_model.checkpoint import ArtifactError, refuse_other, sha256_of
-from ppd_model.hub import Hub, HuggingFaceHub, belongs, fetch_part
+from ppd_model.hub import Hub, HuggingFaceHub, belongs, fetch_part, wanted_dtype
 from ppd_model.lock import LOCK_FILE, LockedRepository, read_lock
 from ppd_model.presets import Preset, PublishedPart
 from ppd_model.weights import WeightFiles, choose_weight_file
@@ -45,7 +45,7 @@ class Repository:
 
     def weights(self, part: PublishedPart, dtype: torch.dtype) -> WeightFiles:
         """The part's weights. Raises FileNotFoundError naming what was looked for."""
-        return WeightFiles.find(self.folder(part), part.stem, dtype)
+        return WeightFiles.find(self.folder(part), part.stem, wanted_dtype(part, dtype))
 
     def files(self, part: PublishedPart, dtype: torch.dtype) -> tuple[Path, ...]:
         """All files of the part: small ones, index and weights."""

@@ -75,6 +75,7 @@ def test_everything_is_fetched_at_one_commit_and_written_down(
     shards = [name for name in seen if name.startswith("stable-cascade/decoder/diff")]
     assert len(shards) > 2
     assert all("bf16" in name for name in shards)
+    assert "vqgan/diffusion_pytorch_model.safetensors" in hub.fetched  # runs in float32
     assert "stage_b.safetensors" not in hub.fetched
     assert not any(name.startswith("prior/") for name in hub.fetched)
 
