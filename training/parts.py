@@ -37,7 +37,7 @@ class Compressor:
     @torch.inference_mode()
     def latents(self, images_BHW3: NDArray[np.uint8], device: torch.device) -> Tensor:
         """Latents BCHW in float16, on the CPU, of pictures that `square` has made fit."""
-        image_B3HW = torch.from_numpy(images_BHW3).to(device).permute(0, 3, 1, 2).float() / 255
+        image_B3HW = torch.tensor(images_BHW3, device=device).permute(0, 3, 1, 2).float() / 255
         latent_BCHW: Tensor = self.module(image_B3HW)
         return latent_BCHW.half().cpu()
 
