@@ -25,7 +25,7 @@ from tests.fake_pickapic import jpeg, row, write
 from tests.fake_store import FakeStore
 from training import precompute as module
 from training.dataset import load_pairs, read_profiles
-from training.parts import load_compressor, open_picture, square
+from training.parts import compressor_side_px, load_compressor, open_picture, square
 from training.precompute import PrecomputeConfig, Worker, precompute
 from training.shards import read_manifest
 from training.splits import SPLITS
@@ -386,6 +386,11 @@ def test_pictures_of_any_size_are_scaled_and_cut_to_a_square() -> None:
     assert (tall[8:-8] == 200).all()
     exact = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert (square(Image.fromarray(exact), 64) == exact).all()
+
+
+@pytest.mark.parametrize(("preset", "side_px"), [("stable-cascade-1b", 768), ("mini", 128)])
+def test_pictures_are_as_large_as_the_presets_latents_ask_for(preset: str, side_px: int) -> None:
+    assert compressor_side_px(get_preset(preset)) == side_px
 
 
 def test_the_compressor_reads_what_gives_the_presets_latents(config: PrecomputeConfig) -> None:
