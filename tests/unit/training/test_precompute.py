@@ -23,6 +23,7 @@ from ppd_model.text_encoder import build_text_model, save_word_tokenizer, word_t
 from ppd_model.user_encoder import Choice, EncodedUser, EncodingError
 from tests.fake_pickapic import jpeg, row, write
 from tests.fake_store import FakeStore
+from tests.tiny_published import modules, tiny_preset, write_published
 from training import precompute as module
 from training.dataset import load_pairs, read_profiles
 from training.parts import compressor_side_px, load_compressor, open_picture, square
@@ -386,6 +387,37 @@ def test_pictures_of_any_size_are_scaled_and_cut_to_a_square() -> None:
     assert (tall[8:-8] == 200).all()
     exact = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert (square(Image.fromarray(exact), 64) == exact).all()
+
+
+def test_a_published_preset_takes_the_same_path(
+    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files named and shaped like Stable Cascade's; pictures scaled to what gives 3 x 3 latents."""
+    tiny = tiny_preset()
+    monkeypatch.setattr(module, "get_preset", {tiny.name: tiny}.__getitem__)
+    write_published(tmp_path / "weights", tiny)
+    wide = {f"jpg_{side}": jpeg(9 * side, width=40, height=30) for side in (0, 1)}
+    rows = [row(1, f"red boat {n}", f"{n}a", f"{n}b", 0, **wide) for n in range(20)]
+    path = write(tmp_path / "data" / "train.parquet", rows)
+    changes = {
+        "preset": tiny.name,
+        "data": str(path),
+        "weights_dir": tmp_path / "weights",
+        "truth": None,
+        "vlm": False,
+        "unseen_user_share": 0.0,
+    }
+    folder = precompute(config.model_copy(update=changes))
+    pairs = load_pairs(folder, "none", tiny.user_emb_dim, SPLITS)
+    assert compressor_side_px(tiny) == 96
+    assert pairs.latent_NCHW.shape[1:] == (16, 3, 3)
+    assert pairs.text_KST.shape[2] == tiny.text_encoder["hidden_size"]
+    own = modules(tiny)["compressor"]
+    with torch.inference_mode():
+        grey = square(open_picture(jpeg(0, 40, 30)), 96)
+        expected = own(torch.tensor(grey).permute(2, 0, 1)[None].float() / 255)
+    first = pairs.latent_NCHW[pairs.chosen_P[:1]].float()
+    assert torch.allclose(first, expected, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize(("preset", "side_px"), [("stable-cascade-1b", 768), ("mini", 128)])
