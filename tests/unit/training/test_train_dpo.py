@@ -64,6 +64,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "posterior_EL": torch.randn(2 * PEOPLE, 8),
             "user_emb_ED": torch.randn(2 * PEOPLE, PRESET.user_emb_dim),
             "person_P": person_P,
+            "split_P": torch.zeros_like(person_P),
             "chosen_P": chosen_P,
             "rejected_P": (chosen_P + 1) % PICTURES,
             "caption_P": torch.randint(5, person_P.shape),
