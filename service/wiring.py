@@ -23,6 +23,7 @@ from service.infra.embedding_cache import InProcessEmbeddingCache
 from service.infra.events import InProcessEvents
 from service.infra.image_store import FolderImageStore
 from service.infra.job_signals import InProcessSignals
+from service.infra.parts import Parts
 from service.infra.secrets import key_sha256, new_key, session_secret, write_private
 from service.settings import Settings
 from service.worker.loop import Worker
@@ -41,29 +42,19 @@ class Embedded:
 
 def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     """Wire everything for one process. `prepare` comes before; the app's lifespan runs the rest."""
-    database = Database(settings.database)
     images = FolderImageStore(settings.data_dir / "images")
-    cache = InProcessEmbeddingCache()
     events = InProcessEvents()
-    signals = InProcessSignals()
-    pool = load_pool(settings.pool_dir)
-    worker = Worker(
-        database=database,
+    parts = Parts(
+        database=Database(settings.database),
         images=images,
-        cache=cache,
+        cache=InProcessEmbeddingCache(),
         events=events,
-        signals=signals,
-        pool=pool,
-        runtime=runtime,
-        lease_s=settings.job_lease_s,
+        signals=InProcessSignals(),
+        pool=load_pool(settings.pool_dir),
     )
+    worker = Worker(parts, runtime, settings.job_lease_s)
     services = Services(
-        database=database,
-        images=images,
-        cache=cache,
-        events=events,
-        signals=signals,
-        pool=pool,
+        **parts.by_name(),
         capabilities=runtime.capabilities,
         worker=worker,
         limits=Limits(
@@ -80,7 +71,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with database.read() as store:
+        async with parts.database.read() as store:
             kept = await store.images.keys()
         await images.sweep(kept)
         working = asyncio.create_task(worker.run())
@@ -90,7 +81,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
             events.close()
             worker.stop()
             await working
-            await database.close()
+            await parts.database.close()
 
     return Embedded(create_app(services, lifespan), events, worker)
 

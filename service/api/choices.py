@@ -7,16 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from service.api import idempotency
-from service.api.deps import (
-    CallerDep,
-    FingerprintDep,
-    IdempotencyDep,
-    ProtectedRoute,
-    ServicesDep,
-    UserIdDep,
-    WaitDep,
-)
+from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, WaitDep
+from service.api.idempotency import Accepted, OnceDep
 from service.api.jobs import wait_for_end
 from service.api.pairs import pair_out, pair_url
 from service.api.queueing import queue_encoding
@@ -87,32 +79,29 @@ async def post_preferences(
     caller: CallerDep,
     services: ServicesDep,
     wait_s: WaitDep,
-    key: IdempotencyDep,
-    fingerprint: FingerprintDep,
+    once: OnceDep,
 ) -> PreferencesStateOut:
     """Store answers. Once four are decided, the profile is encoded anew from the newest four."""
     loop = asyncio.get_running_loop()
     uploads = await loop.run_in_executor(_upload_threads, _clean_uploads, services, body)
     stored_keys: list[str] = []
     overtaken: list[Job] = []
+
+    async def work(store: Store) -> Accepted:
+        user = await store.users.get_or_create(caller.tenant, user_id)
+        for choice, pictures in zip(body.choices, uploads, strict=True):
+            images = [_image_row(user, data) for data in pictures]
+            for image, data in zip(images, pictures, strict=True):
+                await services.images.put(image.key, data)
+                stored_keys.append(image.key)
+            await store.images.add(images)
+            await store.choices.put(_choice_row(services, caller, user, choice, images))
+        ids, late = await _begin(store, services, caller, user, body)
+        overtaken.extend(late)
+        return Accepted(ids, user_pk=user.pk)
+
     try:
-        async with services.database.write() as store:
-            accepted = await idempotency.earlier(store, caller, key, fingerprint)
-            if accepted is None:
-                user = await store.users.get_or_create(caller.tenant, user_id)
-                for choice, pictures in zip(body.choices, uploads, strict=True):
-                    images = [_image_row(user, data) for data in pictures]
-                    for image, data in zip(images, pictures, strict=True):
-                        await services.images.put(image.key, data)
-                        stored_keys.append(image.key)
-                    await store.images.add(images)
-                    await store.choices.put(_choice_row(services, caller, user, choice, images))
-                accepted, overtaken = await _begin(store, services, caller, user, body)
-                await idempotency.remember(
-                    store, caller, key, fingerprint, accepted, user_pk=user.pk
-                )
-            else:
-                response.headers.update(idempotency.REPLAYED)
+        accepted = await once.do(work)
     except BaseException:
         await services.images.delete(stored_keys)
         raise

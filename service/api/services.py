@@ -5,15 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from service.core.pool import Pool
-from service.core.ports import (
-    Capabilities,
-    EmbeddingCache,
-    ImageStore,
-    JobSignals,
-    ProgressEvents,
-)
-from service.infra.database import Database
+from service.core.ports import Capabilities
+from service.infra.parts import Parts
 
 
 class WorkerState(Protocol):
@@ -35,16 +28,10 @@ class Limits:
     session_max_age_s: int
 
 
-@dataclass(frozen=True)
-class Services:
+@dataclass(frozen=True, kw_only=True)
+class Services(Parts):
     """The parts behind the API."""
 
-    database: Database
-    images: ImageStore
-    cache: EmbeddingCache
-    events: ProgressEvents
-    signals: JobSignals
-    pool: Pool
     capabilities: Capabilities
     worker: WorkerState
     limits: Limits

@@ -14,38 +14,27 @@ from PIL import Image as PillowImage
 from service.core.errors import JobFailure
 from service.core.generation import Reason, blend
 from service.core.messages import step_event
-from service.core.pool import Pool
 from service.core.ports import (
     Embedding,
-    EmbeddingCache,
-    ImageStore,
-    JobSignals,
     LabelledPair,
     ModelRuntime,
     Picture,
     PictureSpec,
-    ProgressEvents,
     Taste,
     Versions,
 )
 from service.core.uploads import encode_png
-from service.infra.database import Database
+from service.infra.parts import Parts
 from service.infra.repositories import Store
 from service.infra.tables import Image, Job, Profile, new_id, now
 
 log = logging.getLogger("ppd.worker")
 
 
-@dataclass(frozen=True)
-class Tools:
+@dataclass(frozen=True, kw_only=True)
+class Tools(Parts):
     """What the handlers work with."""
 
-    database: Database
-    images: ImageStore
-    cache: EmbeddingCache
-    events: ProgressEvents
-    signals: JobSignals
-    pool: Pool
     runtime: ModelRuntime
     in_model_thread: Callable[..., Awaitable[Any]]
     """Runs a function in the one thread that may touch the model."""

@@ -9,16 +9,8 @@ from typing import Any
 
 from service.core.errors import JobCanceled, JobFailure
 from service.core.messages import JobStatus, end_seq, status_event
-from service.core.pool import Pool
-from service.core.ports import (
-    EmbeddingCache,
-    ImageStore,
-    JobSignals,
-    ModelRuntime,
-    ProgressEvents,
-    Versions,
-)
-from service.infra.database import Database
+from service.core.ports import ModelRuntime, Versions
+from service.infra.parts import Parts
 from service.infra.repositories import Store
 from service.infra.tables import Job, now
 from service.worker import handlers, reencoding
@@ -35,21 +27,10 @@ _KEEP_IDEMPOTENCY_KEYS = timedelta(hours=48)
 class Worker:
     """One model, one thread, one job at a time; encodings before pictures."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        images: ImageStore,
-        cache: EmbeddingCache,
-        events: ProgressEvents,
-        signals: JobSignals,
-        pool: Pool,
-        runtime: ModelRuntime,
-        lease_s: float,
-    ) -> None:
+    def __init__(self, parts: Parts, runtime: ModelRuntime, lease_s: float) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ppd-model")
         self._tools = handlers.Tools(
-            database, images, cache, events, signals, pool, runtime, self._in_thread
+            **parts.by_name(), runtime=runtime, in_model_thread=self._in_thread
         )
         self._lease_s = lease_s
         self._not_ready: str | None = "the model is being loaded"
