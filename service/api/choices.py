@@ -33,6 +33,7 @@ from service.core.errors import CODES, FieldError, ServiceError
 from service.core.messages import status_event
 from service.core.quiz import CHOICES_PER_EMBEDDING, needed, next_pairs, sides
 from service.core.uploads import clean_upload, png_size
+from service.infra.leftovers import delete_leftovers
 from service.infra.repositories import Store
 from service.infra.tables import Choice, Image, Job, Profile, User, new_id
 
@@ -92,8 +93,8 @@ async def post_preferences(
         for choice, pictures in zip(body.choices, uploads, strict=True):
             images = [_image_row(user, data) for data in pictures]
             for image, data in zip(images, pictures, strict=True):
-                await services.images.put(image.key, data)
                 stored_keys.append(image.key)
+                await services.images.put(image.key, data)
             await store.images.add(images)
             await store.choices.put(_choice_row(services, caller, user, choice, images))
         ids, late = await _begin(store, services, caller, user, body)
@@ -102,8 +103,8 @@ async def post_preferences(
 
     try:
         accepted = await once.do(work)
-    except BaseException:
-        await services.images.delete(stored_keys)
+    except Exception:  # no cancellation: it may come after the commit, and has no time to look
+        await delete_leftovers(services, stored_keys)
         raise
     _announce(services, overtaken, accepted["job_id"])
     return await _present(user_id, accepted, response, caller, services, wait_s)

@@ -477,6 +477,10 @@ class Images(_Repository):
             )
         ).all()
 
+    async def known(self, keys: Sequence[str]) -> set[str]:
+        """Those of a job's or a request's few keys that a row points to."""
+        return set(await self._session.scalars(select(Image.key).where(Image.key.in_(keys))))
+
     async def keys(self) -> set[str]:
         """Every key that a row points to."""
         return set(await self._session.scalars(select(Image.key)))

@@ -24,6 +24,7 @@ from service.core.ports import (
     Versions,
 )
 from service.core.uploads import encode_png
+from service.infra.leftovers import delete_leftovers
 from service.infra.parts import Parts
 from service.infra.repositories import Store
 from service.infra.tables import Image, Job, Profile, new_id, now
@@ -111,16 +112,18 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
             "decode_s": round(sum(p.decode_s for p in pictures), 4),
         },
     }
-    published = False
+    keys = [image.key for image in images]
     try:
         await _store(tools, images, data)
         async with tools.database.write() as store:
             published = await store.jobs.finish(job.id, job.attempt, "succeeded", result=result)
             if published:
                 await store.images.add(images)
-    finally:
-        if not published:
-            await tools.images.delete([image.key for image in images])
+    except Exception:  # no cancellation: it may come after the commit, and has no time to look
+        await delete_leftovers(tools, keys)
+        raise
+    if not published:
+        await delete_leftovers(tools, keys)
     return published
 
 
