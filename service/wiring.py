@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from service.api.app import create_app
 from service.api.edge import Edge
+from service.api.in_flight import InFlight
 from service.api.services import Limits, Services
 from service.core.pool import load_pool
 from service.core.ports import ModelRuntime
@@ -64,6 +65,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
             job_expiry_s=settings.job_expiry_s,
             session_max_age_s=settings.session_max_age_s,
         ),
+        in_flight=InFlight(),
         session_secret=session_secret(settings.data_dir),
         web_dir=settings.web_dir,
         new_seed=lambda: secrets.randbelow(2**31),

@@ -21,6 +21,9 @@ class Accepted:
     job_id: str | None = None
 
 
+Work = Callable[[Store], Awaitable[Accepted]]
+
+
 class Once:
     """The write transaction of a POST, which a repetition with the same key does not run again."""
 
@@ -35,44 +38,49 @@ class Once:
         self._response = response
         self._scope = caller.scope
         self._database = services.database
+        self._in_flight = services.in_flight
         self._key = key
         self._fingerprint = fingerprint
 
-    async def do(self, work: Callable[[Store], Awaitable[Accepted]]) -> dict[str, Any]:
+    async def do(self, work: Work) -> dict[str, Any]:
         """The ids that `work` led to, now or when this key came first.
 
-        Raises 422 when the key came with another request.
+        Raises 422 when the key came with another request, 409 while its first one still runs.
         """
-        async with self._database.write() as store:
-            earlier = await self._earlier(store)
-            if earlier is not None:
-                self._response.headers["Idempotent-Replayed"] = "true"
-                return earlier
-            accepted = await work(store)
-            await self._remember(store, accepted)
-        return accepted.ids
-
-    async def _earlier(self, store: Store) -> dict[str, Any] | None:
         if self._key is None:
-            return None
-        record = await store.idempotency.find(self._scope, self._key)
+            async with self._database.write() as store:
+                return (await work(store)).ids
+        async with self._database.read() as store:
+            earlier = await self._earlier(store, self._key)
+        if earlier is not None:
+            return earlier
+        with self._in_flight.hold(self._scope, self._key, self._fingerprint):
+            async with self._database.write() as store:
+                return await self._earlier(store, self._key) or await self._first(
+                    store, self._key, work
+                )
+
+    async def _earlier(self, store: Store, key: str) -> dict[str, Any] | None:
+        record = await store.idempotency.find(self._scope, key)
         if record is None:
             return None
         if record.fingerprint != self._fingerprint:
             raise ServiceError(422, "idempotency_key_reused")
+        self._response.headers["Idempotent-Replayed"] = "true"
         return record.accepted
 
-    async def _remember(self, store: Store, accepted: Accepted) -> None:
-        if self._key is not None:
-            record = IdempotencyKey(
-                caller=self._scope,
-                key=self._key,
-                fingerprint=self._fingerprint,
-                user_pk=accepted.user_pk,
-                job_id=accepted.job_id,
-                accepted=accepted.ids,
-            )
-            await store.idempotency.add(record)
+    async def _first(self, store: Store, key: str, work: Work) -> dict[str, Any]:
+        accepted = await work(store)
+        record = IdempotencyKey(
+            caller=self._scope,
+            key=key,
+            fingerprint=self._fingerprint,
+            user_pk=accepted.user_pk,
+            job_id=accepted.job_id,
+            accepted=accepted.ids,
+        )
+        await store.idempotency.add(record)
+        return accepted.ids
 
 
 OnceDep = Annotated[Once, Depends()]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from service.api.in_flight import InFlight
 from service.core.ports import Capabilities
 from service.infra.parts import Parts
 
@@ -35,6 +36,7 @@ class Services(Parts):
     capabilities: Capabilities
     worker: WorkerState
     limits: Limits
+    in_flight: InFlight
     session_secret: str
     web_dir: Path
     new_seed: Callable[[], int]

@@ -19,6 +19,7 @@ CODES: Mapping[str, str] = {
     "invalid_image": "An uploaded picture is not a PNG, JPEG or WebP within the limits.",
     "invalid_idempotency_key": "Idempotency-Key is 1 to 255 printable ASCII characters.",
     "idempotency_key_reused": "This Idempotency-Key was used before with another request.",
+    "idempotency_key_in_flight": "The first request with this Idempotency-Key still runs.",
     "not_enough_choices": "A profile needs four choices that are not ties.",
     "too_many_jobs": "This caller already has as many waiting jobs as it may.",
     "queue_full": "The service already has as many waiting jobs as it takes.",
