@@ -30,7 +30,9 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_queued_jobs: int = Field(default=64, ge=1)
+    max_queued_jobs_of_sessions: int = Field(default=48, ge=1)
     max_queued_jobs_per_caller: int = Field(default=16, ge=1)
+    max_queued_jobs_per_session: int = Field(default=4, ge=1)
     job_expiry_s: float = Field(default=3600.0, gt=0)
     job_lease_s: float = Field(default=60.0, gt=0)
     session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)

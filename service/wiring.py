@@ -61,7 +61,9 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
         limits=Limits(
             max_body_bytes=settings.max_body_bytes,
             max_queued_jobs=settings.max_queued_jobs,
+            max_queued_jobs_of_sessions=settings.max_queued_jobs_of_sessions,
             max_queued_jobs_per_caller=settings.max_queued_jobs_per_caller,
+            max_queued_jobs_per_session=settings.max_queued_jobs_per_session,
             job_expiry_s=settings.job_expiry_s,
             session_max_age_s=settings.session_max_age_s,
         ),

@@ -105,7 +105,10 @@ async def _queue(
         owner_pk = subjects[0].user_pk
     await check_room(store, services.limits, "generate", caller, owner_pk)
     request = {**request, "reason": reasons[0] if reasons else None}
-    job = generate_job(caller.tenant, owner_pk, request, services.limits.job_expiry_s)
+    turn = await store.jobs.next_turn("generate", caller.tenant, owner_pk)
+    job = generate_job(
+        caller.tenant, owner_pk, request, turn=turn, expiry_s=services.limits.job_expiry_s
+    )
     return await store.jobs.add(job, subjects)
 
 

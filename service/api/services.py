@@ -24,7 +24,10 @@ class Limits:
 
     max_body_bytes: int
     max_queued_jobs: int
+    max_queued_jobs_of_sessions: int
+    """Of all browser sessions together: they cost nothing, and keys must find room beside them."""
     max_queued_jobs_per_caller: int
+    max_queued_jobs_per_session: int
     job_expiry_s: float
     session_max_age_s: int
 

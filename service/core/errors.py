@@ -21,7 +21,7 @@ CODES: Mapping[str, str] = {
     "idempotency_key_reused": "This Idempotency-Key was used before with another request.",
     "idempotency_key_in_flight": "The first request with this Idempotency-Key still runs.",
     "not_enough_choices": "A profile needs four choices that are not ties.",
-    "too_many_jobs": "This caller already has as many waiting jobs as it may.",
+    "too_many_jobs": "This caller already has its share of the waiting jobs.",
     "queue_full": "The service already has as many waiting jobs as it takes.",
     "database": "The database does not answer; what was sent was not stored.",
     "storage": "A stored picture could not be read back as it was written.",

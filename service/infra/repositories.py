@@ -290,6 +290,36 @@ class Jobs(_Repository):
             statement = statement.where(Job.user_pk == user_pk)
         return await self._session.scalar(statement) or 0
 
+    async def next_turn(self, kind: str, tenant: str, user_pk: str | None) -> int:
+        """The turn of a person's next job of a kind: the present one, or the one after their last.
+
+        Start-time fair queueing with jobs of equal cost: whoever has nothing in the queue comes in
+        at the turn that is being served, and each further job one turn later. So people (and a
+        tenant's jobs for nobody or for a blend, as one more) go round in turn.
+        """
+        theirs = [Job.tenant == tenant, Job.user_pk.is_(None)]
+        if user_pk is not None:
+            theirs = [Job.user_pk == user_pk]
+        last = await self._session.scalar(
+            select(func.max(Job.turn)).where(
+                *theirs, Job.kind == kind, Job.status.in_(("queued", "running"))
+            )
+        )
+        present = await self.present_turn()
+        return present if last is None else max(present, last + 1)
+
+    async def present_turn(self) -> int:
+        """The turn that is being served: that of what runs, else of what comes next."""
+        running = await self._session.scalar(
+            select(func.max(Job.turn)).where(Job.status == "running")
+        )
+        coming = await self._session.scalar(
+            select(func.min(Job.turn)).where(Job.status == "queued")
+        )
+        if running is None or coming is None:
+            return running or coming or 0
+        return max(running, coming - 1)  # what runs may be of an old turn, begun once more
+
     async def of_profile(self, profile_pk: str) -> Job | None:
         """The job that encodes this profile version."""
         return await self._session.scalar(select(Job).where(Job.profile_pk == profile_pk))
@@ -313,11 +343,11 @@ class Jobs(_Repository):
         ).all()
 
     async def claim(self, lease_s: float) -> Job | None:
-        """Take the next job: encodings first, then by age."""
+        """Take the next job: by turn, in a turn encodings first, then by age."""
         job = await self._session.scalar(
             select(Job)
             .where(Job.status == "queued", or_(Job.expires_at.is_(None), Job.expires_at > now()))
-            .order_by(Job.priority, Job.created_at, Job.id)
+            .order_by(Job.turn, Job.priority, Job.created_at, Job.id)
             .limit(1)
         )
         if job is None:
