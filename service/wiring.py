@@ -43,7 +43,7 @@ class Embedded:
 
 def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     """Wire everything for one process. `prepare` comes before; the app's lifespan runs the rest."""
-    images = FolderImageStore(settings.data_dir / "images")
+    images = FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
     events = InProcessEvents()
     parts = Parts(
         database=Database(settings.database),
@@ -64,6 +64,8 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
             max_queued_jobs_of_sessions=settings.max_queued_jobs_of_sessions,
             max_queued_jobs_per_caller=settings.max_queued_jobs_per_caller,
             max_queued_jobs_per_session=settings.max_queued_jobs_per_session,
+            max_uploads_per_user=settings.max_uploads_per_user,
+            max_upload_bytes_per_user=settings.max_upload_bytes_per_user,
             job_expiry_s=settings.job_expiry_s,
             session_max_age_s=settings.session_max_age_s,
         ),

@@ -10,6 +10,7 @@ from service.api.jobs import job_out, wait_for_end
 from service.api.queueing import check_room, generate_job
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
 from service.api.services import Services
+from service.api.uploads import STORAGE_RETRY_AFTER
 from service.core.auth import Caller
 from service.core.errors import ServiceError, invalid
 from service.core.generation import Found, pin
@@ -105,6 +106,8 @@ async def _queue(
         owner_pk = subjects[0].user_pk
     await check_room(store, services.limits, "generate", caller, owner_pk)
     request = {**request, "reason": reasons[0] if reasons else None}
+    if await services.images.full():
+        raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)
     turn = await store.jobs.next_turn("generate", caller.tenant, owner_pk)
     job = generate_job(
         caller.tenant, owner_pk, request, turn=turn, expiry_s=services.limits.job_expiry_s

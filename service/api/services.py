@@ -28,6 +28,8 @@ class Limits:
     """Of all browser sessions together: they cost nothing, and keys must find room beside them."""
     max_queued_jobs_per_caller: int
     max_queued_jobs_per_session: int
+    max_uploads_per_user: int
+    max_upload_bytes_per_user: int
     job_expiry_s: float
     session_max_age_s: int
 

@@ -507,6 +507,17 @@ class Images(_Repository):
             )
         ).all()
 
+    async def uploads(self, user_pk: str) -> tuple[int, int]:
+        """How many own pictures a user has sent, and their size in bytes."""
+        row = (
+            await self._session.execute(
+                select(func.count(), func.coalesce(func.sum(Image.size_bytes), 0)).where(
+                    Image.user_pk == user_pk, Image.kind == "upload"
+                )
+            )
+        ).one()
+        return int(row[0]), int(row[1])
+
     async def known(self, keys: Sequence[str]) -> set[str]:
         """Those of a job's or a request's few keys that a row points to."""
         return set(await self._session.scalars(select(Image.key).where(Image.key.in_(keys))))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image as PillowImage
 
-from service.core.errors import JobFailure
+from service.core.errors import JobFailure, StorageFull
 from service.core.generation import Reason, blend
 from service.core.messages import step_event
 from service.core.ports import (
@@ -131,6 +131,8 @@ async def _store(tools: Tools, images: list[Image], data: list[bytes]) -> None:
     try:
         for image, png in zip(images, data, strict=True):
             await tools.images.put(image.key, png)
+    except StorageFull as error:
+        raise JobFailure("storage_full") from error
     except OSError as error:
         log.exception("a picture could not be stored")
         raise JobFailure("storage", "A picture could not be stored.") from error

@@ -107,7 +107,7 @@ async def test_a_full_disk_fails_the_job_and_leaves_nothing(
     with monkeypatch.context() as patched:
         patched.setattr("service.infra.image_store.os.fsync", full)
         job = await service.generate(client, n=2)
-    assert (job["status"], job["error"]["code"]) == ("failed", "storage")
+    assert (job["status"], job["error"]["code"]) == ("failed", "storage_full")
     assert files_of(service) == []
     assert (await service.generate(client))["status"] == "succeeded"
 
