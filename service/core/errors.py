@@ -28,6 +28,7 @@ CODES: Mapping[str, str] = {
     "storage": "A stored picture could not be read back as it was written.",
     "storage_full": "The image store has no room for further pictures; nothing was stored.",
     "worker_crash": "The job was started three times and never finished.",
+    "worker_not_started": "The worker did not start, so nobody runs jobs; see /health/ready.",
     "encoder_invalid": "The encoder gave an embedding that cannot be used.",
     "numerical_error": "The model gave values that are not finite.",
     "model_error": "The model failed on this job.",

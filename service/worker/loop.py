@@ -43,17 +43,13 @@ class Worker:
         return self._not_ready
 
     async def run(self) -> None:
-        """Load the model, take up what was not finished, then work until `stop`."""
-        try:
-            versions = await self._begin()
-        except Exception as error:
-            log.exception("the worker did not start")
-            self._not_ready = f"the worker did not start: {error}"
-            self._thread.shutdown()
-            return
-        self._not_ready = None
+        """Take up what was not finished, load the model, then work until `stop`.
+
+        Without a model the work is to say so: every job fails with that reason.
+        """
         sweeper = asyncio.create_task(self._sweep_forever())
         try:
+            versions = await self._begin()
             while not self._stopping:
                 try:
                     await self._next(versions)
@@ -73,13 +69,21 @@ class Worker:
             self._tools.signals.cancel(self._running)
         self._tools.signals.ring()
 
-    async def _begin(self) -> Versions:
-        await self._take_up()
-        versions: Versions = await self._in_thread(self._tools.runtime.load)
-        await reencoding.queue_stale(self._tools.database, versions)
+    async def _begin(self) -> Versions | None:
+        """Make ready; None when that fails, with the reason in `not_ready`."""
+        try:
+            await self._take_up()
+            versions: Versions = await self._in_thread(self._tools.runtime.load)
+            await reencoding.queue_stale(self._tools.database, versions)
+        except Exception as error:
+            log.exception("the worker did not start")
+            self._not_ready = f"the worker did not start: {error}"
+            return None
+        if not self._stopping:
+            self._not_ready = None
         return versions
 
-    async def _next(self, versions: Versions) -> None:
+    async def _next(self, versions: Versions | None) -> None:
         """Run the next job, or wait for one."""
         async with self._tools.database.write() as store:
             job = await store.jobs.claim(self._lease_s)
@@ -88,7 +92,7 @@ class Worker:
         else:
             await self._work(job, versions)
 
-    async def _work(self, job: Job, versions: Versions) -> None:
+    async def _work(self, job: Job, versions: Versions | None) -> None:
         """Run one job to one end."""
         self._running = job.id
         if self._stopping:
@@ -98,6 +102,8 @@ class Worker:
         run = handlers.encode if job.kind == "encode" else handlers.generate
         status: JobStatus = "succeeded"
         try:
+            if versions is None:
+                raise JobFailure("worker_not_started")
             if not await run(self._tools, versions, job):
                 return  # canceled or erased meanwhile: somebody else wrote the end
         except JobCanceled:
