@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, Executable, case, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    CursorResult,
+    Executable,
+    Select,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.messages import (
@@ -104,12 +115,11 @@ class Users(_Repository):
 
     async def erase(self, user: User) -> "Erased":
         """Delete the user, what hangs on it, and every job and picture that used its taste."""
-        uses = select(JobSubject.job_id).where(JobSubject.user_pk == user.pk)
-        theirs = select(Job.id).where(or_(Job.user_pk == user.pk, Job.id.in_(uses)))
+        theirs = _jobs_about(user.pk)
         jobs = (await self._session.scalars(theirs)).all()
         images = (
             await self._session.scalars(
-                select(Image.key).where(or_(Image.user_pk == user.pk, Image.job_id.in_(jobs)))
+                select(Image.key).where(or_(Image.user_pk == user.pk, Image.job_id.in_(theirs)))
             )
         ).all()
         choices = await self._session.scalar(
@@ -118,9 +128,18 @@ class Users(_Repository):
         profiles = await self._session.scalar(
             select(func.count()).select_from(Profile).where(Profile.user_pk == user.pk)
         )
-        await self._session.execute(delete(Job).where(Job.id.in_(jobs)))
+        await self._session.execute(delete(Job).where(Job.id.in_(theirs)))
         await self._session.execute(delete(User).where(User.pk == user.pk))
         return Erased(list(jobs), list(images), choices or 0, profiles or 0)
+
+
+def _jobs_about(user_pk: str) -> Select[str]:
+    """The ids of a user's jobs and of those that used the user's taste, as a subquery.
+
+    A subquery, since one statement takes 32,766 values on SQLite and people may have more jobs.
+    """
+    uses = select(JobSubject.job_id).where(JobSubject.user_pk == user_pk)
+    return select(Job.id).where(or_(Job.user_pk == user_pk, Job.id.in_(uses)))
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
-from service.infra.tables import Base
+from service.infra.tables import Base, Job
 from tests.fake_runtime import EMB_DIM
 from tests.running_service import Service
 
@@ -87,6 +87,27 @@ async def test_after_an_erasure_nothing_is_left(
 
 def bytes_of(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
+
+
+async def test_a_person_with_very_many_jobs_is_erased(service: Service) -> None:
+    client = service.client()
+    first = (await service.generate(client, user_id="ann"))["id"]
+    many = """
+        WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < 33000)
+        INSERT INTO jobs (id, kind, priority, turn, tenant, user_pk, status, seq, attempt,
+                          request, created_at)
+        SELECT 'job-' || n, kind, priority, turn, tenant, user_pk, status, seq, attempt,
+               '{}', created_at
+        FROM jobs, i WHERE id = :first
+    """
+    async with service.database.write() as store:
+        await store.session.execute(text(many), {"first": first})
+    receipt = await client.delete("/users/ann")
+    assert receipt.status_code == 200
+    assert receipt.json()["erased"]["jobs"] == 33_001
+    async with service.database.read() as store:
+        assert await store.session.scalar(select(func.count()).select_from(Job)) == 0
+    assert list((service.settings.data_dir / "images").rglob("*.png")) == []
 
 
 async def test_an_erasure_stops_a_running_job_and_nothing_comes_back(service: Service) -> None:
