@@ -141,7 +141,7 @@ class EmbeddingCache(Protocol):
         """Keep it."""
 
     async def forget_user(self, user_pk: str) -> None:
-        """Drop everything of one user."""
+        """Drop everything of one user, and whatever is put for it later: no pk is used again."""
 
 
 class ProgressEvents(Protocol):

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     CursorResult,
     Executable,
     Select,
@@ -118,9 +119,7 @@ class Users(_Repository):
         theirs = _jobs_about(user.pk)
         jobs = (await self._session.scalars(theirs)).all()
         images = (
-            await self._session.scalars(
-                select(Image.key).where(or_(Image.user_pk == user.pk, Image.job_id.in_(theirs)))
-            )
+            await self._session.scalars(select(Image.key).where(_pictures_about(user.pk)))
         ).all()
         choices = await self._session.scalar(
             select(func.count()).select_from(Choice).where(Choice.user_pk == user.pk)
@@ -140,6 +139,10 @@ def _jobs_about(user_pk: str) -> Select[str]:
     """
     uses = select(JobSubject.job_id).where(JobSubject.user_pk == user_pk)
     return select(Job.id).where(or_(Job.user_pk == user_pk, Job.id.in_(uses)))
+
+
+def _pictures_about(user_pk: str) -> ColumnElement[bool]:
+    return or_(Image.user_pk == user_pk, Image.job_id.in_(_jobs_about(user_pk)))
 
 
 @dataclass(frozen=True)
@@ -344,10 +347,10 @@ class Jobs(_Repository):
         return await self._session.scalar(select(Job).where(Job.profile_pk == profile_pk))
 
     async def of_user(self, user_pk: str) -> Sequence[Job]:
-        """All jobs of a user, oldest first."""
+        """All jobs of a user, and the blends that used the user's taste, oldest first."""
         return (
             await self._session.scalars(
-                select(Job).where(Job.user_pk == user_pk).order_by(Job.created_at)
+                select(Job).where(Job.id.in_(_jobs_about(user_pk))).order_by(Job.created_at, Job.id)
             )
         ).all()
 
@@ -519,10 +522,10 @@ class Images(_Repository):
         return [(row[0], row[1]) for row in await self._session.execute(statement)]
 
     async def of(self, user_pk: str) -> Sequence[Image]:
-        """All pictures of a user, oldest first."""
+        """All pictures of a user, those of blends too, oldest first."""
         return (
             await self._session.scalars(
-                select(Image).where(Image.user_pk == user_pk).order_by(Image.created_at)
+                select(Image).where(_pictures_about(user_pk)).order_by(Image.created_at, Image.id)
             )
         ).all()
 

@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 
 from service.core.errors import JobFailure, StorageFull
 from service.core.generation import Reason, blend
-from service.core.messages import step_event
+from service.core.messages import JobEvent, step_event
 from service.core.ports import (
     Embedding,
     LabelledPair,
@@ -88,9 +88,12 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
     specs = [_spec(request, conditioning, i) for i in range(request["n"])]
     loop = asyncio.get_running_loop()
 
+    def tell(event: JobEvent) -> None:
+        if not tools.signals.cancelled(job.id):  # its memory may have been erased
+            tools.events.publish(job.id, event)
+
     def on_step(done: int, total: int) -> None:
-        event = step_event(job.attempt, done, total)
-        loop.call_soon_threadsafe(tools.events.publish, job.id, event)
+        loop.call_soon_threadsafe(tell, step_event(job.attempt, done, total))
 
     pictures: list[Picture] = await tools.in_model_thread(
         tools.runtime.generate, specs, on_step, lambda: tools.signals.cancelled(job.id)

@@ -97,7 +97,8 @@ class Worker:
         self._running = job.id
         if self._stopping:
             self._tools.signals.cancel(job.id)
-        self._tools.events.publish(job.id, status_event(job.seq, "running"))
+        if not self._tools.signals.cancelled(job.id):
+            self._tools.events.publish(job.id, status_event(job.seq, "running"))
         renewing = asyncio.create_task(self._renew_forever(job))
         run = handlers.encode if job.kind == "encode" else handlers.generate
         status: JobStatus = "succeeded"

@@ -2,8 +2,10 @@
 
 import base64
 import io
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +53,27 @@ async def test_the_export_holds_everything(service: Service) -> None:
     assert {image["kind"] for image in export["images"]} == {"upload", "generated"}
     for image in export["images"]:
         assert (await client.get(image["url"])).status_code == 200
+
+
+async def test_the_export_holds_blends_and_names_nobody_else(service: Service) -> None:
+    client = service.client()
+    await service.answer(client, "ann")
+    await service.answer(client, "bob-of-the-hill")
+    parts = [{"user_id": name, "weight": 1.0} for name in ("bob-of-the-hill", "ann")]
+    job = await service.generate(client, blend=parts)
+    export = (await client.get("/users/ann/export")).json()
+    (blend,) = [entry for entry in export["jobs"] if entry["id"] == job["id"]]
+    assert blend["request"]["user_ids"] == [None, "ann"]
+    assert blend["result"]["blend"] == [
+        {"user_id": None, "profile_version": None},
+        {"user_id": "ann", "profile_version": 1},
+    ]
+    assert "bob-of-the-hill" not in json.dumps(export)
+    url = job["result"]["images"][0]["url"]
+    assert [image["url"] for image in export["images"]] == [url]
+    receipt = (await client.delete("/users/ann")).json()
+    assert receipt["erased"]["jobs"] == len(export["jobs"])
+    assert receipt["erased"]["images"] == len(export["images"])
 
 
 async def test_after_an_erasure_nothing_is_left(
@@ -122,6 +145,77 @@ async def test_an_erasure_stops_a_running_job_and_nothing_comes_back(service: Se
     for job_id in jobs:
         assert (await client.get(f"/jobs/{job_id}")).status_code == 404
     assert len(list((service.settings.data_dir / "images").rglob("*.png"))) == 1
+
+
+async def test_an_encoding_that_runs_during_the_erasure_brings_nothing_back(
+    service: Service,
+) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    pairs = (await client.get("/users/ann/quiz")).json()["pairs"]
+    body = {"choices": [{"pair_id": pair["pair_id"], "preferred": 0} for pair in pairs]}
+    link = (await client.post("/users/ann/preferences", json=body)).json()["links"]["job"]
+    job_id = link.split("/")[-1]
+    await service.until(client, job_id, "running")
+    assert (await client.delete("/users/ann")).json()["erased"]["profiles"] == 1
+    service.runtime.gate.set()
+    await service.generate(client)  # the worker is past the encoding
+    assert len(service.runtime.encoded) == 1
+    await expect_nobody(service, job_id)
+
+
+async def test_an_embedding_that_comes_to_the_cache_after_the_erasure_is_dropped(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = service.client()
+    cache = service.parts.app.app.state.services.cache  # type: ignore[attr-defined]
+    put, late = cache.put, []
+
+    async def put_late(*what: Any) -> None:
+        late.append((await client.delete("/users/ann")).status_code)
+        await put(*what)
+
+    monkeypatch.setattr(cache, "put", put_late)
+    pairs = (await client.get("/users/ann/quiz")).json()["pairs"]
+    body = {"choices": [{"pair_id": pair["pair_id"], "preferred": 0} for pair in pairs]}
+    await client.post("/users/ann/preferences", json=body)
+    await service.generate(client)
+    assert late == [200]
+    await expect_nobody(service)
+
+
+async def test_steps_after_the_erasure_are_not_remembered(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    body = {"prompt": PROMPT, "user_id": "ann", "steps": 5}
+    job_id = (await client.post("/generate", json=body)).json()["id"]
+    await service.until(client, job_id, "running")
+    cancelled = service.runtime.generate
+
+    def heedless(specs: Any, on_step: Any, _: Any) -> Any:
+        return cancelled(specs, on_step, lambda: False)
+
+    service.runtime.generate = heedless  # type: ignore[method-assign]
+    second = (await client.post("/generate", json=body)).json()["id"]
+    await client.delete(f"/jobs/{job_id}")
+    await service.until(client, second, "running")
+    await client.delete("/users/ann")
+    service.runtime.gate.set()
+    await service.generate(client)
+    await expect_nobody(service, job_id, second)
+
+
+async def expect_nobody(service: Service, *job_ids: str) -> None:
+    services = service.parts.app.app.state.services  # type: ignore[attr-defined]
+    assert services.cache._entries == {}
+    for job_id in job_ids:
+        assert services.events.latest(job_id) is None
+    async with service.database.read() as store:
+        for table in ("users", "profiles", "choices", "job_subjects"):
+            rows = await store.session.scalar(text(f"SELECT count(*) FROM {table}"))
+            assert rows == 0, table
+    client = service.client()
+    assert (await client.get("/users/ann/preferences")).status_code == 404
 
 
 async def test_an_erased_person_who_comes_back_begins_anew(service: Service) -> None:
