@@ -113,7 +113,7 @@ async def erase(
         services.events.forget(job_id)
     await services.cache.forget_user(user.pk)
     await services.images.delete(erased.image_keys)
-    await services.database.scrub()
+    scrubbed = await services.database.scrub()
     if caller.is_session:
         end_session(response)
     return ErasedOut(
@@ -124,6 +124,7 @@ async def erase(
             "jobs": len(erased.job_ids),
             "images": len(erased.image_keys),
         },
+        scrubbed=scrubbed,
     )
 
 

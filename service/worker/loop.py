@@ -162,13 +162,14 @@ class Worker:
             await asyncio.sleep(_SWEEP_EVERY_S)
 
     async def _sweep(self) -> None:
-        """End what waited too long, take up what was lost, forget old idempotency keys."""
+        """End what waited too long, take up what was lost, forget what is to be forgotten."""
         async with self._tools.database.write() as store:
             expired = await store.jobs.expire()
             await self._requeue(store, lease_ended=now())
             await store.idempotency.prune(_KEEP_IDEMPOTENCY_KEYS)
         for job in expired:
             self._tools.events.publish(job.id, status_event(job.seq, "expired"))
+        await self._tools.database.scrub_again()
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         loop = asyncio.get_running_loop()

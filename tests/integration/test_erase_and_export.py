@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select, text
 
+from service.infra.database import Database
 from service.infra.tables import Base, Job
 from tests.fake_runtime import EMB_DIM
-from tests.running_service import Service
+from tests.integration.conftest import Start
+from tests.running_service import Service, stop
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +90,7 @@ async def test_after_an_erasure_nothing_is_left(
     receipt = await client.delete("/users/ann-of-the-lake")
     assert receipt.status_code == 200
     assert receipt.json()["erased"] == {"choices": 5, "profiles": 3, "jobs": 5, "images": 4}
+    assert receipt.json()["scrubbed"] is True
     for path in ("preferences", "export", "images"):
         assert (await client.get(f"/users/ann-of-the-lake/{path}")).status_code == 404
     assert (await client.get(url)).status_code == 404
@@ -110,6 +114,48 @@ async def test_after_an_erasure_nothing_is_left(
 
 def bytes_of(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
+
+
+async def test_a_reader_in_the_way_of_the_last_traces_is_said_and_outwaited(
+    service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.infra.database._SCRUB_TIMEOUT_MS", 50)
+    await fill(service)
+    reader = sqlite3.connect(service.settings.data_dir / "ppd.db")
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM users").fetchone() == (1,)
+    receipt = await service.client().delete("/users/ann-of-the-lake")
+    assert receipt.status_code == 200
+    assert receipt.json()["scrubbed"] is False
+    assert "erased rows are still in the database's log" in caplog.text
+    assert any(b"ann-of-the-lake" in bytes_of(f) for f in service.settings.data_dir.iterdir())
+    await service.parts.worker._sweep()
+    reader.close()
+    await service.parts.worker._sweep()
+    assert not any(b"ann-of-the-lake" in bytes_of(f) for f in service.settings.data_dir.iterdir())
+
+
+async def test_what_a_lost_process_left_in_the_log_is_folded_at_the_start(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service: Service = await start(data_dir=tmp_path / "d")
+    await fill(service)
+    reader = sqlite3.connect(tmp_path / "d" / "ppd.db")  # keeps the log when the service stops
+
+    async def lost(_: Database) -> bool:
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "scrub_again", lost)
+        await service.client().delete("/users/ann-of-the-lake")
+        assert reader.execute("SELECT count(*) FROM users").fetchone() == (0,)
+        await stop(service)
+    log = tmp_path / "d" / "ppd.db-wal"
+    assert b"ann-of-the-lake" in log.read_bytes()
+    again: Service = await start(data_dir=tmp_path / "d")
+    await again.parts.worker._sweep()
+    assert b"ann-of-the-lake" not in bytes_of(log)
+    reader.close()
 
 
 async def test_a_person_with_very_many_jobs_is_erased(service: Service) -> None:
