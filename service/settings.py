@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     max_queued_jobs_of_sessions: int = Field(default=48, ge=1)
     max_queued_jobs_per_caller: int = Field(default=16, ge=1)
     max_queued_jobs_per_session: int = Field(default=4, ge=1)
+    max_event_streams: int = Field(default=256, ge=1)
+    max_event_streams_per_caller: int = Field(default=16, ge=1)
     max_uploads_per_user: int = Field(default=200, ge=0)
     max_upload_bytes_per_user: int = Field(default=128 * 2**20, ge=0)
     min_free_bytes: int = Field(default=200 * 2**20, ge=0)

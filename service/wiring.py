@@ -16,6 +16,7 @@ from service.api.app import create_app
 from service.api.edge import Edge
 from service.api.in_flight import InFlight
 from service.api.services import Limits, Services
+from service.api.streams import OpenStreams
 from service.core.pool import load_pool
 from service.core.ports import ModelRuntime
 from service.infra import migrate
@@ -70,6 +71,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
             session_max_age_s=settings.session_max_age_s,
         ),
         in_flight=InFlight(),
+        streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
         session_secret=session_secret(settings.data_dir),
         web_dir=settings.web_dir,
         new_seed=lambda: secrets.randbelow(2**31),

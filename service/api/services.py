@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from service.api.in_flight import InFlight
+from service.api.streams import OpenStreams
 from service.core.ports import Capabilities
 from service.infra.parts import Parts
 
@@ -42,6 +43,7 @@ class Services(Parts):
     worker: WorkerState
     limits: Limits
     in_flight: InFlight
+    streams: OpenStreams
     session_secret: str
     web_dir: Path
     new_seed: Callable[[], int]

@@ -22,6 +22,8 @@ CODES: Mapping[str, str] = {
     "idempotency_key_in_flight": "The first request with this Idempotency-Key still runs.",
     "not_enough_choices": "A profile needs four choices that are not ties.",
     "too_many_jobs": "This caller already has its share of the waiting jobs.",
+    "too_many_streams": "This caller already has its share of the open event streams.",
+    "streams_full": "The service already has as many open event streams as it holds.",
     "queue_full": "The service already has as many waiting jobs as it takes.",
     "upload_quota": "This person's own pictures would take more room than they may.",
     "database": "The database does not answer; what was sent was not stored.",
