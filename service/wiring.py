@@ -26,7 +26,7 @@ from service.infra.events import InProcessEvents
 from service.infra.image_store import FolderImageStore
 from service.infra.job_signals import InProcessSignals
 from service.infra.parts import Parts
-from service.infra.secrets import key_sha256, new_key, session_secret, write_private
+from service.infra.secrets import first_key, key_sha256, session_secret
 from service.settings import Settings
 from service.worker.loop import Worker
 
@@ -97,7 +97,8 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
 async def prepare(settings: Settings) -> Path | None:
     """Make the data folder, bring the schema up to date, and make the first API key.
 
-    Gives the path of the key's file when the key was made now.
+    The key's file comes before its hash, which commits last: wherever a first start is lost, the
+    next one takes it up. Gives the path of the file when the key came into use now.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if settings.database_url is None:  # SQLite gives its other files the mode of this one
@@ -107,11 +108,10 @@ async def prepare(settings: Settings) -> Path | None:
     database = Database(settings.database)
     try:
         async with database.write() as store:
-            if path.exists() or await store.keys.all():
+            if await store.keys.all():
                 return None
-            key = new_key()
+            key = await asyncio.to_thread(first_key, path)
             await store.keys.add(DEFAULT_TENANT, "first start", key_sha256(key))
-            write_private(path, key + "\n")
     finally:
         await database.close()
     return path
