@@ -26,7 +26,6 @@ app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
-_MIN_FREE_BYTES = 200 * 2**20
 
 
 @app.command()
@@ -208,8 +207,11 @@ def _data_folder(settings: Settings) -> str:
         raise ValueError(f"{folder} does not exist; `ppd migrate` makes it")
     if not writable(folder):
         raise ValueError(f"{folder} cannot be written to")
-    if free_bytes(folder) < _MIN_FREE_BYTES:
-        raise ValueError(f"{folder} has {free_bytes(folder) // 2**20} MiB left")
+    if free_bytes(folder) < settings.min_free_bytes:
+        raise ValueError(
+            f"{folder} has {free_bytes(folder) // 2**20} MiB left; below "
+            f"{settings.min_free_bytes // 2**20} MiB no picture is stored (PPD_MIN_FREE_BYTES)"
+        )
     return f"{folder}, {free_bytes(folder) // 2**30} GiB left"
 
 

@@ -30,7 +30,15 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_queued_jobs: int = Field(default=64, ge=1)
+    max_queued_jobs_of_sessions: int = Field(default=48, ge=1)
     max_queued_jobs_per_caller: int = Field(default=16, ge=1)
+    max_queued_jobs_per_session: int = Field(default=4, ge=1)
+    max_event_streams: int = Field(default=256, ge=1)
+    max_event_streams_per_caller: int = Field(default=16, ge=1)
+    max_uploads_per_user: int = Field(default=200, ge=0)
+    max_upload_bytes_per_user: int = Field(default=128 * 2**20, ge=0)
+    min_free_bytes: int = Field(default=200 * 2**20, ge=0)
+    """The image store takes no picture that would leave less room than this."""
     job_expiry_s: float = Field(default=3600.0, gt=0)
     job_lease_s: float = Field(default=60.0, gt=0)
     session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)

@@ -14,7 +14,9 @@ from fastapi import FastAPI
 
 from service.api.app import create_app
 from service.api.edge import Edge
+from service.api.in_flight import InFlight
 from service.api.services import Limits, Services
+from service.api.streams import OpenStreams
 from service.core.pool import load_pool
 from service.core.ports import ModelRuntime
 from service.infra import migrate
@@ -23,7 +25,8 @@ from service.infra.embedding_cache import InProcessEmbeddingCache
 from service.infra.events import InProcessEvents
 from service.infra.image_store import FolderImageStore
 from service.infra.job_signals import InProcessSignals
-from service.infra.secrets import key_sha256, new_key, session_secret, write_private
+from service.infra.parts import Parts
+from service.infra.secrets import first_key, key_sha256, session_secret
 from service.settings import Settings
 from service.worker.loop import Worker
 
@@ -41,38 +44,34 @@ class Embedded:
 
 def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     """Wire everything for one process. `prepare` comes before; the app's lifespan runs the rest."""
-    database = Database(settings.database)
-    images = FolderImageStore(settings.data_dir / "images")
-    cache = InProcessEmbeddingCache()
+    images = FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
     events = InProcessEvents()
-    signals = InProcessSignals()
-    pool = load_pool(settings.pool_dir)
-    worker = Worker(
-        database=database,
+    parts = Parts(
+        database=Database(settings.database),
         images=images,
-        cache=cache,
+        cache=InProcessEmbeddingCache(),
         events=events,
-        signals=signals,
-        pool=pool,
-        runtime=runtime,
-        lease_s=settings.job_lease_s,
+        signals=InProcessSignals(),
+        pool=load_pool(settings.pool_dir),
     )
+    worker = Worker(parts, runtime, settings.job_lease_s)
     services = Services(
-        database=database,
-        images=images,
-        cache=cache,
-        events=events,
-        signals=signals,
-        pool=pool,
+        **parts.by_name(),
         capabilities=runtime.capabilities,
         worker=worker,
         limits=Limits(
             max_body_bytes=settings.max_body_bytes,
             max_queued_jobs=settings.max_queued_jobs,
+            max_queued_jobs_of_sessions=settings.max_queued_jobs_of_sessions,
             max_queued_jobs_per_caller=settings.max_queued_jobs_per_caller,
+            max_queued_jobs_per_session=settings.max_queued_jobs_per_session,
+            max_uploads_per_user=settings.max_uploads_per_user,
+            max_upload_bytes_per_user=settings.max_upload_bytes_per_user,
             job_expiry_s=settings.job_expiry_s,
             session_max_age_s=settings.session_max_age_s,
         ),
+        in_flight=InFlight(),
+        streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
         session_secret=session_secret(settings.data_dir),
         web_dir=settings.web_dir,
         new_seed=lambda: secrets.randbelow(2**31),
@@ -80,7 +79,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with database.read() as store:
+        async with parts.database.read() as store:
             kept = await store.images.keys()
         await images.sweep(kept)
         working = asyncio.create_task(worker.run())
@@ -90,7 +89,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
             events.close()
             worker.stop()
             await working
-            await database.close()
+            await parts.database.close()
 
     return Embedded(create_app(services, lifespan), events, worker)
 
@@ -98,7 +97,8 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
 async def prepare(settings: Settings) -> Path | None:
     """Make the data folder, bring the schema up to date, and make the first API key.
 
-    Gives the path of the key's file when the key was made now.
+    The key's file comes before its hash, which commits last: wherever a first start is lost, the
+    next one takes it up. Gives the path of the file when the key came into use now.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if settings.database_url is None:  # SQLite gives its other files the mode of this one
@@ -108,11 +108,10 @@ async def prepare(settings: Settings) -> Path | None:
     database = Database(settings.database)
     try:
         async with database.write() as store:
-            if path.exists() or await store.keys.all():
+            if await store.keys.all():
                 return None
-            key = new_key()
+            key = await asyncio.to_thread(first_key, path)
             await store.keys.add(DEFAULT_TENANT, "first start", key_sha256(key))
-            write_private(path, key + "\n")
     finally:
         await database.close()
     return path

@@ -138,6 +138,7 @@ async def running(
     runtime: Any, data_dir: Path, pool_dir: Path, *, ready: bool, **given: Any
 ) -> AsyncIterator[Service]:
     """A service until the end of the block."""
+    given.setdefault("min_free_bytes", 0)  # a folder in memory may be small
     settings = Settings(data_dir=data_dir, pool_dir=pool_dir, port=0, **given)
     await prepare(settings)
     parts = embedded(settings, runtime)

@@ -1,27 +1,15 @@
 """A person's answers and the profile that comes of them."""
 
-import asyncio
-import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import APIRouter, Response
 
-from service.api import idempotency
-from service.api.deps import (
-    CallerDep,
-    FingerprintDep,
-    IdempotencyDep,
-    ProtectedRoute,
-    ServicesDep,
-    UserIdDep,
-    WaitDep,
-)
+from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, WaitDep
+from service.api.idempotency import Accepted, OnceDep
 from service.api.jobs import wait_for_end
 from service.api.pairs import pair_out, pair_url
 from service.api.queueing import queue_encoding
 from service.api.schemas import (
-    MAX_UPLOAD_BYTES,
     ChoiceIn,
     ChoiceOut,
     ErrorOut,
@@ -35,17 +23,15 @@ from service.api.schemas import (
     QuizPairOut,
 )
 from service.api.services import Services
+from service.api.uploads import check_quota, clean_uploads, image_row, put_pictures
 from service.core.auth import Caller
 from service.core.choices import begins_encoding, profile_state
-from service.core.errors import CODES, FieldError, ServiceError
+from service.core.errors import CODES, ServiceError
 from service.core.messages import status_event
 from service.core.quiz import CHOICES_PER_EMBEDDING, needed, next_pairs, sides
-from service.core.uploads import clean_upload, png_size
+from service.infra.leftovers import delete_leftovers
 from service.infra.repositories import Store
-from service.infra.tables import Choice, Image, Job, Profile, User, new_id
-
-_upload_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="ppd-uploads")
-"""Apart from the threads that read and write pictures, which large uploads must not hold up."""
+from service.infra.tables import Choice, Image, Job, Profile, User
 
 router = APIRouter(prefix="/users/{user_id}", tags=["preferences"], route_class=ProtectedRoute)
 
@@ -87,34 +73,30 @@ async def post_preferences(
     caller: CallerDep,
     services: ServicesDep,
     wait_s: WaitDep,
-    key: IdempotencyDep,
-    fingerprint: FingerprintDep,
+    once: OnceDep,
 ) -> PreferencesStateOut:
     """Store answers. Once four are decided, the profile is encoded anew from the newest four."""
-    loop = asyncio.get_running_loop()
-    uploads = await loop.run_in_executor(_upload_threads, _clean_uploads, services, body)
+    sent = await clean_uploads(services, body)
     stored_keys: list[str] = []
     overtaken: list[Job] = []
+
+    async def work(store: Store) -> Accepted:
+        user = await store.users.get_or_create(caller.tenant, user_id)
+        uploads = [[image_row(user, data) for data in pictures] for pictures in sent]
+        await check_quota(store, services.limits, user, [i for images in uploads for i in images])
+        for choice, images, pictures in zip(body.choices, uploads, sent, strict=True):
+            stored_keys.extend(image.key for image in images)
+            await put_pictures(services, images, pictures)
+            await store.images.add(images)
+            await store.choices.put(_choice_row(services, caller, user, choice, images))
+        ids, late = await _begin(store, services, caller, user, body)
+        overtaken.extend(late)
+        return Accepted(ids, user_pk=user.pk)
+
     try:
-        async with services.database.write() as store:
-            accepted = await idempotency.earlier(store, caller, key, fingerprint)
-            if accepted is None:
-                user = await store.users.get_or_create(caller.tenant, user_id)
-                for choice, pictures in zip(body.choices, uploads, strict=True):
-                    images = [_image_row(user, data) for data in pictures]
-                    for image, data in zip(images, pictures, strict=True):
-                        await services.images.put(image.key, data)
-                        stored_keys.append(image.key)
-                    await store.images.add(images)
-                    await store.choices.put(_choice_row(services, caller, user, choice, images))
-                accepted, overtaken = await _begin(store, services, caller, user, body)
-                await idempotency.remember(
-                    store, caller, key, fingerprint, accepted, user_pk=user.pk
-                )
-            else:
-                response.headers.update(idempotency.REPLAYED)
-    except BaseException:
-        await services.images.delete(stored_keys)
+        accepted = await once.do(work)
+    except Exception:  # no cancellation: it may come after the commit, and has no time to look
+        await delete_leftovers(services, stored_keys)
         raise
     _announce(services, overtaken, accepted["job_id"])
     return await _present(user_id, accepted, response, caller, services, wait_s)
@@ -232,45 +214,6 @@ def version_out(profile: Profile) -> ProfileVersionOut:
 
 def _person(caller: Caller, user_id: str) -> str:
     return f"{caller.tenant}/{user_id}"
-
-
-def _clean_uploads(services: Services, body: PreferencesIn) -> list[list[bytes]]:
-    """Both pictures of every answer that brings its own; raises 422 with every fault found."""
-    faults: list[FieldError] = []
-    uploads: list[list[bytes]] = []
-    for i, choice in enumerate(body.choices):
-        pictures: list[bytes] = []
-        for j, text in enumerate(choice.images or ()):
-            try:
-                pictures.append(clean_upload(text, MAX_UPLOAD_BYTES))
-            except ValueError as error:
-                faults.append(FieldError(f"/choices/{i}/images/{j}", str(error)))
-        uploads.append(pictures)
-        if choice.pair_id is not None and services.pool.get(choice.pair_id) is None:
-            raise ServiceError(
-                422,
-                "pair_not_found",
-                errors=(FieldError(f"/choices/{i}/pair_id", "the pool has no such pair"),),
-            )
-    if faults:
-        raise ServiceError(422, "invalid_image", errors=tuple(faults))
-    return uploads
-
-
-def _image_row(user: User, data: bytes) -> Image:
-    image_id = new_id()
-    width_px, height_px = png_size(data)
-    return Image(
-        id=image_id,
-        tenant=user.tenant,
-        user_pk=user.pk,
-        kind="upload",
-        key=f"uploads/{image_id}.png",
-        sha256=hashlib.sha256(data).hexdigest(),
-        size_bytes=len(data),
-        width_px=width_px,
-        height_px=height_px,
-    )
 
 
 def _choice_row(

@@ -4,23 +4,17 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from service.api import idempotency
-from service.api.deps import (
-    CallerDep,
-    FingerprintDep,
-    IdempotencyDep,
-    ProtectedRoute,
-    ServicesDep,
-    WaitDep,
-)
+from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, WaitDep
+from service.api.idempotency import Accepted, OnceDep
 from service.api.jobs import job_out, wait_for_end
 from service.api.queueing import check_room, generate_job
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
 from service.api.services import Services
+from service.api.uploads import STORAGE_RETRY_AFTER
 from service.core.auth import Caller
 from service.core.errors import ServiceError, invalid
 from service.core.generation import Found, pin
-from service.core.messages import TERMINAL, status_event
+from service.core.messages import TERMINAL
 from service.infra.repositories import Store
 from service.infra.tables import Job, JobSubject
 
@@ -39,22 +33,16 @@ async def generate(
     caller: CallerDep,
     services: ServicesDep,
     wait_s: WaitDep,
-    key: IdempotencyDep,
-    fingerprint: FingerprintDep,
+    once: OnceDep,
 ) -> JobOut:
     """Make pictures, in a person's taste if one is named."""
     request = _request(body, services)
-    async with services.database.write() as store:
-        accepted = await idempotency.earlier(store, caller, key, fingerprint)
-        if accepted is None:
-            job = await _queue(store, services, caller, body, request, waits=wait_s is not None)
-            accepted = {"job_id": job.id}
-            await idempotency.remember(
-                store, caller, key, fingerprint, accepted, user_pk=job.user_pk, job_id=job.id
-            )
-            services.events.publish(job.id, status_event(job.seq, "queued"))
-        else:
-            response.headers.update(idempotency.REPLAYED)
+
+    async def work(store: Store) -> Accepted:
+        job = await _queue(store, services, caller, body, request, waits=wait_s is not None)
+        return Accepted({"job_id": job.id}, user_pk=job.user_pk, job_id=job.id)
+
+    accepted = await once.do(work)
     services.signals.ring()
     return await _present(services, response, accepted["job_id"], wait_s)
 
@@ -118,7 +106,12 @@ async def _queue(
         owner_pk = subjects[0].user_pk
     await check_room(store, services.limits, "generate", caller, owner_pk)
     request = {**request, "reason": reasons[0] if reasons else None}
-    job = generate_job(caller.tenant, owner_pk, request, services.limits.job_expiry_s)
+    if await services.images.full():
+        raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)
+    turn = await store.jobs.next_turn("generate", caller.tenant, owner_pk)
+    job = generate_job(
+        caller.tenant, owner_pk, request, turn=turn, expiry_s=services.limits.job_expiry_s
+    )
     return await store.jobs.add(job, subjects)
 
 

@@ -1,51 +1,86 @@
 """The same POST twice leads to one thing. The record commits together with what it is about."""
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from service.core.auth import Caller
+from fastapi import Depends, Response
+
+from service.api.deps import CallerDep, FingerprintDep, IdempotencyDep, ServicesDep
 from service.core.errors import ServiceError
 from service.infra.repositories import Store
 from service.infra.tables import IdempotencyKey
 
-REPLAYED = {"Idempotent-Replayed": "true"}
+
+@dataclass(frozen=True)
+class Accepted:
+    """What a POST led to, by ids; the record of it is erased with the user and the job."""
+
+    ids: dict[str, Any]
+    user_pk: str | None = None
+    job_id: str | None = None
 
 
-async def earlier(
-    store: Store, caller: Caller, key: str | None, fingerprint: str
-) -> dict[str, Any] | None:
-    """What the first POST with this key led to; 422 when that was another request.
-
-    Needs a write transaction: a second POST waits for the first one's commit.
-    """
-    if key is None:
-        return None
-    record = await store.idempotency.find(caller.scope, key)
-    if record is None:
-        return None
-    if record.fingerprint != fingerprint:
-        raise ServiceError(422, "idempotency_key_reused")
-    return record.accepted
+Work = Callable[[Store], Awaitable[Accepted]]
 
 
-async def remember(
-    store: Store,
-    caller: Caller,
-    key: str | None,
-    fingerprint: str,
-    accepted: dict[str, Any],
-    *,
-    user_pk: str | None = None,
-    job_id: str | None = None,
-) -> None:
-    """Keep what this POST led to; it is erased with the user and the job."""
-    if key is not None:
-        await store.idempotency.add(
-            IdempotencyKey(
-                caller=caller.scope,
-                key=key,
-                fingerprint=fingerprint,
-                user_pk=user_pk,
-                job_id=job_id,
-                accepted=accepted,
-            )
+class Once:
+    """The write transaction of a POST, which a repetition with the same key does not run again."""
+
+    def __init__(
+        self,
+        response: Response,
+        caller: CallerDep,
+        services: ServicesDep,
+        key: IdempotencyDep,
+        fingerprint: FingerprintDep,
+    ) -> None:
+        self._response = response
+        self._scope = caller.scope
+        self._database = services.database
+        self._in_flight = services.in_flight
+        self._key = key
+        self._fingerprint = fingerprint
+
+    async def do(self, work: Work) -> dict[str, Any]:
+        """The ids that `work` led to, now or when this key came first.
+
+        Raises 422 when the key came with another request, 409 while its first one still runs.
+        """
+        if self._key is None:
+            async with self._database.write() as store:
+                return (await work(store)).ids
+        async with self._database.read() as store:
+            earlier = await self._earlier(store, self._key)
+        if earlier is not None:
+            return earlier
+        with self._in_flight.hold(self._scope, self._key, self._fingerprint):
+            async with self._database.write() as store:
+                return await self._earlier(store, self._key) or await self._first(
+                    store, self._key, work
+                )
+
+    async def _earlier(self, store: Store, key: str) -> dict[str, Any] | None:
+        record = await store.idempotency.find(self._scope, key)
+        if record is None:
+            return None
+        if record.fingerprint != self._fingerprint:
+            raise ServiceError(422, "idempotency_key_reused")
+        self._response.headers["Idempotent-Replayed"] = "true"
+        return record.accepted
+
+    async def _first(self, store: Store, key: str, work: Work) -> dict[str, Any]:
+        accepted = await work(store)
+        record = IdempotencyKey(
+            caller=self._scope,
+            key=key,
+            fingerprint=self._fingerprint,
+            user_pk=accepted.user_pk,
+            job_id=accepted.job_id,
+            accepted=accepted.ids,
         )
+        await store.idempotency.add(record)
+        return accepted.ids
+
+
+OnceDep = Annotated[Once, Depends()]

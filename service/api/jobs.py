@@ -45,9 +45,14 @@ async def cancel_job(job_id: JobId, caller: CallerDep, services: ServicesDep) ->
     return job_out(job, services)
 
 
-async def _followed_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> str:
+async def _followed_job(
+    job_id: JobId, caller: CallerDep, services: ServicesDep
+) -> AsyncIterator[str]:
+    """The id of a job that the caller may follow, with a place for the stream until it ends."""
     async with services.database.read() as store:
-        return (await visible_job(store, caller, job_id)).id
+        found = (await visible_job(store, caller, job_id)).id
+    with services.streams.hold(caller.scope):
+        yield found
 
 
 def _last_event_id(

@@ -6,6 +6,7 @@ from typing import Any
 from service.api.services import Limits
 from service.core.auth import Caller
 from service.core.errors import ServiceError
+from service.core.fairness import share
 from service.infra.repositories import Store
 from service.infra.tables import Choice, Job, Profile, now
 
@@ -17,13 +18,17 @@ _RETRY_AFTER = {"Retry-After": "5"}
 async def check_room(
     store: Store, limits: Limits, kind: str, caller: Caller, user_pk: str | None
 ) -> None:
-    """Raise 503 when the queue is full, 429 when this caller's part of it is."""
-    if await store.jobs.queued(kind) >= limits.max_queued_jobs:
-        raise ServiceError(503, "queue_full", headers=_RETRY_AFTER)
-    if kind == "encode":
-        return  # a person has one waiting encoding at most: the newest overtakes the others
+    """Raise 503 when the queue of this kind is full, 429 when this caller has its share of it."""
+    limit, waiting = limits.max_queued_jobs, await store.jobs.queued(kind)
     mine = await store.jobs.queued(kind, caller.tenant, user_pk if caller.is_session else None)
-    if mine >= limits.max_queued_jobs_per_caller:
+    cap = limits.max_queued_jobs_per_caller if kind == "generate" else limit
+    if caller.is_session:
+        cap = limits.max_queued_jobs_per_session
+        of_sessions = await store.jobs.queued(kind, caller.tenant)
+        limit = min(limit, waiting - of_sessions + limits.max_queued_jobs_of_sessions)
+    if waiting >= limit:
+        raise ServiceError(503, "queue_full", headers=_RETRY_AFTER)
+    if mine >= share(limit, waiting, cap):
         raise ServiceError(429, "too_many_jobs", headers=_RETRY_AFTER)
 
 
@@ -52,15 +57,17 @@ async def queue_encoding(
     await check_room(store, limits, "encode", caller, user_pk)
     snapshot = [snapshot_of(choice) for choice in choices]
     profile = await store.profiles.add(user_pk, source, snapshot, seed, text)
-    job = await store.jobs.add(encode_job(caller.tenant, profile))
+    turn = await store.jobs.next_turn("encode", caller.tenant, user_pk)
+    job = await store.jobs.add(encode_job(caller.tenant, profile, turn))
     return profile, job, overtaken
 
 
-def encode_job(tenant: str, profile: Profile) -> Job:
+def encode_job(tenant: str, profile: Profile, turn: int) -> Job:
     """The job that encodes a profile version."""
     return Job(
         kind="encode",
         priority=ENCODE_PRIORITY,
+        turn=turn,
         tenant=tenant,
         user_pk=profile.user_pk,
         profile_pk=profile.pk,
@@ -68,11 +75,14 @@ def encode_job(tenant: str, profile: Profile) -> Job:
     )
 
 
-def generate_job(tenant: str, user_pk: str | None, request: dict[str, Any], expiry_s: float) -> Job:
+def generate_job(
+    tenant: str, user_pk: str | None, request: dict[str, Any], *, turn: int, expiry_s: float
+) -> Job:
     """The job that makes pictures."""
     return Job(
         kind="generate",
         priority=GENERATE_PRIORITY,
+        turn=turn,
         tenant=tenant,
         user_pk=user_pk,
         request=request,

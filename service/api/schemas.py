@@ -281,7 +281,12 @@ class GalleryOut(BaseModel):
 
 
 class ErasedOut(BaseModel):
-    """The receipt of an erasure: how much is gone."""
+    """The receipt of an erasure: how much is gone.
+
+    `scrubbed`: the bytes are out of the database's log too. False when somebody was reading: then
+    that follows within a minute of the last such reader.
+    """
 
     user_id: str
     erased: dict[str, int]
+    scrubbed: bool

@@ -5,15 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from service.core.pool import Pool
-from service.core.ports import (
-    Capabilities,
-    EmbeddingCache,
-    ImageStore,
-    JobSignals,
-    ProgressEvents,
-)
-from service.infra.database import Database
+from service.api.in_flight import InFlight
+from service.api.streams import OpenStreams
+from service.core.ports import Capabilities
+from service.infra.parts import Parts
 
 
 class WorkerState(Protocol):
@@ -30,24 +25,25 @@ class Limits:
 
     max_body_bytes: int
     max_queued_jobs: int
+    max_queued_jobs_of_sessions: int
+    """Of all browser sessions together: they cost nothing, and keys must find room beside them."""
     max_queued_jobs_per_caller: int
+    max_queued_jobs_per_session: int
+    max_uploads_per_user: int
+    max_upload_bytes_per_user: int
     job_expiry_s: float
     session_max_age_s: int
 
 
-@dataclass(frozen=True)
-class Services:
+@dataclass(frozen=True, kw_only=True)
+class Services(Parts):
     """The parts behind the API."""
 
-    database: Database
-    images: ImageStore
-    cache: EmbeddingCache
-    events: ProgressEvents
-    signals: JobSignals
-    pool: Pool
     capabilities: Capabilities
     worker: WorkerState
     limits: Limits
+    in_flight: InFlight
+    streams: OpenStreams
     session_secret: str
     web_dir: Path
     new_seed: Callable[[], int]

@@ -50,7 +50,10 @@ async def gallery(
 
 @router.get("/export")
 async def export(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
-    """Everything held about this person. Pictures are named by URL, with their SHA-256."""
+    """Everything held about this person. Pictures are named by URL, with their SHA-256.
+
+    Blends that used the person's taste are in it; the others who were in them are not named.
+    """
     async with services.database.read() as store:
         user = await found_user(store, caller, user_id)
         answers = await store.choices.of(user.pk)
@@ -75,9 +78,9 @@ async def export(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -
         ],
         "jobs": [
             {
-                **job_out(job, services).model_dump(exclude_none=True),
+                **_without_others(job_out(job, services).model_dump(exclude_none=True), user_id),
                 "kind": job.kind,
-                "request": job.request,
+                "request": _without_others(job.request, user_id),
             }
             for job in jobs
         ],
@@ -110,7 +113,7 @@ async def erase(
         services.events.forget(job_id)
     await services.cache.forget_user(user.pk)
     await services.images.delete(erased.image_keys)
-    await services.database.scrub()
+    scrubbed = await services.database.scrub()
     if caller.is_session:
         end_session(response)
     return ErasedOut(
@@ -121,6 +124,7 @@ async def erase(
             "jobs": len(erased.job_ids),
             "images": len(erased.image_keys),
         },
+        scrubbed=scrubbed,
     )
 
 
@@ -137,6 +141,22 @@ def _gallery_image(image: Image, job: Job) -> GalleryImageOut:
         profile_version=result.get("profile_version"),
         created_at=image.created_at,
     )
+
+
+def _without_others(value: Any, user_id: str) -> Any:
+    """The same, with null in the place of every other person's id and profile version."""
+    if isinstance(value, list):
+        return [_without_others(item, user_id) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("user_id", user_id) != user_id:
+        return {"user_id": None, "profile_version": None}
+    return {
+        name: [one if one == user_id else None for one in item]
+        if name == "user_ids"
+        else _without_others(item, user_id)
+        for name, item in value.items()
+    }
 
 
 def _base64(data: bytes | None) -> str | None:

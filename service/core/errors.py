@@ -19,12 +19,18 @@ CODES: Mapping[str, str] = {
     "invalid_image": "An uploaded picture is not a PNG, JPEG or WebP within the limits.",
     "invalid_idempotency_key": "Idempotency-Key is 1 to 255 printable ASCII characters.",
     "idempotency_key_reused": "This Idempotency-Key was used before with another request.",
+    "idempotency_key_in_flight": "The first request with this Idempotency-Key still runs.",
     "not_enough_choices": "A profile needs four choices that are not ties.",
-    "too_many_jobs": "This caller already has as many waiting jobs as it may.",
+    "too_many_jobs": "This caller already has its share of the waiting jobs.",
+    "too_many_streams": "This caller already has its share of the open event streams.",
+    "streams_full": "The service already has as many open event streams as it holds.",
     "queue_full": "The service already has as many waiting jobs as it takes.",
+    "upload_quota": "This person's own pictures would take more room than they may.",
     "database": "The database does not answer; what was sent was not stored.",
     "storage": "A stored picture could not be read back as it was written.",
+    "storage_full": "The image store has no room for further pictures; nothing was stored.",
     "worker_crash": "The job was started three times and never finished.",
+    "worker_not_started": "The worker did not start, so nobody runs jobs; see /health/ready.",
     "encoder_invalid": "The encoder gave an embedding that cannot be used.",
     "numerical_error": "The model gave values that are not finite.",
     "model_error": "The model failed on this job.",
@@ -67,6 +73,10 @@ class ServiceError(Exception):
 def invalid(pointer: str, message: str, code: str = "invalid_request") -> ServiceError:
     """A 422 for one field that no schema can check."""
     return ServiceError(422, code, errors=(FieldError(pointer, message),))
+
+
+class StorageFull(OSError):  # noqa: N818 - it is the name of the state
+    """The image store takes no further picture; what was to be stored was not."""
 
 
 class JobFailure(Exception):  # noqa: N818 - it is the name of the outcome

@@ -114,7 +114,13 @@ class ImageStore(Protocol):
     """Bytes of pictures by key. A key is a relative path made by the service."""
 
     async def put(self, key: str, data: bytes) -> None:
-        """Store `data`; afterwards the key holds all of it or nothing."""
+        """Store `data`; afterwards the key holds all of it or nothing.
+
+        Raises StorageFull when there is no room, OSError for other faults.
+        """
+
+    async def full(self) -> bool:
+        """Whether there is no room for further pictures."""
 
     async def get(self, key: str) -> bytes:
         """The bytes; raises FileNotFoundError."""
@@ -135,7 +141,7 @@ class EmbeddingCache(Protocol):
         """Keep it."""
 
     async def forget_user(self, user_pk: str) -> None:
-        """Drop everything of one user."""
+        """Drop everything of one user, and whatever is put for it later: no pk is used again."""
 
 
 class ProgressEvents(Protocol):

@@ -1,17 +1,22 @@
 """One SQLite file (or another database by URL), as short read and write transactions."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from service.infra.repositories import Store
 
+log = logging.getLogger("ppd.database")
+
 _BUSY_TIMEOUT_MS = 15_000
+_SCRUB_TIMEOUT_MS = 1000
 
 
 class Database:
@@ -21,6 +26,7 @@ class Database:
         # Errors are logged; with their parameters, prompts and profiles would be in the log.
         self._engine = create_async_engine(url, hide_parameters=True)
         self._turn = asyncio.Lock()
+        self._to_scrub = True
         if self._engine.dialect.name == "sqlite":
             _prepare_sqlite(self._engine)
         self._writer = self._engine.execution_options(writes=True)
@@ -51,14 +57,40 @@ class Database:
         async with self._engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
 
-    async def scrub(self) -> None:
-        """Fold the write-ahead log into the file, so that erased rows are in neither."""
-        if self._engine.dialect.name == "sqlite":
-            async with self._engine.connect() as connection:
-                raw = await connection.get_raw_connection()
-                await raw.driver_connection.execute(  # type: ignore[union-attr]
-                    "PRAGMA wal_checkpoint(TRUNCATE)"
-                )
+    async def scrub(self) -> bool:
+        """Fold the write-ahead log into the file, so that erased rows are in neither.
+
+        False when that was not possible now, because somebody reads: it is logged, and
+        `scrub_again` is to be called until it is.
+        """
+        self._to_scrub = True
+        return await self.scrub_again()
+
+    async def scrub_again(self) -> bool:
+        """Do what an earlier `scrub`, or the process before this one, left to do, if anything."""
+        if not self._to_scrub or self._engine.dialect.name != "sqlite":
+            return True
+        try:
+            self._to_scrub = not await self._fold_log()
+        except OperationalError:
+            log.exception("the database's log could not be folded")
+        if self._to_scrub:
+            log.warning("erased rows are still in the database's log; it is folded later")
+        return not self._to_scrub
+
+    async def _fold_log(self) -> bool:
+        """Whether all of the log is in the file now, and the log empty."""
+        async with self._turn, self._engine.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None
+            await raw.execute(f"PRAGMA busy_timeout={_SCRUB_TIMEOUT_MS}")  # it holds up writers
+            try:
+                cursor = await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                busy, _, _ = await cursor.fetchone()
+                await cursor.close()
+            finally:
+                await raw.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        return not busy
 
     async def close(self) -> None:
         """Close every connection."""

@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
+
+from service.core.errors import StorageFull
 
 _TRIES = 10
 _KEY = re.compile(r"[a-z0-9]+(/[a-z0-9-]+)*\.png")
@@ -15,12 +19,23 @@ _KEY = re.compile(r"[a-z0-9]+(/[a-z0-9-]+)*\.png")
 class FolderImageStore:
     """ImageStore under `root`. A file appears under its name only when all of it is written."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
         self._root = root
+        self._min_free_bytes = min_free_bytes
 
     async def put(self, key: str, data: bytes) -> None:
-        """Write beside, flush, rename."""
-        await asyncio.to_thread(self._put, self._path(key), data)
+        """Write beside, flush, rename; refuses what would leave less room than the floor."""
+        path = self._path(key)
+        try:
+            await asyncio.to_thread(self._put, path, data)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(error.errno, error.strerror) from error
+            raise
+
+    async def full(self) -> bool:
+        """Whether the floor is reached."""
+        return await asyncio.to_thread(self._room_after, 0) < 0
 
     async def get(self, key: str) -> bytes:
         """The bytes; raises FileNotFoundError."""
@@ -39,7 +54,16 @@ class FolderImageStore:
             raise ValueError(f"{key!r} is not a key of the image store")
         return self._root / key
 
+    def _room_after(self, size_bytes: int) -> int:
+        """Bytes above the floor once this many more are stored."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self._root).free - size_bytes - self._min_free_bytes
+
     def _put(self, path: Path, data: bytes) -> None:
+        if self._room_after(len(data)) < 0:
+            raise StorageFull(
+                errno.ENOSPC, f"fewer than {self._min_free_bytes} bytes would be left"
+            )
         handle, name = self._part(path.parent)
         try:
             with os.fdopen(handle, "wb") as file:

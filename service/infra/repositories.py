@@ -5,7 +5,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, Executable, case, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Executable,
+    Select,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.messages import (
@@ -104,13 +116,10 @@ class Users(_Repository):
 
     async def erase(self, user: User) -> "Erased":
         """Delete the user, what hangs on it, and every job and picture that used its taste."""
-        uses = select(JobSubject.job_id).where(JobSubject.user_pk == user.pk)
-        theirs = select(Job.id).where(or_(Job.user_pk == user.pk, Job.id.in_(uses)))
+        theirs = _jobs_about(user.pk)
         jobs = (await self._session.scalars(theirs)).all()
         images = (
-            await self._session.scalars(
-                select(Image.key).where(or_(Image.user_pk == user.pk, Image.job_id.in_(jobs)))
-            )
+            await self._session.scalars(select(Image.key).where(_pictures_about(user.pk)))
         ).all()
         choices = await self._session.scalar(
             select(func.count()).select_from(Choice).where(Choice.user_pk == user.pk)
@@ -118,9 +127,22 @@ class Users(_Repository):
         profiles = await self._session.scalar(
             select(func.count()).select_from(Profile).where(Profile.user_pk == user.pk)
         )
-        await self._session.execute(delete(Job).where(Job.id.in_(jobs)))
+        await self._session.execute(delete(Job).where(Job.id.in_(theirs)))
         await self._session.execute(delete(User).where(User.pk == user.pk))
         return Erased(list(jobs), list(images), choices or 0, profiles or 0)
+
+
+def _jobs_about(user_pk: str) -> Select[str]:
+    """The ids of a user's jobs and of those that used the user's taste, as a subquery.
+
+    A subquery, since one statement takes 32,766 values on SQLite and people may have more jobs.
+    """
+    uses = select(JobSubject.job_id).where(JobSubject.user_pk == user_pk)
+    return select(Job.id).where(or_(Job.user_pk == user_pk, Job.id.in_(uses)))
+
+
+def _pictures_about(user_pk: str) -> ColumnElement[bool]:
+    return or_(Image.user_pk == user_pk, Image.job_id.in_(_jobs_about(user_pk)))
 
 
 @dataclass(frozen=True)
@@ -290,15 +312,45 @@ class Jobs(_Repository):
             statement = statement.where(Job.user_pk == user_pk)
         return await self._session.scalar(statement) or 0
 
+    async def next_turn(self, kind: str, tenant: str, user_pk: str | None) -> int:
+        """The turn of a person's next job of a kind: the present one, or the one after their last.
+
+        Start-time fair queueing with jobs of equal cost: whoever has nothing in the queue comes in
+        at the turn that is being served, and each further job one turn later. So people (and a
+        tenant's jobs for nobody or for a blend, as one more) go round in turn.
+        """
+        theirs = [Job.tenant == tenant, Job.user_pk.is_(None)]
+        if user_pk is not None:
+            theirs = [Job.user_pk == user_pk]
+        last = await self._session.scalar(
+            select(func.max(Job.turn)).where(
+                *theirs, Job.kind == kind, Job.status.in_(("queued", "running"))
+            )
+        )
+        present = await self.present_turn()
+        return present if last is None else max(present, last + 1)
+
+    async def present_turn(self) -> int:
+        """The turn that is being served: that of what runs, else of what comes next."""
+        running = await self._session.scalar(
+            select(func.max(Job.turn)).where(Job.status == "running")
+        )
+        coming = await self._session.scalar(
+            select(func.min(Job.turn)).where(Job.status == "queued")
+        )
+        if running is None or coming is None:
+            return running or coming or 0
+        return max(running, coming - 1)  # what runs may be of an old turn, begun once more
+
     async def of_profile(self, profile_pk: str) -> Job | None:
         """The job that encodes this profile version."""
         return await self._session.scalar(select(Job).where(Job.profile_pk == profile_pk))
 
     async def of_user(self, user_pk: str) -> Sequence[Job]:
-        """All jobs of a user, oldest first."""
+        """All jobs of a user, and the blends that used the user's taste, oldest first."""
         return (
             await self._session.scalars(
-                select(Job).where(Job.user_pk == user_pk).order_by(Job.created_at)
+                select(Job).where(Job.id.in_(_jobs_about(user_pk))).order_by(Job.created_at, Job.id)
             )
         ).all()
 
@@ -313,11 +365,11 @@ class Jobs(_Repository):
         ).all()
 
     async def claim(self, lease_s: float) -> Job | None:
-        """Take the next job: encodings first, then by age."""
+        """Take the next job: by turn, in a turn encodings first, then by age."""
         job = await self._session.scalar(
             select(Job)
             .where(Job.status == "queued", or_(Job.expires_at.is_(None), Job.expires_at > now()))
-            .order_by(Job.priority, Job.created_at, Job.id)
+            .order_by(Job.turn, Job.priority, Job.created_at, Job.id)
             .limit(1)
         )
         if job is None:
@@ -470,12 +522,27 @@ class Images(_Repository):
         return [(row[0], row[1]) for row in await self._session.execute(statement)]
 
     async def of(self, user_pk: str) -> Sequence[Image]:
-        """All pictures of a user, oldest first."""
+        """All pictures of a user, those of blends too, oldest first."""
         return (
             await self._session.scalars(
-                select(Image).where(Image.user_pk == user_pk).order_by(Image.created_at)
+                select(Image).where(_pictures_about(user_pk)).order_by(Image.created_at, Image.id)
             )
         ).all()
+
+    async def uploads(self, user_pk: str) -> tuple[int, int]:
+        """How many own pictures a user has sent, and their size in bytes."""
+        row = (
+            await self._session.execute(
+                select(func.count(), func.coalesce(func.sum(Image.size_bytes), 0)).where(
+                    Image.user_pk == user_pk, Image.kind == "upload"
+                )
+            )
+        ).one()
+        return int(row[0]), int(row[1])
+
+    async def known(self, keys: Sequence[str]) -> set[str]:
+        """Those of a job's or a request's few keys that a row points to."""
+        return set(await self._session.scalars(select(Image.key).where(Image.key.in_(keys))))
 
     async def keys(self) -> set[str]:
         """Every key that a row points to."""

@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import os
+import re
 import secrets
 from pathlib import Path
 
 KEY_PREFIX = "ppd_"
+_KEY = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{43}")
 
 
 def new_key() -> str:
@@ -20,10 +22,33 @@ def key_sha256(key: str) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a new file with mode 0600; raises FileExistsError."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Write a file with mode 0600 in place of what was there; it is there whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # of a process that was lost while it wrote
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def first_key(path: Path) -> str:
+    """The key that the first start writes to `path`: the one that is there, else made and written.
+
+    So a start that was lost after it wrote the key and before it stored the hash is taken up.
+    """
+    held = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+    if _KEY.fullmatch(held):
+        return held
+    key = new_key()
+    write_private(path, key + "\n")
+    return key
 
 
 def session_secret(data_dir: Path) -> str:

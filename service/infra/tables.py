@@ -149,18 +149,22 @@ class Profile(Base):
 class Job(Base):
     """Something the worker is to do. The row is the truth about it.
 
-    `kind`: encode, generate. `priority`: lower runs first. `attempt` fences: only the attempt
-    that the row names may finish it. `user_pk`: the user whom the job belongs to, if any.
+    `kind`: encode, generate. `turn`, then `priority`: lower runs first. `attempt` fences: only the
+    attempt that the row names may finish it. `user_pk`: the user whom the job belongs to, if any.
     """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "status", "priority", "created_at"),)
+    __table_args__ = (
+        Index(None, "status", "turn", "priority", "created_at"),
+        Index(None, "user_pk", "status"),
+    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
     kind: Mapped[str] = mapped_column(String(16))
     priority: Mapped[int] = mapped_column(Integer)
+    turn: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     tenant: Mapped[str] = mapped_column(String(64))
-    user_pk: Mapped[str | None] = _user_fk(optional=True)
+    user_pk: Mapped[str | None] = mapped_column(ForeignKey("users.pk", ondelete="CASCADE"))
     profile_pk: Mapped[str | None] = mapped_column(
         ForeignKey("profiles.pk", ondelete="CASCADE"), index=True
     )

@@ -11,41 +11,31 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image as PillowImage
 
-from service.core.errors import JobFailure
+from service.core.errors import JobFailure, StorageFull
 from service.core.generation import Reason, blend
-from service.core.messages import step_event
-from service.core.pool import Pool
+from service.core.messages import JobEvent, step_event
 from service.core.ports import (
     Embedding,
-    EmbeddingCache,
-    ImageStore,
-    JobSignals,
     LabelledPair,
     ModelRuntime,
     Picture,
     PictureSpec,
-    ProgressEvents,
     Taste,
     Versions,
 )
 from service.core.uploads import encode_png
-from service.infra.database import Database
+from service.infra.leftovers import delete_leftovers
+from service.infra.parts import Parts
 from service.infra.repositories import Store
 from service.infra.tables import Image, Job, Profile, new_id, now
 
 log = logging.getLogger("ppd.worker")
 
 
-@dataclass(frozen=True)
-class Tools:
+@dataclass(frozen=True, kw_only=True)
+class Tools(Parts):
     """What the handlers work with."""
 
-    database: Database
-    images: ImageStore
-    cache: EmbeddingCache
-    events: ProgressEvents
-    signals: JobSignals
-    pool: Pool
     runtime: ModelRuntime
     in_model_thread: Callable[..., Awaitable[Any]]
     """Runs a function in the one thread that may touch the model."""
@@ -98,9 +88,12 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
     specs = [_spec(request, conditioning, i) for i in range(request["n"])]
     loop = asyncio.get_running_loop()
 
+    def tell(event: JobEvent) -> None:
+        if not tools.signals.cancelled(job.id):  # its memory may have been erased
+            tools.events.publish(job.id, event)
+
     def on_step(done: int, total: int) -> None:
-        event = step_event(job.attempt, done, total)
-        loop.call_soon_threadsafe(tools.events.publish, job.id, event)
+        loop.call_soon_threadsafe(tell, step_event(job.attempt, done, total))
 
     pictures: list[Picture] = await tools.in_model_thread(
         tools.runtime.generate, specs, on_step, lambda: tools.signals.cancelled(job.id)
@@ -122,16 +115,18 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
             "decode_s": round(sum(p.decode_s for p in pictures), 4),
         },
     }
-    published = False
+    keys = [image.key for image in images]
     try:
         await _store(tools, images, data)
         async with tools.database.write() as store:
             published = await store.jobs.finish(job.id, job.attempt, "succeeded", result=result)
             if published:
                 await store.images.add(images)
-    finally:
-        if not published:
-            await tools.images.delete([image.key for image in images])
+    except Exception:  # no cancellation: it may come after the commit, and has no time to look
+        await delete_leftovers(tools, keys)
+        raise
+    if not published:
+        await delete_leftovers(tools, keys)
     return published
 
 
@@ -139,6 +134,8 @@ async def _store(tools: Tools, images: list[Image], data: list[bytes]) -> None:
     try:
         for image, png in zip(images, data, strict=True):
             await tools.images.put(image.key, png)
+    except StorageFull as error:
+        raise JobFailure("storage_full") from error
     except OSError as error:
         log.exception("a picture could not be stored")
         raise JobFailure("storage", "A picture could not be stored.") from error

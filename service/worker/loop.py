@@ -9,16 +9,8 @@ from typing import Any
 
 from service.core.errors import JobCanceled, JobFailure
 from service.core.messages import JobStatus, end_seq, status_event
-from service.core.pool import Pool
-from service.core.ports import (
-    EmbeddingCache,
-    ImageStore,
-    JobSignals,
-    ModelRuntime,
-    ProgressEvents,
-    Versions,
-)
-from service.infra.database import Database
+from service.core.ports import ModelRuntime, Versions
+from service.infra.parts import Parts
 from service.infra.repositories import Store
 from service.infra.tables import Job, now
 from service.worker import handlers, reencoding
@@ -35,21 +27,10 @@ _KEEP_IDEMPOTENCY_KEYS = timedelta(hours=48)
 class Worker:
     """One model, one thread, one job at a time; encodings before pictures."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        images: ImageStore,
-        cache: EmbeddingCache,
-        events: ProgressEvents,
-        signals: JobSignals,
-        pool: Pool,
-        runtime: ModelRuntime,
-        lease_s: float,
-    ) -> None:
+    def __init__(self, parts: Parts, runtime: ModelRuntime, lease_s: float) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ppd-model")
         self._tools = handlers.Tools(
-            database, images, cache, events, signals, pool, runtime, self._in_thread
+            **parts.by_name(), runtime=runtime, in_model_thread=self._in_thread
         )
         self._lease_s = lease_s
         self._not_ready: str | None = "the model is being loaded"
@@ -62,17 +43,13 @@ class Worker:
         return self._not_ready
 
     async def run(self) -> None:
-        """Load the model, take up what was not finished, then work until `stop`."""
-        try:
-            versions = await self._begin()
-        except Exception as error:
-            log.exception("the worker did not start")
-            self._not_ready = f"the worker did not start: {error}"
-            self._thread.shutdown()
-            return
-        self._not_ready = None
+        """Take up what was not finished, load the model, then work until `stop`.
+
+        Without a model the work is to say so: every job fails with that reason.
+        """
         sweeper = asyncio.create_task(self._sweep_forever())
         try:
+            versions = await self._begin()
             while not self._stopping:
                 try:
                     await self._next(versions)
@@ -92,13 +69,21 @@ class Worker:
             self._tools.signals.cancel(self._running)
         self._tools.signals.ring()
 
-    async def _begin(self) -> Versions:
-        await self._take_up()
-        versions: Versions = await self._in_thread(self._tools.runtime.load)
-        await reencoding.queue_stale(self._tools.database, versions)
+    async def _begin(self) -> Versions | None:
+        """Make ready; None when that fails, with the reason in `not_ready`."""
+        try:
+            await self._take_up()
+            versions: Versions = await self._in_thread(self._tools.runtime.load)
+            await reencoding.queue_stale(self._tools.database, versions)
+        except Exception as error:
+            log.exception("the worker did not start")
+            self._not_ready = f"the worker did not start: {error}"
+            return None
+        if not self._stopping:
+            self._not_ready = None
         return versions
 
-    async def _next(self, versions: Versions) -> None:
+    async def _next(self, versions: Versions | None) -> None:
         """Run the next job, or wait for one."""
         async with self._tools.database.write() as store:
             job = await store.jobs.claim(self._lease_s)
@@ -107,16 +92,19 @@ class Worker:
         else:
             await self._work(job, versions)
 
-    async def _work(self, job: Job, versions: Versions) -> None:
+    async def _work(self, job: Job, versions: Versions | None) -> None:
         """Run one job to one end."""
         self._running = job.id
         if self._stopping:
             self._tools.signals.cancel(job.id)
-        self._tools.events.publish(job.id, status_event(job.seq, "running"))
+        if not self._tools.signals.cancelled(job.id):
+            self._tools.events.publish(job.id, status_event(job.seq, "running"))
         renewing = asyncio.create_task(self._renew_forever(job))
         run = handlers.encode if job.kind == "encode" else handlers.generate
         status: JobStatus = "succeeded"
         try:
+            if versions is None:
+                raise JobFailure("worker_not_started")
             if not await run(self._tools, versions, job):
                 return  # canceled or erased meanwhile: somebody else wrote the end
         except JobCanceled:
@@ -174,13 +162,14 @@ class Worker:
             await asyncio.sleep(_SWEEP_EVERY_S)
 
     async def _sweep(self) -> None:
-        """End what waited too long, take up what was lost, forget old idempotency keys."""
+        """End what waited too long, take up what was lost, forget what is to be forgotten."""
         async with self._tools.database.write() as store:
             expired = await store.jobs.expire()
             await self._requeue(store, lease_ended=now())
             await store.idempotency.prune(_KEEP_IDEMPOTENCY_KEYS)
         for job in expired:
             self._tools.events.publish(job.id, status_event(job.seq, "expired"))
+        await self._tools.database.scrub_again()
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         loop = asyncio.get_running_loop()

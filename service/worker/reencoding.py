@@ -8,12 +8,13 @@ from service.infra.tables import Job, User
 async def queue_stale(database: Database, versions: Versions) -> int:
     """Queue an encoding for everybody whose newest profile is of another encoder.
 
-    The text stays; a new version with a new embedding takes the old one's place. Gives the number
-    of people.
+    The text stays; a new version with a new embedding takes the old one's place. One is read per
+    turn of the queue, so that nobody waits until all of them are. Gives the number of people.
     """
     async with database.write() as store:
         stale = await store.profiles.stale(versions.encoder_version)
-        for old in stale:
+        turn = await store.jobs.present_turn()
+        for place, old in enumerate(stale):
             user = await store.session.get_one(User, old.user_pk)
             edited = old.source == "edited"
             new = await store.profiles.add(
@@ -23,6 +24,7 @@ async def queue_stale(database: Database, versions: Versions) -> int:
                 Job(
                     kind="encode",
                     priority=0,
+                    turn=turn + place,
                     tenant=user.tenant,
                     user_pk=user.pk,
                     profile_pk=new.pk,

@@ -2,11 +2,17 @@
 
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
+from ppd_model.prompts import likes_and_dislikes
+from service.core.ports import LabelledPair, Taste
 from tests.e2e import steps
+from tests.e2e.test_access import assert_accessible
+from tests.fake_runtime import FakeRuntime
 
 
 def test_four_choices_become_a_profile_and_lead_to_the_studio(page: Page) -> None:
@@ -51,6 +57,9 @@ def test_the_quiz_works_by_keyboard_alone(page: Page) -> None:
         page.keyboard.press("Enter")
         expect(page.locator("#quiz-form[aria-busy]")).to_have_count(0)
     expect(page.locator("#profile-title")).to_be_focused(timeout=steps.READING_TIMEOUT_MS)
+    for chip in page.locator(".chip-remove").all():
+        page.keyboard.press("Tab")
+        expect(chip).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.locator("#profile-studio")).to_be_focused()
     page.keyboard.press("Enter")
@@ -218,6 +227,106 @@ def test_the_profile_can_be_edited_in_own_words(page: Page) -> None:
     expect(page.locator("#profile-text")).to_contain_text("<b>Bold</b> ones not.")
     page.reload()
     expect(page.locator("#profile-text")).to_contain_text("I like quiet pictures.")
+
+
+def speak(monkeypatch: pytest.MonkeyPatch, runtime: FakeRuntime, text: str) -> None:
+    """The model writes this profile, and reads the phrases out of every text as a list."""
+    encode = runtime.encode
+
+    def say(pairs: Sequence[LabelledPair], seed: int, edited: str | None) -> Taste:
+        taste = encode(pairs, seed, edited or text)
+        likes, dislikes = likes_and_dislikes(taste.text)
+        return replace(taste, likes=likes, dislikes=dislikes)
+
+    monkeypatch.setattr(runtime, "encode", say)
+
+
+def test_a_phrase_is_removed_by_keyboard_and_the_removal_undone(
+    page: Page, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, runtime, "Prefers shady scenes, warm light and large subjects. Avoids fog.")
+    steps.take_quiz(page)
+    remove = page.get_by_role("button", name="Remove “warm light” from your profile")
+    remove.focus()
+    page.keyboard.press("Enter")
+    text = page.locator("#profile-text")
+    expect(text).to_have_text("Prefers shady scenes and large subjects. Avoids fog.")
+    expect(page.locator("#profile-title")).to_be_focused()
+    expect(page.locator("#profile-source")).to_have_text("In your own words")
+    expect(page.locator("#profile-likes span")).to_have_text(["shady scenes", "large subjects"])
+    expect(page.locator("#profile-removed")).to_contain_text("Removed “warm light”.")
+    assert [v["source"] for v in steps.held(page)["profiles"]] == ["generated", "edited"]
+    assert_accessible(page, "result after a removal")
+
+    page.get_by_role("button", name="Undo").click()
+    expect(text).to_have_text("Prefers shady scenes, warm light and large subjects. Avoids fog.")
+    expect(page.locator("#profile-removed")).to_be_hidden()
+    page.get_by_role("button", name="Remove “fog”").click()
+    expect(text).to_have_text("Prefers shady scenes, warm light and large subjects.")
+    expect(page.locator("#profile-dislikes-block")).to_be_hidden()
+
+
+def test_words_that_cannot_stand_without_the_phrase_are_left_to_the_person(
+    page: Page, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(monkeypatch, runtime, "Prefers calm scenes but dislikes fog.")
+    steps.take_quiz(page)
+    page.get_by_role("button", name="Remove “calm scenes”").click()
+    expect(page.locator("#profile-input")).to_be_focused()
+    expect(page.locator("#profile-form-error")).to_contain_text("cannot be taken out on their own")
+    chosen = page.evaluate("document.getSelection().toString()")
+    assert chosen == "calm scenes"
+    page.locator("#profile-input").fill("Prefers calm scenes.")
+    page.locator("#profile-save").click()
+    expect(page.locator("#profile-source")).to_have_text("In your own words")
+    page.get_by_role("button", name="Remove “calm scenes”").click()
+    expect(page.locator("#profile-form-error")).to_contain_text("all that your profile says")
+    assert len(steps.held(page)["profiles"]) == 2
+
+
+def test_a_removal_that_was_not_saved_says_so(page: Page, noise: list[str]) -> None:
+    steps.take_quiz(page)
+    problem = {"status": 503, "code": "queue_full", "detail": "Full just now.", "errors": []}
+    page.route(
+        "**/profile",
+        lambda route: route.fulfill(
+            status=503, content_type="application/problem+json", body=json.dumps(problem)
+        ),
+    )
+    page.evaluate("document.querySelector('#profile-text').textContent = 'Likes warm light, fog.'")
+    page.get_by_role("button", name="Remove “warm light”").click()
+    expect(page.locator("#profile-chips-error")).to_contain_text("Not saved. Full just now.")
+    expect(page.locator("#profile-likes span")).to_have_text(["warm light"])
+    noise.clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "left"),
+    [
+        ("Prefers art, dark art forms and parts.", "art", None),
+        ("Prefers art, parts and charts.", "art", "Prefers parts and charts."),
+        ("Prefers one, two and three. Avoids four.", "one", "Prefers two and three. Avoids four."),
+        ("Prefers one, two and three. Avoids four.", "three", "Prefers one and two. Avoids four."),
+        ("Prefers one, two, and three.", "two", "Prefers one and three."),
+        ("Avoids a dark vignette or blur.", "dark vignette", "Avoids blur."),
+        ("Likes one or two, or three.", "one", "Likes two or three."),
+        ("Prefers one. Avoids four.", "four", "Prefers one."),
+        ("Prefers one and two.\nAvoids four!", "one", "Prefers two.\nAvoids four!"),
+        ("Prefers ONE and two.", "one", "Prefers two."),
+        ("Prefers one.", "one", ""),
+        ("One and two.", "one", None),
+        ("Prefers one over two.", "two", None),
+        ("Prefers one. Prefers one.", "one", None),
+        ("Prefers one.", "four", None),
+    ],
+)
+def test_a_text_without_a_phrase_still_reads_well(
+    page: Page, text: str, phrase: str, left: str | None
+) -> None:
+    page.goto("/")
+    call = """([text, phrase]) => import("/static/js/phrases.js")
+        .then((module) => module.withoutPhrase(text, phrase))"""
+    assert page.evaluate(call, [text, phrase]) == left
 
 
 def test_four_more_answers_are_a_new_round_that_survives_a_reload(page: Page) -> None:

@@ -2,17 +2,22 @@
 
 import base64
 import io
+import json
 import logging
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
-from service.infra.tables import Base
+from service.infra.database import Database
+from service.infra.tables import Base, Job
 from tests.fake_runtime import EMB_DIM
-from tests.running_service import Service
+from tests.integration.conftest import Start
+from tests.running_service import Service, stop
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +58,27 @@ async def test_the_export_holds_everything(service: Service) -> None:
         assert (await client.get(image["url"])).status_code == 200
 
 
+async def test_the_export_holds_blends_and_names_nobody_else(service: Service) -> None:
+    client = service.client()
+    await service.answer(client, "ann")
+    await service.answer(client, "bob-of-the-hill")
+    parts = [{"user_id": name, "weight": 1.0} for name in ("bob-of-the-hill", "ann")]
+    job = await service.generate(client, blend=parts)
+    export = (await client.get("/users/ann/export")).json()
+    (blend,) = [entry for entry in export["jobs"] if entry["id"] == job["id"]]
+    assert blend["request"]["user_ids"] == [None, "ann"]
+    assert blend["result"]["blend"] == [
+        {"user_id": None, "profile_version": None},
+        {"user_id": "ann", "profile_version": 1},
+    ]
+    assert "bob-of-the-hill" not in json.dumps(export)
+    url = job["result"]["images"][0]["url"]
+    assert [image["url"] for image in export["images"]] == [url]
+    receipt = (await client.delete("/users/ann")).json()
+    assert receipt["erased"]["jobs"] == len(export["jobs"])
+    assert receipt["erased"]["images"] == len(export["images"])
+
+
 async def test_after_an_erasure_nothing_is_left(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -64,6 +90,7 @@ async def test_after_an_erasure_nothing_is_left(
     receipt = await client.delete("/users/ann-of-the-lake")
     assert receipt.status_code == 200
     assert receipt.json()["erased"] == {"choices": 5, "profiles": 3, "jobs": 5, "images": 4}
+    assert receipt.json()["scrubbed"] is True
     for path in ("preferences", "export", "images"):
         assert (await client.get(f"/users/ann-of-the-lake/{path}")).status_code == 404
     assert (await client.get(url)).status_code == 404
@@ -89,6 +116,69 @@ def bytes_of(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
+async def test_a_reader_in_the_way_of_the_last_traces_is_said_and_outwaited(
+    service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.infra.database._SCRUB_TIMEOUT_MS", 50)
+    await fill(service)
+    reader = sqlite3.connect(service.settings.data_dir / "ppd.db")
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM users").fetchone() == (1,)
+    receipt = await service.client().delete("/users/ann-of-the-lake")
+    assert receipt.status_code == 200
+    assert receipt.json()["scrubbed"] is False
+    assert "erased rows are still in the database's log" in caplog.text
+    assert any(b"ann-of-the-lake" in bytes_of(f) for f in service.settings.data_dir.iterdir())
+    await service.parts.worker._sweep()
+    reader.close()
+    await service.parts.worker._sweep()
+    assert not any(b"ann-of-the-lake" in bytes_of(f) for f in service.settings.data_dir.iterdir())
+
+
+async def test_what_a_lost_process_left_in_the_log_is_folded_at_the_start(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service: Service = await start(data_dir=tmp_path / "d")
+    await fill(service)
+    reader = sqlite3.connect(tmp_path / "d" / "ppd.db")  # keeps the log when the service stops
+
+    async def lost(_: Database) -> bool:
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "scrub_again", lost)
+        await service.client().delete("/users/ann-of-the-lake")
+        assert reader.execute("SELECT count(*) FROM users").fetchone() == (0,)
+        await stop(service)
+    log = tmp_path / "d" / "ppd.db-wal"
+    assert b"ann-of-the-lake" in log.read_bytes()
+    again: Service = await start(data_dir=tmp_path / "d")
+    await again.parts.worker._sweep()
+    assert b"ann-of-the-lake" not in bytes_of(log)
+    reader.close()
+
+
+async def test_a_person_with_very_many_jobs_is_erased(service: Service) -> None:
+    client = service.client()
+    first = (await service.generate(client, user_id="ann"))["id"]
+    many = """
+        WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < 33000)
+        INSERT INTO jobs (id, kind, priority, turn, tenant, user_pk, status, seq, attempt,
+                          request, created_at)
+        SELECT 'job-' || n, kind, priority, turn, tenant, user_pk, status, seq, attempt,
+               '{}', created_at
+        FROM jobs, i WHERE id = :first
+    """
+    async with service.database.write() as store:
+        await store.session.execute(text(many), {"first": first})
+    receipt = await client.delete("/users/ann")
+    assert receipt.status_code == 200
+    assert receipt.json()["erased"]["jobs"] == 33_001
+    async with service.database.read() as store:
+        assert await store.session.scalar(select(func.count()).select_from(Job)) == 0
+    assert list((service.settings.data_dir / "images").rglob("*.png")) == []
+
+
 async def test_an_erasure_stops_a_running_job_and_nothing_comes_back(service: Service) -> None:
     client = service.client()
     service.runtime.gate.clear()
@@ -101,6 +191,77 @@ async def test_an_erasure_stops_a_running_job_and_nothing_comes_back(service: Se
     for job_id in jobs:
         assert (await client.get(f"/jobs/{job_id}")).status_code == 404
     assert len(list((service.settings.data_dir / "images").rglob("*.png"))) == 1
+
+
+async def test_an_encoding_that_runs_during_the_erasure_brings_nothing_back(
+    service: Service,
+) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    pairs = (await client.get("/users/ann/quiz")).json()["pairs"]
+    body = {"choices": [{"pair_id": pair["pair_id"], "preferred": 0} for pair in pairs]}
+    link = (await client.post("/users/ann/preferences", json=body)).json()["links"]["job"]
+    job_id = link.split("/")[-1]
+    await service.until(client, job_id, "running")
+    assert (await client.delete("/users/ann")).json()["erased"]["profiles"] == 1
+    service.runtime.gate.set()
+    await service.generate(client)  # the worker is past the encoding
+    assert len(service.runtime.encoded) == 1
+    await expect_nobody(service, job_id)
+
+
+async def test_an_embedding_that_comes_to_the_cache_after_the_erasure_is_dropped(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = service.client()
+    cache = service.parts.app.app.state.services.cache  # type: ignore[attr-defined]
+    put, late = cache.put, []
+
+    async def put_late(*what: Any) -> None:
+        late.append((await client.delete("/users/ann")).status_code)
+        await put(*what)
+
+    monkeypatch.setattr(cache, "put", put_late)
+    pairs = (await client.get("/users/ann/quiz")).json()["pairs"]
+    body = {"choices": [{"pair_id": pair["pair_id"], "preferred": 0} for pair in pairs]}
+    await client.post("/users/ann/preferences", json=body)
+    await service.generate(client)
+    assert late == [200]
+    await expect_nobody(service)
+
+
+async def test_steps_after_the_erasure_are_not_remembered(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    body = {"prompt": PROMPT, "user_id": "ann", "steps": 5}
+    job_id = (await client.post("/generate", json=body)).json()["id"]
+    await service.until(client, job_id, "running")
+    cancelled = service.runtime.generate
+
+    def heedless(specs: Any, on_step: Any, _: Any) -> Any:
+        return cancelled(specs, on_step, lambda: False)
+
+    service.runtime.generate = heedless  # type: ignore[method-assign]
+    second = (await client.post("/generate", json=body)).json()["id"]
+    await client.delete(f"/jobs/{job_id}")
+    await service.until(client, second, "running")
+    await client.delete("/users/ann")
+    service.runtime.gate.set()
+    await service.generate(client)
+    await expect_nobody(service, job_id, second)
+
+
+async def expect_nobody(service: Service, *job_ids: str) -> None:
+    services = service.parts.app.app.state.services  # type: ignore[attr-defined]
+    assert services.cache._entries == {}
+    for job_id in job_ids:
+        assert services.events.latest(job_id) is None
+    async with service.database.read() as store:
+        for table in ("users", "profiles", "choices", "job_subjects"):
+            rows = await store.session.scalar(text(f"SELECT count(*) FROM {table}"))
+            assert rows == 0, table
+    client = service.client()
+    assert (await client.get("/users/ann/preferences")).status_code == 404
 
 
 async def test_an_erased_person_who_comes_back_begins_anew(service: Service) -> None:

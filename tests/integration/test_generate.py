@@ -107,7 +107,7 @@ async def test_a_full_disk_fails_the_job_and_leaves_nothing(
     with monkeypatch.context() as patched:
         patched.setattr("service.infra.image_store.os.fsync", full)
         job = await service.generate(client, n=2)
-    assert (job["status"], job["error"]["code"]) == ("failed", "storage")
+    assert (job["status"], job["error"]["code"]) == ("failed", "storage_full")
     assert files_of(service) == []
     assert (await service.generate(client))["status"] == "succeeded"
 
@@ -240,13 +240,14 @@ async def test_a_full_queue_says_when_to_come_back(start: Start) -> None:
     client = service.client()
     other = service.client(await service.new_key("other"))
     third = service.client(await service.new_key("third"))
-    statuses = [
-        (await c.post("/generate", json={"prompt": "a fox"})).status_code
-        for c in (client, client, client, other, other, third)
+    answers = [
+        await c.post("/generate", json={"prompt": "a fox"})
+        for c in (client, client, client, other, other, third, third)
     ]
-    assert statuses == [202, 202, 429, 202, 202, 503]
-    refused = await client.post("/generate", json={"prompt": "a fox"})
-    assert int(refused.headers["retry-after"]) > 0
+    assert [answer.status_code for answer in answers] == [202, 202, 429, 202, 429, 202, 503]
+    refused = {answer.json()["code"]: answer for answer in answers if answer.status_code > 400}
+    assert set(refused) == {"too_many_jobs", "queue_full"}
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused.values())
     runtime.load_gate.set()
 
 

@@ -220,6 +220,51 @@ async def test_what_waited_too_long_expires(start: Start, tmp_path: Path) -> Non
     assert service.runtime.generated == []
 
 
+async def test_what_waited_too_long_expires_while_the_model_still_loads(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.worker.loop._SWEEP_EVERY_S", 0.02)
+    runtime = FakeRuntime()
+    runtime.load_gate.clear()
+    service: Service = await start(runtime, ready=False, job_expiry_s=0.1)
+    client = service.client()
+    job = await service.until(client, await queue(client), "expired")
+    assert job["error"]["code"] == "expired"
+    assert service.parts.worker.not_ready == "the model is being loaded"
+
+
+async def test_without_a_model_jobs_end_with_that_reason(start: Start, tmp_path: Path) -> None:
+    class Broken(FakeRuntime):
+        def load(self):  # type: ignore[no-untyped-def]
+            super().load()
+            raise FileNotFoundError("/weights/stage_c.safetensors is missing")
+
+    runtime = Broken()
+    runtime.load_gate.clear()
+    service: Service = await start(runtime, tmp_path / "d", ready=False)
+    client = service.client()
+    waiting = await queue(client)
+    pairs = (await client.get("/users/ann/quiz")).json()["pairs"]
+    body = {"choices": [{"pair_id": pair["pair_id"], "preferred": 0} for pair in pairs]}
+    link = (await client.post("/users/ann/preferences", json=body)).json()["links"]["job"]
+    runtime.load_gate.set()
+    for job_id in (waiting, link.split("/")[-1], await queue(client)):
+        seen = await events(client, job_id)
+        assert seen[-1]["data"]["status"] == "failed"
+        assert seen[-1]["data"]["error"]["code"] == "worker_not_started"
+    held = (await client.get("/users/ann/preferences")).json()
+    assert (held["status"], held["answered"]) == ("failed", 4)
+    assert "stage_c.safetensors" in (await client.get("/health/ready")).json()["reason"]
+    await stop(service)
+    again: Service = await start(data_dir=tmp_path / "d")
+    state = await again.client().post(
+        "/users/ann/preferences",
+        json={"choices": body["choices"][:1]},
+        headers={"Prefer": "wait=60"},
+    )
+    assert state.json()["status"] == "ready"
+
+
 async def test_another_encoder_reads_everybody_anew_and_says_so(
     start: Start, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """`kill -9` in the middle of a picture: the next start finishes it, once."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -22,7 +23,8 @@ def start(data_dir: Path, port: int, step_s: float) -> "subprocess.Popen[bytes]"
     command = [sys.executable, "-m", "tests.fake_service", "--port", str(port)]
     command += ["--data-dir", str(data_dir), "--step-s", str(step_s)]
     root = Path(__file__).resolve().parents[2]
-    return subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "PPD_MIN_FREE_BYTES": "0"}  # a folder in memory may be small
+    return subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL)
 
 
 def ask(url: str, key: str, body: object = None) -> dict[str, Any]:

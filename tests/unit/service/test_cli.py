@@ -43,7 +43,7 @@ def test_some_tenants_cannot_be(tmp_path: Path, tenant: str) -> None:
 
 
 def test_migrate_says_where_the_schema_is(tmp_path: Path) -> None:
-    assert ppd(tmp_path / "d", "migrate") == (0, "The schema is at 0001\n")
+    assert ppd(tmp_path / "d", "migrate") == (0, "The schema is at 0002\n")
 
 
 def test_the_doctor_names_every_fault_and_shows_no_secret(

@@ -1,10 +1,12 @@
 """A file is there whole or not at all, and keys cannot leave the folder."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from service.core.errors import StorageFull
 from service.infra.image_store import FolderImageStore
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +43,16 @@ async def test_a_write_that_fails_leaves_nothing(
     with pytest.raises(OSError, match="No space"):
         await FolderImageStore(tmp_path).put("abc/1-0.png", b"one")
     assert paths_in(tmp_path) == {"abc"}
+
+
+async def test_a_store_leaves_the_room_that_it_was_told_to_leave(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    store = FolderImageStore(tmp_path / "new", min_free_bytes=free * 2)
+    assert await store.full()
+    with pytest.raises(StorageFull):
+        await store.put("abc/1-0.png", b"one")
+    assert paths_in(tmp_path) == {"new"}
+    assert not await FolderImageStore(tmp_path / "new", min_free_bytes=free // 2).full()
 
 
 @pytest.mark.parametrize(

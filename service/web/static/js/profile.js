@@ -3,6 +3,12 @@
 import { deleteUser, exportUser, inWords, putProfile } from "./api.js";
 import { announce, byId, make, showError } from "./dom.js";
 import { forgetAll } from "./memory.js";
+import { places, withoutPhrase } from "./phrases.js";
+
+/** The newest removal, which can be undone. @type {{phrase: string, before: string, after: string} | null} */
+let removal = null;
+/** @type {() => void} */
+let readAgain;
 
 /** @param {import("./api.js").Preferences} held  with a profile */
 export function showProfile(held) {
@@ -15,6 +21,10 @@ export function showProfile(held) {
   byId("profile-text").textContent = profile.text;
   drawChips("likes", profile.likes);
   drawChips("dislikes", profile.dislikes);
+  showError(byId("profile-chips-error"), null);
+  const removed = removal !== null && profile.text === removal.after ? removal : null;
+  byId("profile-removed").hidden = removed === null;
+  byId("profile-removed-text").textContent = removed ? `Removed “${removed.phrase}”.` : "";
   byId("profile-confidence").textContent = confidenceWords(profile.confidence, edited);
   byId("profile-confidence-bar").firstElementChild.style.transform = `scaleX(${profile.confidence})`;
   closeEditor();
@@ -22,7 +32,12 @@ export function showProfile(held) {
 
 /** @param {"likes" | "dislikes"} kind @param {string[]} phrases */
 function drawChips(kind, phrases) {
-  byId(`profile-${kind}`).replaceChildren(...phrases.map((phrase) => make("li", {}, phrase)));
+  byId(`profile-${kind}`).replaceChildren(...phrases.map((phrase) => {
+    const name = `Remove “${phrase}” from your profile`;
+    const remove = make("button", { type: "button", class: "chip-remove", "aria-label": name, title: "Remove" }, "×");
+    remove.addEventListener("click", () => removePhrase(phrase));
+    return make("li", {}, make("span", {}, phrase), remove);
+  }));
   byId(`profile-${kind}-block`).hidden = phrases.length === 0;
 }
 
@@ -36,6 +51,10 @@ function confidenceWords(confidence, edited) {
 
 /** @param {{onRetake: () => void, onEdited: () => void}} callbacks */
 export function wireProfile({ onRetake, onEdited }) {
+  readAgain = onEdited;
+  byId("profile-undo").addEventListener("click", () => {
+    if (removal) saveChips(removal.before);
+  });
   byId("profile-retake").addEventListener("click", onRetake);
   byId("profile-edit").addEventListener("click", openEditor);
   byId("profile-cancel").addEventListener("click", () => {
@@ -48,6 +67,39 @@ export function wireProfile({ onRetake, onEdited }) {
   });
   byId("data-export").addEventListener("click", download);
   wireDelete();
+}
+
+/** @param {string} phrase */
+function removePhrase(phrase) {
+  const before = byId("profile-text").textContent;
+  const after = withoutPhrase(before, phrase);
+  if (after) {
+    saveChips(after, { phrase, before, after });
+    return;
+  }
+  const why = after === "" ? "This is all that your profile says. Write what it should say instead." : "These words cannot be taken out on their own. Change the text as you like.";
+  openEditor();
+  showError(byId("profile-form-error"), why);
+  const [first] = places(before, phrase);
+  if (first) byId("profile-input").setSelectionRange(...first);
+}
+
+/** Saves a text that came of a click on a phrase. @param {string} text @param {typeof removal} made */
+async function saveChips(text, made = null) {
+  const buttons = [...document.querySelectorAll(".chip-remove, #profile-undo")];
+  // Not `disabled`: that would take the focus away from whoever works by keyboard.
+  if (buttons.some((button) => button.getAttribute("aria-disabled") === "true")) return;
+  for (const button of buttons) button.setAttribute("aria-disabled", "true");
+  try {
+    await putProfile(text);
+    removal = made;
+    if (made) announce(`Removed “${made.phrase}”.`);
+    readAgain();
+  } catch (error) {
+    showError(byId("profile-chips-error"), `Not saved. ${inWords(error)}`);
+  } finally {
+    for (const button of buttons) button.removeAttribute("aria-disabled");
+  }
 }
 
 function openEditor() {

@@ -1,0 +1,92 @@
+"""People's own pictures: read with care, within a quota, stored whole or not at all."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from service.api.schemas import MAX_UPLOAD_BYTES, PreferencesIn
+from service.api.services import Limits, Services
+from service.core.errors import FieldError, ServiceError, StorageFull
+from service.core.uploads import clean_upload, png_size
+from service.infra.repositories import Store
+from service.infra.tables import Image, User, new_id
+
+log = logging.getLogger("ppd.images")
+
+STORAGE_RETRY_AFTER = {"Retry-After": "60"}
+
+_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="ppd-uploads")
+"""Apart from the threads that read and write pictures, which large uploads must not hold up."""
+
+
+async def clean_uploads(services: Services, body: PreferencesIn) -> list[list[bytes]]:
+    """Both pictures of every answer that brings its own; raises 422 with every fault found."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, _clean, services, body)
+
+
+async def check_quota(store: Store, limits: Limits, user: User, new: Sequence[Image]) -> None:
+    """Raise 409 when these pictures would be more, or larger, than a person's may be in all."""
+    if not new:
+        return
+    count, size_bytes = await store.images.uploads(user.pk)
+    count += len(new)
+    size_bytes += sum(image.size_bytes for image in new)
+    if count > limits.max_uploads_per_user or size_bytes > limits.max_upload_bytes_per_user:
+        raise ServiceError(409, "upload_quota")
+
+
+async def put_pictures(
+    services: Services, images: Sequence[Image], pictures: Sequence[bytes]
+) -> None:
+    """Store the bytes of these rows; raises 503 when the image store cannot."""
+    try:
+        for image, data in zip(images, pictures, strict=True):
+            await services.images.put(image.key, data)
+    except StorageFull as error:
+        raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER) from error
+    except OSError as error:
+        log.exception("an upload could not be stored")
+        raise ServiceError(
+            503, "storage", "A picture could not be stored.", headers=STORAGE_RETRY_AFTER
+        ) from error
+
+
+def image_row(user: User, data: bytes) -> Image:
+    """The row of an own picture."""
+    image_id = new_id()
+    width_px, height_px = png_size(data)
+    return Image(
+        id=image_id,
+        tenant=user.tenant,
+        user_pk=user.pk,
+        kind="upload",
+        key=f"uploads/{image_id}.png",
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        width_px=width_px,
+        height_px=height_px,
+    )
+
+
+def _clean(services: Services, body: PreferencesIn) -> list[list[bytes]]:
+    faults: list[FieldError] = []
+    uploads: list[list[bytes]] = []
+    for i, choice in enumerate(body.choices):
+        pictures: list[bytes] = []
+        for j, text in enumerate(choice.images or ()):
+            try:
+                pictures.append(clean_upload(text, MAX_UPLOAD_BYTES))
+            except ValueError as error:
+                faults.append(FieldError(f"/choices/{i}/images/{j}", str(error)))
+        uploads.append(pictures)
+        if choice.pair_id is not None and services.pool.get(choice.pair_id) is None:
+            raise ServiceError(
+                422,
+                "pair_not_found",
+                errors=(FieldError(f"/choices/{i}/pair_id", "the pool has no such pair"),),
+            )
+    if faults:
+        raise ServiceError(422, "invalid_image", errors=tuple(faults))
+    return uploads

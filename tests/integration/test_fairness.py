@@ -1,0 +1,111 @@
+"""One person's many jobs neither fill the queue nor starve another's one."""
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from service.infra.tables import Job
+from tests.fake_runtime import FakeRuntime
+from tests.integration.conftest import Start
+from tests.running_service import Service
+
+pytestmark = pytest.mark.anyio
+
+
+async def ask(client: httpx.AsyncClient, seed: int, **body: object) -> httpx.Response:
+    return await client.post(
+        "/generate", json={"prompt": "a fox", "steps": 1, "seed": seed, **body}
+    )
+
+
+async def test_a_few_sessions_cannot_fill_the_queue(start: Start) -> None:
+    runtime = FakeRuntime()
+    runtime.load_gate.clear()
+    service: Service = await start(
+        runtime, ready=False, max_queued_jobs=16, max_queued_jobs_of_sessions=12
+    )
+    accepted = []
+    for _ in range(4):
+        browser, _ = await service.session()
+        answers = [await ask(browser, seed) for seed in range(8)]
+        assert {answer.status_code for answer in answers} == {202, 429}
+        assert {a.json()["code"] for a in answers if a.status_code == 429} == {"too_many_jobs"}
+        accepted.append(sum(answer.status_code == 202 for answer in answers))
+    assert accepted == [4, 4, 2, 1]
+    fifth, _ = await service.session()
+    assert (await ask(fifth, 0)).status_code == 202
+    sixth, _ = await service.session()
+    full = await ask(sixth, 0)
+    assert (full.status_code, full.json()["code"]) == (503, "queue_full")
+    assert int(full.headers["retry-after"]) > 0
+    assert (await ask(service.client(), 0)).status_code == 202, "keys find room beside sessions"
+
+
+async def test_sessions_cannot_fill_the_queue_of_encodings_either(start: Start) -> None:
+    runtime = FakeRuntime()
+    runtime.load_gate.clear()
+    service: Service = await start(
+        runtime, ready=False, max_queued_jobs=4, max_queued_jobs_of_sessions=2
+    )
+    states = []
+    for _ in range(3):
+        browser, user_id = await service.session()
+        pairs = (await browser.get(f"/users/{user_id}/quiz")).json()["pairs"]
+        body = {"choices": [{"pair_id": pair["pair_id"], "preferred": 0} for pair in pairs]}
+        answer = await browser.post(f"/users/{user_id}/preferences", json=body)
+        states.append(answer.status_code)
+    assert states == [202, 202, 503]
+    client = service.client()
+    pairs = (await client.get("/users/ann/quiz")).json()["pairs"]
+    body = {"choices": [{"pair_id": pair["pair_id"], "preferred": 0} for pair in pairs]}
+    assert (await client.post("/users/ann/preferences", json=body)).status_code == 202
+
+
+async def test_people_take_turns(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    first = (await ask(client, 100, user_id="ann")).json()["id"]
+    await service.until(client, first, "running")
+    jobs = [await ask(client, seed, user_id="ann") for seed in (101, 102, 103, 104)]
+    jobs += [await ask(client, seed, user_id="bob") for seed in (201, 202)]
+    browser, _ = await service.session()
+    jobs += [await ask(browser, 301), await ask(client, 401)]
+    service.runtime.gate.set()
+    for job in jobs:
+        await service.until(browser if job is jobs[-2] else client, job.json()["id"], "succeeded")
+    order = [spec.seed for spec in service.runtime.generated]
+    assert order == [100, 201, 301, 401, 101, 202, 102, 103, 104]
+
+
+async def test_an_encoding_runs_before_the_pictures_of_its_turn(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    first = (await ask(client, 100, user_id="ann")).json()["id"]
+    await service.until(client, first, "running")
+    mine = [(await ask(client, seed, user_id="bob")).json()["id"] for seed in (201, 202)]
+    pairs = (await client.get("/users/bob/quiz")).json()["pairs"]
+    body = {"choices": [{"pair_id": pair["pair_id"], "preferred": 0} for pair in pairs]}
+    link = (await client.post("/users/bob/preferences", json=body)).json()["links"]["job"]
+    service.runtime.gate.set()
+    await service.until(client, mine[-1], "succeeded")
+    async with service.database.read() as store:
+        jobs = (await store.session.scalars(select(Job).order_by(Job.started_at))).all()
+    assert [job.id for job in jobs] == [first, link.split("/")[-1], *mine]
+
+
+async def test_one_who_encodes_without_end_leaves_every_other_turn(service: Service) -> None:
+    client = service.client()
+    await service.answer(client, "ann")
+    service.runtime.gate.clear()
+    await client.put("/users/ann/profile", json={"text": "I like fog, once."})
+    other = (await ask(client, 1, user_id="bob")).json()["id"]
+    await client.put("/users/ann/profile", json={"text": "I like fog, twice."})
+    service.runtime.gate.set()
+    await service.until(client, other, "succeeded")
+    async with service.database.read() as store:
+        bobs = await store.jobs.get(other)
+        last = (await store.session.scalars(select(Job).where(Job.turn > 0))).all()
+    assert bobs is not None
+    assert bobs.started_at is not None
+    assert all(job.started_at is None or job.started_at > bobs.started_at for job in last)
+    assert len(last) == 1

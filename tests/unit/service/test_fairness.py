@@ -1,0 +1,26 @@
+"""A few never leave nothing to the others."""
+
+import pytest
+
+from service.core.fairness import share
+
+
+@pytest.mark.parametrize(("owners", "each"), [(1, 32), (2, 22), (3, 16), (7, 8)])
+def test_greedy_owners_get_equal_parts_and_leave_one_part_free(owners: int, each: int) -> None:
+    held = [0] * owners
+    grown = True
+    while grown:
+        grown = False
+        for i in range(owners):
+            if held[i] < share(64, sum(held), cap=64):
+                held[i] += 1
+                grown = True
+    assert max(held) - min(held) <= 1
+    assert max(held) == each
+    assert 64 - sum(held) >= each - 1
+
+
+def test_a_cap_holds_and_a_newcomer_always_gets_one() -> None:
+    assert share(64, 0, cap=4) == 4
+    assert share(64, 62, cap=16) == 2
+    assert share(64, 64, cap=16) == 1
