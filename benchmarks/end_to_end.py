@@ -23,10 +23,10 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from training.preferences import answer, person_seeds, taste_of
 from training.statistics import clustered_mean, wins
 from training.world import captions, users
 from training.world.looks import Standardizer, measure
+from training.world.people import answer, person_seeds, taste_of
 from training.world.scene import CONTENTS, SETTINGS, SUBJECTS
 
 WEIGHTS_DIR = Path(__file__).parents[1] / "ppd_model" / "mini"

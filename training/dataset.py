@@ -1,4 +1,4 @@
-"""What precompute.py wrote, in memory, as batches of preference pairs.
+"""What precompute.py wrote, as batches of preference pairs.
 
 Nothing here is random on its own: which rows make a batch is a pure function of (seed, step), so a
 resumed run sees what an uninterrupted one would have seen.
@@ -10,7 +10,9 @@ batch, D embedding, S text tokens, T text width, L looks, C H W latent.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +21,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.shards import read_manifest, verified
+from training.shards import ShardedRows, read_manifest, verified
+from training.splits import SPLITS, Split
 
-UserFeatures = Literal["vlm", "taste", "posterior"]
-"""What stands for the person: the VLM's embedding; the true taste (the upper bound); or the best
-estimate of the taste from the same four answers (the bound for any reader of those answers)."""
+UserFeatures = Literal["vlm", "taste", "posterior", "none", "one_hot"]
+"""What stands for the person: the VLM's embedding; the true taste (the upper bound); the best
+estimate of the taste from the same four answers (the bound for any reader of those answers);
+nothing, which is Diffusion-DPO; or the person's place in the folder as a one-hot vector, for
+synthetic users (paper, 5.1). The two bounds need a folder precomputed with the ground truth."""
+
+TRAINING: tuple[Split, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,23 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class PreferencePairs:
-    """All precomputed pairs. `person_P` and `person_E` number the people 0..U-1."""
+    """Precomputed pairs of some splits, and the people who answered them.
 
-    latent_NCHW: Tensor
-    text_KST: Tensor
-    pooled_K1T: Tensor
+    `person_P` numbers the people 0..U-1; split_P counts into SPLITS. unseen_U: whose pairs are
+    never trained on; place_U: each person's place in the folder, as in `read_profiles`. Latents and
+    text stay in their files until a batch asks for them.
+    """
+
+    latent_NCHW: ShardedRows
+    text_KST: ShardedRows
+    pooled_K1T: ShardedRows
     user_emb_ED: Tensor
     first_embedding_U: Tensor
     embeddings_U: Tensor
+    unseen_U: Tensor
+    place_U: Tensor
     person_P: Tensor
+    split_P: Tensor
     chosen_P: Tensor
     rejected_P: Tensor
     caption_P: Tensor
@@ -69,6 +84,15 @@ class PreferencePairs:
         """Row numbers of the pairs that these people answered."""
         inside = (self.person_P >= people.start) & (self.person_P < people.stop)
         return torch.nonzero(inside).flatten()
+
+    def rows_in(self, split: Split) -> Tensor:
+        """Row numbers of the pairs of a split."""
+        return torch.nonzero(self.split_P == SPLITS.index(split)).flatten()
+
+    def people_in(self, split: Split) -> Tensor:
+        """Numbers of the people who answered pairs of a split, ascending."""
+        people_U: Tensor = torch.unique(self.person_P[self.rows_in(split)])
+        return people_U
 
     def batch(self, rows_B: Tensor, draw_B: Tensor) -> PairBatch:
         """The pairs of these rows.
@@ -89,49 +113,79 @@ class PreferencePairs:
         )
 
 
-def load_pairs(folder: Path, user: UserFeatures, user_emb_dim: int) -> PreferencePairs:
-    """Read every shard of `folder`, checking each file's sha256 against the manifest.
+def load_pairs(
+    folder: Path,
+    user: UserFeatures,
+    user_emb_dim: int,
+    splits: Sequence[Split] = TRAINING,
+) -> PreferencePairs:
+    """The pairs of these splits and the people who answered them; each file's sha256 is checked.
 
-    "taste" and "posterior" are padded with zeros to `user_emb_dim`. Raises ValueError when a shard
-    is missing or changed, when precompute had not finished, or when it ran without the VLM and
-    "vlm" is asked for.
+    The two test splits are loaded only where they are asked for. Features narrower than
+    `user_emb_dim` are padded with zeros. Raises ValueError when a shard is missing or changed,
+    when precompute had not finished, when no pair is of these splits, when the folder lacks what
+    `user` needs, and when features are wider than `user_emb_dim`.
     """
     manifest = read_manifest(folder)
     if not manifest["complete"]:
         raise ValueError(f"{folder}: precompute has not finished; run it again with --resume")
-    latents, embeddings, parts = [], [], []
-    for path in verified(folder, manifest, "latents-"):
-        latents.append(load_file(path)["latent_NCHW"])
-    captions = load_file(verified(folder, manifest, "captions")[0])
-    counts: list[Tensor] = []
-    people = 0
-    for path in verified(folder, manifest, "people-"):
-        shard = load_file(path)
-        person_P = shard["person_P"] + people
-        parts.append(
-            {
-                "person": person_P,
-                **{key: shard[f"{key}_P"] for key in ("chosen", "rejected", "caption")},
-            }
-        )
-        counts.append(torch.bincount(shard["person_E"], minlength=len(shard["taste_UL"])))
-        embeddings.append(_features(shard, user, folder))
-        people += len(shard["taste_UL"])
-    embeddings_U = torch.cat(counts)
-    user_emb_ED = pad_features(torch.cat(embeddings).float(), user_emb_dim)
+    latents = verified(folder, manifest, "latents-")
+    captions = verified(folder, manifest, "captions")
+    shards = [load_file(path) for path in verified(folder, manifest, "people-")]
+    for shard in shards:
+        if "split_P" not in shard:
+            raise ValueError(f"{folder} was precomputed without splits; run training.precompute")
+    sets_S = [torch.bincount(shard["person_E"]) for shard in shards]
+    first_person_S = [0, *accumulate(len(sets_U) for sets_U in sets_S)]
+    person_P = torch.cat(
+        [shard["person_P"] + first for shard, first in zip(shards, first_person_S, strict=False)]
+    )
+    split_P = torch.cat([shard["split_P"] for shard in shards])
+    wanted = torch.tensor([SPLITS.index(split) for split in splits])
+    rows_R = torch.nonzero(torch.isin(split_P, wanted)).flatten()
+    if not len(rows_R):
+        raise ValueError(f"{folder} holds no pair of {', '.join(splits) or 'no split'}")
+    place_U, own_R = torch.unique(person_P[rows_R], return_inverse=True)
+    unseen_U = torch.zeros(len(place_U), dtype=torch.bool)
+    unseen_U[own_R[split_P[rows_R] == SPLITS.index("unseen_users")]] = True
+    sets_of_all = torch.cat(sets_S)
+    person_E = torch.repeat_interleave(torch.arange(len(sets_of_all)), sets_of_all)
+    kept_E = torch.nonzero(torch.isin(person_E, place_U)).flatten()
+    embeddings_U = sets_of_all[place_U]
+    if user == "one_hot":
+        hot_AD = pad_features(torch.eye(len(sets_of_all)), user_emb_dim)
+        feature_ED = hot_AD[person_E[kept_E]]
+    elif user == "none":
+        feature_ED = torch.zeros(1, 1).expand(len(kept_E), user_emb_dim)
+    else:
+        features = [_features(shard, user, folder) for shard in shards]
+        feature_ED = pad_features(torch.cat(features)[kept_E].float(), user_emb_dim)
     return PreferencePairs(
-        latent_NCHW=torch.cat(latents),
-        text_KST=captions["text_KST"],
-        pooled_K1T=captions["pooled_K1T"],
-        user_emb_ED=user_emb_ED,
+        latent_NCHW=ShardedRows(latents, "latent_NCHW"),
+        text_KST=ShardedRows(captions, "text_KST"),
+        pooled_K1T=ShardedRows(captions, "pooled_K1T"),
+        user_emb_ED=feature_ED,
         first_embedding_U=embeddings_U.cumsum(0) - embeddings_U,
         embeddings_U=embeddings_U,
-        person_P=torch.cat([part["person"] for part in parts]),
-        chosen_P=torch.cat([part["chosen"] for part in parts]),
-        rejected_P=torch.cat([part["rejected"] for part in parts]),
-        caption_P=torch.cat([part["caption"] for part in parts]),
+        unseen_U=unseen_U,
+        place_U=place_U,
+        person_P=own_R,
+        split_P=split_P[rows_R],
+        chosen_P=torch.cat([shard["chosen_P"] for shard in shards])[rows_R],
+        rejected_P=torch.cat([shard["rejected_P"] for shard in shards])[rows_R],
+        caption_P=torch.cat([shard["caption_P"] for shard in shards])[rows_R],
         provenance=json.loads(json.dumps(manifest["provenance"])),
     )
+
+
+def read_profiles(folder: Path) -> list[dict[str, Any]]:
+    """Every person's user id, support sets and profiles, in the order of `place_U`.
+
+    Raises ValueError when a file is missing or changed.
+    """
+    paths = verified(folder, read_manifest(folder), "profiles-")
+    people = [person for path in paths for person in json.loads(path.read_text())]
+    return [person for person in people if person["sets"] or not person["failed"]]
 
 
 def pad_features(feature_BL: Tensor, user_emb_dim: int) -> Tensor:
@@ -159,10 +213,8 @@ def batch_rows(rows_R: Tensor, batch: int, step: int, seed: int) -> Tensor:
 
 
 def _features(shard: dict[str, Tensor], user: UserFeatures, folder: Path) -> Tensor:
-    if user == "taste":
-        return shard["taste_UL"][shard["person_E"]]
-    if user == "posterior":
-        return shard["posterior_EL"]
-    if "user_emb_ED" not in shard:
-        raise ValueError(f"{folder} was precomputed without the VLM; it has no user embeddings")
-    return shard["user_emb_ED"]
+    key = {"taste": "taste_UL", "posterior": "posterior_EL", "vlm": "user_emb_ED"}[user]
+    if key not in shard:
+        lacking = "the VLM" if user == "vlm" else "the ground truth of its people's tastes"
+        raise ValueError(f"{folder} was precomputed without {lacking}: it has no {user!r} features")
+    return shard[key][shard["person_E"]] if user == "taste" else shard[key]

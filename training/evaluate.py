@@ -33,12 +33,13 @@ from ppd_model.user_encoder import Choice, EncodedUser, UserEncoder
 from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
 from training.content_classifier import ContentClassifier, load_classifier
 from training.dataset import load_pairs
-from training.preferences import CHOICES_PER_PROFILE, Split, answer, person_seeds, taste_of
+from training.preferences import CHOICES_PER_PROFILE
 from training.report import write_page
 from training.statistics import clustered_mean, mean_cosine, ridge_probe, wins
 from training.world import captions, users
 from training.world.looks import Standardizer, measure_all
 from training.world.painter import paint
+from training.world.people import SeedRange, answer, person_seeds, taste_of
 from training.world.scene import CONTENTS, LOOKS, SETTINGS, Scene
 
 FloatArray = NDArray[np.float32]
@@ -66,7 +67,7 @@ class EvaluateConfig(Configuration):
     adapter: Path | None = None
     taste_adapter: Path | None = None
     probe_data: Path | None = None
-    split: Split = "test"
+    split: SeedRange = "test"
     first_person: int = 0
     people: int = 64
     group: int = 4

@@ -42,8 +42,10 @@ job "$run/stage_c" pretrain.stage_c mini_stage_c --out "$run/stage_c" --run "$ru
 wait $second
 
 "$python" -m training.export --run "$run" --out "$run/export" --partial
+[ -d "$run/preferences/data" ] ||
+  "$python" -m training.world.export --out "$run/preferences" --store "$run/world"
 job "$run/precompute" precompute mini_precompute --output_dir "$run/precompute" \
-  --store_dir "$run/world" --weights_dir "$run/export"
+  --data "$run/preferences/data" --truth "$run/preferences/truth.npz" --weights_dir "$run/export"
 job "$run/adapter" train_dpo mini_dpo --output_dir "$run/adapter" \
   --data_dir "$run/precompute" --stage_c "$run/export/stage_c.safetensors"
 "$python" -m training.export --run "$run" --out "$run/export"

@@ -1,28 +1,37 @@
 """A folder of safetensors shards with a manifest: written one at a time, resumable, verified.
 
 manifest.json holds what the shards were made with (`provenance`), the sha256 of each finished
-shard, and whether all of them are there.
+file, and whether all of them are there. While several processes write, each finished file has its
+sha256 in a small file beside it; `finish` gathers them into the manifest. Reading is lazy: rows are
+copied out of the mapped files, so that a folder may be larger than the memory.
 """
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ppd_model.checkpoint import sha256_of
 
 MANIFEST = "manifest.json"
+DIGEST = ".sha256"
 
 
 class ShardFolder:
     """Writes shards; what is already there and intact is not made again.
 
     Raises ValueError when the folder holds shards that were made with something else, or, without
-    `resume`, when it holds any.
+    `resume`, when it holds any. Of several processes one opens the folder first, the others after
+    it with `resume`; no two write the same file.
     """
 
     def __init__(self, folder: Path, provenance: dict[str, Any], resume: bool) -> None:
@@ -34,6 +43,7 @@ class ShardFolder:
             "shards": {},
         }
         if not (folder / MANIFEST).exists():
+            self._save()
             return
         found = read_manifest(folder)
         if not resume:
@@ -48,28 +58,88 @@ class ShardFolder:
         self._manifest["shards"] = found["shards"]
 
     def has(self, name: str) -> bool:
-        """Whether that shard is finished and unchanged."""
-        path = self.folder / name
-        return path.exists() and self._manifest["shards"].get(name) == sha256_of(path)
+        """Whether that file is finished and unchanged."""
+        path, digest = self.folder / name, self._digest_path(name)
+        recorded = (
+            digest.read_text().strip() if digest.exists() else self._manifest["shards"].get(name)
+        )
+        return path.exists() and recorded == sha256_of(path)
 
     def write(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Write one shard and record it; a crash leaves either all of it or none."""
-        path = self.folder / name
-        temporary = path.with_suffix(".tmp")
+        temporary = self.folder / f"{name}.tmp"
         save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-        temporary.replace(path)
-        self._manifest["shards"][name] = sha256_of(path)
-        self._save()
+        self._record(temporary, name)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one json file and record it, like a shard."""
+        temporary = self.folder / f"{name}.tmp"
+        temporary.write_text(json.dumps(value, indent=0, ensure_ascii=False) + "\n")
+        self._record(temporary, name)
 
     def finish(self) -> None:
-        """Record that every shard is there."""
+        """Record that every shard is there, those of other processes included."""
+        digests = sorted(self.folder.glob(f"*{DIGEST}"))
+        for path in digests:
+            name = path.name.removesuffix(DIGEST)
+            self._manifest["shards"][name] = path.read_text().strip()
+        self._manifest["shards"] = dict(sorted(self._manifest["shards"].items()))
         self._manifest["complete"] = True
         self._save()
+        for path in digests:
+            path.unlink()
+
+    def _record(self, temporary: Path, name: str) -> None:
+        digest = sha256_of(temporary)
+        beside = self._digest_path(name)
+        unfinished = beside.with_name(beside.name + ".tmp")
+        unfinished.write_text(digest + "\n")
+        temporary.replace(self.folder / name)
+        unfinished.replace(beside)
+
+    def _digest_path(self, name: str) -> Path:
+        return self.folder / (name + DIGEST)
 
     def _save(self) -> None:
         temporary = self.folder / (MANIFEST + ".tmp")
         temporary.write_text(json.dumps(self._manifest, indent=2) + "\n")
         temporary.replace(self.folder / MANIFEST)
+
+
+class ShardedRows:
+    """One tensor, cut by rows over several shards, of which only the rows asked for are read.
+
+    The files are mapped, not loaded: what a batch does not touch takes no memory, and what it did
+    touch the system may take back. Raises ValueError when the shards' rows differ in shape.
+    """
+
+    def __init__(self, paths: Sequence[Path], key: str) -> None:
+        self._parts = [mapped(path, key) for path in paths]
+        shapes = {tuple(part.shape[1:]) for part in self._parts}
+        if len(shapes) != 1:
+            raise ValueError(f"{key} has rows of different shapes: {sorted(shapes)}")
+        self._first_row_S = [0, *accumulate(len(part) for part in self._parts)]
+        self.shape = torch.Size((self._first_row_S[-1], *shapes.pop()))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows_B: Tensor) -> Tensor:
+        """A copy of the rows of these numbers. Raises IndexError for one that is not there."""
+        return torch.stack([self._row(row) for row in rows_B.tolist()])
+
+    def _row(self, row: int) -> Tensor:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        shard = bisect_right(self._first_row_S, row) - 1
+        return self._parts[shard][row - self._first_row_S[shard]]
+
+
+def mapped(path: Path, key: str) -> Tensor:
+    """A tensor whose storage is the mapped file."""
+    with safe_open(path, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(key)
+    return tensor
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -82,7 +152,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def verified(folder: Path, manifest: dict[str, Any], prefix: str) -> list[Path]:
-    """The shards whose names start so, in order. Raises ValueError when one is not as recorded."""
+    """The files whose names start so, in order. Raises ValueError when one is not as recorded."""
     names = sorted(name for name in manifest["shards"] if name.startswith(prefix))
     if not names:
         raise ValueError(f"{folder} holds no shard named {prefix}*")

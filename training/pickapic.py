@@ -1,0 +1,217 @@
+"""Pick-a-Pic v2 as it is distributed: parquet files, read streaming and never whole.
+
+A row is one comparison of two pictures of a caption by one person. The labels of all rows are a
+few hundred megabytes, the pictures about 190 GB: labels are read in batches of rows, pictures only
+for the rows that are asked for, row group by row group.
+
+Rows are numbered over all files, in the order of the files' names.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+SCHEMA = pa.schema(
+    [
+        ("are_different", pa.bool_()),
+        ("best_image_uid", pa.string()),
+        ("caption", pa.string()),
+        ("created_at", pa.timestamp("ns")),
+        ("has_label", pa.bool_()),
+        ("image_0_uid", pa.string()),
+        ("image_0_url", pa.string()),
+        ("image_1_uid", pa.string()),
+        ("image_1_url", pa.string()),
+        ("jpg_0", pa.binary()),
+        ("jpg_1", pa.binary()),
+        ("label_0", pa.float64()),
+        ("label_1", pa.float64()),
+        ("model_0", pa.string()),
+        ("model_1", pa.string()),
+        ("ranking_id", pa.int64()),
+        ("user_id", pa.int64()),
+        ("num_example_per_prompt", pa.int64()),
+        ("__index_level_0__", pa.int64()),
+    ]
+)
+"""All columns of the published files. Only those of LABELS and PICTURES are needed."""
+
+LABELS = (
+    "are_different",
+    "best_image_uid",
+    "caption",
+    "has_label",
+    "image_0_uid",
+    "image_1_uid",
+    "label_0",
+    "label_1",
+    "user_id",
+)
+PICTURES = ("jpg_0", "jpg_1")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+_TEXT = ("text", _is_text)
+_NUMBER = ("a number", _is_number)
+_TRUTH_VALUE = ("a boolean", pa.types.is_boolean)
+_USER = ("an integer or text", lambda kind: pa.types.is_integer(kind) or _is_text(kind))
+_BYTES = ("bytes", lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+_EXPECTED: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
+    "are_different": _TRUTH_VALUE,
+    "best_image_uid": _TEXT,
+    "caption": _TEXT,
+    "has_label": _TRUTH_VALUE,
+    "image_0_uid": _TEXT,
+    "image_1_uid": _TEXT,
+    "label_0": _NUMBER,
+    "label_1": _NUMBER,
+    "user_id": _USER,
+    "jpg_0": _BYTES,
+    "jpg_1": _BYTES,
+}
+
+
+class PickAPic:
+    """The parquet files of one data set.
+
+    `places` are files, folders of parquet files, or glob patterns. Raises ValueError for a place
+    without parquet files, for a file that is none, and for a column that is missing or of another
+    type, with the file and the column named.
+    """
+
+    def __init__(self, places: Sequence[str | Path]) -> None:
+        self.files = find_files(places)
+        metadata = [_checked_metadata(path) for path in self.files]
+        self._footers = [_footer(path) for path in self.files]
+        self._first_row_F = np.cumsum([0, *(int(each.num_rows) for each in metadata)])
+
+    def __len__(self) -> int:
+        """How many rows there are, labelled or not."""
+        return int(self._first_row_F[-1])
+
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """Name, size, rows and the footer's sha256 of each file.
+
+        A parquet footer holds the sizes, places and bounds of all columns, so it tells files apart
+        without reading hundreds of gigabytes.
+        """
+        rows_F = np.diff(self._first_row_F).tolist()
+        return [
+            {"file": path.name, "bytes": path.stat().st_size, "rows": rows, "footer_sha256": digest}
+            for path, rows, digest in zip(self.files, rows_F, self._footers, strict=True)
+        ]
+
+    def labels(self, batch_rows: int = 16_384) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Batches of the columns in LABELS, each with the number of its first row."""
+        for path, first_row in zip(self.files, self._first_row_F, strict=False):
+            with pq.ParquetFile(path) as file:
+                row = int(first_row)
+                for batch in file.iter_batches(batch_size=batch_rows, columns=list(LABELS)):
+                    yield row, batch
+                    row += batch.num_rows
+
+    def pictures(self, source_N2: IntArray) -> Iterator[bytes]:
+        """The JPEG bytes of these pictures: for each its row, and 0 for jpg_0 or 1 for jpg_1.
+
+        They come in the order asked for, which must be that of the rows; row groups without any of
+        them are not read. Raises ValueError for another order, and, naming column, file and row,
+        for a row without a picture.
+        """
+        if (np.diff(source_N2[:, 0]) < 0).any():
+            raise ValueError("pictures must be asked for in the order of their rows")
+        for index, path in enumerate(self.files):
+            first_row, end_row = self._first_row_F[index : index + 2].tolist()
+            begin, end = np.searchsorted(source_N2[:, 0], (first_row, end_row))
+            if begin < end:
+                yield from _pictures_of_file(path, source_N2[begin:end] - (first_row, 0))
+
+    def place_of(self, row: int) -> str:
+        """File and row within it, for messages."""
+        index = int(np.searchsorted(self._first_row_F, row, side="right")) - 1
+        return f"{self.files[index]}, row {row - int(self._first_row_F[index])}"
+
+
+def find_files(places: Sequence[str | Path]) -> list[Path]:
+    """The parquet files of these places, each once, by name."""
+    found: set[Path] = set()
+    for place in places:
+        path = Path(place)
+        inside = path.glob("*.parquet") if path.is_dir() else map(Path, glob.glob(str(place)))
+        here = {each.resolve() for each in inside if each.is_file()}
+        if not here:
+            raise ValueError(f"{place}: no parquet file there")
+        found |= here
+    return sorted(found, key=lambda path: (path.name, str(path)))
+
+
+def _checked_metadata(path: Path) -> pq.FileMetaData:
+    try:
+        with pq.ParquetFile(path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: not a readable parquet file: {error}") from error
+    missing = [name for name in _EXPECTED if name not in schema.names]
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}")
+    for name, (expected, accepts) in _EXPECTED.items():
+        kind = schema.field(name).type
+        if not accepts(kind):
+            raise ValueError(f"{path}: column {name!r} is {kind}, expected {expected}")
+    return metadata
+
+
+def _footer(path: Path) -> str:
+    """The sha256 of the footer, whose length stands before the closing magic number."""
+    with path.open("rb") as file:
+        file.seek(-8, 2)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(-8 - length, 2)
+        return hashlib.sha256(file.read(length)).hexdigest()
+
+
+def _pictures_of_file(path: Path, source_N2: IntArray) -> Iterator[bytes]:
+    with pq.ParquetFile(path) as file:
+        rows_G = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+        ends = np.searchsorted(source_N2[:, 0], np.cumsum(rows_G))
+        for group, (begin, end) in enumerate(pairwise([0, *ends.tolist()])):
+            if begin < end:
+                first_row = sum(rows_G[:group])
+                yield from _pictures_of_group(file, path, group, first_row, source_N2[begin:end])
+
+
+def _pictures_of_group(
+    file: pq.ParquetFile, path: Path, group: int, first_row: int, source_N2: IntArray
+) -> Iterator[bytes]:
+    columns = [PICTURES[side] for side in np.unique(source_N2[:, 1])]
+    wanted = iter(source_N2.tolist())
+    row, side = next(wanted)
+    for batch in file.iter_batches(batch_size=64, row_groups=[group], columns=columns):
+        while row < first_row + batch.num_rows:
+            jpeg: bytes | None = batch.column(PICTURES[side])[row - first_row].as_py()
+            if not jpeg:
+                raise ValueError(f"{path}: column {PICTURES[side]!r} is empty in row {row}")
+            yield jpeg
+            try:
+                row, side = next(wanted)
+            except StopIteration:
+                return
+        first_row += batch.num_rows
