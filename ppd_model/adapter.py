@@ -43,11 +43,6 @@ class UserPart:
     blocks: tuple[KeyValue, ...]
     strength_B: Tensor
 
-    def to(self, dtype: torch.dtype) -> UserPart:
-        """The same for a base in another dtype; gradient flows through the cast."""
-        blocks = tuple(KeyValue(kv.key.to(dtype), kv.value.to(dtype)) for kv in self.blocks)
-        return UserPart(blocks, self.strength_B)
-
 
 @dataclass(frozen=True)
 class AttentionInput:

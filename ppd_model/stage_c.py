@@ -11,7 +11,7 @@ import torch
 from diffusers.models.unets.unet_stable_cascade import StableCascadeUNet
 from torch import Tensor, nn
 
-from ppd_model.adapter import Adapter, AttentionInput, UserPart, install, precompute_text
+from ppd_model.adapter import Adapter, AttentionInput, install, precompute_text
 from ppd_model.checkpoint import ArtifactSpec, load_artifact, load_strict
 from ppd_model.presets import Preset
 
@@ -57,8 +57,6 @@ class StageC(nn.Module):
 
     The base is always in ``eval()`` and never takes gradient; the parameters that require gradient
     are exactly the adapter's. ``with stage_c.adapter.disabled():`` it is the base model.
-    Base and adapter may differ in dtype (a bf16 base under an fp32 adapter in training): text and
-    user embedding are cast to what reads them, K' and V' to the base's.
     """
 
     def __init__(self, unet: StageCUNet, adapter: Adapter) -> None:
@@ -106,20 +104,11 @@ class StageC(nn.Module):
         """
         user = None
         if user_emb_BD is not None and self.adapter.enabled:
-            user = self.user_part(user_emb_BD, strength_B)
-        dtype = self.unet.dtype
-        attended = AttentionInput(
-            self.unet.text_tokens(tokens_BSD.to(dtype), pooled_B1D.to(dtype)), user=user
-        )
+            if strength_B is None:
+                strength_B = user_emb_BD.new_ones(len(user_emb_BD))
+            user = self.adapter(user_emb_BD, strength_B)
+        attended = AttentionInput(self.unet.text_tokens(tokens_BSD, pooled_B1D), user=user)
         return precompute_text(self.unet, attended) if precompute else attended
-
-    def user_part(self, user_emb_BD: Tensor, strength_B: Tensor | None = None) -> UserPart:
-        """K' and V' of every block, computed in the adapter's dtype and given in the base's."""
-        if strength_B is None:
-            strength_B = user_emb_BD.new_ones(len(user_emb_BD))
-        weight_dtype = self.adapter.projector.to_tokens.weight.dtype
-        part: UserPart = self.adapter(user_emb_BD.to(weight_dtype), strength_B)
-        return part.to(self.unet.dtype)
 
     def predict_noise(self, xt_BCHW: Tensor, t_B: Tensor, attended: AttentionInput) -> Tensor:
         """One forward pass with an input from ``attend``."""
