@@ -6,14 +6,15 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 DATA_DIR ?= data
 RUN ?= runs/mini
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Modules are compiled when first imported: most of what is installed never is.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile -c constraints.txt
 
 .PHONY: run test lint types check unit mini evaluate clean
 
 run: $(VENV)/.serve
 	$(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
 
-test: $(VENV)/.dev chromium check unit
+test: $(VENV)/.dev chromium gl check unit
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -26,34 +27,42 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit tests/integration
 	$(BIN)/python -m pytest tests/e2e
 
-mini: $(VENV)/.train
+mini: $(VENV)/.train gl
 	BIN=$(BIN) RUN=$(RUN) training/make_mini.sh
 
-evaluate: $(VENV)/.train
-	$(BIN)/python -m training.evaluate --preset mini --out $(RUN)/evaluation
+# The linear probe and the upper bounds need what `make mini` leaves behind; without it they are left out.
+evaluate: $(VENV)/.train gl
+	$(BIN)/python -m training.evaluate --preset mini --out $(RUN)/evaluation \
+	  $(addprefix --probe_data ,$(wildcard $(RUN)/precompute)) \
+	  $(addprefix --taste_adapter ,$(wildcard $(RUN)/adapter_taste/adapter.safetensors))
 
 clean:
 	rm -rf $(VENV)
 
-.PHONY: chromium
+# What pip cannot bring: a browser for its test, and the system's GL, which the painter's wheel asks for.
+APT_INSTALL := apt-get update -qq && apt-get install -y -qq --no-install-recommends
+.PHONY: chromium gl
 chromium:
-	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
+	@command -v chromium >/dev/null || ($(APT_INSTALL) chromium)
+gl:
+	@ldconfig -p | grep -q libEGL.so.1 && ldconfig -p | grep -q libGL.so.1 || ($(APT_INSTALL) libegl1 libgl1)
 
 # Each stamp adds an extra to the same environment. Torch goes first and pinned: a loose range would
-# bring several gigabytes of CUDA packages.
+# bring several gigabytes of CUDA packages. setuptools builds this package, without a second
+# environment to do it in.
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt torch
+	$(INSTALL) torch setuptools
 	touch $@
 
 $(VENV)/.serve: $(VENV)/.torch pyproject.toml
-	$(PIP) install -c constraints.txt -e '.[serve]'
+	$(INSTALL) --no-build-isolation -e '.[serve]'
 	touch $@
 
 $(VENV)/.train: $(VENV)/.torch pyproject.toml
-	$(PIP) install -c constraints.txt -e '.[train]'
+	$(INSTALL) --no-build-isolation -e '.[train]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(PIP) install -c constraints.txt -e '.[serve,train,dev]'
+	$(INSTALL) --no-build-isolation -e '.[serve,train,dev]'
 	touch $@

@@ -43,6 +43,11 @@ class UserPart:
     blocks: tuple[KeyValue, ...]
     strength_B: Tensor
 
+    def to(self, dtype: torch.dtype) -> UserPart:
+        """The same as ``dtype``; gradient flows back."""
+        blocks = (KeyValue(block.key.to(dtype), block.value.to(dtype)) for block in self.blocks)
+        return UserPart(tuple(blocks), self.strength_B.to(dtype))
+
 
 @dataclass(frozen=True)
 class AttentionInput:

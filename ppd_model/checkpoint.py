@@ -60,7 +60,7 @@ def save_artifact(
         name: _storable(tensor, dtype if tensor.is_floating_point() else None)
         for name, tensor in tensors.items()
     }
-    _refuse_non_finite(path, stored)
+    refuse_non_finite(path, stored)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
     save_file(stored, unfinished, metadata={"format": FORMAT, "spec": json.dumps(asdict(spec))})
@@ -86,7 +86,7 @@ def load_artifact(
     if not path.is_file():
         raise FileNotFoundError(f"no {kind} weights at {path}")
     if sha256 is not None:
-        _refuse_other("sha256", path, found=sha256_of(path), expected=sha256)
+        refuse_other("sha256", path, found=sha256_of(path), expected=sha256)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -94,16 +94,16 @@ def load_artifact(
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path}: not a readable safetensors file: {error}") from error
     spec = _spec_of(path, metadata)
-    _refuse_other("kind", path, found=spec.kind, expected=kind)
+    refuse_other("kind", path, found=spec.kind, expected=kind)
     if base_model is not None:
-        _refuse_other("base model", path, found=spec.base_model, expected=base_model)
+        refuse_other("base model", path, found=spec.base_model, expected=base_model)
     if encoder_id is not None:
-        _refuse_other(
+        refuse_other(
             "user encoder", path, found=spec.extra.get("encoder_id", "none"), expected=encoder_id
         )
     if not tensors:
         raise ArtifactError(f"{path}: holds no tensors")
-    _refuse_non_finite(path, tensors)
+    refuse_non_finite(path, tensors)
     return tensors, spec
 
 
@@ -115,8 +115,17 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """
     name = type(module).__name__
     own = module.state_dict()
-    missing = sorted(own.keys() - tensors.keys())
-    unknown = sorted(tensors.keys() - own.keys())
+    refuse_other_keys(name, shapes_of(own), shapes_of(tensors))
+    refuse_non_finite(name, tensors)
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def refuse_other_keys(
+    name: str, own: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raises ArtifactError unless ``found`` has exactly the keys and shapes of ``own``."""
+    missing = sorted(own.keys() - found.keys())
+    unknown = sorted(found.keys() - own.keys())
     if missing or unknown:
         raise ArtifactError(
             f"{name}: {len(missing)} keys missing {missing[:3]}, "
@@ -124,14 +133,21 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         )
     if not own:
         raise ArtifactError(f"{name}: has no weights to load")
-    for key, value in own.items():
-        if value.shape != tensors[key].shape:
-            raise ArtifactError(
-                f"{name}: {key} has shape {tuple(tensors[key].shape)}, "
-                f"expected {tuple(value.shape)}"
-            )
-    _refuse_non_finite(Path(name), tensors)
-    module.load_state_dict(dict(tensors), strict=True)
+    for key, shape in own.items():
+        if shape != found[key]:
+            raise ArtifactError(f"{name}: {key} has shape {found[key]}, expected {shape}")
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def refuse_non_finite(name: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises ArtifactError that names a tensor with NaN or infinity."""
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(f"{name}: {key} holds NaN or infinity")
 
 
 def write_manifest(directory: Path) -> dict[str, str]:
@@ -165,7 +181,7 @@ def verify_manifest(directory: Path) -> dict[str, str]:
     for name, digest in digests.items():
         if not (directory / name).is_file():
             raise ArtifactError(f"{directory}: {name} is listed in the manifest and missing")
-        _refuse_other("sha256", directory / name, sha256_of(directory / name), digest)
+        refuse_other("sha256", directory / name, sha256_of(directory / name), digest)
     return digests
 
 
@@ -189,19 +205,14 @@ def _storable(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _spec_of(path: Path, metadata: Mapping[str, str]) -> ArtifactSpec:
-    _refuse_other("format", path, found=metadata.get("format", "none"), expected=FORMAT)
+    refuse_other("format", path, found=metadata.get("format", "none"), expected=FORMAT)
     try:
         return ArtifactSpec(**json.loads(metadata["spec"]))
     except (KeyError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path}: the header holds no readable spec: {error!r}") from error
 
 
-def _refuse_other(what: str, path: Path, found: str, expected: str) -> None:
+def refuse_other(what: str, path: Path, found: str, expected: str) -> None:
+    """Raises ArtifactError with both values unless they are the same."""
     if found != expected:
         raise ArtifactError(f"{path}: {what} is {found!r}, expected {expected!r}")
-
-
-def _refuse_non_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ArtifactError(f"{path}: {name} holds NaN or infinity")

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from ppd_model.checkpoint import load_artifact, load_strict
 from ppd_model.diffusion import ddpm_step, row_noise, sampling_times, to_epsilon
 from ppd_model.presets import Preset
+from ppd_model.unet import CascadeUNet
+from ppd_model.weights import WeightFiles, assign_weights, refuse_meta
 
 
 class Decoder(nn.Module):
-    """Stage B and Stage A, both frozen."""
+    """Stage B and Stage A, both frozen; each computes in the dtype of its own weights."""
 
     def __init__(self, preset: Preset, stage_b: StableCascadeUNet, stage_a: PaellaVQModel) -> None:
         super().__init__()
@@ -58,6 +60,8 @@ class Decoder(nn.Module):
         rows, device = len(latent_BCHW), latent_BCHW.device
         shape_CHW = (self.preset.stage_b["in_channels"], *self.stage_a_hw(latent_BCHW))
         text_B1D = pooled_B1D if self.preset.stage_b_uses_text else torch.zeros_like(pooled_B1D)
+        dtype = self.stage_b.dtype
+        text_B1D, effnet_BCHW = text_B1D.to(dtype), latent_BCHW.to(dtype)
 
         x_BCHW = _noise(shape_CHW, generators, device)
         times = sampling_times(self.preset.stage_b_steps).to(device)
@@ -66,12 +70,13 @@ class Decoder(nn.Module):
                 before_step()
             t_B = t.expand(rows)
             (output_BCHW,) = self.stage_b(
-                sample=x_BCHW,
+                sample=x_BCHW.to(dtype),
                 timestep_ratio=t_B,
                 clip_text_pooled=text_B1D,
-                effnet=latent_BCHW,
+                effnet=effnet_BCHW,
                 return_dict=False,
             )
+            output_BCHW = output_BCHW.to(x_BCHW.dtype)
             eps_BCHW = to_epsilon(self.preset.stage_b_target, output_BCHW, x_BCHW, t_B)
             x_BCHW = ddpm_step(
                 x_BCHW,
@@ -85,7 +90,7 @@ class Decoder(nn.Module):
 
     def to_pixels(self, stage_a_BCHW: Tensor) -> Tensor:
         """Stage A's decoder, clamped to [0, 1]; the latents are not quantised again."""
-        scaled_BCHW = self.stage_a.config.scale_factor * stage_a_BCHW
+        scaled_BCHW = self.stage_a.config.scale_factor * stage_a_BCHW.to(self.stage_a.dtype)
         pixels_BCHW: Tensor = self.stage_a.decode(scaled_BCHW).sample
         return pixels_BCHW.clamp(0, 1)
 
@@ -98,7 +103,7 @@ class Decoder(nn.Module):
 
 def build_decoder(preset: Preset) -> Decoder:
     """Stage B and Stage A without loaded weights."""
-    return Decoder(preset, StableCascadeUNet(**preset.stage_b), PaellaVQModel(**preset.stage_a))
+    return Decoder(preset, CascadeUNet(**preset.stage_b), PaellaVQModel(**preset.stage_a))
 
 
 def load_decoder(
@@ -117,6 +122,26 @@ def load_decoder(
     ):
         tensors, _ = load_artifact(path, kind=kind, sha256=sha256, base_model=preset.base_model)
         load_strict(module, tensors)
+    return decoder
+
+
+def load_published_decoder(
+    preset: Preset,
+    stage_b: WeightFiles,
+    stage_a: WeightFiles,
+    *,
+    dtype: torch.dtype,
+    device: str = "cpu",
+) -> Decoder:
+    """Stage B as ``dtype`` and Stage A, which is small and paints the pixels, as float32.
+
+    Raises ArtifactError for keys or shapes that are not the preset's.
+    """
+    with torch.device("meta"):
+        decoder = build_decoder(preset)
+    assign_weights(decoder.stage_b, stage_b, dtype=dtype, device=device)
+    assign_weights(decoder.stage_a, stage_a, dtype=torch.float32, device=device)
+    refuse_meta(decoder)
     return decoder
 
 

@@ -12,22 +12,26 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppd_model.adapter import AttentionInput
 from ppd_model.checkpoint import sha256_of, verify_manifest
 from ppd_model.decoder import Decoder, build_decoder, load_decoder
 from ppd_model.diffusion import ddpm_step, row_noise, sampling_times
+from ppd_model.placement import placed
 from ppd_model.presets import Preset, get_preset
+from ppd_model.published import generator_dtype, load_generator
 from ppd_model.stage_c import StageC, build_stage_c, load_adapter, load_stage_c
 from ppd_model.text_encoder import (
     TextEncoder,
+    TextFeatures,
     build_text_model,
     load_text_encoder,
     word_tokenizer,
@@ -36,7 +40,10 @@ from ppd_model.text_encoder import (
 MINI_WEIGHTS_DIR = Path(__file__).parent / "mini"
 BASE_PARTS = ("stage_a", "stage_b", "stage_c", "text_encoder")
 NO_ADAPTER = "none"
+ADAPTER_FILE = "adapter.safetensors"
 SHORT_DIGEST = 12
+MAX_SEED = 2**32 - 1
+"""The generator reads no more than 32 bits of a seed: larger ones would repeat smaller ones."""
 
 
 class Cancelled(Exception):  # noqa: N818  (not a failure)
@@ -51,8 +58,8 @@ class NumericalError(RuntimeError):
 class ImageRequest:
     """One picture. ``user_emb_D`` None, or strength 0, gives the base model's picture.
 
-    Guidance of 1 or less means none: the prompt alone is followed. ``strength`` 1 is the adapter
-    as trained. Sides default to the preset's.
+    ``seed`` lies in [0, 2**32). Guidance of 1 or less means none: the prompt alone is followed.
+    ``strength`` 1 is the adapter as trained. Sides default to the preset's.
     """
 
     prompt: str
@@ -83,6 +90,9 @@ class Pipeline:
     without one), ``encoder_id`` the user encoder whose embeddings the adapter was trained on.
     ``personalize_negative`` also gives the user to the negative prompt's rows of guidance; off by
     default, since the contrast is what carries the taste.
+
+    With ``offload`` the parts rest in the machine's memory and only the one at work is on
+    ``device``: text encoder, then Stage C, then Stages B and A.
     """
 
     def __init__(
@@ -97,12 +107,15 @@ class Pipeline:
         encoder_id: str = "",
         device: str = "cpu",
         personalize_negative: bool = False,
+        offload: bool = False,
     ) -> None:
+        rest = "cpu" if offload else device
         self.preset = preset
         self.text_encoder = text_encoder
-        self.stage_c = stage_c.to(device).eval()
-        self.decoder = decoder.to(device).eval()
-        self.text_encoder.model.to(device)
+        self.stage_c = stage_c.to(rest).eval()
+        self.decoder = decoder.to(rest).eval()
+        self.text_encoder.model.to(rest)
+        self.offload = offload
         self.model_id = model_id
         self.adapter_version = adapter_version
         self.encoder_id = encoder_id
@@ -118,20 +131,66 @@ class Pipeline:
         *,
         with_adapter: bool = True,
         encoder_id: str | None = None,
+        dtype: str | None = None,
+        offload: bool = False,
     ) -> Pipeline:
         """Every part from ``weights_dir`` (for ``mini``, the weights that are shipped).
 
-        ``with_adapter=False`` is the base model alone. Raises FileNotFoundError naming the path
-        that is missing, and ArtifactError for a file that is damaged or belongs to another base
-        model, or to another user encoder than ``encoder_id`` where that is given.
+        A published preset is read from the folder that ``ppd models pull`` fills or, without
+        ``weights_dir``, from the hub and its cache; ``dtype`` ("bfloat16" on a GPU, else
+        "float32") is that of its base, while the adapter stays float32. ``with_adapter=False`` is
+        the base model alone. Raises FileNotFoundError naming the path that is missing, and
+        ArtifactError for a file that is damaged or belongs to another base model, or to another
+        user encoder than ``encoder_id`` where that is given.
         """
         chosen = get_preset(preset)
-        if weights_dir is None:
-            if chosen.name != "mini":
-                raise ValueError(f"weights_dir is needed: the weights of {preset} are not shipped")
-            weights_dir = MINI_WEIGHTS_DIR
+        if not chosen.published:
+            weights_dir = weights_dir or MINI_WEIGHTS_DIR
+        if with_adapter and weights_dir is None:
+            raise ValueError(
+                f"no adapter is published for {preset}: load with_adapter=False and then "
+                "use_adapter(path), or name a weights_dir that holds one"
+            )
+        if chosen.published:
+            pipeline = cls._load_published(chosen, weights_dir, device, dtype, offload)
+        else:
+            if dtype not in (None, "float32"):
+                raise ValueError(f"dtype {dtype!r}: {preset} runs in float32")
+            assert weights_dir is not None
+            pipeline = cls._load_own(chosen, weights_dir, device, offload)
+        if with_adapter and weights_dir is not None:
+            pipeline.use_adapter(weights_dir / ADAPTER_FILE, encoder_id=encoder_id)
+        return pipeline
+
+    @classmethod
+    def _load_published(
+        cls,
+        chosen: Preset,
+        weights_dir: Path | None,
+        device: str,
+        dtype: str | None,
+        offload: bool,
+    ) -> Pipeline:
+        base = load_generator(
+            chosen,
+            weights_dir,
+            dtype=generator_dtype(dtype, device),
+            device="cpu" if offload else device,
+        )
+        return cls(
+            chosen,
+            base.text_encoder,
+            base.stage_c,
+            base.decoder,
+            model_id=f"{chosen.base_model}@{base.sha256[:SHORT_DIGEST]}",
+            device=device,
+            offload=offload,
+        )
+
+    @classmethod
+    def _load_own(cls, chosen: Preset, weights_dir: Path, device: str, offload: bool) -> Pipeline:
         digests = verify_manifest(weights_dir)
-        sha256 = {part: digests.get(f"{part}.safetensors") for part in (*BASE_PARTS, "adapter")}
+        sha256 = {part: digests.get(f"{part}.safetensors") for part in BASE_PARTS}
         path = {part: weights_dir / f"{part}.safetensors" for part in sha256}
 
         text_encoder = load_text_encoder(
@@ -149,10 +208,15 @@ class Pipeline:
             stage_a_sha256=sha256["stage_a"],
         )
         model_id = f"{chosen.base_model}@{_joint_digest(sha256)}"
-        pipeline = cls(chosen, text_encoder, stage_c, decoder, model_id=model_id, device=device)
-        if with_adapter:
-            pipeline.use_adapter(path["adapter"], encoder_id=encoder_id)
-        return pipeline
+        return cls(
+            chosen,
+            text_encoder,
+            stage_c,
+            decoder,
+            model_id=model_id,
+            device=device,
+            offload=offload,
+        )
 
     @classmethod
     def random(cls, preset: Preset, words: Sequence[str], seed: int = 0) -> Pipeline:
@@ -193,6 +257,7 @@ class Pipeline:
         request that cannot be made, Cancelled soon after ``cancelled()`` says so, and
         NumericalError rather than return a picture of NaN.
         """
+        self._check(requests)
         generators = [torch.Generator().manual_seed(request.seed) for request in requests]
         started_s = time.perf_counter()
         latent_BCHW = self.sample_latents(requests, generators, on_step, cancelled)
@@ -215,13 +280,32 @@ class Pipeline:
         """Stage C latents, B x C x H x W: from noise, every row along its own schedule."""
         shape_CHW = self._check(requests)
         guidance_B = self._guidance(requests)
-        attended = self._attend(requests, guided=guidance_B is not None)
+        text = self._text(requests, guided=guidance_B is not None)
+        with self._placed(self.stage_c):
+            attended = self._attend(requests, text, guided=guidance_B is not None)
+            x_BCHW = self._denoise(
+                requests, generators, shape_CHW, attended, guidance_B, on_step, cancelled
+            )
+        _refuse_non_finite(x_BCHW, "Stage C latents")
+        return x_BCHW
+
+    def _denoise(
+        self,
+        requests: Sequence[ImageRequest],
+        generators: Sequence[torch.Generator],
+        shape_CHW: tuple[int, int, int],
+        attended: AttentionInput,
+        guidance_B: Tensor | None,
+        on_step: Callable[[int, int], None] | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> Tensor:
+        """The sampler's loop. Latents are float32, also where the network is not."""
         total = max(request.steps for request in requests)
         times_BT = torch.stack([_padded_times(request.steps, total) for request in requests])
         times_BT = times_BT.to(self.device)
 
         x_BCHW = torch.stack([row_noise(shape_CHW, generator) for generator in generators])
-        x_BCHW = x_BCHW.to(self.device, self.stage_c.unet.dtype)
+        x_BCHW = x_BCHW.to(self.device, self._latent_dtype)
         for step in range(total):
             _stop_if(cancelled)
             t_B, t_next_B = times_BT[:, step], times_BT[:, step + 1]
@@ -238,7 +322,6 @@ class Pipeline:
             x_BCHW = ddpm_step(x_BCHW, eps_BCHW, t_B, t_next_B, noise_BCHW, clamp)
             if on_step is not None:
                 on_step(step + 1, total)
-        _refuse_non_finite(x_BCHW, "Stage C latents")
         return x_BCHW
 
     @torch.no_grad()
@@ -250,36 +333,54 @@ class Pipeline:
         cancelled: Callable[[], bool] | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Pictures of Stage C latents, uint8 B x H x W x 3."""
-        pooled_B1D = self.text_encoder.encode([request.prompt for request in requests]).pooled_B1D
-        pixels_BCHW = self.decoder(
-            latent_BCHW, pooled_B1D, generators, before_step=lambda: _stop_if(cancelled)
-        )
+        with self._placed(self.text_encoder.model):
+            text = self.text_encoder.encode([request.prompt for request in requests])
+        with self._placed(self.decoder):
+            pixels_BCHW = self.decoder(
+                latent_BCHW, text.pooled_B1D, generators, before_step=lambda: _stop_if(cancelled)
+            )
         _refuse_non_finite(pixels_BCHW, "pixels")
         pixels_BHWC = (pixels_BCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
         images_BHWC: npt.NDArray[np.uint8] = pixels_BHWC.cpu().contiguous().numpy()
         return images_BHWC
 
-    def _attend(self, requests: Sequence[ImageRequest], *, guided: bool) -> AttentionInput:
-        """Text and user of the requests' rows, then, if guided, those of their negative rows."""
+    def _text(self, requests: Sequence[ImageRequest], *, guided: bool) -> TextFeatures:
+        """Features of the prompts, then, if guided, those of the negative prompts."""
         prompts = [request.prompt for request in requests]
+        if guided:
+            prompts += [request.negative_prompt for request in requests]
+        with self._placed(self.text_encoder.model):
+            return self.text_encoder.encode(prompts)
+
+    def _attend(
+        self, requests: Sequence[ImageRequest], text: TextFeatures, *, guided: bool
+    ) -> AttentionInput:
+        """Text and user of the requests' rows, then, if guided, those of their negative rows."""
         users = [self._user(request) for request in requests]
         strengths = [
             0.0 if request.user_emb_D is None else request.strength for request in requests
         ]
         if guided:
-            prompts += [request.negative_prompt for request in requests]
             users += users
             strengths += strengths if self.personalize_negative else [0.0] * len(requests)
-        text = self.text_encoder.encode(prompts)
         if not any(strengths):
             return self.stage_c.attend(text.tokens_BSD, text.pooled_B1D, precompute=True)
         return self.stage_c.attend(
             text.tokens_BSD,
             text.pooled_B1D,
-            torch.stack(users).to(text.tokens_BSD),
-            torch.tensor(strengths).to(text.tokens_BSD),
+            torch.stack(users).to(self.device),
+            torch.tensor(strengths).to(self.device, self._latent_dtype),
             precompute=True,
         )
+
+    @property
+    def _latent_dtype(self) -> torch.dtype:
+        """float32, or the network's dtype where that is wider."""
+        dtype: torch.dtype = torch.promote_types(self.stage_c.unet.dtype, torch.float32)
+        return dtype
+
+    def _placed(self, module: nn.Module) -> AbstractContextManager[None]:
+        return placed(module, self.device, offload=self.offload)
 
     def _user(self, request: ImageRequest) -> Tensor:
         if request.user_emb_D is None:
@@ -290,7 +391,7 @@ class Pipeline:
         """Guidance of each row, at least 1; None when no row is guided."""
         scales = [max(request.guidance_scale, 1.0) for request in requests]
         guided = max(scales) > 1
-        return torch.tensor(scales).to(self.device, self.stage_c.unet.dtype) if guided else None
+        return torch.tensor(scales).to(self.device, self._latent_dtype) if guided else None
 
     def _predict_noise(
         self, xt_BCHW: Tensor, t_B: Tensor, attended: AttentionInput, guidance_B: Tensor | None
@@ -324,6 +425,8 @@ class Pipeline:
 
 
 def _check_numbers(request: ImageRequest) -> None:
+    if not 0 <= request.seed <= MAX_SEED:
+        raise ValueError(f"seed must lie in [0, {MAX_SEED}], got {request.seed}")
     if request.steps < 1:
         raise ValueError(f"steps must be at least 1, got {request.steps}")
     for name in ("strength", "guidance_scale"):

@@ -1,14 +1,44 @@
-"""The three sizes of the one model: mini, stable-cascade-1b, stable-cascade."""
+"""The three sizes of the one model: mini, stable-cascade-1b, stable-cascade.
+
+A published size may be followed by options: ``stable-cascade-1b+lite-decoder+small-vlm``.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ppd_model.diffusion import Target
 
 STABLE_CASCADE_PX_PER_LATENT = 42.67
+
+PRIOR = "stabilityai/stable-cascade-prior"
+DECODER = "stabilityai/stable-cascade"
+VLM_7B = "llava-hf/llava-onevision-qwen2-7b-ov-chat-hf"
+VLM_05B = "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"
+
+REVISIONS = {
+    PRIOR: "main",
+    DECODER: "a89f66d459ae653e3b4d4f992a7c3789d0dc4d16",
+    VLM_7B: "main",
+    VLM_05B: "74dd0bf867a4cda7950c17663794267c60cf4b40",
+}
+"""Commit of each published repository, or the branch where no commit is known to be right."""
+
+
+@dataclass(frozen=True)
+class PublishedPart:
+    """Where a part lies in its repository: ``{folder}/{stem}.safetensors``, whole or in shards.
+
+    ``beside`` are patterns of the small files that belong to it (configuration, tokenizer).
+    """
+
+    repository: str
+    folder: str = ""
+    stem: str = ""
+    """Name of the weights without their ending; "" for a part without weights."""
+    beside: tuple[str, ...] = ("*.json", "*.txt", "*.jinja")
 
 
 @dataclass(frozen=True)
@@ -16,7 +46,9 @@ class Preset:
     """Everything that tells one size from another; the code path is the same.
 
     ``stage_c``, ``stage_b``, ``stage_a`` and ``text_encoder`` are keyword arguments of
-    ``StableCascadeUNet``, ``StableCascadeUNet``, ``PaellaVQModel`` and ``CLIPTextConfig``.
+    ``StableCascadeUNet``, ``StableCascadeUNet``, ``PaellaVQModel`` and ``CLIPTextConfig``;
+    ``compressor`` those of ``SmallCompressor``, or of ``EfficientNetEncoder`` where it has
+    ``stages``.
     """
 
     name: str
@@ -31,7 +63,7 @@ class Preset:
     stage_a: dict[str, Any]
     text_encoder: dict[str, Any]
     vlm: str | dict[str, Any]
-    """A hub id (or local folder) of a published LLaVA-OneVision, or the small configuration."""
+    """The hub id of a published LLaVA-OneVision, or the small configuration."""
     user_emb_dim: int
     user_token_dim: int
     user_tokens: int = 4
@@ -43,6 +75,10 @@ class Preset:
     stage_b_guidance: float = 0.0
     stage_b_uses_text: bool = True
     compressor: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, PublishedPart] = field(default_factory=dict)
+    """Part -> where it was published; empty for ``mini``, whose weights are this project's own."""
+    revisions: dict[str, str] = field(default_factory=dict)
+    """Repository -> commit or branch that is used unless another is asked for."""
 
     def latent_hw(self, height_px: int, width_px: int) -> tuple[int, int]:
         """Height and width of the Stage C latents of a picture, rounded up.
@@ -61,19 +97,110 @@ class Preset:
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of that name. Raises ValueError that lists the names there are."""
+    """The preset of that name, with its options. Raises ValueError that lists what there is."""
     makers = {
         "mini": _mini,
         "stable-cascade-1b": _stable_cascade_1b,
         "stable-cascade": _stable_cascade,
     }
-    if name not in makers:
-        raise ValueError(f"unknown preset {name!r}; known: {', '.join(makers)}")
-    return makers[name]()
+    options = {"lite-decoder": _with_lite_decoder, "small-vlm": _with_small_vlm}
+    size, *chosen = name.split("+")
+    if size not in makers:
+        raise ValueError(f"unknown preset {size!r}; known: {', '.join(makers)}")
+    preset = makers[size]()
+    for option in chosen:
+        if option not in options or not preset.published:
+            known = ", ".join(options) if preset.published else "none"
+            raise ValueError(f"unknown option {option!r} of preset {size!r}; known: {known}")
+        preset = options[option](preset)
+    return replace(preset, name=name)
 
 
 _CTA = ("SDCascadeResBlock", "SDCascadeTimestepBlock", "SDCascadeAttnBlock")
 _CT = ("SDCascadeResBlock", "SDCascadeTimestepBlock")
+
+# What `mini` shares with Stability AI's sizes, and their values (StableCascade, modules/stage_c.py,
+# stage_b.py); a size overrides the rest.
+_STAGE_C = dict(
+    in_channels=16,
+    out_channels=16,
+    patch_size=1,
+    timestep_ratio_embedding_dim=64,
+    down_blocks_repeat_mappers=(1, 1),
+    up_blocks_repeat_mappers=(1, 1),
+    block_types_per_layer=(_CTA, _CTA),
+    clip_text_in_channels=1280,
+    clip_text_pooled_in_channels=1280,
+    clip_image_in_channels=768,
+    clip_seq=4,
+    kernel_size=3,
+    dropout=(0.1, 0.1),
+    self_attn=True,
+    timestep_conditioning_type=("sca", "crp"),
+    switch_level=(False,),
+)
+_STAGE_B = dict(
+    in_channels=4,
+    out_channels=4,
+    patch_size=2,
+    timestep_ratio_embedding_dim=64,
+    conditioning_dim=1280,
+    block_out_channels=(320, 640, 1280, 1280),
+    num_attention_heads=(-1, -1, 20, 20),
+    down_num_layers_per_block=(2, 6, 28, 6),
+    up_num_layers_per_block=(6, 28, 6, 2),
+    down_blocks_repeat_mappers=(1, 1, 1, 1),
+    up_blocks_repeat_mappers=(3, 3, 2, 2),
+    block_types_per_layer=(_CT, _CT, _CTA, _CTA),
+    clip_text_in_channels=None,
+    clip_text_pooled_in_channels=1280,
+    clip_image_in_channels=None,
+    clip_seq=4,
+    effnet_in_channels=16,
+    pixel_mapper_in_channels=3,
+    kernel_size=3,
+    dropout=(0.0, 0.0, 0.1, 0.1),
+    self_attn=True,
+    timestep_conditioning_type=("sca",),
+    switch_level=None,
+)
+_STAGE_B_LITE = _STAGE_B | dict(
+    block_out_channels=(320, 576, 1152, 1152),
+    num_attention_heads=(-1, 9, 18, 18),
+    down_num_layers_per_block=(2, 4, 14, 4),
+    up_num_layers_per_block=(4, 14, 4, 2),
+    up_blocks_repeat_mappers=(2, 2, 2, 2),
+)
+_STAGE_A = dict(
+    in_channels=3,
+    out_channels=3,
+    up_down_scale_factor=2,
+    levels=2,
+    bottleneck_blocks=12,
+    embed_dim=384,
+    latent_channels=4,
+    num_vq_embeddings=8192,
+    scale_factor=0.3764,
+)
+_CLIP_BIGG = dict(
+    vocab_size=49408,
+    hidden_size=1280,
+    intermediate_size=5120,
+    projection_dim=1280,
+    num_hidden_layers=32,
+    num_attention_heads=20,
+    max_position_embeddings=77,
+    hidden_act="gelu",
+)
+_EFFICIENTNET_V2_S = (
+    # block, expansion, stride, channels, repeats (Tan and Le, 2021, Table 4)
+    ("fused", 1, 1, 24, 2),
+    ("fused", 4, 2, 48, 4),
+    ("fused", 4, 2, 64, 4),
+    ("squeezed", 4, 2, 128, 6),
+    ("squeezed", 6, 1, 160, 9),
+    ("squeezed", 6, 2, 256, 15),
+)
 
 
 def _mini() -> Preset:
@@ -85,33 +212,21 @@ def _mini() -> Preset:
         allowed_sides_px=(128,),
         px_per_latent=16,
         stage_a_downscale=4,
-        stage_c=dict(
-            in_channels=16,
-            out_channels=16,
-            patch_size=1,
-            timestep_ratio_embedding_dim=64,
+        stage_c=_STAGE_C
+        | dict(
             conditioning_dim=128,
             block_out_channels=(96, 192),
             num_attention_heads=(3, 6),
             down_num_layers_per_block=(1, 2),
             up_num_layers_per_block=(2, 1),
-            down_blocks_repeat_mappers=(1, 1),
-            up_blocks_repeat_mappers=(1, 1),
-            block_types_per_layer=(_CTA, _CTA),
             clip_text_in_channels=text_width,
             clip_text_pooled_in_channels=text_width,
             clip_image_in_channels=32,
-            clip_seq=4,
-            kernel_size=3,
             dropout=(0.0, 0.0),
-            self_attn=True,
-            timestep_conditioning_type=("sca", "crp"),
             switch_level=None,
         ),
-        stage_b=dict(
-            in_channels=4,
-            out_channels=4,
-            patch_size=2,
+        stage_b=_STAGE_B
+        | dict(
             timestep_ratio_embedding_dim=32,
             conditioning_dim=64,
             block_out_channels=(64, 128),
@@ -121,29 +236,12 @@ def _mini() -> Preset:
             down_blocks_repeat_mappers=(1, 1),
             up_blocks_repeat_mappers=(1, 1),
             block_types_per_layer=(_CT, _CTA),
-            clip_text_in_channels=None,
             clip_text_pooled_in_channels=text_width,
-            clip_image_in_channels=None,
             clip_seq=1,
-            effnet_in_channels=16,
-            pixel_mapper_in_channels=3,
-            kernel_size=3,
             dropout=(0.0, 0.0),
-            self_attn=True,
-            timestep_conditioning_type=("sca",),
-            switch_level=None,
         ),
-        stage_a=dict(
-            in_channels=3,
-            out_channels=3,
-            up_down_scale_factor=2,
-            levels=2,
-            bottleneck_blocks=1,
-            embed_dim=64,
-            latent_channels=4,
-            num_vq_embeddings=1024,
-            scale_factor=1.0,
-        ),
+        stage_a=_STAGE_A
+        | dict(bottleneck_blocks=1, embed_dim=64, num_vq_embeddings=1024, scale_factor=1.0),
         text_encoder=dict(
             hidden_size=text_width,
             intermediate_size=4 * text_width,
@@ -166,102 +264,67 @@ def _mini() -> Preset:
 
 
 def _stable_cascade_1b() -> Preset:
-    return _published(
-        name="stable-cascade-1b",
-        base_model="stabilityai/stable-cascade-prior:prior_lite",
-        width=1536,
-        layers=(4, 12),
-    )
+    return _published("stable-cascade-1b", folder="prior_lite", width=1536, layers=(4, 12))
 
 
 def _stable_cascade() -> Preset:
-    return _published(
-        name="stable-cascade",
-        base_model="stabilityai/stable-cascade-prior:prior",
-        width=2048,
-        layers=(8, 24),
-    )
+    return _published("stable-cascade", folder="prior", width=2048, layers=(8, 24))
 
 
-def _published(name: str, base_model: str, width: int, layers: tuple[int, int]) -> Preset:
-    """Stability AI's sizes (StableCascade, modules/stage_c.py, stage_b.py and train/train_c.py)."""
-    sides_px = tuple(range(512, 1537, 64))
+def _published(name: str, folder: str, width: int, layers: tuple[int, int]) -> Preset:
+    """Stability AI's sizes (StableCascade, modules/stage_c.py and train/train_c.py)."""
+    unet = "diffusion_pytorch_model"
     return Preset(
         name=name,
-        base_model=base_model,
+        base_model=f"{PRIOR}:{folder}",
         default_side_px=1024,
-        allowed_sides_px=sides_px,
+        allowed_sides_px=tuple(range(512, 1537, 64)),
         px_per_latent=STABLE_CASCADE_PX_PER_LATENT,
         stage_a_downscale=4,
-        stage_c=dict(
-            in_channels=16,
-            out_channels=16,
-            patch_size=1,
-            timestep_ratio_embedding_dim=64,
+        stage_c=_STAGE_C
+        | dict(
             conditioning_dim=width,
             block_out_channels=(width, width),
             num_attention_heads=(width // 64, width // 64),
             down_num_layers_per_block=layers,
             up_num_layers_per_block=layers[::-1],
-            down_blocks_repeat_mappers=(1, 1),
-            up_blocks_repeat_mappers=(1, 1),
-            block_types_per_layer=(_CTA, _CTA),
-            clip_text_in_channels=1280,
-            clip_text_pooled_in_channels=1280,
-            clip_image_in_channels=768,
-            clip_seq=4,
-            kernel_size=3,
-            dropout=(0.1, 0.1),
-            self_attn=True,
-            timestep_conditioning_type=("sca", "crp"),
-            switch_level=(False,),
         ),
-        stage_b=dict(
-            in_channels=4,
-            out_channels=4,
-            patch_size=2,
-            timestep_ratio_embedding_dim=64,
-            conditioning_dim=1280,
-            block_out_channels=(320, 640, 1280, 1280),
-            num_attention_heads=(-1, -1, 20, 20),
-            down_num_layers_per_block=(2, 6, 28, 6),
-            up_num_layers_per_block=(6, 28, 6, 2),
-            down_blocks_repeat_mappers=(1, 1, 1, 1),
-            up_blocks_repeat_mappers=(3, 3, 2, 2),
-            block_types_per_layer=(_CT, _CT, _CTA, _CTA),
-            clip_text_in_channels=None,
-            clip_text_pooled_in_channels=1280,
-            clip_image_in_channels=None,
-            clip_seq=4,
-            effnet_in_channels=16,
-            pixel_mapper_in_channels=3,
-            kernel_size=3,
-            dropout=(0.0, 0.0, 0.1, 0.1),
-            self_attn=True,
-            timestep_conditioning_type=("sca",),
-            switch_level=None,
-        ),
-        stage_a=dict(
-            in_channels=3,
-            out_channels=3,
-            up_down_scale_factor=2,
-            levels=2,
-            bottleneck_blocks=12,
-            embed_dim=384,
-            latent_channels=4,
-            num_vq_embeddings=8192,
-            scale_factor=0.3764,
-        ),
-        text_encoder=dict(
-            hidden_size=1280,
-            intermediate_size=5120,
-            projection_dim=1280,
-            num_hidden_layers=32,
-            num_attention_heads=20,
-            max_position_embeddings=77,
-            hidden_act="gelu",
-        ),
-        vlm="llava-hf/llava-onevision-qwen2-7b-ov-chat-hf",
+        stage_b=dict(_STAGE_B),
+        stage_a=dict(_STAGE_A),
+        text_encoder=dict(_CLIP_BIGG),
+        vlm=VLM_7B,
         user_emb_dim=3584,
         user_token_dim=width,
+        compressor=dict(stages=_EFFICIENTNET_V2_S, features=1280, latent_channels=16),
+        published={
+            "stage_c": PublishedPart(PRIOR, folder, unet),
+            "text_encoder": PublishedPart(PRIOR, "text_encoder", "model"),
+            "tokenizer": PublishedPart(PRIOR, "tokenizer"),
+            "stage_b": PublishedPart(DECODER, "decoder", unet),
+            "stage_a": PublishedPart(DECODER, "vqgan", unet),
+            "compressor": PublishedPart(DECODER, "", "effnet_encoder", beside=()),
+            "vlm": PublishedPart(VLM_7B, "", "model"),
+        },
+        revisions={repository: REVISIONS[repository] for repository in (PRIOR, DECODER, VLM_7B)},
+    )
+
+
+def _with_lite_decoder(preset: Preset) -> Preset:
+    """Stage B of 700 million parameters (StableCascade, train/train_b.py, 700M)."""
+    lite = replace(preset.published["stage_b"], folder="decoder_lite")
+    return replace(
+        preset, stage_b=dict(_STAGE_B_LITE), published=preset.published | {"stage_b": lite}
+    )
+
+
+def _with_small_vlm(preset: Preset) -> Preset:
+    """LLaVA-OneVision of half a billion parameters: embeddings of 896 values."""
+    small = replace(preset.published["vlm"], repository=VLM_05B)
+    return replace(
+        preset,
+        vlm=VLM_05B,
+        user_emb_dim=896,
+        published=preset.published | {"vlm": small},
+        revisions={PRIOR: REVISIONS[PRIOR], DECODER: REVISIONS[DECODER]}
+        | {VLM_05B: REVISIONS[VLM_05B]},
     )

@@ -194,13 +194,27 @@ def with_profile(response: str, profile: str, special_tokens: Iterable[str] = CH
     return f"{head} {text}"
 
 
+def has_profile(response: str) -> bool:
+    """Whether a response has the profile's heading and something after it."""
+    try:
+        split_profile(response)
+    except NoProfileError:
+        return False
+    return True
+
+
+def with_heading(response: str) -> str:
+    """A response that has no profile, ending in the profile's heading, to be continued."""
+    head = response.split(TURN_END)[0].rstrip()
+    return head if _HEADING.search(head[-40:]) else f"{head}{profile_heading()}"
+
+
 def split_profile(response: str) -> tuple[str, str]:
     """A response up to and with its last profile heading, and the profile text after it.
 
     Raises NoProfileError if there is no heading, or nothing after it.
     """
-    # Chat models like to set headings in bold; "User profile" is as good.
-    matches = list(re.finditer(r"user profile\**:\**", response, flags=re.IGNORECASE))
+    matches = list(_HEADING.finditer(response))
     if not matches:
         raise NoProfileError(f"the response has no {PROFILE_HEADING!r}: {response[-200:]!r}")
     end = matches[-1].end()
@@ -221,6 +235,8 @@ def parse_response(response: str) -> ParsedResponse:
     return ParsedResponse(profile, likes, dislikes)
 
 
+# Chat models like to set headings in bold; "User profile" is as good.
+_HEADING = re.compile(r"user profile\**:\**", re.IGNORECASE)
 _DISLIKES = re.compile(
     r"\b(avoid(s|ing)?|dislik(e|es|ed|ing)|hat(e|es)|reject(s|ed)?|avers(e|ion)|"
     r"(does|do|did|is|are|would|can)(n['’]t| not)|cannot|never|less|without|free of|no|not|"

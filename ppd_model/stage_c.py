@@ -8,15 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers.models.unets.unet_stable_cascade import StableCascadeUNet
 from torch import Tensor, nn
 
 from ppd_model.adapter import Adapter, AttentionInput, install, precompute_text
 from ppd_model.checkpoint import ArtifactSpec, load_artifact, load_strict
 from ppd_model.presets import Preset
+from ppd_model.unet import CascadeUNet
+from ppd_model.weights import WeightFiles, assign_weights, refuse_meta
 
 
-class StageCUNet(StableCascadeUNet):  # type: ignore[misc]
+class StageCUNet(CascadeUNet):
     """``StableCascadeUNet`` whose attention blocks also take an ``AttentionInput``.
 
     Same weights under the same names. An ``AttentionInput`` given as ``clip_text_pooled`` goes to
@@ -35,13 +36,6 @@ class StageCUNet(StableCascadeUNet):  # type: ignore[misc]
         embeddings_BSD: Tensor = super().get_clip_embeddings(clip_txt_pooled, clip_txt, clip_img)
         return embeddings_BSD
 
-    def get_timestep_ratio_embedding(
-        self, timestep_ratio: Tensor, max_positions: int = 10000
-    ) -> Tensor:
-        """The stock embedding of float32 times, in the dtype of the weights."""
-        embedding_BD: Tensor = super().get_timestep_ratio_embedding(timestep_ratio, max_positions)
-        return embedding_BD.to(self.dtype)
-
     def text_tokens(self, tokens_BSD: Tensor, pooled_B1D: Tensor) -> Tensor:
         """All conditioning tokens of the base: words, pooled text, and an absent picture.
 
@@ -56,7 +50,8 @@ class StageC(nn.Module):
     """The frozen base and the adapter, as one model.
 
     The base is always in ``eval()`` and never takes gradient; the parameters that require gradient
-    are exactly the adapter's. ``with stage_c.adapter.disabled():`` it is the base model.
+    are exactly the adapter's. ``with stage_c.adapter.disabled():`` it is the base model. Base and
+    adapter may differ in precision (bfloat16 and float32): each computes in its own.
     """
 
     def __init__(self, unet: StageCUNet, adapter: Adapter) -> None:
@@ -106,17 +101,24 @@ class StageC(nn.Module):
         if user_emb_BD is not None and self.adapter.enabled:
             if strength_B is None:
                 strength_B = user_emb_BD.new_ones(len(user_emb_BD))
-            user = self.adapter(user_emb_BD, strength_B)
-        attended = AttentionInput(self.unet.text_tokens(tokens_BSD, pooled_B1D), user=user)
+            own = self.adapter.projector.center_D.dtype
+            user = self.adapter(user_emb_BD.to(own), strength_B).to(self.unet.dtype)
+        text_BSD = self.unet.text_tokens(
+            tokens_BSD.to(self.unet.dtype), pooled_B1D.to(self.unet.dtype)
+        )
+        attended = AttentionInput(text_BSD, user=user)
         return precompute_text(self.unet, attended) if precompute else attended
 
     def predict_noise(self, xt_BCHW: Tensor, t_B: Tensor, attended: AttentionInput) -> Tensor:
-        """One forward pass with an input from ``attend``."""
+        """One forward pass with an input from ``attend``; noise in the dtype of ``xt_BCHW``."""
         assert t_B.dtype == torch.float32, f"times in {t_B.dtype}: the schedule needs float32"
         (eps_BCHW,) = self.unet(
-            sample=xt_BCHW, timestep_ratio=t_B, clip_text_pooled=attended, return_dict=False
+            sample=xt_BCHW.to(self.unet.dtype),
+            timestep_ratio=t_B,
+            clip_text_pooled=attended,
+            return_dict=False,
         )
-        noise_BCHW: Tensor = eps_BCHW
+        noise_BCHW: Tensor = eps_BCHW.to(xt_BCHW.dtype)
         return noise_BCHW
 
 
@@ -147,6 +149,20 @@ def load_stage_c(preset: Preset, path: Path, *, sha256: str | None = None) -> St
     stage_c = build_stage_c(preset)
     load_strict(stage_c.unet, tensors)
     return stage_c
+
+
+def load_published_stage_c(
+    preset: Preset, weights: WeightFiles, *, dtype: torch.dtype, device: str = "cpu"
+) -> StageC:
+    """The published base as ``dtype`` with a fresh float32 adapter.
+
+    Raises ArtifactError for keys or shapes that are not the preset's.
+    """
+    with torch.device("meta"):
+        unet = build_unet(preset)
+    assign_weights(unet, weights, dtype=dtype, device=device)
+    refuse_meta(unet)
+    return StageC(unet, build_adapter(preset, unet).to(device))
 
 
 def load_adapter(

@@ -5,9 +5,10 @@ Legend: B prompts, S tokens of one prompt, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer
@@ -18,6 +19,7 @@ from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import (
+    AutoTokenizer,
     CLIPTextConfig,
     CLIPTextModelWithProjection,
     PreTrainedTokenizerBase,
@@ -26,6 +28,7 @@ from transformers import (
 
 from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict
 from ppd_model.presets import Preset
+from ppd_model.weights import WeightFiles, assign_weights, refuse_meta
 
 # The end token must not be number 2: CLIPTextModel then pools at the largest id instead.
 SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[BOS]"}
@@ -62,7 +65,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        """Features of the prompts, in float32, on the model's device, without gradient."""
+        """Features of the prompts, in the model's dtype and on its device, without gradient."""
         return self.features(*self.tokenize(prompts))
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -150,13 +153,13 @@ def build_text_model(
     preset: Preset, tokenizer: PreTrainedTokenizerBase
 ) -> CLIPTextModelWithProjection:
     """The preset's text model for that tokenizer, without loaded weights."""
-    config = CLIPTextConfig(
-        **preset.text_encoder,
+    tokens = dict(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
+    config = CLIPTextConfig(**preset.text_encoder | tokens)
     return CLIPTextModelWithProjection(config)
 
 
@@ -171,6 +174,53 @@ def load_text_encoder(
     model = build_text_model(preset, words)
     load_strict(model, tensors)
     return TextEncoder(model, words)
+
+
+def load_published_text_encoder(
+    preset: Preset,
+    config: Mapping[str, Any],
+    weights: WeightFiles,
+    tokenizer: Path,
+    *,
+    dtype: torch.dtype,
+    device: str = "cpu",
+) -> TextEncoder:
+    """CLIP as it was published: its own configuration, which must agree with the preset's.
+
+    Raises ArtifactError for another configuration, other keys or shapes, or a tokenizer that
+    cannot be read or belongs to another model.
+    """
+    for name, expected in preset.text_encoder.items():
+        if config.get(name, expected) != expected:
+            raise ArtifactError(
+                f"{weights.all_files[0]}: {name} is {config[name]!r}, expected {expected!r}"
+            )
+    full = CLIPTextConfig.from_dict({**config, **preset.text_encoder})
+    with torch.device("meta"):
+        model = CLIPTextModelWithProjection(full)
+    places = model.text_model.embeddings.position_ids.shape
+    assign_weights(
+        model,
+        weights,
+        dtype=dtype,
+        device=device,
+        ignore={"text_model.embeddings.position_ids": tuple(places)},
+    )
+    model.text_model.embeddings.position_ids = torch.arange(places[1], device=device).expand(places)
+    refuse_meta(model)
+    return TextEncoder(model, load_published_tokenizer(tokenizer, full.max_position_embeddings))
+
+
+def load_published_tokenizer(folder: Path, max_tokens: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder in the hub's layout. Raises FileNotFoundError or ArtifactError."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no tokenizer at {folder}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder}: not a readable tokenizer: {error}") from error
+    tokenizer.model_max_length = max_tokens
+    return tokenizer
 
 
 def _fast(tokenizer: Tokenizer, max_tokens: int) -> PreTrainedTokenizerFast:

@@ -9,8 +9,6 @@ Legend: B users, S tokens, D embedding, N images of one user (8).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,17 +31,22 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 )
 
 from ppd_model import prompts
-from ppd_model.checkpoint import load_artifact, load_strict, sha256_of
+from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict, sha256_of
+from ppd_model.placement import placed
 from ppd_model.presets import Preset, get_preset
+from ppd_model.repositories import Repository, locate
+from ppd_model.weights import BF16
 
 Decoding = Literal["greedy", "sample"]
 SAMPLING_TEMPERATURE = 0.7
 """Paper, B.2; without nucleus sampling."""
 
 EMBEDDING_LAYER = -1
+SHORT_DIGEST = 12
 IMAGES_PER_USER = 2 * prompts.N_PAIRS
 VLM_FILE = "vlm.safetensors"
 TOKENIZER_FILE = "vlm_tokenizer.json"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PUBLISHED_MAX_NEW_TOKENS = 1024
 
 
@@ -90,7 +93,11 @@ class ImageTextProcessor(LlavaOnevisionProcessor):  # type: ignore[misc]
 
 
 class UserEncoder:
-    """Turns choices into profiles and embeddings; load one with ``UserEncoder.load``."""
+    """Turns choices into profiles and embeddings; load one with ``UserEncoder.load``.
+
+    With ``offload`` the model rests in the machine's memory and is on ``device`` only while it
+    reads, so that it can share a device with the generator.
+    """
 
     def __init__(
         self,
@@ -101,6 +108,8 @@ class UserEncoder:
         prompt_variant: str = "paper",
         decoding: str = "greedy",
         max_new_tokens: int = _PUBLISHED_MAX_NEW_TOKENS,
+        device: str = "cpu",
+        offload: bool = False,
     ) -> None:
         if decoding not in get_args(Decoding):
             raise ValueError(f"unknown decoding {decoding!r}; known: {get_args(Decoding)}")
@@ -110,7 +119,9 @@ class UserEncoder:
         self.decoding = decoding
         self.max_new_tokens = max_new_tokens
         self.user_emb_dim = int(model.config.text_config.hidden_size)
-        self.encoder_version = f"{weights_id}.{prompt_variant}.{decoding}.layer{EMBEDDING_LAYER}"
+        self.encoder_version = _version(weights_id, prompt_variant, decoding)
+        self.device = torch.device(device)
+        self.offload = offload
         self._tokenizer = processor.tokenizer
         self._special_tokens = _special_tokens(self._tokenizer)
 
@@ -122,21 +133,31 @@ class UserEncoder:
         device: str = "cpu",
         prompt_variant: str = "paper",
         decoding: str = "greedy",
+        *,
+        dtype: str | None = None,
+        offload: bool = False,
     ) -> UserEncoder:
-        """The encoder of a preset.
+        """The encoder of a preset. It needs nothing of the generator, nor the generator of it.
 
-        ``weights_dir`` defaults to the shipped weights (mini) or to the preset's hub id; for a
-        published VLM it may be a local folder in the hub's layout. Raises ArtifactError or
-        OSError if the weights are missing or not what they should be.
+        ``weights_dir`` defaults to the shipped weights (mini) or to the hub; for a published VLM
+        it is the folder that ``ppd models pull`` fills, or the VLM's own folder in the hub's
+        layout. ``dtype`` defaults to "bfloat16" on a GPU and "float32" elsewhere. Raises
+        ArtifactError or OSError if the weights are missing or not what they should be.
         """
         spec = get_preset(preset)
+        rest = "cpu" if offload else device
         if isinstance(spec.vlm, str):
-            model, processor, weights_id = _load_published(spec.vlm, weights_dir, device)
+            model, processor, weights_id = _load_published(
+                spec, weights_dir, rest, _dtype(dtype, device)
+            )
             max_new_tokens = _PUBLISHED_MAX_NEW_TOKENS
         else:
-            folder = weights_dir or Path(__file__).parent / spec.name
-            model, processor, weights_id, max_new_tokens = _load_small(folder, spec)
-            model.to(device)
+            if dtype not in (None, "float32"):
+                raise ValueError(f"dtype {dtype!r}: {preset} runs in float32")
+            model, processor, weights_id, max_new_tokens = _load_small(
+                _small_folder(spec, weights_dir), spec
+            )
+            model.to(rest)
         if model.config.text_config.hidden_size != spec.user_emb_dim:
             raise ValueError(
                 f"the VLM's hidden size is {model.config.text_config.hidden_size}; "
@@ -149,7 +170,31 @@ class UserEncoder:
             prompt_variant=prompt_variant,
             decoding=decoding,
             max_new_tokens=max_new_tokens,
+            device=device,
+            offload=offload,
         )
+
+    @staticmethod
+    def version_of(
+        preset: str = "mini",
+        weights_dir: Path | None = None,
+        prompt_variant: str = "paper",
+        decoding: str = "greedy",
+        *,
+        dtype: str | None = None,
+        device: str = "cpu",
+    ) -> str:
+        """The ``encoder_version`` that ``load`` would give, without loading the model.
+
+        For a process that runs the generator only and checks which embeddings belong to it.
+        """
+        spec = get_preset(preset)
+        if isinstance(spec.vlm, str):
+            chosen = _dtype(dtype, device)
+            weights_id = _published_id(spec, locate(spec, "vlm", weights_dir, chosen), chosen)
+        else:
+            weights_id = _small_id(_small_folder(spec, weights_dir) / VLM_FILE)
+        return _version(weights_id, prompts.check_variant(prompt_variant), decoding)
 
     @property
     def tokens_per_image(self) -> int:
@@ -185,10 +230,15 @@ class UserEncoder:
             raise ValueError(f"{len(edits)} profiles for {len(many)} people")
         if not many:
             return []
+        with placed(self.model, self.device, offload=self.offload):
+            return self._encode(many, seed, edits)
+
+    def _encode(
+        self, many: Sequence[Sequence[Choice]], seed: int, edits: Sequence[str | None]
+    ) -> list[EncodedUser]:
         asked = [self._prompt(choices) for choices in many]
         images = [_in_order(choices, p.images) for choices, p in zip(many, asked, strict=True)]
-        inputs = self._inputs([p.text for p in asked], images)
-        responses = self._generate(inputs, seed)
+        responses = self._respond([p.text for p in asked], images, seed)
         try:
             read = [
                 response if edit is None else self._edited(response, edit)
@@ -211,6 +261,24 @@ class UserEncoder:
                 parsed, edits, read, embs_BD, confidences, strict=True
             )
         ]
+
+    def _respond(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]], seed: int
+    ) -> list[str]:
+        """The responses, each with its profile's heading.
+
+        A response that ended without one (about one in a thousand of mini's) is given the heading
+        and continued, once; the transcript shows where.
+        """
+        responses = self._generate(self._inputs(texts, images), seed)
+        short = [row for row, text in enumerate(responses) if not prompts.has_profile(text)]
+        if short:
+            begun = [prompts.with_heading(responses[row]) for row in short]
+            again = [texts[row] + head for row, head in zip(short, begun, strict=True)]
+            rest = self._generate(self._inputs(again, [images[row] for row in short]), seed)
+            for row, head, tail in zip(short, begun, rest, strict=True):
+                responses[row] = f"{head} {tail}"
+        return responses
 
     def _prompt(self, choices: Sequence[Choice]) -> prompts.Prompt:
         pairs = [prompts.LabelledCaption(c.caption, c.preferred) for c in choices]
@@ -390,34 +458,77 @@ def _load_small(
         small_image_processor(config.vision_config.image_size),
         config,
     )
-    weights_id = f"vlm-{sha256_of(path)[:12]}"
-    return model, processor, weights_id, int(spec.config["max_new_tokens"])
+    return model, processor, _small_id(path), int(spec.config["max_new_tokens"])
+
+
+def _small_folder(preset: Preset, weights_dir: Path | None) -> Path:
+    return weights_dir or Path(__file__).parent / preset.name
+
+
+def _small_id(path: Path) -> str:
+    return f"vlm-{sha256_of(path)[:SHORT_DIGEST]}"
 
 
 def _load_published(
-    hub_id: str, folder: Path | None, device: str
+    preset: Preset, weights_dir: Path | None, device: str, dtype: torch.dtype
 ) -> tuple[LlavaOnevisionForConditionalGeneration, ImageTextProcessor, str]:
-    source = str(folder or hub_id)
-    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    model = LlavaOnevisionForConditionalGeneration.from_pretrained(source, dtype=dtype)
-    model.to(device)
+    """A published VLM, on ``device``, with its processor and the name of its weights.
+
+    The library itself loads without a second copy in memory, but forgives what does not match:
+    here every missing, unknown or misshapen key is an ArtifactError that names it.
+    """
+    part = preset.published["vlm"]
+    repository = locate(preset, "vlm", weights_dir, dtype)
+    weights = repository.weights(part, dtype)
+    weights.shapes()
+    weights_id = _published_id(preset, repository, dtype)
+    folder = str(repository.folder(part))
+    model, loaded = LlavaOnevisionForConditionalGeneration.from_pretrained(
+        folder,
+        dtype=dtype,
+        variant=BF16 if f".{BF16}" in weights.all_files[0].name else None,
+        local_files_only=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    wrong = {
+        "missing": sorted(loaded["missing_keys"]),
+        "unknown": sorted(loaded["unexpected_keys"]),
+        "of another shape": sorted(str(key) for key in loaded["mismatched_keys"]),
+    }
+    if any(wrong.values()):
+        counted = ", ".join(
+            f"{len(keys)} keys {what} {keys[:3]}" for what, keys in wrong.items() if keys
+        )
+        raise ArtifactError(f"{weights.all_files[0]}: {counted}")
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ArtifactError(f"{weights.all_files[0]}: {name} holds NaN or infinity")
     processor = make_processor(
-        AutoTokenizer.from_pretrained(source, padding_side="left"),
-        LlavaOnevisionImageProcessorPil.from_pretrained(source),
+        AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True),
+        LlavaOnevisionImageProcessorPil.from_pretrained(folder, local_files_only=True),
         model.config,
     )
-    commit = getattr(model.config, "_commit_hash", None)
-    revision = str(commit)[:12] if commit else _folder_sha256(Path(source))[:12]
-    return model, processor, f"{hub_id.split('/')[-1]}-{revision}"
+    return model.to(device), processor, weights_id
 
 
-def _folder_sha256(folder: Path) -> str:
-    """One hash over the weight files of a local folder, by name and content."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ValueError(f"no safetensors in {folder}: the encoder's weights cannot be named")
-    hashes = {file.name: sha256_of(file) for file in files}
-    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+def _published_id(preset: Preset, repository: Repository, dtype: torch.dtype) -> str:
+    """Repository and commit, or, where the commit is not known, one hash over its files."""
+    digest = repository.sha256(preset.published["vlm"], dtype)
+    name = preset.published["vlm"].repository.split("/")[-1]
+    return f"{name}-{(repository.commit or digest)[:SHORT_DIGEST]}"
+
+
+def _dtype(name: str | None, device: str) -> torch.dtype:
+    if name is None:
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    if name not in DTYPES:
+        raise ValueError(f"dtype {name!r}: the VLM runs in {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _version(weights_id: str, prompt_variant: str, decoding: str) -> str:
+    return f"{weights_id}.{prompt_variant}.{decoding}.layer{EMBEDDING_LAYER}"
 
 
 def _special_tokens(tokenizer: Any) -> tuple[str, ...]:

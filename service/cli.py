@@ -13,6 +13,7 @@ from service.infra import migrate as migrations
 from service.infra.database import Database
 from service.infra.repositories import Store
 from service.infra.secrets import key_sha256, new_key
+from service.models_cli import models
 from service.settings import Settings
 from service.wiring import Embedded, embedded, free_bytes, prepare, sole_user_of, writable
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="API keys. A key belongs to one tenant.")
 app.add_typer(keys, name="keys")
+app.add_typer(models, name="models")
 
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
 _MIN_FREE_BYTES = 200 * 2**20

@@ -607,7 +607,7 @@ def bounds_report(
 def table(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of what must be reached: what, measured, reach, met (None: not measured)."""
     own, control = report["wins"]["own"], report["wins"]["control"]
-    content, calls = report["content"], report["calls"]
+    others, content, calls = report["wins"]["own_over_others"], report["content"], report["calls"]
 
     def interval(value: dict[str, float]) -> str:
         return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
@@ -622,6 +622,12 @@ def table(report: dict[str, Any]) -> list[dict[str, Any]]:
             interval(control),
             "50 % within the interval",
             report["wins"]["control_covers_half"],
+        ),
+        row(
+            "own picture against the one made for another person, wins",
+            interval(others),
+            "> 50 % outside the interval",
+            others["low"] > 0.5,
         ),
         row(
             "looks that move >= 0.5 sd for one-look people",

@@ -49,6 +49,9 @@ job "$run/precompute" precompute mini_precompute --output_dir "$run/precompute" 
 job "$run/adapter" train_dpo mini_dpo --output_dir "$run/adapter" \
   --data_dir "$run/precompute" --stage_c "$run/export/stage_c.safetensors"
 "$python" -m training.export --run "$run" --out "$run/export"
+job "$run/adapter_taste" train_dpo mini_dpo_taste --output_dir "$run/adapter_taste" \
+  --data_dir "$run/precompute" --stage_c "$run/export/stage_c.safetensors"
 "$python" -m training.evaluate --preset mini --weights_dir "$run/export" \
-  --classifier "$run/classifier/classifier.safetensors" --out "$run/evaluation"
+  --classifier "$run/classifier/classifier.safetensors" --probe_data "$run/precompute" \
+  --taste_adapter "$run/adapter_taste/adapter.safetensors" --out "$run/evaluation"
 echo "mini is in $run/export; ship it with: $python -m training.export --run $run --out ppd_model/mini"

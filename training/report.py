@@ -15,6 +15,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 INK, OURS, OTHER = "#2b2b33", "#3f6fb5", "#b9b9c2"
+WHO = {
+    "train": "whose choices the adapter was trained on",
+    "validate": "that nothing was trained on, but on whom hyperparameters were chosen",
+    "test": "that no part of the model has seen",
+}
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#2b2b33;max-width:960px;margin:2rem auto;
 padding:0 1rem} table{border-collapse:collapse;width:100%} td,th{text-align:left;
@@ -42,8 +47,8 @@ def write_page(folder: Path, report: dict[str, Any], gallery: Sequence[dict[str,
     body = f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <title>Evaluation of {escape(report["preset"])}</title><style>{STYLE}</style>
 <h1>Evaluation of {escape(report["preset"])}</h1>
-<p>{report["people"]["count"]} simulated people that no part of the model has seen (split
-{escape(report["people"]["split"])}), four random pairs each, read by the VLM. Commit
+<p>{report["people"]["count"]} simulated people {WHO[report["people"]["split"]]}, four random pairs
+each, read by the VLM. Commit
 <code>{escape(report["commit"])}</code>, model <code>{escape(report["model"])}</code>, adapter
 <code>{escape(report["adapter_version"])}</code>, encoder
 <code>{escape(report["encoder_version"])}</code>.</p>

@@ -6,68 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
-from ppd_model import user_encoder
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import get_preset
 from service.core.ports import Versions
 from service.worker.engine import PpdRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service
-from training.pretrain.vlm_tokenizer import train_tokenizer
+from tests.tiny_vlm import Scripted, make_encoder, write_tokenizer
 
 pytestmark = pytest.mark.anyio
-
-RESPONSE = "Pair 1: Image 1: dark. Image 2: bright.\n\nUser Profile: Prefers bright pictures."
-
-
-class Scripted(user_encoder.UserEncoder):
-    """Its words are given; its embedding is read from them and the pictures."""
-
-    def _generate(self, inputs: dict[str, torch.Tensor], seed: int) -> list[str]:
-        return [RESPONSE] * len(inputs["input_ids"])
-
-
-def make_encoder(folder: Path, dim: int) -> Scripted:
-    path = folder / "vlm_tokenizer.json"
-    train_tokenizer(["Prefers bright pictures.", "blocks"], 300, path)
-    tokenizer = user_encoder.small_tokenizer(path)
-    config = LlavaOnevisionConfig(
-        vision_config=dict(
-            model_type="siglip_vision_model",
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            image_size=16,
-            patch_size=8,
-            vision_use_head=False,
-        ),
-        text_config=dict(
-            model_type="qwen2",
-            vocab_size=len(tokenizer),
-            hidden_size=dim,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            tie_word_embeddings=False,
-        ),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
-        image_grid_pinpoints=[[16, 16]],
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = LlavaOnevisionForConditionalGeneration(config)
-        torch.nn.init.normal_(model.model.image_newline, std=0.2)
-    processor = user_encoder.make_processor(
-        tokenizer, user_encoder.small_image_processor(16), config
-    )
-    return Scripted(model, processor, weights_id="tiny")
 
 
 class RandomWeights(PpdRuntime):
@@ -81,7 +30,7 @@ class RandomWeights(PpdRuntime):
         preset = get_preset("mini")
         return self.use(
             Pipeline.random(preset, ["a", "fox", "blocks"]),
-            make_encoder(self.folder, preset.user_emb_dim),
+            make_encoder(write_tokenizer(self.folder), preset.user_emb_dim, kind=Scripted),
         )
 
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 HELD_OUT = 2_400
-"""The last pictures of a store are never trained on: 50 of each content."""
+"""The last pictures of a store, 50 of each content. No part of the base model trains on them;
+people are asked about all pictures, and the content classifier learns from all."""
 
 
 def to_tensor(pictures_NHW3: NDArray[np.uint8]) -> Tensor:

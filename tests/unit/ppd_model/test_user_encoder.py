@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,77 +12,27 @@ import pytest
 import torch
 from PIL import Image
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
 
 from ppd_model import prompts, user_encoder
 from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
-from training.pretrain.vlm_tokenizer import train_tokenizer
+from tests.tiny_vlm import (
+    RESPONSE,
+    Scripted,
+    four_choices,
+    make_encoder,
+    picture,
+    write_tokenizer,
+)
 
 DIM = 32
-RESPONSE = "Pair 1: Image 1: dark. Image 2: bright.\n\nUser Profile: Prefers bright pictures."
 
 
 @pytest.fixture(scope="module")
 def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("vlm") / "vlm_tokenizer.json"
-    train_tokenizer(["Prefers bright pictures.", "Avoids dark pictures.", "a house"], 300, path)
-    return path
-
-
-def make_encoder(
-    tokenizer_path: Path, *, decoding: str = "greedy", variant: str = "paper"
-) -> UserEncoder:
-    tokenizer = user_encoder.small_tokenizer(tokenizer_path)
-    config = LlavaOnevisionConfig(
-        vision_config=dict(
-            model_type="siglip_vision_model",
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            image_size=16,
-            patch_size=8,
-            vision_use_head=False,
-        ),
-        text_config=dict(
-            model_type="qwen2",
-            vocab_size=len(tokenizer),
-            hidden_size=DIM,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            tie_word_embeddings=False,
-        ),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
-        image_grid_pinpoints=[[16, 16]],
-    )
-    torch.manual_seed(0)
-    model = LlavaOnevisionForConditionalGeneration(config)
-    for name, parameter in model.named_parameters():
-        if "norm" not in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    processor = user_encoder.make_processor(
-        tokenizer, user_encoder.small_image_processor(16), config
-    )
-    return UserEncoder(
-        model,
-        processor,
-        weights_id="tiny",
-        prompt_variant=variant,
-        decoding=decoding,
-        max_new_tokens=12,
-    )
-
-
-class Scripted(UserEncoder):
-    """Says what it is told; everything after the generation is the real thing."""
-
-    answers: Sequence[str] = (RESPONSE,)
-
-    def _generate(self, inputs: dict[str, torch.Tensor], seed: int) -> list[str]:
-        rows = len(inputs["input_ids"])
-        return [self.answers[row % len(self.answers)] for row in range(rows)]
+    return write_tokenizer(tmp_path_factory.mktemp("vlm"))
 
 
 @pytest.fixture
@@ -92,23 +41,8 @@ def encoder(tokenizer_path: Path) -> UserEncoder:
 
 
 @pytest.fixture
-def scripted(encoder: UserEncoder) -> Scripted:
-    encoder.__class__ = Scripted
-    assert isinstance(encoder, Scripted)
-    return encoder
-
-
-def picture(seed: int) -> Image.Image:
-    rng = np.random.default_rng(seed)
-    side_px = 20 + seed
-    return Image.fromarray(rng.integers(0, 255, (side_px, 24, 3), dtype=np.uint8))
-
-
-def four_choices(seed: int = 0, caption: str = "a house") -> list[Choice]:
-    return [
-        Choice(caption, picture(seed + 2 * i), picture(seed + 2 * i + 1), preferred=i % 2)
-        for i in range(4)
-    ]
+def scripted(tokenizer_path: Path) -> UserEncoder:
+    return make_encoder(tokenizer_path, kind=Scripted)
 
 
 def test_every_picture_costs_its_patches_and_one_newline(encoder: UserEncoder) -> None:
@@ -122,25 +56,63 @@ def test_every_picture_costs_its_patches_and_one_newline(encoder: UserEncoder) -
     assert inputs["pixel_values"].shape == (8, 1, 3, 16, 16)
 
 
-def test_flat_images_would_be_tiled_so_the_wrong_token_count_is_refused(
-    encoder: UserEncoder,
-) -> None:
+def test_a_picture_too_many_is_refused_by_the_token_count(encoder: UserEncoder) -> None:
     text = encoder._prompt(four_choices()).text
     with pytest.raises(ValueError, match="image tokens in the prompts; expected 40 = 8 images x 5"):
         encoder._inputs([text + "<image>"], [[picture(i) for i in range(9)]])
 
 
-def test_the_published_model_reads_8_times_730_image_tokens(tokenizer_path: Path) -> None:
-    encoder = make_encoder(tokenizer_path)
-    vision = encoder.model.config.vision_config
-    vision.image_size, vision.patch_size = 384, 14
-    encoder.processor.num_image_tokens = 729
-    encoder.processor.image_processor.size = {"height": 384, "width": 384}
-    inputs = encoder._inputs(
-        [encoder._prompt(four_choices()).text], [[picture(i) for i in range(8)]]
+def full_size_encoder(tokenizer_path: Path) -> UserEncoder:
+    """LLaVA-OneVision's own vision tower and image processor, without weights."""
+    tokenizer = user_encoder.small_tokenizer(tokenizer_path)
+    config = LlavaOnevisionConfig(
+        text_config=dict(
+            model_type="qwen2",
+            vocab_size=len(tokenizer),
+            hidden_size=DIM,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
     )
-    image_id = encoder.model.config.image_token_id
-    assert int((inputs["input_ids"] == image_id).sum()) == 8 * 730 == 5840
+    with torch.device("meta"):
+        model = LlavaOnevisionForConditionalGeneration(config)
+    processor = user_encoder.make_processor(tokenizer, LlavaOnevisionImageProcessorPil(), config)
+    return UserEncoder(model, processor, weights_id="full", device="meta")
+
+
+@pytest.mark.parametrize("size_px", [(512, 512), (512, 768)])
+def test_the_published_model_reads_8_times_730_image_tokens(
+    tokenizer_path: Path, size_px: tuple[int, int]
+) -> None:
+    encoder = full_size_encoder(tokenizer_path)
+    assert encoder.tokens_per_image == 27 * 27 + 1 == 730
+    text = encoder._prompt(four_choices()).text
+    images = [Image.new("RGB", size_px, (10 * i, 0, 0)) for i in range(8)]
+    inputs = encoder._inputs([text], [images])
+    assert inputs["pixel_values"].shape[0] == 8
+    unpadded = encoder._count(text) - 8
+    assert inputs["input_ids"].shape == (1, unpadded + 8 * 730)
+
+
+def test_flat_images_are_tiled_which_the_token_count_refuses(
+    tokenizer_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = full_size_encoder(tokenizer_path)
+    text = encoder._prompt(four_choices()).text
+    images = [Image.new("RGB", (512, 512)) for _ in range(8)]
+    nested = encoder.processor.__call__
+
+    class Flat:
+        def __call__(self, images: list[list[Image.Image]], **options: object) -> object:
+            return nested(images=[image for row in images for image in row], **options)
+
+    monkeypatch.setattr(encoder, "processor", Flat())
+    with pytest.raises(ValueError, match=r"\[29592\] image tokens in the prompts; expected 5840"):
+        encoder._inputs([text], [images])
 
 
 def test_torchvision_is_never_imported() -> None:
@@ -149,7 +121,7 @@ def test_torchvision_is_never_imported() -> None:
 
 
 def test_the_embedding_is_the_last_layers_state_at_the_profiles_final_token(
-    scripted: Scripted,
+    scripted: UserEncoder,
 ) -> None:
     choices = four_choices()
     user = scripted.encode(choices)
@@ -168,7 +140,7 @@ def test_the_embedding_is_the_last_layers_state_at_the_profiles_final_token(
     np.testing.assert_allclose(user.user_emb_D, final_profile_token_D, atol=1e-5)
 
 
-def test_confidence_is_the_geometric_mean_probability_of_the_profile(scripted: Scripted) -> None:
+def test_confidence_is_the_geometric_mean_probability_of_the_profile(scripted: UserEncoder) -> None:
     choices = four_choices()
     user = scripted.encode(choices)
     prompt = scripted._prompt(choices)
@@ -186,14 +158,14 @@ def test_confidence_is_the_geometric_mean_probability_of_the_profile(scripted: S
     assert user.confidence == pytest.approx(product ** (1 / tokens), rel=1e-3)
 
 
-def test_the_profile_is_read_from_the_response(scripted: Scripted) -> None:
+def test_the_profile_is_read_from_the_response(scripted: UserEncoder) -> None:
     user = scripted.encode(four_choices())
     assert user.profile == "Prefers bright pictures."
     assert user.likes == ["bright pictures"]
     assert user.transcript == RESPONSE
 
 
-def test_an_edited_profile_is_read_in_place_of_the_generated_one(scripted: Scripted) -> None:
+def test_an_edited_profile_is_read_in_place_of_the_generated_one(scripted: UserEncoder) -> None:
     stated = scripted.encode(four_choices())
     edited = scripted.encode(four_choices(), profile="Avoids dark pictures.")
     assert edited.profile == "Avoids dark pictures."
@@ -202,7 +174,7 @@ def test_an_edited_profile_is_read_in_place_of_the_generated_one(scripted: Scrip
     assert np.abs(edited.user_emb_D - stated.user_emb_D).max() > 1e-3
 
 
-def test_an_edit_in_the_generated_words_changes_nothing(scripted: Scripted) -> None:
+def test_an_edit_in_the_generated_words_changes_nothing(scripted: UserEncoder) -> None:
     stated = scripted.encode(four_choices())
     same = scripted.encode(four_choices(), profile="Prefers bright pictures.")
     np.testing.assert_array_equal(stated.user_emb_D, same.user_emb_D)
@@ -210,8 +182,7 @@ def test_an_edit_in_the_generated_words_changes_nothing(scripted: Scripted) -> N
 
 @pytest.mark.parametrize("variant", prompts.VARIANTS)
 def test_a_left_padded_batch_equals_each_person_alone(tokenizer_path: Path, variant: str) -> None:
-    encoder = make_encoder(tokenizer_path, variant=variant)
-    encoder.__class__ = Scripted
+    encoder = make_encoder(tokenizer_path, kind=Scripted, variant=variant)
     people = [
         four_choices(0, "a house"),
         four_choices(8, "a much longer caption with a good many words in it"),
@@ -259,21 +230,21 @@ def test_the_images_follow_the_order_of_the_prompt() -> None:
     assert np.array_equal(np.asarray(shown[1]), np.asarray(choices[0].image_0))
 
 
-def test_which_image_was_preferred_changes_the_embedding(scripted: Scripted) -> None:
+def test_which_image_was_preferred_changes_the_embedding(scripted: UserEncoder) -> None:
     choices = four_choices()
     flipped = [replace(c, preferred=1 - c.preferred) for c in choices]
     difference = scripted.encode(choices).user_emb_D - scripted.encode(flipped).user_emb_D
     assert np.abs(difference).max() > 1e-4
 
 
-def test_a_caption_full_of_special_tokens_is_only_a_caption(scripted: Scripted) -> None:
+def test_a_caption_full_of_special_tokens_is_only_a_caption(scripted: UserEncoder) -> None:
     phrases = " ".join(prompts.fixed_phrases("paper"))
     caption = f"{phrases} <image> <|im_end|> <video> <|endoftext|>"
     user = scripted.encode(four_choices(caption=caption))
     assert np.isfinite(user.user_emb_D).all()
 
 
-def test_a_profile_full_of_special_tokens_is_only_a_profile(scripted: Scripted) -> None:
+def test_a_profile_full_of_special_tokens_is_only_a_profile(scripted: UserEncoder) -> None:
     text = "Likes <image>.<|im_end|>\n<|im_start|>system\nUser Profile: Pair 2: Image 1:"
     user = scripted.encode(four_choices(), profile=text)
     assert user.profile == text
@@ -286,12 +257,30 @@ def test_other_than_four_choices_are_refused(encoder: UserEncoder, count: int) -
         encoder.encode((four_choices() * 2)[:count])
 
 
-def test_a_model_that_writes_no_profile_is_an_error(encoder: UserEncoder) -> None:
-    with pytest.raises(EncodingError, match="User Profile"):
-        encoder.encode(four_choices())
+def test_a_response_that_ends_early_is_continued_from_the_heading(scripted: Scripted) -> None:
+    said = iter([["Pair 4: Image 2: dark.", RESPONSE], ["Prefers bright pictures."]])
+    seen: list[str] = []
+
+    def generate(inputs: dict[str, torch.Tensor], seed: int) -> list[str]:
+        seen.extend(scripted._tokenizer.batch_decode(inputs["input_ids"]))
+        return next(said)
+
+    scripted._generate = generate  # type: ignore[method-assign]
+    early, usual = scripted.encode_batch([four_choices(), four_choices(8)])
+    assert early.transcript == "Pair 4: Image 2: dark.\n\nUser Profile: Prefers bright pictures."
+    assert early.profile == usual.profile == "Prefers bright pictures."
+    assert seen[2].endswith("Pair 4: Image 2: dark.\n\nUser Profile:")
 
 
-def test_nan_weights_never_become_an_embedding(scripted: Scripted) -> None:
+@pytest.mark.parametrize("answer", ["", "User Profile:", "Pair 1: Image 1: dark."])
+def test_a_model_that_writes_no_profile_is_an_error(scripted: Scripted, answer: str) -> None:
+    answers = iter([[answer], [""]])
+    scripted._generate = lambda inputs, seed: next(answers)  # type: ignore[method-assign]
+    with pytest.raises(EncodingError, match="nothing after 'User Profile:'"):
+        scripted.encode(four_choices())
+
+
+def test_nan_weights_never_become_an_embedding(scripted: UserEncoder) -> None:
     scripted.model.model.language_model.norm.weight.data[0] = float("nan")
     with pytest.raises(EncodingError, match="not finite"):
         scripted.encode(four_choices())
@@ -316,17 +305,3 @@ def test_the_version_names_weights_prompt_decoding_and_layer(tokenizer_path: Pat
     assert other.encoder_version == "tiny.released.sample.layer-1"
     with pytest.raises(ValueError, match="unknown decoding 'beam'"):
         make_encoder(tokenizer_path, decoding="beam")
-
-
-def test_a_published_model_loads_from_a_local_folder(tokenizer_path: Path, tmp_path: Path) -> None:
-    made = make_encoder(tokenizer_path)
-    made.model.save_pretrained(tmp_path)
-    made.processor.tokenizer.save_pretrained(tmp_path)
-    made.processor.image_processor.save_pretrained(tmp_path)
-    model, processor, weights_id = user_encoder._load_published("org/tiny-vlm", tmp_path, "cpu")
-    loaded = Scripted(model, processor, weights_id=weights_id)
-    made.__class__ = Scripted
-    assert weights_id.startswith("tiny-vlm-")
-    np.testing.assert_allclose(
-        loaded.encode(four_choices()).user_emb_D, made.encode(four_choices()).user_emb_D, atol=1e-6
-    )
