@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ppd_model.checkpoint import ArtifactSpec, save_artifact
-from ppd_model.presets import get_preset
+from ppd_model.presets import Preset, get_preset
 from ppd_model.stage_c import build_stage_c
 from training import train_dpo
 from training.dataset import PairBatch
@@ -81,19 +81,19 @@ def load_tiny_pairs(folder: Path, user: str, user_emb_dim: int) -> TinyPairs:
     return pairs
 
 
-def write_world(folder: Path) -> None:
+def write_world(folder: Path, preset: Preset = PRESET) -> None:
     """Random base weights and random pairs."""
     torch.manual_seed(0)
-    unet = build_stage_c(PRESET).unet
-    spec = ArtifactSpec("stage_c", {}, PRESET.base_model)
+    unet = build_stage_c(preset).unet
+    spec = ArtifactSpec("stage_c", {}, preset.base_model)
     save_artifact(folder / "stage_c.safetensors", unet.state_dict(), spec)
-    text_width = PRESET.text_encoder["hidden_size"]
+    text_width = preset.text_encoder["hidden_size"]
     chosen_P = torch.randint(PICTURES, (PEOPLE * PAIRS_EACH,))
     pairs = {
         "latent_NCHW": torch.randn(PICTURES, 16, 8, 8),
         "text_KST": torch.randn(CAPTIONS, 7, text_width),
         "pooled_K1T": torch.randn(CAPTIONS, 1, text_width),
-        "user_emb_ED": torch.randn(SETS_EACH * PEOPLE, PRESET.user_emb_dim),
+        "user_emb_ED": torch.randn(SETS_EACH * PEOPLE, preset.user_emb_dim),
         "person_P": torch.arange(PEOPLE).repeat_interleave(PAIRS_EACH),
         "chosen_P": chosen_P,
         "rejected_P": (chosen_P + 1) % PICTURES,
@@ -127,10 +127,10 @@ def log_of(output_dir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (output_dir / "log.jsonl").read_text().splitlines()]
 
 
-def tiny_parts() -> Any:
-    """Within it, train_dpo finds the tiny preset and the tiny pairs."""
+def tiny_parts(preset: Preset = PRESET) -> Any:
+    """Within it, train_dpo finds this preset and the tiny pairs."""
     return patch.multiple(
-        train_dpo, get_preset={"mini": PRESET}.__getitem__, load_pairs=load_tiny_pairs
+        train_dpo, get_preset={"mini": preset}.__getitem__, load_pairs=load_tiny_pairs
     )
 
 

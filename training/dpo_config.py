@@ -39,7 +39,8 @@ FREE = {
 class DpoConfig(Configuration):
     """One run.
 
-    data_dir: what precompute wrote; stage_c: the base's weights.
+    data_dir: what precompute wrote; stage_c: the base's weights, a file for `mini`, for the
+        published sizes the folder that `ppd models pull` fills.
     objective: "ppd" (Eq. 6), "diffusion_dpo" (Eq. 3: everybody alike) or "sft" (the denoising loss
         of Eq. 1 on chosen pictures).
     user: what stands for a person. "none" gives everybody the same constant embedding:
@@ -62,7 +63,8 @@ class DpoConfig(Configuration):
     deterministic: on CUDA, use only kernels that give the same bits each time.
     validation_people: the last people of the data, whose pairs are never trained on.
     validate_every: steps between measurements of the weights that would be exported now.
-    decoder: folder with the decoder and text encoder to draw sample grids with; None draws none.
+    decoder: folder of a whole model, whose decoder and text encoder draw the sample grids; None
+        draws none.
     sample_*: a grid has a row for each prompt, with the validation people in turn, and columns
         for the base and each strength, under seeds that never change.
     log_every: steps between printed lines; log.jsonl and the trackers get every step.

@@ -43,11 +43,11 @@ def draw(pairs: int, latent_CHW: torch.Size, seed: int, step: int, config: DpoCo
     mixed = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
     generator = torch.Generator().manual_seed(mixed)
 
-    def noise_BCHW() -> Tensor:
+    def noise() -> Tensor:
         return torch.randn((pairs, *latent_CHW), generator=generator)
 
-    chosen_BCHW = noise_BCHW()
-    rejected_BCHW = chosen_BCHW if config.shared_noise else noise_BCHW()
+    chosen_BCHW = noise()
+    rejected_BCHW = chosen_BCHW if config.shared_noise else noise()
     chosen_B, which_B, keep_B = torch.rand((3, pairs), generator=generator)
     rejected_B = chosen_B if config.shared_timestep else torch.rand(pairs, generator=generator)
     return Draws(

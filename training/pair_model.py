@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ppd_model.adapter import AttentionInput, KeyValue
+from ppd_model.adapter import AttentionInput, KeyValue, UserPart
 from ppd_model.diffusion import add_noise
 from ppd_model.stage_c import StageC
 from training.dataset import PairBatch
@@ -63,7 +63,7 @@ class Noised:
 class PairModel(nn.Module):
     """What accelerate wraps: its `forward` is one training pass.
 
-    base_dtype: of the frozen base. The adapter, the noising and the errors are float32.
+    The base may be in another dtype; the adapter, the noising and the errors are float32.
     """
 
     def __init__(
@@ -71,11 +71,9 @@ class PairModel(nn.Module):
         stage_c: StageC,
         *,
         reduction: Reduction = "mean",
-        base_dtype: torch.dtype = torch.float32,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        nn.Module.to(stage_c.unet, base_dtype)  # its own `to` warns of a list that is empty
         use_fast_response_norm(stage_c.unet)
         if gradient_checkpointing:
             stage_c.unet.enable_gradient_checkpointing()
@@ -112,8 +110,9 @@ class PairModel(nn.Module):
 
     def policy_errors(self, noised: Noised, user_emb_BD: Tensor) -> Tensor:
         """Squared errors with each pair's user, R."""
-        user = self.stage_c.user_part(user_emb_BD)
-        with_user = replace(noised.attended, user=user)
+        adapter, strength_B = self.stage_c.adapter, user_emb_BD.new_ones(len(user_emb_BD))
+        user: UserPart = adapter(user_emb_BD, strength_B)
+        with_user = replace(noised.attended, user=user.to(self.stage_c.unet.dtype))
         return self._errors(noised, _repeated_user(with_user, noised.sides))
 
     def policy_on_kept(
@@ -130,10 +129,8 @@ class PairModel(nn.Module):
         return reference_R.index_copy(0, rows_R, policy_R)
 
     def _errors(self, noised: Noised, attended: AttentionInput) -> Tensor:
-        predicted_RCHW = self.stage_c.predict_noise(
-            noised.xt_RCHW.to(self.stage_c.unet.dtype), noised.t_R, attended
-        )
-        return squared_error(noised.noise_RCHW, predicted_RCHW.float(), self.reduction)
+        predicted_RCHW = self.stage_c.predict_noise(noised.xt_RCHW, noised.t_R, attended)
+        return squared_error(noised.noise_RCHW, predicted_RCHW, self.reduction)
 
 
 def as_pairs(error_R: Tensor) -> PairErrors:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 EPS = 1e-6
 TINY = 1e-30
-"""In the place of a channel's squared norm of 0: what multiplies it is 0, so nothing comes of it."""
+"""Stands for a channel's squared norm of 0: what it divides is 0 too, so nothing comes of it."""
 
 
 class FastResponseNorm(GlobalResponseNorm):  # type: ignore[misc]
@@ -31,7 +31,9 @@ class FastResponseNorm(GlobalResponseNorm):  # type: ignore[misc]
         if trains or x_BHWK.device.type != "cpu" or x_BHWK.dtype != torch.float32:
             stock_BHWK: Tensor = super().forward(x_BHWK)
             return stock_BHWK
-        out_BNK: Tensor = _ResponseNorm.apply(x_BHWK.flatten(1, 2), self.gamma[0], self.beta[0])
+        out_BNK: Tensor = _ResponseNorm.apply(  # type: ignore[no-untyped-call]
+            x_BHWK.flatten(1, 2), self.gamma[0], self.beta[0]
+        )
         return out_BNK.view_as(x_BHWK)
 
 

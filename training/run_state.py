@@ -86,21 +86,19 @@ class RunState:
         return step
 
 
-def identity_of(config: DpoConfig, accelerator: Accelerator) -> dict[str, Any]:
+def identity_of(config: DpoConfig, accelerator: Accelerator, base: str) -> dict[str, Any]:
     """Everything that a run's last bits depend on, in terms of json.
 
     The configuration, what is in the data (its manifest lists every shard's sha256) and in the
-    base's file, and what the sums are computed with.
+    base's files (`base` is their sha256), and what the sums are computed with.
     """
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    identity = config.comparable() | {
+    return config.comparable() | {
+        "base weights": base,
         "data": sha256_of(config.data_dir / MANIFEST),
         "processes": accelerator.num_processes,
         "torch": str(torch.__version__),
         "device": name,
         "threads": torch.get_num_threads(),
     }
-    if config.stage_c.is_file():
-        identity["base weights"] = sha256_of(config.stage_c)
-    return identity

@@ -97,5 +97,5 @@ class SampleGrid:
             for row, prompt in enumerate(config.sample_prompts)
         ]
         generators = [torch.Generator().manual_seed(request.seed) for request in requests]
-        latent_BCHW = self._pipeline.sample_latents(requests, generators).float()
+        latent_BCHW = self._pipeline.sample_latents(requests, generators)
         return list(self._pipeline.decode(requests, latent_BCHW, generators))

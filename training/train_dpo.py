@@ -41,7 +41,8 @@ from torch import Tensor
 from ppd_model.adapter import trainable_parameters
 from ppd_model.checkpoint import save_artifact
 from ppd_model.presets import get_preset
-from ppd_model.stage_c import StageC, adapter_spec, load_stage_c
+from ppd_model.stage_c import adapter_spec
+from training.base_weights import load_base
 from training.configuration import parse_command_line, save_resolved
 from training.dataset import PairBatch, PreferencePairs, batch_rows, load_pairs
 from training.dpo_config import DpoConfig, check
@@ -87,7 +88,7 @@ def train(config: DpoConfig, resume: bool = False) -> Path:
     train_rows, validation_rows = split_rows(pairs, config)
     config = config.with_steps(len(train_rows))
     parts = list(micro_batches(accelerator, config))
-    model = make_model(config, pairs, accelerator.device)
+    model, base_sha256 = make_model(config, pairs, accelerator.device)
     stage_c, adapter = model.stage_c, model.stage_c.adapter
     state = RunState(
         adapter,
@@ -95,7 +96,7 @@ def train(config: DpoConfig, resume: bool = False) -> Path:
         {key: value.clone() for key, value in adapter.state_dict().items()},
         Omega(config.omega),
     )
-    identity = identity_of(config, accelerator)
+    identity = identity_of(config, accelerator, base_sha256)
     first = start(config, state, identity, resume)
     wrapped, state.optimizer = accelerator.prepare(model, state.optimizer)
     if accelerator.is_main_process:
@@ -205,19 +206,22 @@ def spread(rows: int, wanted: int) -> Tensor:
     return torch.linspace(0, rows - 1, min(wanted, rows)).long()
 
 
-def make_model(config: DpoConfig, pairs: PreferencePairs, device: torch.device) -> PairModel:
-    """The base of the file and a fresh adapter."""
+def make_model(
+    config: DpoConfig, pairs: PreferencePairs, device: torch.device
+) -> tuple[PairModel, str]:
+    """The base of the file with a fresh adapter, and the sha256 of the base's weights."""
     torch.manual_seed(config.seed)
-    stage_c = load_stage_c(get_preset(config.preset), config.stage_c).train()
+    stage_c, digest = load_base(
+        get_preset(config.preset), config.stage_c, DTYPES[config.base_dtype], device
+    )
     if config.user in CENTRED:
         stage_c.adapter.projector.center_on(pairs.user_emb_ED)
     model = PairModel(
-        stage_c,
+        stage_c.train(),
         reduction=config.reduction,
-        base_dtype=DTYPES[config.base_dtype],
         gradient_checkpointing=config.gradient_checkpointing,
     )
-    return model.to(device)
+    return model, digest
 
 
 def make_optimizer(config: DpoConfig, model: PairModel) -> torch.optim.Optimizer:

@@ -52,12 +52,12 @@ def straightforward(stage_c: StageC, batch: PairBatch, draws: Draws) -> list[Pai
     chosen = batch.chosen_BCHW, draws.noise_chosen_BCHW, draws.t_chosen_B
     rejected = batch.rejected_BCHW, draws.noise_rejected_BCHW, draws.t_rejected_B
 
-    def error_B(x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor, user_BD: Tensor | None) -> Tensor:
+    def errors(x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor, user_BD: Tensor | None) -> Tensor:
         xt_BCHW = add_noise(x0_BCHW, noise_BCHW, t_B)
         predicted_BCHW = stage_c(xt_BCHW, t_B, batch.text_BST, batch.pooled_B1T, user_BD)
         return squared_error(noise_BCHW, predicted_BCHW, "mean")
 
-    return [PairErrors(error_B(*chosen, user), error_B(*rejected, user)) for user in (emb_BD, None)]
+    return [PairErrors(errors(*chosen, user), errors(*rejected, user)) for user in (emb_BD, None)]
 
 
 def gradient(stage_c: StageC) -> Tensor:
@@ -135,7 +135,8 @@ def test_an_fp32_adapter_trains_under_a_bf16_base(world: Path) -> None:
     stage_c = trained_stage_c(world)
     batch, draws = batch_and_draws(world)
     exact, _ = PairModel(stage_c)(batch, draws)
-    model = PairModel(stage_c, base_dtype=torch.bfloat16)
+    torch.nn.Module.to(stage_c.unet, torch.bfloat16)
+    model = PairModel(stage_c)
     assert {p.dtype for p in stage_c.unet.parameters()} == {torch.bfloat16}
     policy, reference = model(batch, draws)
     found = preference_gradient(stage_c, policy, reference)

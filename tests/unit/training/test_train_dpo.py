@@ -97,9 +97,8 @@ def test_exactly_the_adapter_trains(
 ) -> None:
     # three steps: to_k and the projector move once to_v is no longer zero
     config = tiny_config(world, tmp_path, lr=1e-2, lr_schedule="constant", **objective)
-    fresh = train_dpo.make_model(
-        config, train_dpo.read_pairs(config), torch.device("cpu")
-    ).stage_c.adapter.state_dict()
+    model, _ = train_dpo.make_model(config, train_dpo.read_pairs(config), torch.device("cpu"))
+    fresh = model.stage_c.adapter.state_dict()
     trained, _ = load_artifact(train(config), kind="adapter")
     still = {key for key, value in trained.items() if value.equal(fresh[key])}
     assert trained.keys() == fresh.keys()
