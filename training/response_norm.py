@@ -17,6 +17,7 @@ import torch
 from diffusers.models.unets.unet_stable_cascade import GlobalResponseNorm
 from torch import Tensor, nn
 
+FAST_DTYPES = (torch.float32, torch.float64)
 EPS = 1e-6
 TINY = 1e-30
 """Stands for a channel's squared norm of 0: what it divides is 0 too, so nothing comes of it."""
@@ -28,7 +29,7 @@ class FastResponseNorm(GlobalResponseNorm):  # type: ignore[misc]
     def forward(self, x_BHWK: Tensor) -> Tensor:
         """What the stock module gives, to rounding."""
         trains = self.gamma.requires_grad or self.beta.requires_grad
-        if trains or x_BHWK.device.type != "cpu" or x_BHWK.dtype != torch.float32:
+        if trains or x_BHWK.device.type != "cpu" or x_BHWK.dtype not in FAST_DTYPES:
             stock_BHWK: Tensor = super().forward(x_BHWK)
             return stock_BHWK
         out_BNK: Tensor = _ResponseNorm.apply(  # type: ignore[no-untyped-call]

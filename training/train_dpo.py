@@ -31,11 +31,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    is_tensorboard_available,
-    is_wandb_available,
-)
+from accelerate.utils import is_tensorboard_available, is_wandb_available
 from torch import Tensor
 
 from ppd_model.adapter import trainable_parameters
@@ -162,7 +158,6 @@ def make_accelerator(config: DpoConfig) -> Accelerator:
         mixed_precision="no",  # base_dtype says which part has which precision
         log_with=list(config.trackers) or None,
         project_dir=str(config.output_dir),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
 
 
