@@ -158,10 +158,12 @@ def _settings(**given: Any) -> Settings:
 
 def _runtime(settings: Settings) -> "ModelRuntime":
     """The model. Imported here: the other commands need no torch."""
+    from ppd_model.presets import get_preset
     from service.worker.engine import PpdRuntime, weights_folder
 
     folder = weights_folder(settings.preset, settings.weights_dir)
-    if not (folder / "manifest.json").is_file():
+    is_own = not get_preset(settings.preset).published
+    if is_own and not (folder / "manifest.json").is_file():
         raise ValueError(
             f"no weights of {settings.preset} at {folder}: there is no manifest.json. "
             "`make mini` trains those of mini; PPD_WEIGHTS_DIR names another folder"

@@ -38,12 +38,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppd_model.checkpoint import sha256_of
-from ppd_model.presets import Preset, get_preset
+from ppd_model.presets import get_preset
 from ppd_model.text_encoder import TextEncoder
 from ppd_model.user_encoder import Choice, EncodedUser, EncodingError, UserEncoder
 from training.configuration import parse_command_line, save_resolved
 from training.parts import (
-    TEXT_ENCODER,
     Compressor,
     load_compressor,
     load_text,
@@ -71,8 +70,8 @@ BARRIER_TIMEOUT = timedelta(days=14)
 class PrecomputeConfig(SplitRule):
     """One data set. The keys of the splits are SplitRule's.
 
-    data: parquet files, folders of them, or glob patterns. weights_dir holds the compressor and
-    the text encoder, and mini's VLM; vlm_dir holds a published VLM (None: from the hub).
+    data: parquet files, folders of them, or glob patterns. weights_dir holds compressor, text
+    encoder and VLM: for a published preset what `ppd models pull` fills, or None for the hub.
     truth: the world's ground-truth file; with it the upper bounds "taste" and "posterior" can be
     trained and nothing else changes. support_sets: four-pair sets that each person is read from, at
     most. Without `vlm` no one is read. people: keep only so many, None: all.
@@ -81,8 +80,7 @@ class PrecomputeConfig(SplitRule):
     preset: str
     data: str | tuple[str, ...]
     truth: Path | None = None
-    weights_dir: Path
-    vlm_dir: Path | None = None
+    weights_dir: Path | None = None
     output_dir: Path
     seed: int = 0
     people: int | None = None
@@ -103,7 +101,6 @@ PLACES = {
     "data",
     "truth",
     "weights_dir",
-    "vlm_dir",
     "output_dir",
     "picture_batch",
     "caption_batch",
@@ -157,10 +154,10 @@ def precompute(
         PickAPic(places), config, support_sets=config.support_sets, people=config.people
     )
     compressor = load_compressor(preset, config.weights_dir, worker.device)
-    text = load_text(preset, config.weights_dir, worker.device)
-    encoder = load_encoder(config, preset, worker) if config.vlm else None
+    text, text_sha256 = load_text(preset, config.weights_dir, worker.device)
+    encoder = load_encoder(config, worker) if config.vlm else None
     truth = None if config.truth is None else GroundTruth.load(config.truth)
-    made_with = provenance(config, plan, compressor, encoder)
+    made_with = provenance(config, plan, compressor, text_sha256, encoder)
     folder = open_folder(config.output_dir, made_with, resume, worker)
     if worker.is_first:
         save_resolved(config, config.output_dir)
@@ -181,14 +178,13 @@ def precompute(
     return config.output_dir
 
 
-def load_encoder(config: PrecomputeConfig, preset: Preset, worker: Worker) -> UserEncoder:
+def load_encoder(config: PrecomputeConfig, worker: Worker) -> UserEncoder:
     """The VLM. Raises ValueError when there is nothing for it to read."""
     if config.support_sets < 1:
         raise ValueError("support_sets is 0: the VLM would read nobody; set vlm to false")
-    published = isinstance(preset.vlm, str)
     return UserEncoder.load(
         config.preset,
-        config.vlm_dir if published else config.weights_dir,
+        config.weights_dir,
         device=str(worker.device),
         prompt_variant=config.prompt_variant,
         decoding=config.decoding,
@@ -196,7 +192,11 @@ def load_encoder(config: PrecomputeConfig, preset: Preset, worker: Worker) -> Us
 
 
 def provenance(
-    config: PrecomputeConfig, plan: Plan, compressor: Compressor, encoder: UserEncoder | None
+    config: PrecomputeConfig,
+    plan: Plan,
+    compressor: Compressor,
+    text_sha256: str,
+    encoder: UserEncoder | None,
 ) -> dict[str, Any]:
     """What the shards depend on; a folder made with anything else is refused."""
     return {
@@ -205,9 +205,9 @@ def provenance(
         "encoder_id": "none" if encoder is None else encoder.encoder_version,
         "prompt_variant": config.prompt_variant if config.vlm else "none",
         "decoding": config.decoding if config.vlm else "none",
-        "compressor_sha256": sha256_of(compressor.weights),
+        "compressor_sha256": compressor.sha256,
         "compressor_side_px": compressor.side_px,
-        "text_encoder_sha256": sha256_of(config.weights_dir / TEXT_ENCODER),
+        "text_encoder_sha256": text_sha256,
         "truth_sha256": "none" if config.truth is None else sha256_of(config.truth),
         "files": plan.files.fingerprint(),
     }

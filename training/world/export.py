@@ -29,9 +29,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,9 @@ def export(
     first_person: int = 0,
     tie_below: float = 0.1,
     rows_per_file: int = 8_000,
+    measured: int = 960,
 ) -> dict[str, Any]:
-    """Write everything; returns what export.json holds.
+    """Write everything; returns what export.json holds. `measured` pictures tell JPEG's loss.
 
     Raises ValueError for numbers that make no data set and for a folder that holds one already.
     """
@@ -121,8 +122,7 @@ def export(
     by_content = store.by_content()
     rows = [row for visitor in crowd for row in answers(visitor, store, by_content, tie_below)]
     order = np.random.default_rng([seed, 21]).permutation(len(rows))
-    uid_of = lru_cache(maxsize=None)(lambda picture: picture_uid(store.pictures[picture]))
-    jpeg_of = lru_cache(maxsize=None)(lambda picture: jpeg(store.pictures[picture]))
+    uid_of = cache(lambda picture: picture_uid(store.pictures[picture]))
     prompts = _prompt_counts(rows)
     files = -(-len(rows) // rows_per_file)
     for number in range(files):
@@ -132,7 +132,7 @@ def export(
             for begin in range(first, end, ROWS_PER_GROUP):
                 places = range(begin, min(begin + ROWS_PER_GROUP, end))
                 table = [
-                    _record(place, rows[order[place]], prompts, uid_of, jpeg_of) for place in places
+                    _record(place, rows[order[place]], prompts, uid_of, store) for place in places
                 ]
                 writer.write_table(pa.Table.from_pylist(table, schema=SCHEMA))
         print(f"{path.name}: {end}/{len(rows)} rows", flush=True)
@@ -147,7 +147,7 @@ def export(
         "seed": seed,
         "first_person": first_person,
         "tie_below": tie_below,
-        "jpeg": {"quality": JPEG_QUALITY, **jpeg_loss(store, used)},
+        "jpeg": {"quality": JPEG_QUALITY, **jpeg_loss(store, used, measured)},
     }
     (out / "export.json").write_text(json.dumps(report, indent=2) + "\n")
     unfinished.rename(data)
@@ -227,7 +227,7 @@ def jpeg(picture_HW3: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def jpeg_loss(store: PictureStore, among: Sequence[int], sample: int = 960) -> dict[str, Any]:
+def jpeg_loss(store: PictureStore, among: Sequence[int], sample: int) -> dict[str, Any]:
     """What JPEG does to the measured looks: root mean square change in sd, by look and over all."""
     spread = np.linspace(0, len(among) - 1, min(sample, len(among))).astype(np.int64)
     chosen = np.array(among)[spread]
@@ -239,15 +239,10 @@ def jpeg_loss(store: PictureStore, among: Sequence[int], sample: int = 960) -> d
     )
     looks = store.standardizer.apply(measure_all(after), store.content[chosen])
     change_L = np.sqrt(((looks - store.looks[chosen]) ** 2).mean(0))
-    correlation_L = [
-        float(np.corrcoef(looks[:, look], store.looks[chosen][:, look])[0, 1])
-        for look in range(len(LOOKS))
-    ]
     return {
         "pictures_measured": len(chosen),
         "change_sd": float(np.sqrt((change_L**2).mean())),
         "change_sd_by_look": dict(zip(LOOKS, change_L.tolist(), strict=True)),
-        "correlation_by_look": dict(zip(LOOKS, correlation_L, strict=True)),
     }
 
 
@@ -258,7 +253,13 @@ def _prompt_counts(rows: Sequence[Comparison]) -> dict[str, int]:
     return counts
 
 
-def _record(place: int, row: Comparison, prompts: dict[str, int], uid_of: Any, jpeg_of: Any) -> Any:
+def _record(
+    place: int,
+    row: Comparison,
+    prompts: dict[str, int],
+    uid_of: Callable[[int], str],
+    store: PictureStore,
+) -> dict[str, Any]:
     uids = [uid_of(picture) for picture in row.pictures]
     tie = row.preferred is None
     label_1 = 0.5 if row.preferred is None else float(row.preferred)
@@ -274,8 +275,8 @@ def _record(place: int, row: Comparison, prompts: dict[str, int], uid_of: Any, j
         "image_0_url": f"world:pictures/{uids[0]}.jpg",
         "image_1_uid": uids[1],
         "image_1_url": f"world:pictures/{uids[1]}.jpg",
-        "jpg_0": jpeg_of(row.pictures[0]),
-        "jpg_1": jpeg_of(row.pictures[1]),
+        "jpg_0": jpeg(store.pictures[row.pictures[0]]),
+        "jpg_1": jpeg(store.pictures[row.pictures[1]]),
         "label_0": 1 - label_1 if row.labelled else None,
         "label_1": label_1 if row.labelled else None,
         "model_0": MODEL,

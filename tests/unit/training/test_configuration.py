@@ -74,6 +74,7 @@ def test_the_resolved_values_and_the_commit_are_kept(tmp_path: Path) -> None:
     [
         (ClassifierConfig, "mini_classifier.yaml"),
         (PrecomputeConfig, "mini_precompute.yaml"),
+        (PrecomputeConfig, "pickapic_precompute.yaml"),
         (DpoConfig, "mini_dpo.yaml"),
     ],
 )

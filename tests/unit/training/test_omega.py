@@ -41,7 +41,7 @@ def test_adaptive_starts_at_one_and_moves_by_a_hundredth() -> None:
 
 def test_adaptive_makes_every_noise_level_count_alike() -> None:
     omega, t_B = Omega("adaptive"), torch.tensor([0.3, 0.8])
-    for _ in range(1500):
+    for _ in range(1800):
         omega.update(t_B, torch.tensor([0.5, 0.02]))
     assert_weights(omega, t_B, [2, 50])
 

@@ -1,77 +1,81 @@
-"""Precompute on a small painted world, with random weights and a VLM of a few lines."""
+"""Precompute from parquet, with random weights and a VLM of a few lines."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from ppd_model.checkpoint import ArtifactSpec, save_artifact
 from ppd_model.compressor import SmallCompressor
 from ppd_model.presets import get_preset
 from ppd_model.text_encoder import build_text_model, save_word_tokenizer, word_tokenizer
-from ppd_model.user_encoder import Choice, EncodedUser
+from ppd_model.user_encoder import Choice, EncodedUser, EncodingError
+from tests.fake_pickapic import jpeg, row, write
+from tests.fake_store import FakeStore
+from tests.tiny_published import modules, tiny_preset, write_published
 from training import precompute as module
-from training.dataset import load_pairs
-from training.precompute import PrecomputeConfig, precompute
+from training.dataset import load_pairs, read_profiles
+from training.parts import compressor_side_px, load_compressor, open_picture, square
+from training.precompute import PrecomputeConfig, Worker, precompute
+from training.shards import read_manifest
+from training.splits import SPLITS
 from training.world.captions import vocabulary
-from training.world.looks import Standardizer
-from training.world.scene import CONTENTS, LOOKS
+from training.world.export import export
+from training.world.store import PictureStore
+from training.world.truth import GroundTruth
 
-PRESET = get_preset("mini")
-PER_CONTENT = 12
-
-
-class SmallStore:
-    """Random pictures and looks; the facts of a painted store without the painting."""
-
-    def __init__(self, folder: Path) -> None:
-        rng = np.random.default_rng(0)
-        self.content = np.arange(CONTENTS * PER_CONTENT) % CONTENTS
-        self.pictures = rng.integers(0, 256, (len(self.content), 32, 32, 3), dtype=np.uint8)
-        self.looks = rng.normal(size=(len(self.content), len(LOOKS))).astype(np.float32)
-        self.subject, self.setting = self.content // 6, self.content % 6
-        self.standardizer: Standardizer | None = None
-
-    def __len__(self) -> int:
-        return len(self.content)
-
-    def by_content(self) -> list[np.ndarray]:
-        return [np.flatnonzero(self.content == content) for content in range(CONTENTS)]
+MINI = get_preset("mini")
+SMALL_TEXT = {"hidden_size": 16, "intermediate_size": 16, "projection_dim": 16}
+PRESET = replace(
+    MINI,
+    compressor=MINI.compressor | {"widths": (2, 2, 2, 2)},
+    text_encoder=MINI.text_encoder | SMALL_TEXT | {"num_hidden_layers": 1},
+)
+WIDTH = PRESET.user_emb_dim
 
 
 class FakeEncoder:
-    """Its embedding counts the answers for the second picture; remembers how often it ran."""
+    """Its embedding is (answers for the second picture, mean brightness, 1, ...).
+
+    `calls` counts batches; what `unreadable` names as a set's first caption has no profile.
+    """
 
     encoder_version = "fake-1"
     calls = 0
+    seeds: list[int] = []  # noqa: RUF012
+    unreadable: frozenset[str] = frozenset()
 
-    def encode_batch(self, many: Sequence[Sequence[Choice]]) -> list[EncodedUser]:
+    def encode_batch(self, many: Sequence[Sequence[Choice]], *, seed: int) -> list[EncodedUser]:
         FakeEncoder.calls += 1
+        FakeEncoder.seeds += range(seed, seed + len(many))
         assert all(len(choices) == 4 for choices in many)
-        return [
-            EncodedUser(
-                profile=choices[0].caption,
-                transcript="",
-                user_emb_D=np.full(
-                    PRESET.user_emb_dim, sum(c.preferred for c in choices), np.float32
-                ),
-                confidence=1.0,
-                likes=[],
-                dislikes=[],
-            )
-            for choices in many
-        ]
+        if any(choices[0].caption in self.unreadable for choices in many):
+            raise EncodingError("no profile in the response")
+        return [self._encode(choices) for choices in many]
+
+    def _encode(self, choices: Sequence[Choice]) -> EncodedUser:
+        emb_D = np.ones(WIDTH, np.float32)
+        emb_D[0] = sum(choice.preferred for choice in choices)
+        emb_D[1] = np.mean([np.asarray(choice.image_0).mean() for choice in choices])
+        return EncodedUser(choices[0].caption, "", emb_D, 0.5, ["warm"], [])
 
 
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PrecomputeConfig:
-    weights = tmp_path / "weights"
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights, and the preferences of 14 people with their ground truth."""
+    folder = tmp_path_factory.mktemp("given")
+    weights = folder / "weights"
     torch.manual_seed(0)
     compressor = SmallCompressor(**PRESET.compressor)
     spec = ArtifactSpec("compressor", {}, PRESET.base_model)
@@ -81,83 +85,350 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PrecomputeConfig:
     spec = ArtifactSpec("text_encoder", {}, PRESET.base_model)
     save_artifact(weights / "text_encoder.safetensors", text.state_dict(), spec)
     save_word_tokenizer(tokenizer, weights / "text_tokenizer.json")
-    monkeypatch.setattr(module, "PictureStore", SmallStore)
+    store = cast(PictureStore, FakeStore())
+    export(folder / "world", store, people=14, pairs=16, rows_per_file=100, measured=2)
+    return folder
+
+
+@pytest.fixture
+def config(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[PrecomputeConfig]:
+    yield configured(given, tmp_path / "out", monkeypatch)
+    FakeEncoder.unreadable = frozenset()
+
+
+@pytest.fixture(scope="module")
+def finished(given: Path) -> PrecomputeConfig:
+    """One folder for the tests that only read it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        config = configured(given, given / "finished", monkeypatch)
+        precompute(config)
+        (given / "seeds.json").write_text(json.dumps(FakeEncoder.seeds))
+    return config
+
+
+def configured(given: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> PrecomputeConfig:
+    monkeypatch.setattr(module, "get_preset", {"mini": PRESET}.__getitem__)
     monkeypatch.setattr(module.UserEncoder, "load", lambda *_, **__: FakeEncoder())
-    FakeEncoder.calls = 0
+    FakeEncoder.calls, FakeEncoder.seeds = 0, []
     return PrecomputeConfig(
         preset="mini",
-        store_dir=tmp_path,
-        weights_dir=weights,
-        output_dir=tmp_path / "out",
-        people=5,
-        query_pairs=7,
-        population_samples=500,
-        captions_per_content=2,
-        people_per_shard=2,
+        data=str(given / "world" / "data"),
+        truth=given / "world" / "truth.npz",
+        weights_dir=given / "weights",
+        output_dir=out,
+        unseen_user_share=0.3,
+        validation_caption_share=0.1,
+        held_out_caption_share=0.3,
+        support_sets=2,
+        population_samples=200,
+        pictures_per_shard=60,
+        captions_per_shard=10,
+        people_per_shard=4,
+        encode_batch=3,
     )
 
 
-def test_what_is_written_is_what_the_data_set_reads(config: PrecomputeConfig) -> None:
-    precompute(config)
-    pairs = load_pairs(config.output_dir, "vlm", PRESET.user_emb_dim)
-    assert (len(pairs), pairs.people) == (35, 5)
-    assert pairs.provenance["encoder_id"] == "fake-1"
-    store = SmallStore(config.store_dir)
-    assert torch.from_numpy(store.content)[pairs.chosen_P].equal(pairs.caption_P // 2)
-    assert torch.from_numpy(store.content)[pairs.rejected_P].equal(pairs.caption_P // 2)
-    assert len(pairs.latent_NCHW) == len(store)
-    assert pairs.user_emb_ED.shape == (10, PRESET.user_emb_dim)
-    profiles = json.loads((config.output_dir / "profiles-00000.json").read_text())
-    assert len(profiles) == 4
+def content_of_captions(folder: Path) -> list[str]:
+    return [
+        text
+        for path in sorted(folder.glob("texts-*.json"))
+        for text in json.loads(path.read_text())
+    ]
 
 
-def test_an_embedding_belongs_to_the_answers_beside_it(config: PrecomputeConfig) -> None:
-    precompute(config)
-    for path in sorted(config.output_dir.glob("people-*.safetensors")):
+def uids_of(folder: Path) -> list[str]:
+    return [
+        uid
+        for path in sorted(folder.glob("pictures-*.json"))
+        for uid in json.loads(path.read_text())
+    ]
+
+
+def test_what_is_written_is_what_the_data_set_reads(
+    finished: PrecomputeConfig, given: Path
+) -> None:
+    folder = finished.output_dir
+    pairs = load_pairs(folder, "vlm", WIDTH, SPLITS)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert len(pairs) == summary["planned"]["query_pairs"]
+    assert pairs.people == summary["planned"]["people"]
+    assert all(len(pairs.rows_in(split)) == summary["splits"][f"{split}_pairs"] for split in SPLITS)
+    assert len(pairs.user_emb_ED) == summary["encoded"]["support_sets"]
+    uids, texts = uids_of(folder), content_of_captions(folder)
+    assert pairs.latent_NCHW.shape == (len(uids), 16, 8, 8)
+    assert len(set(uids)) == len(uids)
+    assert len(pairs.text_KST) == len(pairs.pooled_K1T) == len(texts)
+    assert len(set(texts)) == len(texts)
+
+    # Each row is a row of the files: the same person, caption and winner.
+    asked = {
+        (r["user_id"], r["caption"], r["best_image_uid"]): r
+        for path in sorted((given / "world" / "data").iterdir())
+        for r in module_rows(path)
+        if r["has_label"] and r["are_different"]
+    }
+    people = read_profiles(folder)
+    for number in range(len(pairs)):
+        user = int(people[pairs.place_U[pairs.person_P[number]]]["user_id"])
+        chosen, rejected = uids[pairs.chosen_P[number]], uids[pairs.rejected_P[number]]
+        found = asked[user, texts[pairs.caption_P[number]], chosen]
+        assert {chosen, rejected} == {found["image_0_uid"], found["image_1_uid"]}
+
+
+def module_rows(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def test_a_latent_is_that_of_its_own_picture(finished: PrecomputeConfig) -> None:
+    folder = finished.output_dir
+    pairs = load_pairs(folder, "none", WIDTH, SPLITS)
+    uids = uids_of(folder)
+    data = sorted(Path(cast(str, finished.data)).iterdir())
+    jpegs = {
+        r[f"image_{s}_uid"]: r[f"jpg_{s}"] for p in data for r in module_rows(p) for s in (0, 1)
+    }
+    compressor = load_compressor(PRESET, finished.weights_dir, torch.device("cpu"))
+    for place in (0, len(uids) // 2, len(uids) - 1):
+        image = square(open_picture(jpegs[uids[place]]), compressor.side_px)
+        own = compressor.latents(image[None], torch.device("cpu"))
+        assert torch.allclose(pairs.latent_NCHW[torch.tensor([place])], own, rtol=1e-2, atol=1e-3)
+
+
+def test_an_embedding_belongs_to_the_answers_beside_it(finished: PrecomputeConfig) -> None:
+    folder = finished.output_dir
+    for path in sorted(folder.glob("people-*.safetensors")):
         shard = load_file(path)
-        assert shard["user_emb_ED"][:, 0].tolist() == shard["support_preferred_E4"].sum(1).tolist()
-        for taste_L, estimate_L in zip(
-            shard["taste_UL"].repeat_interleave(2, 0), shard["posterior_EL"], strict=True
-        ):
-            assert 0 < estimate_L.norm() < taste_L.norm()
+        profiles = json.loads(
+            path.with_name(path.name.replace("people", "profiles")).with_suffix(".json").read_text()
+        )
+        sets = [each for person in profiles for each in person["sets"]]
+        preferred = [[pair["preferred"] for pair in each["pairs"]] for each in sets]
+        assert shard["support_preferred_E4"].tolist() == preferred
+        assert shard["user_emb_ED"][:, 0].tolist() == [sum(four) for four in preferred]
+        truth = GroundTruth.load(cast(Path, finished.truth))
+        delta = truth.looks(sets[0]["pairs"][1]["pictures"][1]) - truth.looks(
+            sets[0]["pairs"][1]["pictures"][0]
+        )
+        assert np.allclose(shard["support_delta_E4L"][0, 1], delta)
+        tastes = [truth.taste(person["user_id"]) for person in profiles]
+        assert np.allclose(shard["taste_UL"], np.stack(tastes))
+        for estimate_L in shard["posterior_EL"]:
+            assert 0 < estimate_L.norm() < 1
+
+
+def test_support_pairs_are_no_queries_and_seeds_are_all_different(
+    finished: PrecomputeConfig, given: Path
+) -> None:
+    folder = finished.output_dir
+    uids, pairs = uids_of(folder), load_pairs(folder, "vlm", WIDTH, SPLITS)
+    for place, person in enumerate(read_profiles(folder)):
+        support = {frozenset(p["pictures"]) for each in person["sets"] for p in each["pairs"]}
+        rows = torch.nonzero(pairs.place_U[pairs.person_P] == place).flatten().tolist()
+        asked = {frozenset((uids[pairs.chosen_P[r]], uids[pairs.rejected_P[r]])) for r in rows}
+        assert support
+        assert asked
+        assert support.isdisjoint(asked)
+    seeds = json.loads((given / "seeds.json").read_text())
+    assert sorted(seeds) == list(range(len(pairs.user_emb_ED)))
 
 
 def test_an_interrupted_run_goes_on_where_it_was(
-    config: PrecomputeConfig, monkeypatch: pytest.MonkeyPatch
+    config: PrecomputeConfig, finished: PrecomputeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode_batch = FakeEncoder.encode_batch
 
-    def fail_at_third(self: FakeEncoder, many: Sequence[Sequence[Choice]]) -> list[EncodedUser]:
-        if FakeEncoder.calls == 2:
+    def fail_in_second_shard(
+        self: FakeEncoder, many: Sequence[Sequence[Choice]], *, seed: int
+    ) -> list[EncodedUser]:
+        if (config.output_dir / "people-00000.safetensors").exists():
             raise KeyboardInterrupt
-        return encode_batch(self, many)
+        return encode_batch(self, many, seed=seed)
 
     with monkeypatch.context() as broken:
-        broken.setattr(FakeEncoder, "encode_batch", fail_at_third)
+        broken.setattr(FakeEncoder, "encode_batch", fail_in_second_shard)
         with pytest.raises(KeyboardInterrupt):
             precompute(config)
     with pytest.raises(ValueError, match="not finished"):
-        load_pairs(config.output_dir, "vlm", PRESET.user_emb_dim)
-    FakeEncoder.calls = 0
+        load_pairs(config.output_dir, "vlm", WIDTH)
+    made = {path.name: path.stat().st_mtime_ns for path in config.output_dir.glob("*.safetensors")}
+    assert "people-00000.safetensors" in made
+    assert "people-00001.safetensors" not in made
+    with pytest.raises(ValueError, match="--resume"):
+        precompute(config)
     precompute(config, resume=True)
-    assert FakeEncoder.calls == 1
-    assert load_pairs(config.output_dir, "vlm", PRESET.user_emb_dim).people == 5
+    assert all((config.output_dir / name).stat().st_mtime_ns == made[name] for name in made)
+    whole = finished.output_dir
+    assert read_manifest(whole)["shards"] == read_manifest(config.output_dir)["shards"]
 
 
-def test_other_values_do_not_continue_a_folder(config: PrecomputeConfig) -> None:
-    precompute(config)
-    with pytest.raises(ValueError, match="query_pairs"):
-        precompute(config.model_copy(update={"query_pairs": 8}), resume=True)
+def test_two_processes_write_what_one_writes(
+    config: PrecomputeConfig, finished: PrecomputeConfig
+) -> None:
+    """Each does its own shards; the barriers are played by turns."""
+    together = run_together(config, 2)
+    assert read_manifest(together)["shards"] == read_manifest(finished.output_dir)["shards"]
+    assert read_manifest(together)["complete"]
 
 
-def test_without_the_vlm_only_tastes_stand_for_people(config: PrecomputeConfig) -> None:
-    precompute(config.model_copy(update={"vlm": False}))
+def run_together(config: PrecomputeConfig, count: int) -> Path:
+    """`count` workers in threads, with a real barrier."""
+    barrier = threading.Barrier(count, timeout=60)
+    errors: list[BaseException] = []
+
+    def work(index: int) -> None:
+        def wait() -> None:
+            barrier.wait()
+
+        try:
+            precompute(config, worker=Worker(index, count, wait=wait))
+        except BaseException as error:
+            errors.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return config.output_dir
+
+
+@pytest.mark.parametrize("change", [{"support_sets": 1}, {"salt": "other"}, {"truth": None}])
+def test_other_values_do_not_continue_a_folder(
+    config: PrecomputeConfig, change: dict[str, Any]
+) -> None:
+    few = config.model_copy(update={"people": 3, "vlm": False})
+    precompute(few)
+    with pytest.raises(ValueError, match="made with something else"):
+        precompute(few.model_copy(update=change), resume=True)
+
+
+def test_other_data_do_not_continue_a_folder(config: PrecomputeConfig, tmp_path: Path) -> None:
+    few = config.model_copy(update={"people": 3, "vlm": False})
+    precompute(few)
+    first = min(Path(cast(str, config.data)).iterdir())
+    with pytest.raises(ValueError, match=r"made with something else: .*files"):
+        precompute(few.model_copy(update={"data": str(first)}), resume=True)
+
+
+def test_without_the_vlm_nobody_is_read(config: PrecomputeConfig) -> None:
+    plain = config.model_copy(update={"vlm": False, "people": 5})
+    folder = precompute(plain)
     assert FakeEncoder.calls == 0
-    load_pairs(config.output_dir, "taste", PRESET.user_emb_dim)
+    assert read_manifest(folder)["provenance"]["encoder_id"] == "none"
+    load_pairs(folder, "taste", WIDTH)
     with pytest.raises(ValueError, match="without the VLM"):
-        load_pairs(config.output_dir, "vlm", PRESET.user_emb_dim)
+        load_pairs(folder, "vlm", WIDTH)
 
 
-def test_people_of_the_test_split_are_never_trained_on(config: PrecomputeConfig) -> None:
-    with pytest.raises(ValueError, match="split"):
-        PrecomputeConfig.model_validate(config.model_dump() | {"split": "test"})
+def test_synthetic_users_give_all_their_pairs_and_have_a_column_each(
+    config: PrecomputeConfig,
+) -> None:
+    rewards = config.model_copy(
+        update={"vlm": False, "support_sets": 0, "unseen_user_share": 0.0, "truth": None}
+    )
+    folder = precompute(rewards)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["planned"]["query_pairs"] == summary["read"]["pairs"]
+    pairs = load_pairs(folder, "one_hot", WIDTH, SPLITS)
+    assert pairs.user_emb_ED.shape == (pairs.people, WIDTH)
+    assert pairs.user_emb_ED.sum(1).tolist() == [1.0] * pairs.people
+    with pytest.raises(ValueError, match="set vlm to false"):
+        precompute(rewards.model_copy(update={"vlm": True, "output_dir": folder / "other"}))
+
+
+def test_without_the_ground_truth_there_are_no_upper_bounds(config: PrecomputeConfig) -> None:
+    folder = precompute(config.model_copy(update={"truth": None, "people": 3}))
+    load_pairs(folder, "vlm", WIDTH)
+    for bound in ("taste", "posterior"):
+        with pytest.raises(ValueError, match="without the ground truth"):
+            load_pairs(folder, bound, WIDTH)  # type: ignore[arg-type]
+
+
+def test_a_set_that_the_vlm_cannot_read_is_left_out_with_the_reason(
+    config: PrecomputeConfig, finished: PrecomputeConfig
+) -> None:
+    person = next(p for p in read_profiles(finished.output_dir) if len(p["sets"]) == 2)
+    caption = person["sets"][1]["pairs"][0]["caption"]
+    FakeEncoder.unreadable = frozenset({caption})
+    folder = precompute(config)
+    lacking = next(p for p in read_profiles(folder) if p["user_id"] == person["user_id"])
+    assert lacking["sets"][0] == person["sets"][0]
+    assert lacking["failed"][-1] == {"set": 1, "reason": "no profile in the response"}
+    counts = json.loads((folder / "summary.json").read_text())["encoded"]
+    assert counts["failed_sets"] >= 1
+    assert len(load_pairs(folder, "vlm", WIDTH, SPLITS).user_emb_ED) == counts["support_sets"]
+
+
+def test_a_broken_picture_is_named_with_its_file(config: PrecomputeConfig, tmp_path: Path) -> None:
+    rows = [
+        row(1, "a boat at night", f"{n}a", f"{n}b", 0, jpg_0=b"no picture" if n == 8 else jpeg(n))
+        for n in range(9)
+    ]
+    path = write(tmp_path / "data" / "broken.parquet", rows)
+    shares = ("unseen_user_share", "validation_caption_share", "held_out_caption_share")
+    alone = {"vlm": False, "support_sets": 0, "truth": None} | dict.fromkeys(shares, 0.0)
+    with pytest.raises(ValueError, match=r"broken\.parquet, row 8, jpg_0: .*no picture"):
+        precompute(config.model_copy(update=alone | {"data": str(path)}))
+
+
+def test_pictures_of_any_size_are_scaled_and_cut_to_a_square() -> None:
+    wide = np.zeros((100, 300, 3), dtype=np.uint8)
+    wide[:, 100:200] = 200  # the middle square alone is light
+    pixels = square(Image.fromarray(wide), 64)
+    assert pixels.shape == (64, 64, 3)
+    assert (pixels[:, 4:-4] == 200).all()
+    tall = square(Image.fromarray(wide.transpose(1, 0, 2).copy()), 128)
+    assert (tall[8:-8] == 200).all()
+    exact = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert (square(Image.fromarray(exact), 64) == exact).all()
+
+
+def test_a_published_preset_takes_the_same_path(
+    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files named and shaped like Stable Cascade's; pictures scaled to what gives 3 x 3 latents."""
+    tiny = tiny_preset()
+    monkeypatch.setattr(module, "get_preset", {tiny.name: tiny}.__getitem__)
+    write_published(tmp_path / "weights", tiny)
+    wide = {f"jpg_{side}": jpeg(9 * side, width=40, height=30) for side in (0, 1)}
+    rows = [row(1, f"red boat {n}", f"{n}a", f"{n}b", 0, **wide) for n in range(20)]
+    path = write(tmp_path / "data" / "train.parquet", rows)
+    changes = {
+        "preset": tiny.name,
+        "data": str(path),
+        "weights_dir": tmp_path / "weights",
+        "truth": None,
+        "vlm": False,
+        "unseen_user_share": 0.0,
+    }
+    folder = precompute(config.model_copy(update=changes))
+    pairs = load_pairs(folder, "none", tiny.user_emb_dim, SPLITS)
+    assert compressor_side_px(tiny) == 96
+    assert pairs.latent_NCHW.shape[1:] == (16, 3, 3)
+    assert pairs.text_KST.shape[2] == tiny.text_encoder["hidden_size"]
+    own = modules(tiny)["compressor"]
+    with torch.inference_mode():
+        grey = square(open_picture(jpeg(0, 40, 30)), 96)
+        expected = own(torch.tensor(grey).permute(2, 0, 1)[None].float() / 255)
+    first = pairs.latent_NCHW[pairs.chosen_P[:1]].float()
+    assert torch.allclose(first, expected, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(("preset", "side_px"), [("stable-cascade-1b", 768), ("mini", 128)])
+def test_pictures_are_as_large_as_the_presets_latents_ask_for(preset: str, side_px: int) -> None:
+    assert compressor_side_px(get_preset(preset)) == side_px
+
+
+def test_the_compressor_reads_what_gives_the_presets_latents(config: PrecomputeConfig) -> None:
+    compressor = load_compressor(PRESET, config.weights_dir, torch.device("cpu"))
+    assert compressor.side_px == 128
+    pictures = np.zeros((1, 128, 128, 3), dtype=np.uint8)
+    latent = compressor.latents(pictures, torch.device("cpu"))
+    assert latent.shape == (1, 16, *PRESET.latent_hw(128, 128))
+    assert latent.dtype == torch.float16

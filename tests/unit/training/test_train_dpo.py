@@ -110,7 +110,7 @@ def test_training_lowers_its_own_loss(
     world: Path, tmp_path: Path, objective: dict[str, object]
 ) -> None:
     options: dict[str, object] = dict(
-        steps=20, batch=30, lr=3e-2, lr_schedule="constant", beta=0.05, user_dropout=0.0
+        steps=12, batch=15, lr=5e-2, lr_schedule="constant", beta=0.05, user_dropout=0.0
     )
     options |= dict(validate_every=100, checkpoint_every=100) | objective
     train(tiny_config(world, tmp_path, **options))
