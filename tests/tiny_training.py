@@ -87,12 +87,12 @@ def write_world(folder: Path, preset: Preset = PRESET) -> None:
     unet = build_stage_c(preset).unet
     spec = ArtifactSpec("stage_c", {}, preset.base_model)
     save_artifact(folder / "stage_c.safetensors", unet.state_dict(), spec)
-    text_width = preset.text_encoder["hidden_size"]
+    text_width, pooled_width = (preset.text_encoder[k] for k in ("hidden_size", "projection_dim"))
     chosen_P = torch.randint(PICTURES, (PEOPLE * PAIRS_EACH,))
     pairs = {
         "latent_NCHW": torch.randn(PICTURES, 16, 8, 8),
         "text_KST": torch.randn(CAPTIONS, 7, text_width),
-        "pooled_K1T": torch.randn(CAPTIONS, 1, text_width),
+        "pooled_K1T": torch.randn(CAPTIONS, 1, pooled_width),
         "user_emb_ED": torch.randn(SETS_EACH * PEOPLE, preset.user_emb_dim),
         "person_P": torch.arange(PEOPLE).repeat_interleave(PAIRS_EACH),
         "chosen_P": chosen_P,

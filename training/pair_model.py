@@ -100,7 +100,7 @@ class PairModel(nn.Module):
         t_R = torch.cat([draws.t_chosen_B, draws.t_rejected_B][:sides])
         text = self.stage_c.attend(batch.text_BST, batch.pooled_B1T, precompute=True)
         return Noised(
-            add_noise(x0_RCHW, noise_RCHW, t_R), noise_RCHW, t_R, _repeated(text, sides), sides
+            add_noise(x0_RCHW, noise_RCHW, t_R), noise_RCHW, t_R, _repeated_text(text, sides), sides
         )
 
     @torch.no_grad()
@@ -139,12 +139,12 @@ def as_pairs(error_R: Tensor) -> PairErrors:
     return PairErrors(chosen_B, rejected_B)
 
 
-def _repeated(text: AttentionInput, sides: int) -> AttentionInput:
+def _repeated_text(text: AttentionInput, sides: int) -> AttentionInput:
     if sides == 1:
         return text
     assert text.text_blocks is not None
     return AttentionInput(
-        text.text_BSD.repeat(sides, 1, 1), tuple(_twice(kv, sides) for kv in text.text_blocks)
+        text.text_BSD.repeat(sides, 1, 1), tuple(_repeated_kv(kv, sides) for kv in text.text_blocks)
     )
 
 
@@ -153,11 +153,11 @@ def _repeated_user(attended: AttentionInput, sides: int) -> AttentionInput:
     assert user is not None
     if sides == 1:
         return attended
-    blocks = tuple(_twice(kv, sides) for kv in user.blocks)
+    blocks = tuple(_repeated_kv(kv, sides) for kv in user.blocks)
     return replace(
         attended, user=replace(user, blocks=blocks, strength_B=user.strength_B.repeat(sides))
     )
 
 
-def _twice(kv: KeyValue, sides: int) -> KeyValue:
+def _repeated_kv(kv: KeyValue, sides: int) -> KeyValue:
     return KeyValue(kv.key.repeat(sides, 1, 1, 1), kv.value.repeat(sides, 1, 1, 1))

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,22 @@ def test_every_step_is_logged_however_few_lines_are_printed(
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in printed if line.startswith("step")] == ["1/5", "5/5"]
     assert "no sample grids" in printed[0]
+
+
+def test_a_terminal_gets_a_bar_with_pairs_and_time_left(
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    train(tiny_config(world, tmp_path, validate_every=100))
+    out, bar = capsys.readouterr()
+    assert "12/12" in bar
+    assert "pairs/s" in bar
+    assert "loss" in bar
+    assert "step 3/3" in out
+    assert "step 1/3" not in out
 
 
 @pytest.mark.parametrize("objective", [{}, WITHOUT_USER, {"objective": "sft"}])
@@ -195,6 +212,10 @@ def test_another_run_is_not_continued(world: Path, tmp_path: Path) -> None:
         train(run.model_copy(update={"beta": 0.7}), resume=True)
     with pytest.raises(ValueError, match="another shared_timestep"):
         train(run.model_copy(update={"shared_timestep": False}), resume=True)
+    path = run.output_dir / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        train(run, resume=True)
 
 
 def test_other_data_other_weights_or_another_machine_are_not_continued(
