@@ -1,7 +1,8 @@
-"""The personalised preference objective (paper, Eq. 6), pure.
+"""The objectives, pure: preferences (paper, Eq. 3 and 6) and supervised fine-tuning (Eq. 1).
 
 Everything here takes squared errors that somebody else computed and returns numbers; no model, no
-configuration, no randomness. Shapes: B pairs, C channels, H and W latent rows and columns.
+configuration, no randomness. Eq. 3 is Eq. 6 with a policy that is told no user. Shapes: B pairs,
+C channels, H and W latent rows and columns.
 """
 
 from __future__ import annotations
@@ -30,12 +31,32 @@ class PairErrors:
 
 
 @dataclass(frozen=True)
+class PairWeights:
+    """omega(lambda_t) of both pictures of each pair; equal where the pair shares its time."""
+
+    chosen_B: Tensor
+    rejected_B: Tensor
+
+
+@dataclass(frozen=True)
+class SupervisedLoss:
+    """The scalar to minimise, and the policy's mean squared error on chosen pictures (detached)."""
+
+    loss: Tensor
+    chosen_error: Tensor
+
+    def scalars(self) -> dict[str, Tensor]:
+        """Detached, for logs."""
+        return {name: value.detach() for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
 class PreferenceLoss:
     """The scalar to minimise, and what to watch while it falls (all detached scalars).
 
     loss: mean over the batch of -log sigmoid(logits), Eq. 6.
     implicit_accuracy: share of pairs whose logits are positive; an exact zero counts one half.
-    margin: mean logits, -beta * T * omega * Delta.
+    margin: mean logits.
     chosen_error, rejected_error: the policy's mean squared errors. Their difference falls both
         when chosen pictures get better and when rejected ones get worse; only the two apart
         tell which.
@@ -50,9 +71,9 @@ class PreferenceLoss:
     chosen_gain: Tensor
     rejected_gain: Tensor
 
-    def scalars(self) -> dict[str, float]:
-        """The fields as plain floats, for logs."""
-        return {name: float(value.detach()) for name, value in vars(self).items()}
+    def scalars(self) -> dict[str, Tensor]:
+        """Detached, for logs."""
+        return {name: value.detach() for name, value in vars(self).items()}
 
 
 def squared_error(target_BCHW: Tensor, predicted_BCHW: Tensor, reduction: Reduction) -> Tensor:
@@ -82,14 +103,16 @@ def ppd_loss(
     *,
     beta: float,
     timesteps: int = DIFFUSION_TIMESTEPS,
-    omega_B: Tensor | None = None,
+    omega: PairWeights | None = None,
 ) -> PreferenceLoss:
-    """Eq. 6: -log sigmoid(-beta * T * omega * Delta), averaged over the batch.
+    """Eq. 6: the mean over pairs of -log sigmoid(logits), with
 
-    Delta = (policy.chosen - reference.chosen) - (policy.rejected - reference.rejected).
+    logits = -beta * T * (omega+ * (policy.chosen - reference.chosen)
+                          - omega- * (policy.rejected - reference.rejected)).
 
     policy: errors of the model that sees the user; reference: of the same weights with the
-    adapter off (no gradient). omega_B: the weight omega(lambda_t) of each pair; None is 1.
+    adapter off (no gradient). omega: None is 1. The paper's pairs share their time, so omega+ =
+    omega- stands before the bracket there; with a time each, every error keeps its own weight.
 
     Raises ValueError unless beta and timesteps are positive.
     """
@@ -99,9 +122,11 @@ def ppd_loss(
         raise ValueError(f"timesteps is {timesteps}, expected a positive integer")
     chosen_change_B = policy.chosen_B - reference.chosen_B
     rejected_change_B = policy.rejected_B - reference.rejected_B
-    logits_B = -beta * timesteps * (chosen_change_B - rejected_change_B)
-    if omega_B is not None:
-        logits_B = omega_B * logits_B
+    if omega is None:
+        delta_B = chosen_change_B - rejected_change_B
+    else:
+        delta_B = omega.chosen_B * chosen_change_B - omega.rejected_B * rejected_change_B
+    logits_B = -beta * timesteps * delta_B
     detached_B = logits_B.detach()
     return PreferenceLoss(
         loss=-logsigmoid(logits_B).mean(),
@@ -112,3 +137,9 @@ def ppd_loss(
         chosen_gain=-chosen_change_B.detach().mean(),
         rejected_gain=-rejected_change_B.detach().mean(),
     )
+
+
+def sft_loss(chosen_B: Tensor, omega_B: Tensor | None = None) -> SupervisedLoss:
+    """Eq. 1 on the pictures that people chose: mean of omega * squared error; None is 1."""
+    weighted_B = chosen_B if omega_B is None else omega_B * chosen_B
+    return SupervisedLoss(loss=weighted_B.mean(), chosen_error=chosen_B.detach().mean())

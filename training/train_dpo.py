@@ -1,27 +1,34 @@
-"""START HERE: trains the adapter on people's preferences (paper, Eq. 6 and 7; design 3).
+"""START HERE: trains the adapter on people's preferences (paper, Eq. 3, 6 and 7; design 3).
 
     python -m training.train_dpo --config training/configs/mini_dpo.yaml [--lr 3e-4] [--resume]
-    accelerate launch -m training.train_dpo --config ...
+    accelerate launch --multi_gpu --num_processes 8 -m training.train_dpo --config ...
+
+(`--multi_gpu` also starts several processes on a machine without a GPU; `--cpu` starts one.)
 
 The base is frozen and in eval(); the reference is the same weights with the adapter off; chosen
-and rejected pictures go through the network in one batch. What a step draws (rows, noise, times,
-dropped users) is a pure function of (seed, step), over the whole batch of all processes, so a
-resumed run, another number of processes or a smaller micro batch draws the same.
+and rejected pictures go through the network in one batch (pair_model.py). What a step draws (rows,
+noise, times, dropped users) is a pure function of (seed, step), over the whole batch of all
+processes (draws.py), so a resumed run, another number of processes or a smaller micro batch draws
+the same. A resumed run ends with the bits of an uninterrupted one, or is refused (run_state.py).
 
-Legend: B pairs, C H W latent, D embedding.
+Diffusion-DPO, the paper's baseline without users, trains the same added attention layers ("the
+same architecture as our model, optimizing only the added cross-attention layers"; 5.1). They need
+something to read: everybody gets one constant embedding, all ones, which is no person's. The
+projector then makes of it M freely learned tokens, the same for all, so that W'_k and W'_v have
+all the capacity they have under PPD, and nothing they do can depend on a person. The artifact says
+so: `personal: false`, `user: none`, and its encoder id fits no user encoder.
+
+Legend: B pairs, R rows of the data, C H W latent, D embedding.
 """
 
 from __future__ import annotations
 
-import json
-import time
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available, is_wandb_available
@@ -29,85 +36,33 @@ from torch import Tensor
 
 from ppd_model.adapter import trainable_parameters
 from ppd_model.checkpoint import save_artifact
-from ppd_model.diffusion import add_noise, p2_weight
 from ppd_model.presets import get_preset
-from ppd_model.stage_c import StageC, adapter_spec, load_stage_c
-from training.configuration import Configuration, parse_command_line, save_resolved
-from training.dataset import PairBatch, PreferencePairs, UserFeatures, batch_rows, load_pairs
-from training.loss import PairErrors, PreferenceLoss, Reduction, ppd_loss, squared_error
+from ppd_model.stage_c import adapter_spec
+from training.base_weights import load_base
+from training.configuration import parse_command_line, save_resolved
+from training.dataset import PairBatch, PreferencePairs, batch_rows, load_pairs
+from training.dpo_config import DpoConfig, check
+from training.draws import Draws, draw
+from training.loss import (
+    PairErrors,
+    PairWeights,
+    PreferenceLoss,
+    SupervisedLoss,
+    ppd_loss,
+    sft_loss,
+)
+from training.omega import Omega
+from training.pair_model import PairModel, as_pairs
+from training.run_log import RunLog
+from training.run_state import CHECKPOINT, RunState, identity_of
+from training.sample_grid import SampleGrid
 
-CHECKPOINT = "checkpoint.pt"
 ADAPTER = "adapter.safetensors"
-LOG = "log.jsonl"
+SAMPLES = "samples"
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
-
-
-class DpoConfig(Configuration):
-    """One run.
-
-    data_dir: what precompute wrote; stage_c: the base's weights; user: what stands for a person.
-    batch: pairs of one optimiser step over all processes; micro_batch: pairs of one forward pass.
-    beta, timesteps, reduction: Eq. 6, see loss.py. omega: "one", or "p2" for Stable Cascade's P2
-    weight. shared_noise: one noise for both pictures of a pair (the time is always shared); the
-    paper writes separate ones, public Diffusion-DPO code shares.
-    time_power: times are drawn as 1 - (1 - min_time) * u ** time_power, u uniform: above 1 they
-        crowd near t = 1. The paper draws them uniformly; how a picture looks as a whole is decided
-        at high noise, and there most of a small run's signal is.
-    user_dropout: share of pairs whose embedding is zeroed. The adapter has no bias, so such a pair
-        equals the reference: it costs log 2, gives no gradient, and counts one half in the logged
-        implicit accuracy.
-    validation_people: the last people of the data, whose pairs are never trained on.
-    """
-
-    preset: str
-    data_dir: Path
-    stage_c: Path
-    output_dir: Path
-    user: UserFeatures = "vlm"
-    seed: int = 0
-    steps: int
-    batch: int
-    micro_batch: int | None = None
-    lr: float
-    lr_schedule: Literal["constant", "linear", "cosine"] = "linear"
-    warmup_steps: int = 0
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    beta: float
-    timesteps: int = 1000
-    reduction: Reduction = "mean"
-    omega: Literal["one", "p2"] = "one"
-    shared_noise: bool = True
-    user_dropout: float = 0.1
-    min_time: float = 0.001
-    time_power: float = 1.0
-    ema_decay: float = 0.0
-    """Decay of the exported moving average of the adapter; 0 exports the last weights."""
-    validation_people: int = 32
-    validation_pairs: int = 192
-    validate_every: int = 200
-    log_every: int = 10
-    checkpoint_every: int = 200
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The randomness of B pairs: noises, time, which embedding, and whose embedding is dropped."""
-
-    noise_chosen_BCHW: Tensor
-    noise_rejected_BCHW: Tensor
-    t_B: Tensor
-    which_embedding_B: Tensor
-    keep_user_B: Tensor
-
-    def rows(self, part: slice) -> Draws:
-        """Those of some of the pairs."""
-        return Draws(**{name: value[part] for name, value in vars(self).items()})
-
-    def to(self, device: torch.device) -> Draws:
-        """The same on another device."""
-        return Draws(**{name: value.to(device) for name, value in vars(self).items()})
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+CENTRED = {"vlm", "taste", "posterior"}
+"""One-hot vectors are not centred: all mixtures of users, the even one too, are some user."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -119,190 +74,172 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(config: DpoConfig, resume: bool = False) -> Path:
     """Train and export; returns the adapter's path.
 
-    Raises ValueError or ArtifactError for data or weights that do not fit, and for a folder that
-    holds another run unless `resume`; FloatingPointError when a loss is not finite.
+    Raises ValueError or ArtifactError for data or weights that do not fit, for a folder that holds
+    another run unless `resume`, and for a run to resume that differs; FileNotFoundError when there
+    is none to resume; FloatingPointError when a loss is not finite.
     """
     check(config)
-    preset = get_preset(config.preset)
     accelerator = make_accelerator(config)
-    pairs = load_pairs(config.data_dir, config.user, preset.user_emb_dim)
+    pairs = read_pairs(config)
     train_rows, validation_rows = split_rows(pairs, config)
-    torch.manual_seed(config.seed)
-    stage_c = load_stage_c(preset, config.stage_c).train()
-    stage_c.adapter.projector.center_on(pairs.user_emb_ED)
-    optimizer = torch.optim.AdamW(
-        trainable_parameters(stage_c), lr=config.lr, weight_decay=config.weight_decay
+    config = config.with_steps(len(train_rows))
+    parts = list(micro_batches(accelerator, config))
+    model, base_sha256 = make_model(config, pairs, accelerator.device)
+    stage_c, adapter = model.stage_c, model.stage_c.adapter
+    state = RunState(
+        adapter,
+        make_optimizer(config, model),
+        {key: value.clone() for key, value in adapter.state_dict().items()},
+        Omega(config.omega),
     )
-    average = {key: value.clone() for key, value in stage_c.adapter.state_dict().items()}
-    first = start(config, resume, stage_c, optimizer, average)
-    model, optimizer = accelerator.prepare(stage_c, optimizer)
-    stage_c = accelerator.unwrap_model(model)
-    average = {key: value.to(accelerator.device) for key, value in average.items()}
+    identity = identity_of(config, accelerator, base_sha256)
+    first = start(config, state, identity, resume)
+    wrapped, state.optimizer = accelerator.prepare(model, state.optimizer)
     if accelerator.is_main_process:
         save_resolved(config, config.output_dir)
-        print(
-            f"{len(train_rows)} pairs of {pairs.people - config.validation_people} people, "
-            f"{len(validation_rows)} of {config.validation_people} for validation; "
-            f"{sum(p.numel() for p in trainable_parameters(stage_c)):,} trainable of "
-            f"{sum(p.numel() for p in stage_c.parameters()):,} parameters",
-            flush=True,
-        )
-    accelerator.init_trackers("train_dpo")
-    progress = Progress(config, first)
+    users_ED = pairs.batch(
+        validation_rows[spread(len(validation_rows), config.sample_people)],
+        torch.zeros(min(config.sample_people, len(validation_rows))),
+    ).user_emb_BD
+    grid = SampleGrid.load(config, stage_c, users_ED) if accelerator.is_main_process else None
+    log = RunLog(config, accelerator, first)
+    log.say(
+        f"{config.objective}: {len(train_rows)} pairs, {config.total_steps} steps of "
+        f"{config.batch} ({accelerator.num_processes} x {len(parts)} x "
+        f"{parts[0].stop - parts[0].start}); {len(validation_rows)} pairs for validation; "
+        f"{sum(p.numel() for p in trainable_parameters(model)):,} trainable of "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters; "
+        + (f"resumed at step {first}; " if first else "")
+        + ("no sample grids (no decoder)" if config.decoder is None else "sample grids")
+    )
 
-    for step in range(first, config.steps):
-        set_lr(optimizer, lr_at(step, config))
-        loss = optimizer_step(accelerator, model, optimizer, pairs, train_rows, step, config)
-        update_average(average, stage_c, config.ema_decay)
-        done = step + 1
-        record = {"step": done, "lr": lr_at(step, config), **loss}
-        if done % config.validate_every == 0 or done == config.steps:
-            record |= validate(stage_c, pairs, validation_rows, config, accelerator.device)
-        if done % config.log_every == 0 or "validation_accuracy" in record or done == 1:
-            accelerator.log({k: v for k, v in record.items() if k != "step"}, step=done)
-            if accelerator.is_main_process:
-                progress.report(record)
-        if accelerator.is_main_process and (
-            done % config.checkpoint_every == 0 or done == config.steps
-        ):
-            save_checkpoint(config, stage_c, optimizer, average, done)
+    for step in range(first, config.total_steps):
+        for group in state.optimizer.param_groups:
+            group["lr"] = config.lr_at(step)
+        measured = optimizer_step(
+            accelerator, wrapped, state, pairs, train_rows, parts, step, config
+        )
+        state.update_average(config.ema_decay)
+        done, last = step + 1, step + 1 == config.total_steps
+        record = {"step": done, "lr": config.lr_at(step), **measured}
+        if done % config.validate_every == 0 or last:
+            with exported_weights(state, config):
+                record |= validate(accelerator, model, state.omega, pairs, validation_rows, config)
+        log.step(record)
+        if grid is not None and (done % config.sample_every == 0 or last):
+            with exported_weights(state, config):
+                log.grid(grid.save(config.output_dir / SAMPLES, done), done)
+        if accelerator.is_main_process and (done % config.checkpoint_every == 0 or last):
+            state.save(config.output_dir, done, identity)
 
     accelerator.wait_for_everyone()
     path = config.output_dir / ADAPTER
     if accelerator.is_main_process:
-        digest = export(config, stage_c, average, pairs)
-        print(f"{path} sha256 {digest}", flush=True)
-    accelerator.end_training()
+        digest = export(config, state, pairs)
+        log.say(f"{path} sha256 {digest}")
+    log.close()
     return path
 
 
 def make_accelerator(config: DpoConfig) -> Accelerator:
     """accelerate's loop with the trackers asked for.
 
-    Raises ValueError when one of them is not installed: accelerate itself would go on without it.
+    Several processes without a GPU meet over gloo. Raises ValueError when a tracker is not
+    installed: accelerate itself would go on without it.
     """
     missing = [name for name in config.trackers if not TRACKERS[name]()]
     if missing:
         raise ValueError(f"not installed: {', '.join(missing)}; install it or set trackers to []")
-    return Accelerator(log_with=list(config.trackers) or None, project_dir=str(config.output_dir))
-
-
-def check(config: DpoConfig) -> None:
-    """Raises ValueError for values that would train nothing or something else than asked."""
-    positive = (
-        "steps",
-        "batch",
-        "lr",
-        "beta",
-        "time_power",
-        "clip_norm",
-        "validate_every",
-        "checkpoint_every",
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    return Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision="no",  # base_dtype says which part has which precision
+        log_with=list(config.trackers) or None,
+        project_dir=str(config.output_dir),
     )
-    for name in positive:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} is {getattr(config, name)}, expected a positive number")
-    for name in ("user_dropout", "ema_decay", "min_time"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}, expected a number in [0, 1)")
+
+
+def read_pairs(config: DpoConfig) -> PreferencePairs:
+    """The precomputed pairs; without users, everybody's embedding is the constant one."""
+    pairs = load_pairs(config.data_dir, config.user, get_preset(config.preset).user_emb_dim)
+    if config.user == "none":
+        pairs = replace(pairs, user_emb_ED=torch.ones_like(pairs.user_emb_ED))
+    return pairs
 
 
 def split_rows(pairs: PreferencePairs, config: DpoConfig) -> tuple[Tensor, Tensor]:
-    """Rows to train on, and rows of the people held out for validation."""
-    if not 2 <= config.validation_people < pairs.people:
+    """Rows to train on, and rows to validate on.
+
+    With `validation_people` the last people of the data are held out; with 0 it is the data's own
+    validation split (known people, other captions).
+    """
+    training = pairs.rows_in("train")
+    if config.validation_people == 0:
+        held_out = pairs.rows_in("validation")
+    elif 2 <= config.validation_people < pairs.people:
+        border = pairs.people - config.validation_people
+        held_out = pairs.rows_of(range(border, pairs.people))
+        training = training[pairs.person_P[training] < border]
+    else:
         raise ValueError(
             f"validation_people is {config.validation_people}; the data hold {pairs.people} people"
         )
-    border = pairs.people - config.validation_people
-    held_out = pairs.rows_of(range(border, pairs.people))
-    spread = torch.linspace(0, len(held_out) - 1, min(config.validation_pairs, len(held_out)))
-    return pairs.rows_of(range(border)), held_out[spread.long()]
+    if config.only_person is not None:
+        training = training[pairs.person_P[training] == config.only_person]
+        held_out = held_out[pairs.person_P[held_out] == config.only_person]
+    if not len(held_out):
+        raise ValueError(
+            f"no pairs to validate on: validation_people is {config.validation_people}"
+        )
+    return training, held_out[spread(len(held_out), config.validation_pairs)]
 
 
-def draw(pairs: int, latent_CHW: torch.Size, seed: int, step: int, config: DpoConfig) -> Draws:
-    """The randomness of one step, a function of its arguments alone."""
-    # torch's CPU generator reads the low 32 bits of a seed only: mix both into those.
-    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
-    generator = torch.Generator().manual_seed(mixed)
-    chosen_BCHW = torch.randn((pairs, *latent_CHW), generator=generator)
-    rejected_BCHW = (
-        chosen_BCHW
-        if config.shared_noise
-        else torch.randn((pairs, *latent_CHW), generator=generator)
+def spread(rows: int, wanted: int) -> Tensor:
+    """`wanted` of that many row numbers, evenly; all of them where there are fewer."""
+    return torch.linspace(0, rows - 1, min(wanted, rows)).long()
+
+
+def make_model(
+    config: DpoConfig, pairs: PreferencePairs, device: torch.device
+) -> tuple[PairModel, str]:
+    """The base of the file with a fresh adapter, and the sha256 of the base's weights."""
+    torch.manual_seed(config.seed)
+    stage_c, digest = load_base(
+        get_preset(config.preset), config.stage_c, DTYPES[config.base_dtype], device
     )
-    time_B, which_B, keep_B = torch.rand((3, pairs), generator=generator)
-    return Draws(
-        noise_chosen_BCHW=chosen_BCHW,
-        noise_rejected_BCHW=rejected_BCHW,
-        t_B=1 - (1 - config.min_time) * time_B**config.time_power,
-        which_embedding_B=which_B,
-        keep_user_B=(keep_B >= config.user_dropout).float(),
+    if config.user in CENTRED:
+        stage_c.adapter.projector.center_on(pairs.user_emb_ED)
+    model = PairModel(
+        stage_c.train(),
+        reduction=config.reduction,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
+    return model, digest
+
+
+def make_optimizer(config: DpoConfig, model: PairModel) -> torch.optim.Optimizer:
+    """AdamW over the adapter, all of it in one kernel where the device has one."""
+    parameters = trainable_parameters(model)
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(
+        parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused
     )
 
 
-def pair_loss(
-    model: torch.nn.Module, batch: PairBatch, draws: Draws, config: DpoConfig
-) -> PreferenceLoss:
-    """Eq. 6 for one batch: the policy with each pair's user, the reference without.
+def start(config: DpoConfig, state: RunState, identity: dict[str, object], resume: bool) -> int:
+    """The first step: 0 for a new run, else the checkpoint's.
 
-    `model` is a StageC, or one that accelerate has wrapped.
+    Raises ValueError for a folder that holds a run when `resume` is off, FileNotFoundError for
+    one that does not when it is on, and ValueError when that run was another.
     """
-    stage_c = model if isinstance(model, StageC) else model.module
-    assert isinstance(stage_c, StageC)
-    noise_BCHW = torch.cat([draws.noise_chosen_BCHW, draws.noise_rejected_BCHW])
-    x0_BCHW = torch.cat([batch.chosen_BCHW, batch.rejected_BCHW])
-    t_B = draws.t_B.repeat(2)
-    xt_BCHW = add_noise(x0_BCHW, noise_BCHW, t_B)
-    text_BST, pooled_B1T = batch.text_BST.repeat(2, 1, 1), batch.pooled_B1T.repeat(2, 1, 1)
-    user_emb_BD = batch.user_emb_BD * draws.keep_user_B.unsqueeze(1)
-    with torch.no_grad(), stage_c.adapter.disabled():
-        reference_BCHW = stage_c(xt_BCHW, t_B, text_BST, pooled_B1T)
-    policy_BCHW = model(xt_BCHW, t_B, text_BST, pooled_B1T, user_emb_BD.repeat(2, 1))
-
-    def errors(predicted_BCHW: Tensor) -> PairErrors:
-        error_B = squared_error(noise_BCHW, predicted_BCHW, config.reduction)
-        chosen_B, rejected_B = error_B.chunk(2)
-        return PairErrors(chosen_B, rejected_B)
-
-    return ppd_loss(
-        errors(policy_BCHW),
-        errors(reference_BCHW),
-        beta=config.beta,
-        timesteps=config.timesteps,
-        omega_B=p2_weight(draws.t_B) if config.omega == "p2" else None,
-    )
-
-
-def optimizer_step(
-    accelerator: Accelerator,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    pairs: PreferencePairs,
-    rows_R: Tensor,
-    step: int,
-    config: DpoConfig,
-) -> dict[str, float]:
-    """One step on one batch, in micro batches; returns this process's means for the log."""
-    rows_B = batch_rows(rows_R, config.batch, step, config.seed)
-    draws = draw(config.batch, pairs.latent_NCHW.shape[1:], config.seed, step, config)
-    parts = list(micro_batches(accelerator, config))
-    sums: dict[str, float] = {}
-    optimizer.zero_grad()
-    for index, part in enumerate(parts):
-        local = draws.rows(part)
-        batch = pairs.batch(rows_B[part], local.which_embedding_B).to(accelerator.device)
-        last = index == len(parts) - 1
-        with nullcontext() if last else accelerator.no_sync(model):
-            loss = pair_loss(model, batch, local.to(accelerator.device), config)
-            accelerator.backward(loss.loss / len(parts))
-        for name, value in loss.scalars().items():
-            sums[name] = sums.get(name, 0.0) + value / len(parts)
-    norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-    grad_norm = float(norm) if norm is not None else 0.0
-    if not (torch.isfinite(torch.tensor([sums["loss"], grad_norm])).all()):
-        raise FloatingPointError(f"step {step}: loss {sums['loss']}, gradient norm {grad_norm}")
-    optimizer.step()
-    return {**sums, "grad_norm": grad_norm}
+    if resume:
+        return state.restore(config.output_dir, identity, elsewhere=config.resume_elsewhere)
+    path = config.output_dir / CHECKPOINT
+    if path.exists():
+        raise ValueError(f"{path} exists: pass --resume to continue it or choose another folder")
+    return 0
 
 
 def micro_batches(accelerator: Accelerator, config: DpoConfig) -> Iterator[slice]:
@@ -319,169 +256,175 @@ def micro_batches(accelerator: Accelerator, config: DpoConfig) -> Iterator[slice
         yield slice(offset, offset + size)
 
 
+def optimizer_step(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    state: RunState,
+    pairs: PreferencePairs,
+    rows_R: Tensor,
+    parts: Sequence[slice],
+    step: int,
+    config: DpoConfig,
+) -> dict[str, float]:
+    """One step on one batch, in micro batches; returns means over all processes for the log."""
+    rows_B = batch_rows(rows_R, config.batch, step, config.seed)
+    draws = draw(config.batch, pairs.latent_NCHW.shape[1:], config.seed, step, config)
+    sums: dict[str, Tensor] = {}
+    errors: list[Tensor] = []
+    state.optimizer.zero_grad()
+    for part in parts:
+        local = draws.rows(part)
+        batch = pairs.batch(rows_B[part], local.which_embedding_B).to(accelerator.device)
+        local = local.to(accelerator.device)
+        with nullcontext() if part is parts[-1] else accelerator.no_sync(model):
+            loss, error_K2 = objective(model, batch, local, state.omega, config)
+            accelerator.backward(loss.loss / len(parts))
+        for name, value in loss.scalars().items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value / len(parts)
+        errors.append(error_K2)
+    norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+    means_N = accelerator.reduce(torch.stack(list(sums.values())), reduction="mean")
+    measured = dict(zip(sums, means_N.tolist(), strict=True))
+    measured["grad_norm"] = float(norm)
+    if not torch.isfinite(torch.tensor([measured["loss"], measured["grad_norm"]])).all():
+        raise FloatingPointError(
+            f"step {step}: loss {measured['loss']}, gradient norm {measured['grad_norm']}"
+        )
+    state.optimizer.step()
+    if config.omega == "adaptive":
+        time_K2 = torch.stack([draws.t_chosen_B, draws.t_rejected_B], dim=1)
+        error_all_K2 = accelerator.gather(torch.cat(errors)).cpu()
+        state.omega.update(time_K2[:, : error_all_K2.shape[1]].flatten(), error_all_K2.flatten())
+    return measured
+
+
+def objective(
+    model: torch.nn.Module, batch: PairBatch, draws: Draws, omega: Omega, config: DpoConfig
+) -> tuple[PreferenceLoss | SupervisedLoss, Tensor]:
+    """The configured loss of one micro batch, and the errors that move an adaptive omega.
+
+    Those are the reference's on both pictures, B x 2: what makes rejected pictures worse must not
+    make them count less. Supervised fine-tuning has no reference and gives the policy's, B x 1.
+    """
+    if config.objective == "sft":
+        chosen_B = model(batch, draws, chosen_only=True)
+        return sft_loss(chosen_B, omega(draws.t_chosen_B)), chosen_B.detach()[:, None]
+    policy, reference = model(batch, draws)
+    loss = preference(policy, reference, draws, omega, config)
+    return loss, torch.stack([reference.chosen_B, reference.rejected_B], dim=1)
+
+
+def preference(
+    policy: PairErrors, reference: PairErrors, draws: Draws, omega: Omega, config: DpoConfig
+) -> PreferenceLoss:
+    """Eq. 6 (Eq. 3 where the policy was told no user) with the run's options."""
+    chosen_B, rejected_B = omega(draws.t_chosen_B), omega(draws.t_rejected_B)
+    weights = None
+    if chosen_B is not None and rejected_B is not None:
+        weights = PairWeights(chosen_B, rejected_B)
+    return ppd_loss(policy, reference, beta=config.beta, timesteps=config.timesteps, omega=weights)
+
+
 @torch.no_grad()
 def validate(
-    stage_c: StageC,
+    accelerator: Accelerator,
+    model: PairModel,
+    omega: Omega,
     pairs: PreferencePairs,
     rows_R: Tensor,
     config: DpoConfig,
-    device: torch.device,
 ) -> dict[str, float]:
-    """Loss and implicit accuracy on held-out people, under the same draws each time.
+    """Loss, implicit accuracy and gains on held-out pairs, under the same draws each time.
 
-    "swapped" gives every pair the embedding of another held-out person: what the adapter does
-    for everyone alike moves it as well, what it does for this person alone does not.
+    "swapped" gives every pair the embedding of another row's person: what the adapter does for
+    everyone alike moves it as well, what it does for this person alone does not. The processes
+    share the rows; all return the same.
     """
-    sums = {"validation_loss": 0.0, "validation_accuracy": 0.0, "validation_swapped_accuracy": 0.0}
     still = config.model_copy(update={"user_dropout": 0.0})
-    shift = len(rows_R) // 2
-    emb_RD = pairs.batch(rows_R, torch.zeros(len(rows_R))).user_emb_BD.roll(shift, 0)
-    size = config.micro_batch or config.batch
-    for start_row in range(0, len(rows_R), size):
-        rows_B = rows_R[start_row : start_row + size]
-        draws = draw(len(rows_B), pairs.latent_NCHW.shape[1:], config.seed + 1, start_row, still)
-        batch = pairs.batch(rows_B, draws.which_embedding_B)
-        swapped = PairBatch(**(vars(batch) | {"user_emb_BD": emb_RD[start_row : start_row + size]}))
-        draws = draws.to(device)
-        own = pair_loss(stage_c, batch.to(device), draws, still)
-        other = pair_loss(stage_c, swapped.to(device), draws, still)
-        weight = len(rows_B) / len(rows_R)
-        sums["validation_loss"] += weight * float(own.loss)
-        sums["validation_accuracy"] += weight * float(own.implicit_accuracy)
-        sums["validation_swapped_accuracy"] += weight * float(other.implicit_accuracy)
-    return sums
-
-
-def lr_at(step: int, config: DpoConfig) -> float:
-    """The learning rate of a step: linear warm-up, then constant, or down to zero."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    if config.lr_schedule == "linear":
-        return config.lr * (1 - done)
-    if config.lr_schedule == "cosine":
-        return config.lr * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * done))))
-    return config.lr
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group that learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
-def update_average(average: dict[str, Tensor], stage_c: StageC, decay: float) -> None:
-    """Move the exponential average of the adapter towards its present weights."""
-    for key, value in stage_c.adapter.state_dict().items():
-        average[key].lerp_(value, 1 - decay)
-
-
-def start(
-    config: DpoConfig,
-    resume: bool,
-    stage_c: StageC,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-) -> int:
-    """The first step: 0 for a new run, else the checkpoint's, with its state put in place.
-
-    Raises ValueError for a folder that holds a run when `resume` is off, and for a checkpoint of
-    a run with other values.
-    """
-    path = config.output_dir / CHECKPOINT
-    if not path.exists():
-        return 0
-    if not resume:
-        raise ValueError(f"{path} exists: pass --resume to continue it or choose another folder")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    mine = comparable(config)
-    differing = [key for key, value in mine.items() if state["config"].get(key) != value]
-    if differing:
-        raise ValueError(f"{path} belongs to a run with another {', '.join(differing)}")
-    stage_c.adapter.load_state_dict(state["adapter"])
-    optimizer.load_state_dict(state["optimizer"])
-    average.update(state["average"])
-    step: int = state["step"]
-    print(f"resumed at step {step}", flush=True)
-    return step
-
-
-def comparable(config: DpoConfig) -> dict[str, Any]:
-    """The values that make a run what it is: all but where and how often it writes."""
-    free = {"output_dir", "validate_every", "log_every", "checkpoint_every", "trackers"}
-    values: dict[str, Any] = config.model_dump(mode="json", exclude=free)
-    return values
-
-
-def save_checkpoint(
-    config: DpoConfig,
-    stage_c: StageC,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-    step: int,
-) -> None:
-    """Everything a resumed run needs, written in one step.
-
-    There is no generator state to save: draws are functions of (seed, step).
-    """
-    path = config.output_dir / CHECKPOINT
-    state = {
-        "step": step,
-        "config": comparable(config),
-        "adapter": stage_c.adapter.state_dict(),
-        "average": average,
-        "optimizer": optimizer.state_dict(),
+    emb_RD = pairs.batch(rows_R, torch.zeros(len(rows_R))).user_emb_BD.roll(len(rows_R) // 2, 0)
+    size = config.micro_batch or config.batch // accelerator.num_processes
+    sums: dict[str, Tensor] = {}
+    pieces = [
+        (begin, slice(offset, min(offset + size, begin + config.batch, len(rows_R))))
+        for begin in range(0, len(rows_R), config.batch)
+        for offset in range(begin, min(begin + config.batch, len(rows_R)), size)
+    ]
+    for begin, piece in pieces[accelerator.process_index :: accelerator.num_processes]:
+        rows_B = rows_R[begin : begin + config.batch]
+        whole = draw(len(rows_B), pairs.latent_NCHW.shape[1:], config.seed + 1, begin, still)
+        draws = whole.rows(slice(piece.start - begin, piece.stop - begin))
+        batch = pairs.batch(rows_R[piece], draws.which_embedding_B).to(accelerator.device)
+        draws = draws.to(accelerator.device)
+        noised = model.noised(batch, draws)
+        reference = as_pairs(model.reference_errors(noised))
+        policy = as_pairs(model.policy_errors(noised, batch.user_emb_BD))
+        own = preference(policy, reference, draws, omega, still)
+        numbers = {
+            "loss": own.loss,
+            "accuracy": own.implicit_accuracy,
+            "margin": own.margin,
+            "chosen_gain": own.chosen_gain,
+            "rejected_gain": own.rejected_gain,
+        }
+        if config.objective == "sft":
+            numbers["loss"] = sft_loss(policy.chosen_B, omega(draws.t_chosen_B)).loss
+        if config.user != "none":
+            swapped_BD = emb_RD[piece].to(accelerator.device)
+            swapped = as_pairs(model.policy_errors(noised, swapped_BD))
+            other = preference(swapped, reference, draws, omega, still)
+            numbers["swapped_accuracy"] = other.implicit_accuracy
+        weight = (piece.stop - piece.start) / len(rows_R)
+        for name, value in numbers.items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + weight * value
+    names = validation_names(config)
+    mine_N = torch.stack(
+        [sums.get(name, torch.zeros((), device=accelerator.device)) for name in names]
+    )
+    total_N = accelerator.reduce(mine_N, reduction="sum")
+    return {
+        f"validation_{name}": value for name, value in zip(names, total_N.tolist(), strict=True)
     }
-    torch.save(state, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
 
 
-def export(
-    config: DpoConfig, stage_c: StageC, average: dict[str, Tensor], pairs: PreferencePairs
-) -> str:
+def validation_names(config: DpoConfig) -> list[str]:
+    """What `validate` measures, in the same order in every process."""
+    names = ["loss", "accuracy", "margin", "chosen_gain", "rejected_gain"]
+    return names if config.user == "none" else [*names, "swapped_accuracy"]
+
+
+@contextmanager
+def exported_weights(state: RunState, config: DpoConfig) -> Iterator[None]:
+    """Within it the adapter holds the weights that would be exported now."""
+    if config.ema_decay == 0:
+        yield
+        return
+    live = {key: value.clone() for key, value in state.adapter.state_dict().items()}
+    state.adapter.load_state_dict(state.average)
+    try:
+        yield
+    finally:
+        state.adapter.load_state_dict(live)
+
+
+def export(config: DpoConfig, state: RunState, pairs: PreferencePairs) -> str:
     """Write the adapter artifact; returns its sha256."""
     spec = adapter_spec(
         get_preset(config.preset),
         encoder_id=pairs.provenance["encoder_id"] if config.user == "vlm" else config.user,
+        personal="false" if config.user == "none" else "true",
         user=config.user,
-        steps=str(config.steps),
+        objective=config.objective,
+        steps=str(config.total_steps),
+        batch=str(config.batch),
+        lr=str(config.lr),
         beta=str(config.beta),
         timesteps=str(config.timesteps),
         reduction=config.reduction,
+        omega=config.omega,
+        seed=str(config.seed),
     )
-    tensors = average if config.ema_decay > 0 else stage_c.adapter.state_dict()
+    tensors = state.average if config.ema_decay > 0 else state.adapter.state_dict()
     return save_artifact(config.output_dir / ADAPTER, tensors, spec)
-
-
-class Progress:
-    """One line a record on the terminal, and the record itself in log.jsonl."""
-
-    def __init__(self, config: DpoConfig, first: int) -> None:
-        self._config = config
-        self._first = first
-        self._started_s = time.monotonic()
-
-    def report(self, record: dict[str, float]) -> None:
-        """Write one record."""
-        done = int(record["step"])
-        elapsed_s = time.monotonic() - self._started_s
-        steps_per_s = (done - self._first) / elapsed_s
-        record = record | {"pairs_per_s": steps_per_s * self._config.batch}
-        with (self._config.output_dir / LOG).open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        line = (
-            f"step {done}/{self._config.steps} loss {record['loss']:.4f} "
-            f"accuracy {record['implicit_accuracy']:.3f} margin {record['margin']:.3f} "
-            f"chosen {record['chosen_gain']:+.5f} rejected {record['rejected_gain']:+.5f} "
-            f"grad {record['grad_norm']:.3f} {record['pairs_per_s']:.0f} pairs/s "
-            f"eta {(self._config.steps - done) / steps_per_s:.0f} s"
-        )
-        if "validation_accuracy" in record:
-            line += (
-                f" | validation accuracy {record['validation_accuracy']:.3f}, with another's "
-                f"embedding {record['validation_swapped_accuracy']:.3f}"
-            )
-        print(line, flush=True)
 
 
 if __name__ == "__main__":

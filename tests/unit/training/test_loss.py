@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from training.loss import PairErrors, ppd_loss, squared_error
+from training.loss import PairErrors, PairWeights, ppd_loss, sft_loss, squared_error
 
 
 def errors(chosen: list[float], rejected: list[float]) -> PairErrors:
@@ -45,9 +45,28 @@ def test_the_batch_is_averaged_after_the_sigmoid() -> None:
 
 def test_omega_weighs_each_pair_inside_the_sigmoid() -> None:
     policy, reference = errors([0.0, 0.0], [0.0, 0.0]), errors([1.0, 1.0], [0.0, 0.0])
-    out = ppd_loss(policy, reference, beta=2.0, timesteps=1, omega_B=torch.tensor([0.5, 0.0]))
+    omega = PairWeights(torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.0]))
+    out = ppd_loss(policy, reference, beta=2.0, timesteps=1, omega=omega)
     expected = (math.log1p(math.exp(-1.0)) + math.log(2)) / 2
     assert out.loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_pictures_at_different_times_keep_their_own_omega() -> None:
+    # logits = -(0.5 * (0.2 - 0.6) - 2 * (0.4 - 0.3)) = 0.2 + 0.2
+    omega = PairWeights(torch.tensor([0.5]), torch.tensor([2.0]))
+    out = ppd_loss(errors([0.2], [0.4]), errors([0.6], [0.3]), beta=1.0, timesteps=1, omega=omega)
+    assert out.margin.item() == pytest.approx(0.4, rel=1e-5)
+
+
+def test_supervised_loss_by_hand() -> None:
+    chosen_B = torch.tensor([0.2, 0.6], requires_grad=True)
+    assert sft_loss(chosen_B).loss.item() == pytest.approx(0.4)
+    out = sft_loss(chosen_B, torch.tensor([1.0, 0.5]))
+    assert out.loss.item() == pytest.approx(0.25)
+    assert out.chosen_error.item() == pytest.approx(0.4)
+    out.loss.backward()
+    assert chosen_B.grad is not None
+    assert chosen_B.grad.tolist() == pytest.approx([0.5, 0.25])
 
 
 def test_the_gradient_lowers_the_chosen_error_and_raises_the_rejected_one() -> None:

@@ -4,100 +4,77 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from ppd_model.checkpoint import ArtifactError, ArtifactSpec, load_artifact, save_artifact
-from ppd_model.presets import get_preset
-from ppd_model.stage_c import build_stage_c, load_adapter, load_stage_c
+from ppd_model.checkpoint import ArtifactError, load_artifact, sha256_of
+from ppd_model.stage_c import load_adapter, load_stage_c
+from tests.tiny_training import (
+    PAIRS_EACH,
+    PEOPLE,
+    PRESET,
+    load_tiny_pairs,
+    log_of,
+    ranks,
+    start_process,
+    tiny_config,
+    tiny_parts,
+    write_world,
+)
 from training import train_dpo
-from training.dataset import load_pairs
-from training.shards import ShardFolder
-from training.train_dpo import DpoConfig, draw, lr_at, pair_loss, train
+from training.draws import draw
+from training.train_dpo import split_rows, train
 
-MINI = get_preset("mini")
-SMALL: dict[str, object] = {
-    "conditioning_dim": 16,
-    "block_out_channels": (16, 32),
-    "num_attention_heads": (2, 4),
+TIMINGS = {"pairs_per_s"}
+WITHOUT_USER: dict[str, object] = {
+    "objective": "diffusion_dpo",
+    "user": "none",
+    "user_dropout": 0.0,
 }
-PRESET = replace(MINI, stage_c=MINI.stage_c | SMALL, user_emb_dim=12, user_token_dim=16)
-PEOPLE, PAIRS_EACH, PICTURES = 8, 6, 12
 
 
 @pytest.fixture(autouse=True)
-def _small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_dpo, "get_preset", {"mini": PRESET}.__getitem__)
+def _tiny() -> Iterator[None]:
+    with tiny_parts():
+        yield
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with random base weights and random precomputed pairs."""
     folder = tmp_path_factory.mktemp("world")
-    torch.manual_seed(0)
-    unet = build_stage_c(PRESET).unet
-    spec = ArtifactSpec("stage_c", {}, PRESET.base_model)
-    save_artifact(folder / "stage_c.safetensors", unet.state_dict(), spec)
-
-    shards = ShardFolder(folder / "pairs", {"encoder_id": "random"}, resume=False)
-    text_width = PRESET.text_encoder["hidden_size"]
-    shards.write(
-        "latents-00000.safetensors", {"latent_NCHW": torch.randn(PICTURES, 16, 8, 8).half()}
-    )
-    shards.write(
-        "captions.safetensors",
-        {
-            "text_KST": torch.randn(5, 7, text_width).half(),
-            "pooled_K1T": torch.randn(5, 1, text_width).half(),
-        },
-    )
-    person_P = torch.arange(PEOPLE).repeat_interleave(PAIRS_EACH)
-    chosen_P = torch.randint(PICTURES, person_P.shape)
-    shards.write(
-        "people-00000.safetensors",
-        {
-            "taste_UL": torch.randn(PEOPLE, 8),
-            "person_E": torch.arange(PEOPLE).repeat_interleave(2),
-            "posterior_EL": torch.randn(2 * PEOPLE, 8),
-            "user_emb_ED": torch.randn(2 * PEOPLE, PRESET.user_emb_dim),
-            "person_P": person_P,
-            "split_P": torch.zeros_like(person_P),
-            "chosen_P": chosen_P,
-            "rejected_P": (chosen_P + 1) % PICTURES,
-            "caption_P": torch.randint(5, person_P.shape),
-        },
-    )
-    shards.finish()
+    write_world(folder)
     return folder
 
 
-def config(world: Path, output_dir: Path, **changes: object) -> DpoConfig:
-    values: dict[str, object] = {
-        "preset": "mini",
-        "data_dir": world / "pairs",
-        "stage_c": world / "stage_c.safetensors",
-        "output_dir": output_dir,
-        "steps": 3,
-        "batch": 4,
-        "lr": 1e-3,
-        "beta": 0.5,
-        "validation_people": 2,
-        "log_every": 1,
-        "checkpoint_every": 1,
-        "trackers": (),
-    }
-    return DpoConfig.model_validate(values | changes)
+def numbers_of(output_dir: Path) -> list[dict[str, float]]:
+    return [
+        {key: value for key, value in record.items() if key not in TIMINGS}
+        for record in log_of(output_dir)
+    ]
 
 
-def log_of(output_dir: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (output_dir / "log.jsonl").read_text().splitlines()]
+def assert_equal_bits(one: object, other: object) -> None:
+    if isinstance(one, torch.Tensor):
+        assert isinstance(other, torch.Tensor)
+        assert one.equal(other)
+    elif isinstance(one, dict):
+        assert isinstance(other, dict)
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert_equal_bits(value, other[key])
+    else:
+        assert one == other
 
 
 def test_the_first_step_costs_log_two(world: Path, tmp_path: Path) -> None:
-    train(config(world, tmp_path))
+    train(tiny_config(world, tmp_path))
     first = log_of(tmp_path)[0]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert first["implicit_accuracy"] == 0.5
@@ -105,62 +82,75 @@ def test_the_first_step_costs_log_two(world: Path, tmp_path: Path) -> None:
     assert {"margin", "chosen_error", "rejected_error"} <= first.keys()
 
 
-def test_exactly_the_adapter_trains(world: Path, tmp_path: Path) -> None:
-    run = config(world, tmp_path)
-    stage_c = load_stage_c(PRESET, run.stage_c)
-    before = {name: value.clone() for name, value in stage_c.state_dict().items()}
-    pairs = load_pairs(run.data_dir, "vlm", PRESET.user_emb_dim)
-    optimizer = torch.optim.AdamW((p for p in stage_c.parameters() if p.requires_grad), lr=1e-2)
-    for step in range(2):  # to_k and the projector move once to_v is no longer zero
-        draws = draw(4, pairs.latent_NCHW.shape[1:], 0, step, run)
-        batch = pairs.batch(torch.arange(4), draws.which_embedding_B)
-        optimizer.zero_grad()
-        pair_loss(stage_c.train(), batch, draws, run).loss.backward()
-        optimizer.step()
-    moved = {name for name, value in stage_c.state_dict().items() if not value.equal(before[name])}
-    assert moved == {f"adapter.{name}" for name, _ in stage_c.adapter.named_parameters()}
-
-
-def test_resuming_gives_the_weights_of_an_uninterrupted_run(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_step_is_logged_however_few_lines_are_printed(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, broken = config(world, tmp_path / "whole"), config(world, tmp_path / "broken")
-    expected, _ = load_artifact(train(whole), kind="adapter")
-
-    step_once = train_dpo.optimizer_step
-
-    def fail_at_two(*arguments: object) -> dict[str, float]:
-        if arguments[5] == 2:
-            raise KeyboardInterrupt
-        return step_once(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train_dpo, "optimizer_step", fail_at_two)
-    with pytest.raises(KeyboardInterrupt):
-        train(broken)
-    monkeypatch.setattr(train_dpo, "optimizer_step", step_once)
-    assert not (tmp_path / "broken" / "adapter.safetensors").exists()
-    with pytest.raises(ValueError, match="--resume"):
-        train(broken)
-    with pytest.raises(ValueError, match="another beta"):
-        train(broken.model_copy(update={"beta": 0.7}), resume=True)
-    found, _ = load_artifact(train(broken, resume=True), kind="adapter")
-    assert found.keys() == expected.keys()
-    assert all(found[name].equal(expected[name]) for name in expected)
+    train(tiny_config(world, tmp_path, steps=5, log_every=100, validate_every=100))
+    assert [record["step"] for record in log_of(tmp_path)] == [1, 2, 3, 4, 5]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in printed if line.startswith("step")] == ["1/5", "5/5"]
+    assert "no sample grids" in printed[0]
 
 
-def test_micro_batches_take_the_same_steps(world: Path, tmp_path: Path) -> None:
-    train(config(world, tmp_path / "one"))
-    train(config(world, tmp_path / "two", micro_batch=2))
-    for one, two in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
-        for name in ("loss", "margin", "chosen_error", "rejected_error", "grad_norm"):
-            assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-4)
+def test_a_terminal_gets_a_bar_with_pairs_and_time_left(
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    train(tiny_config(world, tmp_path, validate_every=100))
+    out, bar = capsys.readouterr()
+    assert "12/12" in bar
+    assert "pairs/s" in bar
+    assert "loss" in bar
+    assert "step 3/3" in out
+    assert "step 1/3" not in out
+
+
+@pytest.mark.parametrize("objective", [{}, WITHOUT_USER, {"objective": "sft"}])
+def test_exactly_the_adapter_trains(
+    world: Path, tmp_path: Path, objective: dict[str, object]
+) -> None:
+    # three steps: to_k and the projector move once to_v is no longer zero
+    config = tiny_config(world, tmp_path, lr=1e-2, lr_schedule="constant", **objective)
+    model, _ = train_dpo.make_model(config, train_dpo.read_pairs(config), torch.device("cpu"))
+    fresh = model.stage_c.adapter.state_dict()
+    trained, _ = load_artifact(train(config), kind="adapter")
+    still = {key for key, value in trained.items() if value.equal(fresh[key])}
+    assert trained.keys() == fresh.keys()
+    assert still == {"projector.center_D"}
+
+
+@pytest.mark.parametrize("objective", [{}, {"objective": "sft"}])
+def test_training_lowers_its_own_loss(
+    world: Path, tmp_path: Path, objective: dict[str, object]
+) -> None:
+    options: dict[str, object] = dict(
+        steps=12, batch=15, lr=5e-2, lr_schedule="constant", beta=0.05, user_dropout=0.0
+    )
+    options |= dict(validate_every=100, checkpoint_every=100) | objective
+    train(tiny_config(world, tmp_path, **options))
+    losses = [record["loss"] for record in log_of(tmp_path)]
+    assert sum(losses[-5:]) < 0.97 * sum(losses[:5])
+
+
+def test_without_users_the_artifact_says_it_is_nobodys(world: Path, tmp_path: Path) -> None:
+    path = train(tiny_config(world, tmp_path, **WITHOUT_USER))
+    _, spec = load_artifact(path, kind="adapter")
+    assert (spec.extra["personal"], spec.extra["user"]) == ("false", "none")
+    stage_c = load_stage_c(PRESET, world / "stage_c.safetensors")
+    with pytest.raises(ArtifactError, match="none"):
+        load_adapter(stage_c, PRESET, path, encoder_id="random")
+    assert "validation_swapped_accuracy" not in log_of(tmp_path)[-1]
 
 
 def test_the_artifact_names_what_it_was_trained_for(world: Path, tmp_path: Path) -> None:
-    path = train(config(world, tmp_path))
+    path = train(tiny_config(world, tmp_path))
     stage_c = load_stage_c(PRESET, world / "stage_c.safetensors")
     spec = load_adapter(stage_c, PRESET, path, encoder_id="random")
     assert spec.base_model == PRESET.base_model
+    assert spec.extra["personal"] == "true"
     with pytest.raises(ArtifactError, match="random"):
         load_adapter(stage_c, PRESET, path, encoder_id="another")
     resolved = json.loads((tmp_path / "resolved.json").read_text())
@@ -168,44 +158,159 @@ def test_the_artifact_names_what_it_was_trained_for(world: Path, tmp_path: Path)
     assert resolved["commit"]
 
 
-def test_dropped_users_leave_the_reference(world: Path, tmp_path: Path) -> None:
-    run = config(world, tmp_path, user_dropout=0.5)
-    stage_c = load_stage_c(PRESET, run.stage_c)
-    for to_v in stage_c.adapter.to_v:
-        torch.nn.init.normal_(to_v.weight)  # type: ignore[arg-type]
-    pairs = load_pairs(run.data_dir, "vlm", PRESET.user_emb_dim)
-    draws = draw(8, pairs.latent_NCHW.shape[1:], 0, 0, run)
-    batch = pairs.batch(torch.arange(8), draws.which_embedding_B)
-    dropped = torch.nonzero(draws.keep_user_B == 0).flatten().tolist()
-    assert 0 < len(dropped) < 8
-    for row in range(8):
-        part = slice(row, row + 1)
-        one = type(batch)(**{name: value[part] for name, value in vars(batch).items()})
-        loss = pair_loss(stage_c, one, draws.rows(part), run)
-        assert (loss.margin.item() == 0.0) == (row in dropped)
+def test_a_run_killed_and_resumed_leaves_the_files_of_an_uninterrupted_one(
+    world: Path, tmp_path: Path
+) -> None:
+    options: dict[str, object] = dict(
+        steps=14,
+        batch=4,
+        micro_batch=2,
+        checkpoint_every=4,
+        validate_every=5,
+        ema_decay=0.9,
+        omega="adaptive",
+        beta=0.01,
+        user_dropout=0.3,
+        shared_noise=False,
+        shared_timestep=False,
+    )
+    whole = tiny_config(world, tmp_path / "whole", **options)
+    broken = tiny_config(world, tmp_path / "broken", **options)
+    uninterrupted = start_process(whole)
+    uninterrupted.join()
+    assert uninterrupted.exitcode == 0
+
+    killed = start_process(broken)
+    log = broken.output_dir / "log.jsonl"
+    while not log.exists() or log.read_text().count("\n") < 6:
+        assert killed.is_alive(), "it ended before it could be killed"
+        time.sleep(0.002)
+    assert killed.pid is not None
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert not (broken.output_dir / "adapter.safetensors").exists()
+
+    resumed = start_process(broken, resume=True)
+    resumed.join()
+    assert resumed.exitcode == 0
+    files = [run.output_dir / "adapter.safetensors" for run in (whole, broken)]
+    assert sha256_of(files[0]) == sha256_of(files[1])
+    states = [torch.load(run.output_dir / "checkpoint.pt") for run in (whole, broken)]
+    assert_equal_bits(*states)
+    assert numbers_of(whole.output_dir) == numbers_of(broken.output_dir)
 
 
-def test_noise_is_shared_within_a_pair_unless_asked_otherwise(world: Path, tmp_path: Path) -> None:
+def test_another_run_is_not_continued(world: Path, tmp_path: Path) -> None:
+    run = tiny_config(world, tmp_path)
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        train(run, resume=True)
+    train(run)
+    with pytest.raises(ValueError, match="--resume"):
+        train(run)
+    with pytest.raises(ValueError, match=r"another beta \(0.5 there, 0.7 now\)"):
+        train(run.model_copy(update={"beta": 0.7}), resume=True)
+    with pytest.raises(ValueError, match="another shared_timestep"):
+        train(run.model_copy(update={"shared_timestep": False}), resume=True)
+    path = run.output_dir / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        train(run, resume=True)
+
+
+def test_other_data_other_weights_or_another_machine_are_not_continued(
+    world: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    write_world(own)
+    run = tiny_config(own, tmp_path / "run")
+    train(run)
+    checkpoint = torch.load(run.output_dir / "checkpoint.pt")
+    checkpoint["identity"]["processes"] = 8
+    torch.save(checkpoint, run.output_dir / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"another processes \(8 there, 1 now\)"):
+        train(run, resume=True)
+    train(run.model_copy(update={"resume_elsewhere": True}), resume=True)
+    (own / "pairs" / "manifest.json").write_text("{ }")
+    with pytest.raises(ValueError, match="another data"):
+        train(run.model_copy(update={"resume_elsewhere": True}), resume=True)
+
+
+def test_micro_batches_take_the_same_steps(world: Path, tmp_path: Path) -> None:
+    options: dict[str, object] = {"omega": "adaptive", "beta": 0.05}
+    train(tiny_config(world, tmp_path / "one", **options))
+    train(tiny_config(world, tmp_path / "two", micro_batch=2, **options))
+    for one, two in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
+        for name in ("loss", "margin", "chosen_error", "rejected_error", "grad_norm"):
+            assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-4)
+
+
+def test_two_processes_take_the_steps_of_one(world: Path, tmp_path: Path) -> None:
+    options: dict[str, object] = dict(steps=4, batch=8, omega="adaptive", beta=0.05)
+    train(tiny_config(world, tmp_path / "one", **options))
+    both = [
+        start_process(tiny_config(world, tmp_path / "two", **options), environment=environment)
+        for environment in ranks(2)
+    ]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    one, two = numbers_of(tmp_path / "one"), numbers_of(tmp_path / "two")
+    assert [record["step"] for record in two] == [1, 2, 3, 4]
+    for alone, together in zip(one, two, strict=True):
+        assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("change", [{"shared_noise": False}, {"shared_timestep": False}])
+def test_a_pair_shares_noise_and_time_unless_asked_otherwise(
+    world: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
     shape = torch.Size((16, 8, 8))
-    shared = draw(4, shape, 0, 0, config(world, tmp_path))
-    apart = draw(4, shape, 0, 0, config(world, tmp_path, shared_noise=False))
+    shared = draw(4, shape, 0, 0, tiny_config(world, tmp_path))
+    apart = draw(4, shape, 0, 0, tiny_config(world, tmp_path, **change))
     assert shared.noise_chosen_BCHW.equal(shared.noise_rejected_BCHW)
-    assert not apart.noise_chosen_BCHW.equal(apart.noise_rejected_BCHW)
-    again = draw(4, shape, 0, 0, config(world, tmp_path))
-    assert again.t_B.equal(shared.t_B)
+    assert shared.t_chosen_B.equal(shared.t_rejected_B)
+    same_noise = apart.noise_chosen_BCHW.equal(apart.noise_rejected_BCHW)
+    same_time = apart.t_chosen_B.equal(apart.t_rejected_B)
+    assert (same_noise, same_time) == ("shared_noise" not in change, "shared_noise" in change)
+
+
+def test_draws_are_a_function_of_seed_and_step(world: Path, tmp_path: Path) -> None:
+    shape, config = torch.Size((16, 8, 8)), tiny_config(world, tmp_path)
+    once = draw(4, shape, 0, 0, config)
+    for name, value in vars(draw(4, shape, 0, 0, config)).items():
+        assert value.equal(getattr(once, name))
     for seed, step in ((0, 1), (1, 0)):
-        other = draw(4, shape, seed, step, config(world, tmp_path))
-        assert not other.t_B.equal(shared.t_B)
-        assert not other.noise_chosen_BCHW.equal(shared.noise_chosen_BCHW)
+        other = draw(4, shape, seed, step, config)
+        assert not other.t_chosen_B.equal(once.t_chosen_B)
+        assert not other.noise_chosen_BCHW.equal(once.noise_chosen_BCHW)
 
 
 def test_the_learning_rate_warms_up_and_falls(world: Path, tmp_path: Path) -> None:
-    run = config(world, tmp_path, steps=10, warmup_steps=2, lr=1.0)
-    rates = [lr_at(step, run) for step in range(10)]
+    run = tiny_config(world, tmp_path, steps=10, warmup_steps=2, lr=1.0)
+    rates = [run.lr_at(step) for step in range(10)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[-1] == pytest.approx(1 / 8)
-    cosine = config(world, tmp_path, steps=10, lr=1.0, lr_schedule="cosine")
-    assert lr_at(5, cosine) == pytest.approx(0.5)
+    cosine = tiny_config(world, tmp_path, steps=10, lr=1.0, lr_schedule="cosine")
+    assert cosine.lr_at(5) == pytest.approx(0.5)
+
+
+def test_an_epoch_is_the_whole_batches_in_the_training_pairs(world: Path, tmp_path: Path) -> None:
+    train(tiny_config(world, tmp_path, steps=None, epochs=1, validate_every=100))
+    assert len(log_of(tmp_path)) == (PEOPLE - 2) * (PAIRS_EACH - 1) // 4
+
+
+def test_held_out_people_are_never_trained_on(world: Path, tmp_path: Path) -> None:
+    pairs = load_tiny_pairs(world / "pairs", "vlm", PRESET.user_emb_dim)
+    by_people = split_rows(pairs, tiny_config(world, tmp_path))  # type: ignore[arg-type]
+    assert [len(rows) for rows in by_people] == [(PEOPLE - 2) * (PAIRS_EACH - 1), 2 * PAIRS_EACH]
+    assert int(pairs.person_P[by_people[0]].max()) < int(pairs.person_P[by_people[1]].min())
+
+    config = tiny_config(world, tmp_path, validation_people=0, only_person=3)
+    of_one = split_rows(pairs, config)  # type: ignore[arg-type]
+    assert [len(rows) for rows in of_one] == [PAIRS_EACH - 1, 1]
+    assert pairs.person_P[torch.cat(of_one)].unique().tolist() == [3]
 
 
 @pytest.mark.parametrize(
@@ -216,10 +321,19 @@ def test_the_learning_rate_warms_up_and_falls(world: Path, tmp_path: Path) -> No
         ({"micro_batch": 3}, "micro_batch"),
         ({"validation_people": PEOPLE}, "validation_people"),
         ({"batch": 1000}, "do not fill"),
+        ({"epochs": 1.0}, "one of the two"),
+        ({"steps": None}, "one of the two"),
+        ({"steps": None, "epochs": 0.01}, "no batch of 4"),
+        ({"objective": "diffusion_dpo"}, "has no user"),
+        ({"user": "none"}, "ppd needs users"),
+        ({"objective": "diffusion_dpo", "user": "none"}, "user_dropout"),
+        ({"decoder": Path("folder")}, "sample_prompts"),
+        ({"only_person": 7}, "do not fill"),
+        ({"only_person": 1}, "no pairs to validate"),
     ],
 )
 def test_values_that_cannot_train_are_refused(
     world: Path, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        train(config(world, tmp_path, **change))
+        train(tiny_config(world, tmp_path, **change))

@@ -1,0 +1,52 @@
+"""The recipes: they can train, hold the paper's numbers, and baselines see the same draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppd_model.presets import get_preset
+from training.configuration import read_configuration
+from training.dpo_config import DpoConfig, check
+
+CONFIGS = Path(__file__).parents[3] / "training" / "configs"
+PAPER = {"synthetic": (1e-5, "one_hot"), "real": (3e-6, "vlm")}
+TABLE_1 = [
+    {},
+    {"objective": "diffusion_dpo", "user": "none", "user_dropout": 0.0},
+    {"objective": "sft"},
+    {"objective": "diffusion_dpo", "user": "none", "user_dropout": 0.0, "only_person": 0},
+]
+
+
+def recipe(name: str, **overrides: Any) -> DpoConfig:
+    return read_configuration(DpoConfig, CONFIGS / f"{name}.yaml", overrides)
+
+
+@pytest.mark.parametrize("preset", ["stable-cascade-1b", "stable-cascade"])
+@pytest.mark.parametrize("experiment", ["synthetic", "real"])
+def test_the_papers_recipes_hold_the_papers_numbers(preset: str, experiment: str) -> None:
+    name = f"{preset.replace('-', '_')}_dpo_{experiment}"
+    found = recipe(name)
+    assert get_preset(found.preset).name == preset
+    assert (found.lr, found.user) == PAPER[experiment]
+    assert (found.batch, found.epochs, found.objective) == (768, 1, "ppd")
+    assert 0.1 <= found.beta <= 2
+    assert (found.shared_noise, found.shared_timestep) == (False, True)
+    assert found.batch == 8 * 6 * (found.micro_batch or 0)
+    for overrides in TABLE_1:
+        check(recipe(name, **overrides))
+
+
+@pytest.mark.parametrize("name", ["mini_dpo", "mini_dpo_taste", "mini_diffusion_dpo", "mini_sft"])
+def test_the_recipes_of_mini_can_train(name: str) -> None:
+    check(recipe(name))
+
+
+@pytest.mark.parametrize("name", ["mini_diffusion_dpo", "mini_sft"])
+def test_the_baselines_of_mini_see_the_same_draws(name: str) -> None:
+    ppd, baseline = recipe("mini_dpo").comparable(), recipe(name).comparable()
+    draws = ("seed", "batch", "shared_noise", "shared_timestep", "min_time", "time_power")
+    assert {key: baseline[key] for key in draws} == {key: ppd[key] for key in draws}

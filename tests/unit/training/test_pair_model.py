@@ -1,0 +1,174 @@
+"""The shared forward pass against one that shares nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.models.unets.unet_stable_cascade import GlobalResponseNorm
+from torch import Tensor
+
+from ppd_model.diffusion import add_noise
+from ppd_model.stage_c import StageC, build_stage_c, load_stage_c
+from tests.tiny_training import PRESET, load_tiny_pairs, tiny_config, write_world
+from training.dataset import PairBatch
+from training.draws import Draws, draw
+from training.loss import PairErrors, ppd_loss, squared_error
+from training.pair_model import PairModel
+from training.response_norm import use_fast_response_norm
+
+ROWS = 8
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder)
+    return folder
+
+
+def trained_stage_c(world: Path) -> StageC:
+    """An adapter that matters."""
+    stage_c = load_stage_c(PRESET, world / "stage_c.safetensors").train()
+    generator = torch.Generator().manual_seed(1)
+    for weight in stage_c.adapter.to_v.parameters():
+        torch.nn.init.normal_(weight, std=0.3, generator=generator)
+    return stage_c
+
+
+def batch_and_draws(world: Path, **changes: object) -> tuple[PairBatch, Draws]:
+    pairs = load_tiny_pairs(world / "pairs", "vlm", PRESET.user_emb_dim)
+    config = tiny_config(
+        world, world, **{"shared_noise": False, "shared_timestep": False} | changes
+    )
+    draws = draw(ROWS, pairs.latent_NCHW.shape[1:], 0, 0, config)
+    return pairs.batch(torch.arange(ROWS), draws.which_embedding_B), draws
+
+
+def straightforward(stage_c: StageC, batch: PairBatch, draws: Draws) -> list[PairErrors]:
+    """Policy and reference, four passes, every row through the network."""
+    emb_BD = batch.user_emb_BD * draws.keep_user_B[:, None]
+    chosen = batch.chosen_BCHW, draws.noise_chosen_BCHW, draws.t_chosen_B
+    rejected = batch.rejected_BCHW, draws.noise_rejected_BCHW, draws.t_rejected_B
+
+    def errors(x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor, user_BD: Tensor | None) -> Tensor:
+        xt_BCHW = add_noise(x0_BCHW, noise_BCHW, t_B)
+        predicted_BCHW = stage_c(xt_BCHW, t_B, batch.text_BST, batch.pooled_B1T, user_BD)
+        return squared_error(noise_BCHW, predicted_BCHW, "mean")
+
+    return [PairErrors(errors(*chosen, user), errors(*rejected, user)) for user in (emb_BD, None)]
+
+
+def gradient(stage_c: StageC) -> Tensor:
+    found = [p.grad for p in stage_c.adapter.parameters() if p.grad is not None]
+    assert len(found) == len(list(stage_c.adapter.parameters()))
+    return torch.cat([grad.flatten() for grad in found])
+
+
+def preference_gradient(stage_c: StageC, policy: PairErrors, reference: PairErrors) -> Tensor:
+    stage_c.zero_grad()
+    ppd_loss(policy, reference, beta=0.01).loss.backward()
+    return gradient(stage_c)
+
+
+@pytest.mark.parametrize("user_dropout", [0.0, 0.5])
+def test_errors_and_gradients_are_those_of_the_straightforward_loop(
+    world: Path, user_dropout: float
+) -> None:
+    stage_c = trained_stage_c(world)
+    batch, draws = batch_and_draws(world, user_dropout=user_dropout)
+    plain = straightforward(stage_c, batch, draws)
+    expected = preference_gradient(stage_c, *plain)
+    policy, reference = PairModel(stage_c)(batch, draws)
+    for mine, theirs in ((policy, plain[0]), (reference, plain[1])):
+        torch.testing.assert_close(mine.chosen_B, theirs.chosen_B, rtol=2e-6, atol=1e-7)
+        torch.testing.assert_close(mine.rejected_B, theirs.rejected_B, rtol=2e-6, atol=1e-7)
+    found = preference_gradient(stage_c, policy, reference)
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_supervised_errors_are_the_policys_on_chosen_pictures(world: Path) -> None:
+    stage_c = trained_stage_c(world)
+    batch, draws = batch_and_draws(world, user_dropout=0.5)
+    chosen_B = PairModel(stage_c)(batch, draws, chosen_only=True)
+    expected_B = straightforward(stage_c, batch, draws)[0].chosen_B
+    torch.testing.assert_close(chosen_B, expected_B, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dropped", [[0, 3], list(range(ROWS))])
+def test_dropped_users_have_the_references_errors_exactly(world: Path, dropped: list[int]) -> None:
+    model = PairModel(trained_stage_c(world))
+    batch, draws = batch_and_draws(world, user_dropout=0.0)
+    draws.keep_user_B[dropped] = 0
+    policy, reference = model(batch, draws)
+    equal_B = (policy.chosen_B == reference.chosen_B) & (policy.rejected_B == reference.rejected_B)
+    assert torch.nonzero(equal_B).flatten().tolist() == dropped
+    policy.chosen_B.sum().backward()  # also where nobody is left: other processes wait for it
+    assert bool((gradient(model.stage_c) != 0).any()) == (len(dropped) < ROWS)
+
+
+def test_gradient_checkpointing_changes_no_gradient(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, draws = batch_and_draws(world)
+    stage_c = trained_stage_c(world)
+    kept = preference_gradient(stage_c, *PairModel(stage_c)(batch, draws))
+    model = PairModel(stage_c, gradient_checkpointing=True)
+    checkpointed: list[object] = []
+    run = stage_c.unet._gradient_checkpointing_func
+
+    def counted(block: object, *inputs: object) -> object:
+        checkpointed.append(block)
+        return run(block, *inputs)
+
+    monkeypatch.setattr(stage_c.unet, "_gradient_checkpointing_func", counted)
+    errors = model(batch, draws)
+    assert checkpointed, "no block was checkpointed"
+    # another batch passes before backward: what the blocks saw must not have been left on them
+    with torch.no_grad():
+        model(*batch_and_draws(world, seed=1, time_power=2.0))
+    assert preference_gradient(stage_c, *errors).equal(kept)
+
+
+def test_an_fp32_adapter_trains_under_a_bf16_base(world: Path) -> None:
+    stage_c = trained_stage_c(world)
+    batch, draws = batch_and_draws(world)
+    exact, _ = PairModel(stage_c)(batch, draws)
+    torch.nn.Module.to(stage_c.unet, torch.bfloat16)
+    model = PairModel(stage_c)
+    assert {p.dtype for p in stage_c.unet.parameters()} == {torch.bfloat16}
+    policy, reference = model(batch, draws)
+    found = preference_gradient(stage_c, policy, reference)
+    assert policy.chosen_B.dtype == found.dtype == torch.float32
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(policy.chosen_B, exact.chosen_B, rtol=0.05, atol=0.0)
+    assert not policy.chosen_B.equal(exact.chosen_B)
+
+
+def test_the_fast_response_norm_is_the_stock_one() -> None:
+    torch.manual_seed(0)
+    stock = GlobalResponseNorm(6).requires_grad_(False)
+    torch.nn.init.normal_(stock.gamma)
+    torch.nn.init.normal_(stock.beta)
+    x_BHWK = torch.randn(3, 4, 5, 6)
+    x_BHWK[0, :, :, 2] = 0  # a silent channel: its norm has no slope there
+    x_BHWK.requires_grad_()
+    grad_BHWK = torch.randn(3, 4, 5, 6)
+    out = stock(x_BHWK)
+    expected = out.detach(), *torch.autograd.grad(out, x_BHWK, grad_BHWK)
+    use_fast_response_norm(stock)
+    assert type(stock) is not GlobalResponseNorm
+    out = stock(x_BHWK)
+    found = out.detach(), *torch.autograd.grad(out, x_BHWK, grad_BHWK)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_where_its_weights_train_the_response_norm_is_stock() -> None:
+    unet = build_stage_c(PRESET).unet
+    use_fast_response_norm(unet)
+    norm = next(m for m in unet.modules() if isinstance(m, GlobalResponseNorm))
+    norm.requires_grad_(True)
+    norm(torch.randn(2, 3, 3, norm.gamma.shape[-1])).sum().backward()
+    assert norm.gamma.grad is not None

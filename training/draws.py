@@ -1,0 +1,64 @@
+"""What a training step draws: noises, times, which embedding, whose user is dropped.
+
+A pure function of (seed, step) over the whole batch of all processes, on the CPU: a resumed run,
+another number of processes, a smaller micro batch or another device draws the same.
+
+Legend: B pairs, C H W latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.dpo_config import DpoConfig
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The randomness of B pairs. Times lie in [min_time, 1]; which_embedding_B in [0, 1)."""
+
+    noise_chosen_BCHW: Tensor
+    noise_rejected_BCHW: Tensor
+    t_chosen_B: Tensor
+    t_rejected_B: Tensor
+    which_embedding_B: Tensor
+    keep_user_B: Tensor
+
+    def rows(self, part: slice) -> Draws:
+        """Those of some of the pairs."""
+        return Draws(**{name: value[part] for name, value in vars(self).items()})
+
+    def to(self, device: torch.device) -> Draws:
+        """The same on another device."""
+        return Draws(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+def draw(pairs: int, latent_CHW: torch.Size, seed: int, step: int, config: DpoConfig) -> Draws:
+    """The randomness of one step, a function of its arguments alone."""
+    # torch's CPU generator reads the low 32 bits of a seed only: mix both into those.
+    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+    generator = torch.Generator().manual_seed(mixed)
+
+    def noise() -> Tensor:
+        return torch.randn((pairs, *latent_CHW), generator=generator)
+
+    chosen_BCHW = noise()
+    rejected_BCHW = chosen_BCHW if config.shared_noise else noise()
+    chosen_B, which_B, keep_B = torch.rand((3, pairs), generator=generator)
+    rejected_B = chosen_B if config.shared_timestep else torch.rand(pairs, generator=generator)
+    return Draws(
+        noise_chosen_BCHW=chosen_BCHW,
+        noise_rejected_BCHW=rejected_BCHW,
+        t_chosen_B=_times(chosen_B, config),
+        t_rejected_B=_times(rejected_B, config),
+        which_embedding_B=which_B,
+        keep_user_B=(keep_B >= config.user_dropout).float(),
+    )
+
+
+def _times(uniform_B: Tensor, config: DpoConfig) -> Tensor:
+    return 1 - (1 - config.min_time) * uniform_B**config.time_power

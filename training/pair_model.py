@@ -1,0 +1,163 @@
+"""Pairs in, squared errors of policy and reference out: the frozen base and the adapter as one.
+
+The base is there once. The reference is the same weights with the adapter off; chosen and rejected
+pictures go through the network in one batch. What is equal is computed once:
+
+- a pair's caption is the same for both pictures, and the text for policy and reference, so the
+  text's keys and values of every block are computed once instead of four times;
+- a pair whose user is dropped has the reference's errors, exactly: it takes no second pass.
+
+Memory of the shared keys and values: pairs * text tokens * 4 * (sum of block widths) numbers,
+1.4 GB for `stable-cascade` in bf16 with 16 pairs.
+
+Legend: B pairs, R rows of the network (chosen, then rejected), C H W latent, D embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ppd_model.adapter import AttentionInput, KeyValue, UserPart
+from ppd_model.diffusion import add_noise
+from ppd_model.stage_c import StageC
+from training.dataset import PairBatch
+from training.draws import Draws
+from training.loss import PairErrors, Reduction, squared_error
+from training.response_norm import use_fast_response_norm
+
+
+@dataclass(frozen=True)
+class Noised:
+    """The pictures of B pairs at their times: R rows, chosen first, then rejected.
+
+    `attended` holds the text alone. `sides` is 2, or 1 where only chosen pictures are looked at.
+    """
+
+    xt_RCHW: Tensor
+    noise_RCHW: Tensor
+    t_R: Tensor
+    attended: AttentionInput
+    sides: int
+
+    def rows(self, pairs_K: Tensor) -> Noised:
+        """Both pictures of some of the pairs."""
+        stride = len(self.t_R) // self.sides
+        rows_R = torch.cat([pairs_K + side * stride for side in range(self.sides)])
+        text_blocks = self.attended.text_blocks
+        assert text_blocks is not None
+        return Noised(
+            self.xt_RCHW[rows_R],
+            self.noise_RCHW[rows_R],
+            self.t_R[rows_R],
+            AttentionInput(
+                self.attended.text_BSD[rows_R],
+                tuple(KeyValue(kv.key[rows_R], kv.value[rows_R]) for kv in text_blocks),
+            ),
+            self.sides,
+        )
+
+
+class PairModel(nn.Module):
+    """What accelerate wraps: its `forward` is one training pass.
+
+    The base may be in another dtype; the adapter, the noising and the errors are float32.
+    """
+
+    def __init__(
+        self,
+        stage_c: StageC,
+        *,
+        reduction: Reduction = "mean",
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        use_fast_response_norm(stage_c.unet)
+        if gradient_checkpointing:
+            stage_c.unet.enable_gradient_checkpointing()
+        self.stage_c = stage_c
+        self.reduction: Reduction = reduction
+
+    def forward(
+        self, batch: PairBatch, draws: Draws, *, chosen_only: bool = False
+    ) -> tuple[PairErrors, PairErrors] | Tensor:
+        """Errors of policy and reference, or, `chosen_only`, the policy's on chosen pictures, B."""
+        if chosen_only:
+            noised = self.noised(batch, draws, sides=1)
+            return self.policy_errors(noised, batch.user_emb_BD * draws.keep_user_B[:, None])
+        noised = self.noised(batch, draws)
+        reference_R = self.reference_errors(noised)
+        policy_R = self.policy_on_kept(noised, batch.user_emb_BD, draws.keep_user_B, reference_R)
+        return as_pairs(policy_R), as_pairs(reference_R)
+
+    @torch.no_grad()
+    def noised(self, batch: PairBatch, draws: Draws, sides: int = 2) -> Noised:
+        """Every picture at its time, and the text's keys and values, once for each pair."""
+        x0_RCHW = torch.cat([batch.chosen_BCHW, batch.rejected_BCHW][:sides])
+        noise_RCHW = torch.cat([draws.noise_chosen_BCHW, draws.noise_rejected_BCHW][:sides])
+        t_R = torch.cat([draws.t_chosen_B, draws.t_rejected_B][:sides])
+        text = self.stage_c.attend(batch.text_BST, batch.pooled_B1T, precompute=True)
+        return Noised(
+            add_noise(x0_RCHW, noise_RCHW, t_R), noise_RCHW, t_R, _repeated_text(text, sides), sides
+        )
+
+    @torch.no_grad()
+    def reference_errors(self, noised: Noised) -> Tensor:
+        """Squared errors of the base alone, R."""
+        return self._errors(noised, noised.attended)
+
+    def policy_errors(self, noised: Noised, user_emb_BD: Tensor) -> Tensor:
+        """Squared errors with each pair's user, R."""
+        adapter, strength_B = self.stage_c.adapter, user_emb_BD.new_ones(len(user_emb_BD))
+        user: UserPart = adapter(user_emb_BD, strength_B)
+        with_user = replace(noised.attended, user=user.to(self.stage_c.unet.dtype))
+        return self._errors(noised, _repeated_user(with_user, noised.sides))
+
+    def policy_on_kept(
+        self, noised: Noised, user_emb_BD: Tensor, keep_user_B: Tensor, reference_R: Tensor
+    ) -> Tensor:
+        """The same, where pairs whose user is dropped take over the reference's errors."""
+        kept_K = torch.nonzero(keep_user_B).flatten()
+        if len(kept_K) == len(keep_user_B):
+            return self.policy_errors(noised, user_emb_BD)
+        if len(kept_K) == 0:  # every process must take part in each backward pass
+            kept_K, user_emb_BD = kept_K.new_zeros(1), torch.zeros_like(user_emb_BD)
+        policy_R = self.policy_errors(noised.rows(kept_K), user_emb_BD[kept_K])
+        rows_R = torch.cat([kept_K + side * len(keep_user_B) for side in range(noised.sides)])
+        return reference_R.index_copy(0, rows_R, policy_R)
+
+    def _errors(self, noised: Noised, attended: AttentionInput) -> Tensor:
+        predicted_RCHW = self.stage_c.predict_noise(noised.xt_RCHW, noised.t_R, attended)
+        return squared_error(noised.noise_RCHW, predicted_RCHW, self.reduction)
+
+
+def as_pairs(error_R: Tensor) -> PairErrors:
+    """Chosen and rejected apart."""
+    chosen_B, rejected_B = error_R.chunk(2)
+    return PairErrors(chosen_B, rejected_B)
+
+
+def _repeated_text(text: AttentionInput, sides: int) -> AttentionInput:
+    if sides == 1:
+        return text
+    assert text.text_blocks is not None
+    return AttentionInput(
+        text.text_BSD.repeat(sides, 1, 1), tuple(_repeated_kv(kv, sides) for kv in text.text_blocks)
+    )
+
+
+def _repeated_user(attended: AttentionInput, sides: int) -> AttentionInput:
+    user = attended.user
+    assert user is not None
+    if sides == 1:
+        return attended
+    blocks = tuple(_repeated_kv(kv, sides) for kv in user.blocks)
+    return replace(
+        attended, user=replace(user, blocks=blocks, strength_B=user.strength_B.repeat(sides))
+    )
+
+
+def _repeated_kv(kv: KeyValue, sides: int) -> KeyValue:
+    return KeyValue(kv.key.repeat(sides, 1, 1, 1), kv.value.repeat(sides, 1, 1, 1))
