@@ -6,13 +6,14 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 DATA_DIR ?= data
 RUN ?= runs/mini
+ADAPTER ?=
 # Modules are compiled when first imported: most of what is installed never is.
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile -c constraints.txt
 
 .PHONY: run test lint types check unit mini evaluate clean
 
 run: $(VENV)/.serve
-	$(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
+	$(if $(ADAPTER),PPD_ADAPTER=$(ADAPTER)) $(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
 
 test: $(VENV)/.dev chromium gl check unit
 

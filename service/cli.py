@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import uvicorn
 
+from service.adapters_cli import adapters
 from service.core.auth import BROWSER_TENANT, TENANT
 from service.infra import migrate as migrations
+from service.infra.adapters import AdapterFolder
 from service.infra.database import Database
 from service.infra.repositories import Store
 from service.infra.secrets import key_sha256, new_key
@@ -24,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="API keys. A key belongs to one tenant.")
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
+app.add_typer(adapters, name="adapters")
 
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
 
@@ -174,6 +177,7 @@ def _runtime(settings: Settings) -> "ModelRuntime":
         prompt_variant=settings.prompt_variant,
         decoding=settings.decoding,
         threads=settings.model_threads,
+        adapter=settings.adapter or AdapterFolder(settings.adapters_dir).active(),
     )
 
 

@@ -21,6 +21,8 @@ class Settings(BaseSettings):
     preset: str = "mini"
     weights_dir: Path | None = None
     """Folder of the preset's weights; the default is the one shipped with the code."""
+    adapter: Path | None = None
+    """An adapter's file to serve, whatever `ppd adapters activate` has put into service."""
     device: str = "cpu"
     prompt_variant: str = "paper"
     decoding: str = "greedy"
@@ -53,6 +55,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database's URL."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'ppd.db'}"
+
+    @property
+    def adapters_dir(self) -> Path:
+        """Where activated adapters are kept."""
+        return self.data_dir / "adapters"
 
     def redacted(self) -> dict[str, str]:
         """All settings for people to read, without secrets."""

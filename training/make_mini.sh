@@ -43,7 +43,8 @@ wait $second
 
 "$python" -m training.export --run "$run" --out "$run/export" --partial
 [ -d "$run/preferences/data" ] ||
-  "$python" -m training.world.export --out "$run/preferences" --store "$run/world"
+  "$python" -m training.world.export --out "$run/preferences" --store "$run/world" \
+    --users 1600 --pairs 60
 job "$run/precompute" precompute mini_precompute --output_dir "$run/precompute" \
   --data "$run/preferences/data" --truth "$run/preferences/truth.npz" --weights_dir "$run/export"
 job "$run/adapter" train_dpo mini_dpo --output_dir "$run/adapter" \

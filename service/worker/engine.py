@@ -5,8 +5,10 @@ from pathlib import Path
 
 import torch
 
+from ppd_model.checkpoint import load_artifact, refuse_other_keys, shapes_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Cancelled, ImageRequest, NumericalError, Pipeline
 from ppd_model.presets import get_preset
+from ppd_model.stage_c import build_stage_c
 from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure
 from service.core.ports import (
@@ -28,6 +30,25 @@ def weights_folder(preset: str, weights_dir: Path | None) -> Path:
     return MINI_WEIGHTS_DIR
 
 
+def check_adapter(
+    preset: str, weights_dir: Path | None, path: Path, *, prompt_variant: str, decoding: str
+) -> tuple[str, str]:
+    """The base model and the encoder that an adapter belongs to, without loading any model.
+
+    Raises ArtifactError for another base model, another encoder, other sizes or a damaged file,
+    and FileNotFoundError.
+    """
+    chosen = get_preset(preset)
+    encoder_id = UserEncoder.version_of(preset, weights_dir, prompt_variant, decoding)
+    with torch.device("meta"):
+        adapter = build_stage_c(chosen).adapter
+    tensors, spec = load_artifact(
+        path, kind="adapter", base_model=chosen.base_model, encoder_id=encoder_id
+    )
+    refuse_other_keys("Adapter", shapes_of(adapter.state_dict()), shapes_of(tensors))
+    return spec.base_model, encoder_id
+
+
 class PpdRuntime:
     """Pipeline and user encoder of one preset; every method but `capabilities` blocks."""
 
@@ -40,6 +61,7 @@ class PpdRuntime:
         prompt_variant: str,
         decoding: str,
         threads: int,
+        adapter: Path | None = None,
     ) -> None:
         self._preset = get_preset(preset)
         self._weights_dir = weights_dir
@@ -47,6 +69,7 @@ class PpdRuntime:
         self._prompt_variant = prompt_variant
         self._decoding = decoding
         self._threads = threads
+        self._adapter = adapter
         self._parts: tuple[Pipeline, UserEncoder] | None = None
 
     @property
@@ -70,8 +93,11 @@ class PpdRuntime:
             self._preset.name,
             self._weights_dir,
             self._device,
+            with_adapter=self._adapter is None,
             encoder_id=encoder.encoder_version,
         )
+        if self._adapter is not None:
+            pipeline.use_adapter(self._adapter, encoder_id=encoder.encoder_version)
         return self.use(pipeline, encoder)
 
     def use(self, pipeline: Pipeline, encoder: UserEncoder) -> Versions:
