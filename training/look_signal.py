@@ -1,0 +1,137 @@
+"""At which diffusion times a look can be learned: how much of Stage C's error it would explain.
+
+    python -m training.look_signal --store_dir runs/mini/world --out DIR [--weights_dir DIR]
+
+At a time t the base model's error r = noise - predicted noise has a part that follows a picture's
+look: whoever knew the look could predict it. `explained` is the size of that part (the squared norm
+of the covariance of r with the standardised look, per latent value), `error` the whole. A pair's
+gradient carries the first and its noise the second, so their ratio says how much one draw at that
+time teaches; the preference objective draws times with this in mind (docs/decisions/0004).
+
+Legend: N pictures, L looks, K latent values (C * H * W), C H W latent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppd_model.diffusion import add_noise, alpha_bar
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
+from ppd_model.presets import get_preset
+from ppd_model.stage_c import StageC, load_stage_c
+from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
+from training.parts import load_compressor, load_text
+from training.world import captions
+from training.world.scene import LOOKS, SETTINGS
+from training.world.store import PictureStore
+
+BATCH = 128
+
+
+class SignalConfig(Configuration):
+    """What is measured on how many of the store's pictures."""
+
+    weights_dir: Path = MINI_WEIGHTS_DIR
+    store_dir: Path
+    out: Path
+    pictures: int = 2048
+    times: tuple[float, ...] = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+    seed: int = 0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    config, _ = parse_command_line(SignalConfig, argv, __doc__, file_required=False)
+    measure(config)
+
+
+def measure(config: SignalConfig) -> dict[str, Any]:
+    """Print one line for each time and write DIR/look_signal.json; returns what is in it."""
+    save_resolved(config, config.out)
+    preset = get_preset("mini")
+    cpu = torch.device("cpu")
+    store = PictureStore(config.store_dir)
+    rng = np.random.default_rng([config.seed, 14])
+    rows_N = rng.choice(len(store), config.pictures, replace=False)
+    stage_c = load_stage_c(preset, config.weights_dir / "stage_c.safetensors").eval()
+    compressor = load_compressor(preset, config.weights_dir, cpu)
+    text_encoder, _ = load_text(preset, config.weights_dir, cpu)
+    words = [
+        captions.caption(*divmod(int(content), len(SETTINGS)), rng)
+        for content in store.content[rows_N]
+    ]
+    latents, tokens, pooled = [], [], []
+    for first in range(0, config.pictures, BATCH):
+        part = slice(first, first + BATCH)
+        latents.append(compressor.latents(np.asarray(store.pictures[rows_N[part]]), cpu).float())
+        features = text_encoder.encode(words[part])
+        tokens.append(features.tokens_BSD)
+        pooled.append(features.pooled_B1D)
+    look_NL = torch.from_numpy(store.looks[rows_N])
+    generator = torch.Generator().manual_seed(config.seed)
+    rows = []
+    for time in config.times:
+        error_NK = base_errors(
+            stage_c, torch.cat(latents), torch.cat(tokens), torch.cat(pooled), time, generator
+        )
+        explained_L = explained_error(error_NK, look_NL)
+        explained = dict(zip(LOOKS, explained_L.tolist(), strict=True))
+        error = float(error_NK.square().mean())
+        ratio = float(explained_L.clamp(min=0).sum()) / error
+        known = float(alpha_bar(torch.tensor([time])))
+        rows.append(
+            {"t": time, "alpha_bar": known, "error": error, "explained": explained, "ratio": ratio}
+        )
+        looks = " ".join(f"{name} {1e3 * value:.3f}" for name, value in explained.items())
+        print(f"t {time:.2f} error {error:.4f} ratio {ratio:.3f} | 1e-3: {looks}", flush=True)
+    report = {"commit": git_commit(), "pictures": config.pictures, "times": rows}
+    (config.out / "look_signal.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+@torch.no_grad()
+def base_errors(
+    stage_c: StageC,
+    latent_NCHW: Tensor,
+    text_NST: Tensor,
+    pooled_N1T: Tensor,
+    time: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Noise minus the base model's prediction of it, N x K, every picture at the same time."""
+    parts = []
+    for first in range(0, len(latent_NCHW), BATCH):
+        part = slice(first, first + BATCH)
+        x0_BCHW = latent_NCHW[part]
+        noise_BCHW = torch.randn(x0_BCHW.shape, generator=generator)
+        t_B = torch.full((len(x0_BCHW),), time)
+        with stage_c.adapter.disabled():
+            predicted_BCHW = stage_c(
+                add_noise(x0_BCHW, noise_BCHW, t_B), t_B, text_NST[part], pooled_N1T[part]
+            )
+        parts.append((noise_BCHW - predicted_BCHW).flatten(1))
+    return torch.cat(parts)
+
+
+def explained_error(error_NK: Tensor, look_NL: Tensor) -> Tensor:
+    """Squared norm of the covariance of error and each look, divided by K; shape L.
+
+    The covariances of two halves are multiplied, so that chance adds nothing on average (and may
+    give a slightly negative number). Looks are standardised first.
+    """
+    look_NL = (look_NL - look_NL.mean(0)) / look_NL.std(0)
+    half = len(error_NK) // 2
+    first_LK = look_NL[:half].T @ error_NK[:half] / half
+    second_LK = look_NL[half : 2 * half].T @ error_NK[half : 2 * half] / half
+    return (first_LK * second_LK).mean(1)
+
+
+if __name__ == "__main__":
+    main()
