@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -302,6 +302,8 @@ class Pipeline:
         """The sampler's loop. Latents are float32, also where the network is not."""
         total = max(request.steps for request in requests)
         times_BT = torch.stack([_padded_times(request.steps, total) for request in requests])
+        below = self.preset.personalize_below
+        personal_BT = torch.stack([_personal_steps(r.steps, total, below) for r in requests])
         times_BT = times_BT.to(self.device)
 
         x_BCHW = torch.stack([row_noise(shape_CHW, generator) for generator in generators])
@@ -309,7 +311,9 @@ class Pipeline:
         for step in range(total):
             _stop_if(cancelled)
             t_B, t_next_B = times_BT[:, step], times_BT[:, step + 1]
-            eps_BCHW = self._predict_noise(x_BCHW, t_B, attended, guidance_B)
+            eps_BCHW = self._predict_noise(
+                x_BCHW, t_B, _personal_rows(attended, personal_BT[:, step]), guidance_B
+            )
             noise_BCHW = torch.stack(
                 [  # a row that has arrived draws no more: its generator belongs to Stage B
                     row_noise(shape_CHW, generator)
@@ -433,6 +437,28 @@ def _check_numbers(request: ImageRequest) -> None:
         value = getattr(request, name)
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be finite and at least 0, got {value}")
+
+
+def _personal_steps(steps: int, total: int, below: float) -> Tensor:
+    """Whether the adapter acts, for each of ``total`` steps: from the first time t <= ``below`` on.
+
+    A row of so few steps that none begins there is personalised throughout.
+    """
+    acts_S = sampling_times(steps)[:-1] <= below
+    if not bool(acts_S.any()):
+        acts_S = torch.ones(steps, dtype=torch.bool)
+    return torch.cat([acts_S, torch.zeros(total - steps, dtype=torch.bool)])
+
+
+def _personal_rows(attended: AttentionInput, personal_B: Tensor) -> AttentionInput:
+    """The same with the user only in some of the requests' rows, and of their negative rows."""
+    user = attended.user
+    if user is None or bool(personal_B.all()):
+        return attended
+    if not bool(personal_B.any()):
+        return replace(attended, user=None)
+    rows_B = personal_B.repeat(len(user.strength_B) // len(personal_B)).to(user.strength_B)
+    return replace(attended, user=replace(user, strength_B=user.strength_B * rows_B))
 
 
 def _padded_times(steps: int, total: int) -> Tensor:

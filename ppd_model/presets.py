@@ -70,6 +70,8 @@ class Preset:
     user_token_dim: int
     user_tokens: int = 4
     latent_channels: int = 16
+    personalize_below: float = 1.0
+    """The adapter acts at times t up to this. 1 is always, as in the paper."""
     stage_c_x0_clamp: float | None = None
     stage_b_x0_clamp: float | None = None
     stage_b_target: Target = "epsilon"
@@ -256,6 +258,7 @@ def _mini() -> Preset:
         vlm=dict(hidden_size=128),
         user_emb_dim=128,
         user_token_dim=128,
+        personalize_below=0.93,
         stage_c_x0_clamp=2.5,
         stage_b_x0_clamp=3.0,
         stage_b_target="velocity",

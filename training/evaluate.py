@@ -69,11 +69,11 @@ class EvaluateConfig(Configuration):
     probe_data: Path | None = None
     split: SeedRange = "test"
     first_person: int = 0
-    people: int = 64
+    people: int = 128
     group: int = 4
     prompts: int = 4
     bound_people: int = 32
-    one_look_quizzes: int = 4
+    one_look_quizzes: int = 8
     one_look_prompts: int = 2
     content_repeats: int = 2
     population_samples: int = 20_000

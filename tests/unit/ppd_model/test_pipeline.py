@@ -13,7 +13,7 @@ import torch
 from diffusers import DDPMWuerstchenScheduler, StableCascadePriorPipeline, StableCascadeUNet
 from torch import Tensor
 
-from ppd_model.adapter import attention_blocks
+from ppd_model.adapter import AttentionInput, attention_blocks
 from ppd_model.checkpoint import ArtifactError, ArtifactSpec, save_artifact, write_manifest
 from ppd_model.pipeline import Cancelled, ImageRequest, NumericalError, Pipeline
 from ppd_model.presets import Preset, get_preset
@@ -169,6 +169,31 @@ def test_the_user_speaks_in_the_prompts_rows_only_unless_asked(
     conditional_only = latents(pipeline, request)
     pipeline.personalize_negative = True
     assert (latents(pipeline, request) - conditional_only).abs().max() > 1e-3
+
+
+def test_the_user_speaks_from_the_presets_time_on(
+    pipeline: Pipeline, user_emb_D: np.ndarray
+) -> None:
+    base = ImageRequest("a red boat", 1, steps=4, guidance_scale=1.0)
+    on = replace(base, user_emb_D=user_emb_D)
+    seen: list[list[float]] = []
+    predict = pipeline.stage_c.predict_noise
+
+    def watched(xt_BCHW: Tensor, t_B: Tensor, attended: AttentionInput) -> Tensor:
+        user = attended.user
+        seen.append([0.0] * len(t_B) if user is None else user.strength_B.tolist())
+        return predict(xt_BCHW, t_B, attended)
+
+    pipeline.stage_c.predict_noise = watched  # type: ignore[method-assign]
+    pipeline.preset = replace(pipeline.preset, personalize_below=0.5)
+    # Four steps begin at t = 1, .75, .5, .25; two at 1, .5; one at 1, which is all it has.
+    together = latents(pipeline, on, replace(on, steps=2), replace(on, steps=1), base)
+    assert seen == [[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
+    seen.clear()
+    alone = latents(pipeline, on)
+    assert seen == [[0], [0], [1], [1]]
+    assert (together[:1] - alone).abs().max() < 1e-3
+    assert (together[3:] - latents(pipeline, base)).abs().max() < 1e-3
 
 
 def test_keys_and_values_of_the_text_are_made_once_for_all_steps(
