@@ -1,0 +1,66 @@
+"""Prompt lists: PartiPrompts as published, and the world's own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from training.prompt_lists import load_prompts
+from training.rewards.world import content_named
+from training.splits import SplitRule, side_of
+from training.world.scene import CONTENTS
+
+HEADER = "Prompt\tCategory\tChallenge\tNote\n"
+
+
+def test_the_worlds_list_has_every_content_and_nothing_that_is_trained_on() -> None:
+    prompts = load_prompts("world")
+    counts = Counter(content_named(prompt) for prompt in prompts.prompts)
+    assert set(counts) == set(range(CONTENTS))
+    assert max(counts.values()) == 4
+    assert len(set(prompts.prompts)) == len(prompts) == 184
+    rule = SplitRule(held_out_caption_share=0.1)
+    assert {side_of(prompt, rule) for prompt in prompts.prompts} == {"held_out"}
+
+
+def test_parti_prompts_are_read_as_published(tmp_path: Path) -> None:
+    path = tmp_path / "PartiPrompts.tsv"
+    rows = 'a sign that says "Hello"\tWorld\tText\t\n"a ""quoted"" cat"\tAnimals\tBasic\tnote\n'
+    path.write_text(HEADER + rows)
+    prompts = load_prompts(str(path))
+    assert prompts.prompts == ('a sign that says "Hello"', 'a "quoted" cat')
+    assert prompts.categories == ("World", "Animals")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Text\tCategory\na\tb\n", "no column 'Prompt'"),
+        (HEADER, "holds no prompts"),
+        (HEADER + "a cat\tAnimals\t\t\n \tAnimals\t\t\n", "line 3: expected a prompt"),
+        (HEADER + '"a cat\tAnimals\t\t\na dog\tAnimals\t\t\n', "line 2"),
+        (HEADER + '"a\nb"\tAnimals\t\t\n', "quotation mark"),
+    ],
+)
+def test_a_file_that_is_no_list_is_refused_with_its_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "prompts.tsv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_prompts(str(path))
+
+
+def test_a_part_is_an_even_choice_and_another_list(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("a\nb\n\nc\nd\n")
+    prompts = load_prompts(str(path))
+    assert prompts.first(2).prompts == ("a", "c")
+    assert prompts.first(None) is prompts
+    assert prompts.first(2).sha256 != prompts.sha256
+    with pytest.raises(ValueError, match="5 prompts"):
+        prompts.first(5)
+    with pytest.raises(ValueError, match="expected 'world'"):
+        load_prompts("list.csv")

@@ -1,0 +1,175 @@
+"""A judge behind any endpoint that speaks OpenAI's chat completions, with pictures as data URLs.
+
+The paper asks GPT-4o mini at temperature 1 without nucleus sampling (B.3). Where the endpoint is,
+which model it shall use and with which key is read from the environment in one place,
+`EndpointSettings.read`; the key is read from nowhere else, so that it never lies beside results.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from ppd_model import prompts
+from ppd_model.user_encoder import Choice
+from training.judges.judge import JudgeError
+from training.judges.question_text import QuestionText, build_question, read_answer
+
+URL, MODEL, KEY = "PPD_JUDGE_URL", "PPD_JUDGE_MODEL", "PPD_JUDGE_KEY"
+BUSY = (408, 409, 425, 429, 500, 502, 503, 504)
+"""Statuses after which the same request may succeed."""
+
+
+@dataclass(frozen=True)
+class EndpointSettings:
+    """Where and how to ask. base_url ends before "/chat/completions". timeout_s holds for each
+    attempt; a wait that the endpoint asks for is cut at longest_wait_s."""
+
+    base_url: str
+    model: str
+    key: str = field(default="", repr=False)
+    temperature: float = 1.0
+    max_tokens: int = 2048
+    timeout_s: float = 120.0
+    attempts: int = 6
+    first_wait_s: float = 1.0
+    longest_wait_s: float = 60.0
+
+    @classmethod
+    def read(
+        cls,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        base_url: str | None = None,
+        model: str | None = None,
+        **options: Any,
+    ) -> EndpointSettings:
+        """What is given, else the environment's. Raises ValueError that names what is missing."""
+        url = base_url or environment.get(URL, "")
+        name = model or environment.get(MODEL, "")
+        missing = [key for key, value in ((URL, url), (MODEL, name)) if not value]
+        if missing:
+            raise ValueError(f"no endpoint to ask: give {' and '.join(missing)}")
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{URL} is {url!r}, expected http://... or https://...")
+        return cls(url.rstrip("/"), name, environment.get(KEY, ""), **options)
+
+
+class EndpointJudge:
+    """Asks an endpoint; safe to use from several threads. Close it when done."""
+
+    def __init__(
+        self, settings: EndpointSettings, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.settings = settings
+        self.identity = f"{settings.model} at temperature {settings.temperature:g}"
+        self._sleep = sleep
+        headers = {"Authorization": f"Bearer {settings.key}"} if settings.key else {}
+        self._client = httpx.Client(headers=headers, timeout=settings.timeout_s)
+
+    def __enter__(self) -> EndpointJudge:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def prefer(
+        self,
+        choices: Sequence[Choice],
+        prompt: str,
+        image_a: Image.Image,
+        image_b: Image.Image,
+    ) -> int | None:
+        """As `Judge.prefer`. Raises JudgeError when the endpoint refuses or stays silent."""
+        question = build_question(choices, prompt, image_a, image_b)
+        return read_answer(self._ask(messages_of(question)))
+
+    def _ask(self, messages: list[dict[str, Any]]) -> str:
+        """The response's text; what may pass is tried again, after the wait that is asked for."""
+        settings = self.settings
+        body = {
+            "model": settings.model,
+            "messages": messages,
+            "temperature": settings.temperature,
+            "top_p": 1.0,
+            "max_tokens": settings.max_tokens,
+        }
+        trouble = "no attempt was made"
+        for attempt in range(settings.attempts):
+            wait_s = settings.first_wait_s * 2**attempt
+            try:
+                answer = self._client.post(f"{settings.base_url}/chat/completions", json=body)
+            except httpx.TransportError as error:
+                trouble = f"{type(error).__name__}: {error}"
+            else:
+                if answer.status_code == httpx.codes.OK:
+                    return _text_of(answer)
+                trouble = f"status {answer.status_code}: {answer.text[:300]}"
+                if answer.status_code not in BUSY:
+                    raise JudgeError(f"{settings.base_url} refuses: {trouble}")
+                wait_s = _asked_wait_s(answer.headers.get("Retry-After"), wait_s)
+            if attempt + 1 < settings.attempts:
+                self._sleep(min(wait_s, settings.longest_wait_s))
+        raise JudgeError(
+            f"{settings.base_url} gave no answer in {settings.attempts} attempts: {trouble}"
+        )
+
+
+def messages_of(question: QuestionText) -> list[dict[str, Any]]:
+    """The question as messages: text and pictures in turn."""
+    turns = question.turns()
+    content: list[dict[str, Any]] = []
+    pieces = turns["user"].split(prompts.IMAGE_TOKEN)
+    assert len(pieces) == len(question.images) + 1
+    for place, piece in enumerate(pieces):
+        if piece.strip():
+            content.append({"type": "text", "text": piece})
+        if place < len(question.images):
+            url = {"url": data_url(question.images[place])}
+            content.append({"type": "image_url", "image_url": url})
+    return [
+        {"role": "system", "content": turns["system"]},
+        {"role": "user", "content": content},
+    ]
+
+
+def data_url(image: Image.Image) -> str:
+    """A picture as PNG in a data URL."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _text_of(answer: httpx.Response) -> str:
+    """The first choice's text; "" where the answer has no text that could be read.
+
+    A model that answers nonsense is a matter of its accuracy, not of the connection.
+    """
+    try:
+        text = answer.json()["choices"][0]["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return ""
+    return text if isinstance(text, str) else ""
+
+
+def _asked_wait_s(retry_after: str | None, otherwise_s: float) -> float:
+    """Retry-After in seconds, from a number or a date; what we would wait if it is neither."""
+    if not retry_after:
+        return otherwise_s
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return otherwise_s

@@ -1,0 +1,130 @@
+"""A judge, asked as the paper asks (5.2, B.3): each pair twice, once in either order.
+
+Where the two answers name different pictures the judge followed the order, not the pictures: the
+pair is dropped and counted. So is one where an answer could not be read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from PIL import Image
+
+from ppd_model.user_encoder import Choice
+from training.statistics import clustered_mean
+
+Outcome = Literal["first", "second", "inconsistent", "unreadable"]
+
+
+class Judge(Protocol):
+    """Somebody who predicts what a person would prefer.
+
+    identity: what answers, for results.
+    """
+
+    identity: str
+
+    def prefer(
+        self,
+        choices: Sequence[Choice],
+        prompt: str,
+        image_a: Image.Image,
+        image_b: Image.Image,
+    ) -> int | None:
+        """0 for image_a, 1 for image_b, as a person with these choices would say; None where no
+        preference could be read from the answer.
+
+        Raises JudgeError when no answer was to be had at all.
+        """
+
+
+class JudgeError(RuntimeError):
+    """The judge gave no answer: nothing may be counted, for or against anybody."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which of two pictures of a prompt: the judge knows the person from `choices`."""
+
+    choices: Sequence[Choice]
+    prompt: str
+    first: Image.Image
+    second: Image.Image
+
+
+def ask_twice(judge: Judge, question: Question) -> Outcome:
+    """The judge's verdict on one question."""
+    shown = judge.prefer(question.choices, question.prompt, question.first, question.second)
+    turned = judge.prefer(question.choices, question.prompt, question.second, question.first)
+    if shown is None or turned is None:
+        return "unreadable"
+    if shown == turned:
+        return "inconsistent"
+    return "first" if shown == 0 else "second"
+
+
+def ask_all(
+    questions: Iterable[tuple[Judge, Question]],
+    *,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Outcome]:
+    """Verdicts in the order of the questions; `workers` of them are asked at a time.
+
+    Questions are taken when their turn comes, so that their pictures need not all be in memory.
+    Raises JudgeError at the first question that nobody answers; no further one is asked then.
+    """
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        waiting: deque[Future[Outcome]] = deque()
+        done = 0
+        try:
+            for judge, question in questions:
+                waiting.append(pool.submit(ask_twice, judge, question))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+                    done += 1
+                    if progress is not None:
+                        progress(done)
+            while waiting:
+                yield waiting.popleft().result()
+                done += 1
+                if progress is not None:
+                    progress(done)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def tally(outcomes: Sequence[Outcome], right: Sequence[int]) -> dict[str, Any]:
+    """How often the consistent verdicts name the right picture, and what was dropped.
+
+    right: 0 or 1 for each outcome: the first or the second picture. The interval redraws
+    questions, of which each person has one. "share_right" is None when fewer than two verdicts are
+    consistent.
+    """
+    if len(outcomes) != len(right):
+        raise ValueError(f"{len(outcomes)} outcomes and {len(right)} answers")
+    verdict = {"first": 0, "second": 1}
+    kept = np.array(
+        [
+            verdict[outcome] == answer
+            for outcome, answer in zip(outcomes, right, strict=True)
+            if outcome in verdict
+        ],
+        dtype=np.float64,
+    )
+    estimate = None
+    if len(kept) >= 2:
+        places = np.arange(len(kept))
+        estimate = clustered_mean(kept, places, np.random.default_rng(51)).to_dict()
+    return {
+        "questions": len(outcomes),
+        "share_right": estimate,
+        "kept": len(kept),
+        "inconsistent": sum(outcome == "inconsistent" for outcome in outcomes),
+        "unreadable": sum(outcome == "unreadable" for outcome in outcomes),
+    }

@@ -1,0 +1,109 @@
+"""Choices whose answer is known: what a judge is measured by before it judges anybody.
+
+As in the paper (5.2), 4 + 1 for each person: the four pairs of a support set, and one pair of a
+test split that neither the set nor training holds, of which the judge must say what the person
+said.
+
+Dimension letters: N pictures, 2: row of the files, and which of its pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ppd_model.user_encoder import Choice
+from training.judges.judge import Question
+from training.parts import open_picture
+from training.plan import Plan
+from training.source_plan import plan_of
+from training.splits import SPLITS, PersonPairs
+
+TestSplit = Literal["seen_users", "unseen_users"]
+
+
+@dataclass(frozen=True)
+class KnownPair:
+    """Two pictures of a caption as they were shown, JPEG, and which of them (0 or 1) was
+    preferred."""
+
+    caption: str
+    jpegs: tuple[bytes, bytes]
+    preferred: int
+
+
+@dataclass(frozen=True)
+class KnownChoice:
+    """A person's four choices, and one more."""
+
+    user: str
+    support: tuple[KnownPair, ...]
+    query: KnownPair
+
+    def question(self) -> Question:
+        """As a judge is asked; the pictures are opened now."""
+        return Question(
+            choices=[
+                Choice(
+                    caption=pair.caption,
+                    image_0=open_picture(pair.jpegs[0]),
+                    image_1=open_picture(pair.jpegs[1]),
+                    preferred=pair.preferred,
+                )
+                for pair in self.support
+            ],
+            prompt=self.query.caption,
+            first=open_picture(self.query.jpegs[0]),
+            second=open_picture(self.query.jpegs[1]),
+        )
+
+
+def known_choices(folder: Path, split: TestSplit, people: int | None = None) -> list[KnownChoice]:
+    """One for each person of a test split of a precomputed folder, for the first `people`.
+
+    Raises ValueError when the split has nobody, or the folder was made from other parquet files.
+    """
+    plan = plan_of(folder)
+    chosen = [
+        (person, int(person.query_P[person.split_P == SPLITS.index(split)][0]))
+        for person in plan.people
+        if len(person.support_E4) and (person.split_P == SPLITS.index(split)).any()
+    ][:people]
+    if not chosen:
+        raise ValueError(f"{folder}: nobody with four choices is in {split!r}")
+    jpegs = _jpegs(plan, chosen)
+    users = plan.preferences.users
+    return [
+        KnownChoice(
+            user=users[person.user],
+            support=tuple(_pair(plan, int(pair), jpegs) for pair in person.support_E4[0]),
+            query=_pair(plan, query, jpegs),
+        )
+        for person, query in chosen
+    ]
+
+
+def _jpegs(plan: Plan, chosen: Sequence[tuple[PersonPairs, int]]) -> dict[tuple[int, int], bytes]:
+    """The bytes of all pictures that are needed, by row and side, read in the files' order."""
+    rows = {
+        int(plan.preferences.row_P[pair])
+        for person, query in chosen
+        for pair in [*person.support_E4[0].tolist(), query]
+    }
+    source_N2 = np.array([(row, side) for row in sorted(rows) for side in (0, 1)], dtype=np.int64)
+    read = plan.files.pictures(source_N2)
+    return {(row, side): jpeg for (row, side), jpeg in zip(source_N2.tolist(), read, strict=True)}
+
+
+def _pair(plan: Plan, pair: int, jpegs: dict[tuple[int, int], bytes]) -> KnownPair:
+    preferences = plan.preferences
+    row = int(preferences.row_P[pair])
+    return KnownPair(
+        caption=preferences.captions[preferences.caption_P[pair]],
+        jpegs=(jpegs[row, 0], jpegs[row, 1]),
+        preferred=int(preferences.preferred_P[pair]),
+    )

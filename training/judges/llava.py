@@ -1,0 +1,71 @@
+"""A judge on this machine: the user encoder's own LLaVA-OneVision, asked in words.
+
+Legend: N pictures of a question (10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from ppd_model import prompts
+from ppd_model.user_encoder import Choice, UserEncoder
+from training.judges.judge import JudgeError
+from training.judges.question_text import build_question, read_answer
+
+
+class LlavaJudge:
+    """Greedy, so that the same question has the same answer.
+
+    mini's VLM was never taught this question: on mini the judge's accuracy says what to make of
+    it.
+    """
+
+    def __init__(self, encoder: UserEncoder, max_new_tokens: int | None = None) -> None:
+        self.encoder = encoder
+        self.max_new_tokens = max_new_tokens or encoder.max_new_tokens
+        self.identity = f"{encoder.encoder_version.split('.')[0]}, greedy"
+        self._tokenizer = encoder.processor.tokenizer
+        added = {*self._tokenizer.get_added_vocab(), *self._tokenizer.all_special_tokens}
+        self._special_tokens = tuple(sorted({*added, *prompts.CHAT_TOKENS}))
+
+    @torch.inference_mode()
+    def prefer(
+        self,
+        choices: Sequence[Choice],
+        prompt: str,
+        image_a: Image.Image,
+        image_b: Image.Image,
+    ) -> int | None:
+        """As `Judge.prefer`. Raises JudgeError when the question does not fit the model."""
+        question = build_question(choices, prompt, image_a, image_b, self._special_tokens)
+        model, processor = self.encoder.model, self.encoder.processor
+        # Nested, one list for the question: given flat, each picture would be cut into tiles.
+        batch = processor(
+            text=[question.text],
+            images=[[image.convert("RGB") for image in question.images]],
+            return_tensors="pt",
+        )
+        found = int((batch["input_ids"] == model.config.image_token_id).sum())
+        expected = len(question.images) * self.encoder.tokens_per_image
+        if found != expected:
+            raise JudgeError(f"{found} image tokens in a question, expected {expected}")
+        dtype = model.model.image_newline.dtype
+        inputs = {
+            name: value.to(model.device, dtype if value.is_floating_point() else None)
+            for name, value in batch.items()
+            if name not in ("token_type_ids", "num_image_tokens")
+        }
+        blocked = [model.config.image_token_id, model.config.video_token_id]
+        ids_1S = model.generate(
+            **inputs,
+            do_sample=False,
+            max_new_tokens=self.max_new_tokens,
+            pad_token_id=self._tokenizer.pad_token_id,
+            eos_token_id=self._tokenizer.convert_tokens_to_ids(prompts.TURN_END),
+            suppress_tokens=[token for token in blocked if token < model.lm_head.out_features],
+        )
+        answer_S = ids_1S[0, inputs["input_ids"].shape[1] :]
+        return read_answer(self._tokenizer.decode(answer_S, skip_special_tokens=True))

@@ -1,0 +1,49 @@
+"""In the world nobody has to guess: the person's own hidden taste judges.
+
+Legend: L looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ppd_model.user_encoder import Choice
+from training.rewards.world import contents_named
+from training.world import users
+from training.world.looks import Standardizer, measure_all
+
+SAME_WITHIN = 0.01
+"""Scores (utility) this close are no preference, as in evaluate.py."""
+
+
+class TasteJudge:
+    """One person of the world. The choices are theirs and tell nothing new."""
+
+    def __init__(self, taste_L: NDArray[np.float32], standardizer: Standardizer) -> None:
+        self.taste_L = taste_L
+        self.standardizer = standardizer
+        self.identity = "hidden taste"
+
+    def prefer(
+        self,
+        choices: Sequence[Choice],
+        prompt: str,
+        image_a: Image.Image,
+        image_b: Image.Image,
+    ) -> int | None:
+        """As `Judge.prefer`: the picture whose looks the person likes better, without a doubt.
+
+        Raises ValueError for a prompt that names no content of the world.
+        """
+        images = np.stack([np.asarray(image.convert("RGB")) for image in (image_a, image_b)])
+        looks_2L = self.standardizer.apply(measure_all(images), contents_named([prompt, prompt]))
+        gap = float(
+            users.utility(self.taste_L, looks_2L[1]) - users.utility(self.taste_L, looks_2L[0])
+        )
+        if abs(gap) <= SAME_WITHIN:
+            return None
+        return int(gap > 0)

@@ -1,0 +1,180 @@
+"""Arms of a comparison: who paints, for whom; scored over one list of prompts, once.
+
+Every arm paints the same prompts from the same seeds. An arm's scores are written when it is
+done, with everything they depend on, and are taken from there when a comparison goes on.
+
+Legend: A rewards, K prompts, D embedding, B pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ppd_model.checkpoint import ArtifactSpec, load_artifact, sha256_of
+from ppd_model.pipeline import ImageRequest, Pipeline
+from training.prompt_lists import PromptList
+from training.rewards.reward import Reward
+
+FloatArray = NDArray[np.float32]
+FIRST_SEED = 700_000_000
+"""Of the first prompt's picture: far from the seeds of pictures that are trained on."""
+
+KEPT_PICTURES = 8
+"""Pictures of an arm that are kept to look at: those of the first prompts."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """name: also of its file. adapter: None is the base model. embedding_D: whom it paints for;
+    None with the base only."""
+
+    name: str
+    adapter: Path | None
+    embedding_D: FloatArray | None
+
+
+@dataclass(frozen=True)
+class ArmOptions:
+    """How pictures are made. The paper takes 30 steps."""
+
+    steps: int
+    guidance_scale: float
+    batch: int
+    seed: int
+
+
+class ArmScores:
+    """Scores arms in a folder: `arms/NAME.json`, and a strip of pictures beside it.
+
+    With `resume`, arms that are there and depend on the same are not painted again. Raises
+    ValueError for a folder that holds arms otherwise.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        rewards: Sequence[Reward],
+        prompts: PromptList,
+        options: ArmOptions,
+        folder: Path,
+        resume: bool,
+    ) -> None:
+        self.pipeline = pipeline
+        self.rewards = rewards
+        self.prompts = prompts
+        self.options = options
+        self.folder = folder / "arms"
+        if self.folder.exists() and any(self.folder.glob("*.json")) and not resume:
+            raise ValueError(f"{folder} holds arms: pass --resume or choose another folder")
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def score(self, arm: Arm) -> FloatArray:
+        """All rewards of the arm's pictures, A x K.
+
+        Raises ValueError when the folder holds this arm made with something else.
+        """
+        path = self.folder / f"{arm.name}.json"
+        identity = self.identity(arm)
+        if path.exists():
+            record = json.loads(path.read_text())
+            differing = [key for key in identity if record["identity"].get(key) != identity[key]]
+            if differing:
+                raise ValueError(f"{path} was made with another {', '.join(differing)}")
+            return np.array([record["scores"][r.name] for r in self.rewards], dtype=np.float32)
+        scores_AK, shown = self._paint(arm)
+        names = [reward.name for reward in self.rewards]
+        record = {
+            "identity": identity,
+            "scores": dict(zip(names, scores_AK.tolist(), strict=True)),
+        }
+        Image.fromarray(np.concatenate(shown, axis=1)).save(path.with_suffix(".webp"), quality=90)
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(record) + "\n")
+        unfinished.replace(path)
+        return scores_AK
+
+    def identity(self, arm: Arm) -> dict[str, Any]:
+        """What an arm's scores depend on."""
+        emb_D = arm.embedding_D
+        options = self.options
+        return {
+            "model": self.pipeline.model_id,
+            "adapter": None if arm.adapter is None else sha256_of(arm.adapter),
+            "embedding": None if emb_D is None else [float(x) for x in np.trim_zeros(emb_D, "b")],
+            "prompts": self.prompts.sha256,
+            "rewards": {reward.name: reward.identity for reward in self.rewards},
+            "steps": options.steps,
+            "guidance_scale": options.guidance_scale,
+            "seed": options.seed,
+        }
+
+    def strip(self, arm: Arm) -> NDArray[np.uint8]:
+        """The pictures of the first prompts, side by side, once the arm is scored."""
+        with Image.open(self.folder / f"{arm.name}.webp") as image:
+            return np.asarray(image.convert("RGB"))
+
+    def _paint(self, arm: Arm) -> tuple[FloatArray, list[NDArray[np.uint8]]]:
+        if arm.adapter is not None:
+            self.pipeline.use_adapter(arm.adapter)
+        texts, options = self.prompts.prompts, self.options
+        scores_AK = np.empty((len(self.rewards), len(texts)), dtype=np.float32)
+        shown: list[NDArray[np.uint8]] = []
+        started_s = time.monotonic()
+        for first in range(0, len(texts), options.batch):
+            part = slice(first, min(first + options.batch, len(texts)))
+            requests = [
+                ImageRequest(
+                    prompt=texts[k],
+                    seed=FIRST_SEED + 1_000_000 * options.seed + k,
+                    user_emb_D=arm.embedding_D,
+                    steps=options.steps,
+                    guidance_scale=options.guidance_scale,
+                )
+                for k in range(part.start, part.stop)
+            ]
+            images = np.stack([one.image_HWC for one in self.pipeline.generate(requests)])
+            for row, reward in enumerate(self.rewards):
+                scores_AK[row, part] = reward.score(images, texts[part])
+            shown += list(images[: max(0, KEPT_PICTURES - len(shown))])
+            rate = part.stop / (time.monotonic() - started_s)
+            print(f"{arm.name}: {part.stop}/{len(texts)} {rate:.1f} pictures/s", flush=True)
+        return scores_AK, shown
+
+
+def adapter_of(path: Path, users: Sequence[str]) -> ArtifactSpec:
+    """What an adapter says of itself.
+
+    Raises ValueError when it was trained with something else in the place of a person than one of
+    `users` ("one_hot", "none", "vlm", ...), ArtifactError for a file that is no adapter.
+    """
+    _, spec = load_artifact(path, kind="adapter")
+    found = spec.extra.get("user", "unknown")
+    if found not in users:
+        raise ValueError(f"{path} was trained with user {found!r}, expected {' or '.join(users)}")
+    return spec
+
+
+def one_hot(reward: int, rewards: int, width: int) -> FloatArray:
+    """The embedding of the synthetic user who likes that reward, `width` wide (paper, 5.1)."""
+    return weighted(tuple(float(index == reward) for index in range(rewards)), width)
+
+
+def weighted(weights_A: tuple[float, ...], width: int) -> FloatArray:
+    """The embedding of somebody to whom rewards count that much (paper, Fig. 4)."""
+    emb_D = np.zeros(width, dtype=np.float32)
+    emb_D[: len(weights_A)] = weights_A
+    return emb_D
+
+
+def everybody(width: int) -> FloatArray:
+    """The constant embedding with which train_dpo trains where there is no user."""
+    return np.ones(width, dtype=np.float32)
