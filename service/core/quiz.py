@@ -1,49 +1,69 @@
 """Which pairs to ask next, and on which side each picture is shown.
 
-L suffix: looks.
+A person prefers the second picture of a pair with probability sigmoid(taste . pair), `pair` being
+the difference of the two pictures in the pool's coordinates, in which tastes are about standard
+normal over people. The next pair is the one whose answer tells most about the taste, given the
+answers so far. docs/decisions/0005 says how that was measured.
+
+Legend: P pairs, N answers, K coordinates, Q quadrature points.
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.core.pool import Pair
 
+FloatArray = NDArray[np.float64]
+
 CHOICES_PER_EMBEDDING = 4
 """The paper's N: an embedding is read from this many decided pairs."""
 
-_CANDIDATES = 24
-_PRIOR_PRECISION = 0.5
+NEAR_BEST = 0.9
+"""Asked is the first pair, in an order of the person's own, that tells this share of what the best
+one would: people differ in what they are asked, and no pair is worn out."""
+
+_BOUND_ROUNDS = 6
+_NODES_Q, _WEIGHTS_Q = np.polynomial.hermite_e.hermegauss(16)
+_WEIGHTS_Q /= _WEIGHTS_Q.sum()
 
 
 def next_pairs(
-    pairs: Sequence[Pair], answered: Collection[str], person: str, count: int
+    pairs: Sequence[Pair],
+    answered: Mapping[str, int | None] | Collection[str],
+    person: str,
+    count: int,
 ) -> list[Pair]:
-    """The `count` unanswered pairs that together tell most about all looks.
+    """The `count` pairs to ask now, most informative first; fewer when the pool has no more.
 
-    Greedy D-optimal design: each pick has the largest d' A^-1 d, with d the difference in looks
-    between the two pictures and A the information of what was answered and picked before. Every
-    person (any stable string) draws an own subset of candidates, so that people differ a little.
-    The picks of one person stay the same while they are being answered one by one.
+    answered: the answers by pair id, 0 or 1 for the preferred picture and None for no preference,
+    which counts as half an answer either way; or ids alone, of which each counts as none. An answer
+    moves what is asked next; the pairs after the first are planned as if those before them were
+    answered as expected. No answered pair comes again, and no caption while there are others.
+    person: any stable string, which gives the same pairs for the same answers.
     """
+    answers = answered if isinstance(answered, Mapping) else dict.fromkeys(answered)
     order = np.random.default_rng(_seed(person)).permutation(len(pairs))
-    mine = [pairs[i] for i in order[: max(_CANDIDATES, len(answered) + 2 * count)]]
-    known = [pair for pair in pairs if pair.pair_id in answered]
-    left = [pair for pair in mine if pair.pair_id not in answered]
-    dimensions = len(pairs[0].look_delta_L)
-    information_LL = _PRIOR_PRECISION * np.eye(dimensions)
-    for pair in known:
-        information_LL += _information(pair)
+    left = [pairs[i] for i in order if pairs[i].pair_id not in answers]
+    asked = [pair for pair in pairs if pair.pair_id in answers]
+    expected_N = [_as_number(answers[pair.pair_id]) for pair in asked]
     picked: list[Pair] = []
     while left and len(picked) < count:
-        inverse_LL = np.linalg.inv(information_LL)
-        captions = {pair.caption for pair in (*known, *picked)}
-        best = max(left, key=lambda pair: (pair.caption not in captions, _gain(pair, inverse_LL)))
-        left.remove(best)
-        picked.append(best)
-        information_LL += _information(best)
+        mean_K, covariance_KK = _posterior(_coordinates(asked, pairs), np.array(expected_N))
+        delta_PK = _coordinates(left, pairs)
+        margin_P = delta_PK @ mean_K
+        variance_P = ((delta_PK @ covariance_KK) * delta_PK).sum(1)
+        gain_P = _information(margin_P, np.sqrt(np.maximum(variance_P, 0)))
+        captions = {pair.caption for pair in asked}
+        fresh_P = np.array([pair.caption not in captions for pair in left])
+        if fresh_P.any():
+            gain_P = np.where(fresh_P, gain_P, -np.inf)
+        best = int(np.argmax(gain_P >= NEAR_BEST * gain_P.max()))
+        expected_N.append(float(_chance(margin_P[best])))
+        asked.append(left[best])
+        picked.append(left.pop(best))
     return picked
 
 
@@ -58,14 +78,49 @@ def needed(decided: int) -> int:
     return max(0, CHOICES_PER_EMBEDDING - decided)
 
 
-def _gain(pair: Pair, inverse_LL: NDArray[np.floating]) -> float:
-    delta_L = np.asarray(pair.look_delta_L)
-    return float(delta_L @ inverse_LL @ delta_L)
+def _as_number(answer: int | None) -> float:
+    return 0.5 if answer is None else float(answer)
 
 
-def _information(pair: Pair) -> NDArray[np.float64]:
-    delta_L = np.asarray(pair.look_delta_L)
-    return np.outer(delta_L, delta_L)
+def _coordinates(some: Sequence[Pair], pool: Sequence[Pair]) -> FloatArray:
+    """The pairs' coordinates, P x K, also of no pairs."""
+    flat = [value for pair in some for value in pair.look_delta_L]
+    return np.array(flat, dtype=np.float64).reshape(len(some), len(pool[0].look_delta_L))
+
+
+def _posterior(delta_NK: FloatArray, answer_N: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and covariance of the taste after answers (0 to 1), by Jaakkola and Jordan's bound."""
+    dimensions = delta_NK.shape[1]
+    mean_K, covariance_KK = np.zeros(dimensions), np.eye(dimensions)
+    pull_K = (answer_N - 0.5) @ delta_NK
+    for _ in range(_BOUND_ROUNDS):
+        spread_N = ((delta_NK @ covariance_KK) * delta_NK).sum(1)
+        bound_N = np.sqrt(spread_N + (delta_NK @ mean_K) ** 2 + 1e-12)
+        weight_N = np.tanh(bound_N / 2) / (2 * bound_N)
+        precision_KK = np.eye(dimensions) + (delta_NK * weight_N[:, None]).T @ delta_NK
+        covariance_KK = np.linalg.inv(precision_KK)
+        mean_K = covariance_KK @ pull_K
+    return mean_K, covariance_KK
+
+
+def _information(margin_P: FloatArray, deviation_P: FloatArray) -> FloatArray:
+    """What an answer tells about a normal margin, in nats: the answer's entropy, less what of it
+    would be left if the margin were known."""
+    chance_PQ = _chance(margin_P[:, None] + deviation_P[:, None] * _NODES_Q)
+    told_P: FloatArray = _entropy(chance_PQ @ _WEIGHTS_Q) - _entropy(chance_PQ) @ _WEIGHTS_Q
+    return told_P
+
+
+def _chance(margin: FloatArray) -> FloatArray:
+    """The logistic function, for margins of any size."""
+    chance: FloatArray = (1 + np.tanh(margin / 2)) / 2
+    return chance
+
+
+def _entropy(chance: FloatArray) -> FloatArray:
+    inside = np.clip(chance, 1e-12, 1 - 1e-12)
+    nats: FloatArray = -inside * np.log(inside) - (1 - inside) * np.log(1 - inside)
+    return nats
 
 
 def _seed(text: str) -> int:
