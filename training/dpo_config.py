@@ -52,9 +52,10 @@ class DpoConfig(Configuration):
     beta, timesteps, reduction: Eq. 6, see loss.py. omega: see omega.py.
     shared_noise, shared_timestep: one noise, one time for both pictures of a pair. The paper
         writes two noises and one time; public Diffusion-DPO code shares both.
-    time_power: times are drawn as 1 - (1 - min_time) * u ** time_power, u uniform: above 1 they
-        crowd near t = 1. The paper draws them uniformly; how a picture looks as a whole is decided
-        at high noise, and there most of a small run's signal is.
+    min_time, max_time, time_power: times are drawn as max - (max - min) * u ** time_power, u
+        uniform: above 1 they crowd near max. The paper draws them uniformly from all; how a
+        picture looks as a whole is decided at high noise, and there most of a small run's signal
+        is (docs/decisions/0004).
     user_dropout: share of pairs whose embedding is zeroed. The adapter has no bias, so such a pair
         equals the reference: it costs log 2, gives no gradient, takes no second pass, and counts
         one half in the logged implicit accuracy.
@@ -97,6 +98,7 @@ class DpoConfig(Configuration):
     shared_timestep: bool = True
     user_dropout: float = 0.1
     min_time: float = 0.001
+    max_time: float = 1.0
     time_power: float = 1.0
     ema_decay: float = 0.0
     """Decay of the exported moving average of the adapter; 0 exports the last weights."""
@@ -184,6 +186,11 @@ def check(config: DpoConfig) -> None:
     for name in ("user_dropout", "ema_decay", "min_time"):
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}, expected a number in [0, 1)")
+    if not config.min_time < config.max_time <= 1:
+        raise ValueError(
+            f"max_time is {config.max_time}, expected a number above min_time "
+            f"{config.min_time} and up to 1"
+        )
     _check_user(config)
     if config.decoder is not None and not config.sample_prompts:
         raise ValueError("decoder is given and sample_prompts is empty: what should be drawn?")

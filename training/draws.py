@@ -19,7 +19,7 @@ from training.dpo_config import DpoConfig
 
 @dataclass(frozen=True)
 class Draws:
-    """The randomness of B pairs. Times lie in [min_time, 1]; which_embedding_B in [0, 1)."""
+    """The randomness of B pairs. Times lie in [min_time, max_time]; which_embedding_B in [0, 1)."""
 
     noise_chosen_BCHW: Tensor
     noise_rejected_BCHW: Tensor
@@ -61,4 +61,5 @@ def draw(pairs: int, latent_CHW: torch.Size, seed: int, step: int, config: DpoCo
 
 
 def _times(uniform_B: Tensor, config: DpoConfig) -> Tensor:
-    return 1 - (1 - config.min_time) * uniform_B**config.time_power
+    span = config.max_time - config.min_time
+    return config.max_time - span * uniform_B**config.time_power

@@ -19,7 +19,7 @@ import io
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class EvaluateConfig(Configuration):
     the judge of content. adapter: one to use in the place of the model's own. taste_adapter: an
     adapter trained on true tastes, for the upper bounds; probe_data: what precompute.py wrote, for
     the linear probe. Without these two the bounds and the probe are reported as not measured.
+    strength, personalize_below: of the personalised pictures; None is the preset's own time.
     """
 
     preset: str = "mini"
@@ -69,17 +70,19 @@ class EvaluateConfig(Configuration):
     probe_data: Path | None = None
     split: SeedRange = "test"
     first_person: int = 0
-    people: int = 128
+    people: int = 64
     group: int = 4
     prompts: int = 4
     bound_people: int = 32
-    one_look_quizzes: int = 8
+    one_look_quizzes: int = 4
     one_look_prompts: int = 2
     content_repeats: int = 2
     population_samples: int = 20_000
     tie_below: float = 0.1
     steps: int = 20
     guidance_scale: float = 4.0
+    strength: float = 1.0
+    personalize_below: float | None = None
     batch: int = 32
     threads: int = 2
     time_calls: bool = True
@@ -156,6 +159,7 @@ class Painter:
                 prompt=prompt.text,
                 seed=prompt.seed,
                 user_emb_D=emb_D,
+                strength=self.config.strength,
                 steps=self.config.steps,
                 guidance_scale=self.config.guidance_scale,
             )
@@ -191,6 +195,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     pipeline = Pipeline.load(config.preset, config.weights_dir, with_adapter=config.adapter is None)
     if config.adapter is not None:
         pipeline.use_adapter(config.adapter)
+    if config.personalize_below is not None:
+        pipeline.preset = replace(pipeline.preset, personalize_below=config.personalize_below)
     if pipeline.encoder_id != encoder.encoder_version:
         raise ValueError(
             f"the adapter reads embeddings of {pipeline.encoder_id!r}, "

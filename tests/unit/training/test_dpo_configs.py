@@ -48,5 +48,6 @@ def test_the_recipes_of_mini_can_train(name: str) -> None:
 @pytest.mark.parametrize("name", ["mini_diffusion_dpo", "mini_sft"])
 def test_the_baselines_of_mini_see_the_same_draws(name: str) -> None:
     ppd, baseline = recipe("mini_dpo").comparable(), recipe(name).comparable()
-    draws = ("seed", "batch", "shared_noise", "shared_timestep", "min_time", "time_power")
+    times = ("shared_timestep", "min_time", "max_time", "time_power")
+    draws = ("seed", "batch", "shared_noise", *times)
     assert {key: baseline[key] for key in draws} == {key: ppd[key] for key in draws}

@@ -29,6 +29,7 @@ from tests.tiny_training import (
     write_world,
 )
 from training import train_dpo
+from training.dpo_config import check
 from training.draws import draw
 from training.train_dpo import split_rows, train
 
@@ -285,6 +286,20 @@ def test_draws_are_a_function_of_seed_and_step(world: Path, tmp_path: Path) -> N
         other = draw(4, shape, seed, step, config)
         assert not other.t_chosen_B.equal(once.t_chosen_B)
         assert not other.noise_chosen_BCHW.equal(once.noise_chosen_BCHW)
+
+
+def test_times_fill_the_range_that_was_asked_for(world: Path, tmp_path: Path) -> None:
+    config = tiny_config(world, tmp_path, min_time=0.6, max_time=0.9)
+    t_B = draw(4000, torch.Size((1, 1, 1)), 0, 0, config).t_chosen_B
+    assert float(t_B.min()) == pytest.approx(0.6, abs=0.001)
+    assert float(t_B.max()) == pytest.approx(0.9, abs=0.001)
+    assert float(t_B.mean()) == pytest.approx(0.75, abs=0.01)
+    crowded = config.model_copy(update={"time_power": 3.0})
+    # E[u^3] = 1/4: the mean lies a quarter of the range below the top.
+    t_B = draw(4000, torch.Size((1, 1, 1)), 0, 0, crowded).t_chosen_B
+    assert float(t_B.mean()) == pytest.approx(0.825, abs=0.01)
+    with pytest.raises(ValueError, match=r"max_time is 0\.5"):
+        check(config.model_copy(update={"max_time": 0.5}))
 
 
 def test_the_learning_rate_warms_up_and_falls(world: Path, tmp_path: Path) -> None:
