@@ -22,12 +22,16 @@ EMB_DIM = 8
 
 
 class FakeRuntime:
-    """Deterministic and quick. `step_s` is the time of one step; `gate` holds every step."""
+    """Deterministic and quick. `step_s` is the time of one step; `gate` holds every step.
+
+    `entered` is set once a first picture is being made.
+    """
 
     def __init__(self, step_s: float = 0.0, encoder_version: str = "fake-encoder-1") -> None:
         self.step_s = step_s
         self.gate = threading.Event()
         self.gate.set()
+        self.entered = threading.Event()
         self.load_gate = threading.Event()
         self.load_gate.set()
         self.encoder_version = encoder_version
@@ -51,6 +55,7 @@ class FakeRuntime:
     ) -> list[Picture]:
         if self.fail_with is not None:
             raise self.fail_with
+        self.entered.set()
         steps = specs[0].steps
         for step in range(1, steps + 1):
             while not self.gate.wait(0.01):

@@ -117,13 +117,14 @@ class Service:
         return dict(answer.json())
 
     async def until(self, client: httpx.AsyncClient, job_id: str, status: str) -> dict[str, Any]:
-        """Ask until the job has this status; fails when it ends otherwise."""
-        while True:
-            job = (await client.get(f"/jobs/{job_id}")).json()
-            if job["status"] == status:
-                return dict(job)
-            assert job["status"] in ("queued", "running"), job
-            await asyncio.sleep(0.01)
+        """Ask until the job has this status; fails when it ends otherwise, or takes a minute."""
+        async with asyncio.timeout(60):
+            while True:
+                job = (await client.get(f"/jobs/{job_id}")).json()
+                if job["status"] == status:
+                    return dict(job)
+                assert job["status"] in ("queued", "running"), job
+                await asyncio.sleep(0.01)
 
     async def new_key(self, tenant: str) -> str:
         """A key of another tenant."""

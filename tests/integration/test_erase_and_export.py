@@ -1,5 +1,6 @@
 """All that is held about a person can be taken along, and nothing of it stays after an erasure."""
 
+import asyncio
 import base64
 import io
 import json
@@ -235,7 +236,7 @@ async def test_steps_after_the_erasure_are_not_remembered(service: Service) -> N
     service.runtime.gate.clear()
     body = {"prompt": PROMPT, "user_id": "ann", "steps": 5}
     job_id = (await client.post("/generate", json=body)).json()["id"]
-    await service.until(client, job_id, "running")
+    assert await asyncio.to_thread(service.runtime.entered.wait, 30)
     cancelled = service.runtime.generate
 
     def heedless(specs: Any, on_step: Any, _: Any) -> Any:
