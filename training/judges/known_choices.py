@@ -9,15 +9,16 @@ Dimension letters: N pictures, 2: row of the files, and which of its pictures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ppd_model.user_encoder import Choice
-from training.judges.judge import Question
+from training.judges.judge import Judge, Question, ask_all, tally
+from training.judges.options import JudgeOf
 from training.parts import open_picture
 from training.plan import Plan
 from training.source_plan import plan_of
@@ -38,24 +39,32 @@ class KnownPair:
 
 @dataclass(frozen=True)
 class KnownChoice:
-    """A person's four choices, and one more."""
+    """A person's four choices, and one more.
+
+    captions: of all their pairs of the split, each once, the query's first.
+    """
 
     user: str
     support: tuple[KnownPair, ...]
     query: KnownPair
+    captions: tuple[str, ...]
+
+    def choices(self) -> list[Choice]:
+        """The four, as a judge is told them; the pictures are opened now."""
+        return [
+            Choice(
+                caption=pair.caption,
+                image_0=open_picture(pair.jpegs[0]),
+                image_1=open_picture(pair.jpegs[1]),
+                preferred=pair.preferred,
+            )
+            for pair in self.support
+        ]
 
     def question(self) -> Question:
-        """As a judge is asked; the pictures are opened now."""
+        """Which of the one more's pictures they preferred, as a judge is asked."""
         return Question(
-            choices=[
-                Choice(
-                    caption=pair.caption,
-                    image_0=open_picture(pair.jpegs[0]),
-                    image_1=open_picture(pair.jpegs[1]),
-                    preferred=pair.preferred,
-                )
-                for pair in self.support
-            ],
+            choices=self.choices(),
             prompt=self.query.caption,
             first=open_picture(self.query.jpegs[0]),
             second=open_picture(self.query.jpegs[1]),
@@ -69,7 +78,7 @@ def known_choices(folder: Path, split: TestSplit, people: int | None = None) -> 
     """
     plan = plan_of(folder)
     chosen = [
-        (person, int(person.query_P[person.split_P == SPLITS.index(split)][0]))
+        (person, person.query_P[person.split_P == SPLITS.index(split)].tolist())
         for person in plan.people
         if len(person.support_E4) and (person.split_P == SPLITS.index(split)).any()
     ][:people]
@@ -81,18 +90,39 @@ def known_choices(folder: Path, split: TestSplit, people: int | None = None) -> 
         KnownChoice(
             user=users[person.user],
             support=tuple(_pair(plan, int(pair), jpegs) for pair in person.support_E4[0]),
-            query=_pair(plan, query, jpegs),
+            query=_pair(plan, queries[0], jpegs),
+            captions=tuple(dict.fromkeys(_caption(plan, query) for query in queries)),
         )
-        for person, query in chosen
+        for person, queries in chosen
     ]
 
 
-def _jpegs(plan: Plan, chosen: Sequence[tuple[PersonPairs, int]]) -> dict[tuple[int, int], bytes]:
+def accuracy(known: Sequence[KnownChoice], judge_of: JudgeOf, at_a_time: int) -> dict[str, Any]:
+    """What `tally` says of the judge's answers, with every outcome and which picture was right.
+
+    Raises JudgeError when an endpoint does not answer.
+    """
+    right = [one.query.preferred for one in known]
+
+    def questions() -> Iterator[tuple[Judge, Question]]:
+        for one in known:
+            yield judge_of(one.user), one.question()
+
+    def progress(done: int) -> None:
+        print(f"known choices: {done}/{len(known)}", flush=True)
+
+    outcomes = list(ask_all(questions(), workers=at_a_time, progress=progress))
+    return {**tally(outcomes, right), "outcomes": outcomes, "right": right}
+
+
+def _jpegs(
+    plan: Plan, chosen: Sequence[tuple[PersonPairs, list[int]]]
+) -> dict[tuple[int, int], bytes]:
     """The bytes of all pictures that are needed, by row and side, read in the files' order."""
     rows = {
         int(plan.preferences.row_P[pair])
-        for person, query in chosen
-        for pair in [*person.support_E4[0].tolist(), query]
+        for person, queries in chosen
+        for pair in [*person.support_E4[0].tolist(), queries[0]]
     }
     source_N2 = np.array([(row, side) for row in sorted(rows) for side in (0, 1)], dtype=np.int64)
     read = plan.files.pictures(source_N2)
@@ -103,7 +133,12 @@ def _pair(plan: Plan, pair: int, jpegs: dict[tuple[int, int], bytes]) -> KnownPa
     preferences = plan.preferences
     row = int(preferences.row_P[pair])
     return KnownPair(
-        caption=preferences.captions[preferences.caption_P[pair]],
+        caption=_caption(plan, pair),
         jpegs=(jpegs[row, 0], jpegs[row, 1]),
         preferred=int(preferences.preferred_P[pair]),
     )
+
+
+def _caption(plan: Plan, pair: int) -> str:
+    caption: str = plan.preferences.captions[plan.preferences.caption_P[pair]]
+    return caption

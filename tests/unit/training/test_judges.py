@@ -412,7 +412,7 @@ def test_accuracy_is_measured_on_choices_that_neither_set_nor_training_holds(
         pictures = (jpeg(picture(warmth=0.8)), jpeg(picture(warmth=-0.8)))
         return KnownPair(canonical(3, 2), pictures, preferred)
 
-    known = [KnownChoice(str(n), (pair(0),) * 4, pair(n % 2)) for n in range(4)]
+    known = [KnownChoice(str(n), (pair(0),) * 4, pair(n % 2), (canonical(3, 2),)) for n in range(4)]
     asked: list[tuple[Any, ...]] = []
 
     def choices(*arguments: Any) -> list[KnownChoice]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,23 +15,20 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ppd_model.checkpoint import ArtifactSpec, save_artifact
-from ppd_model.compressor import SmallCompressor
 from ppd_model.pipeline import Generated, ImageRequest
 from ppd_model.presets import get_preset
 from ppd_model.text_encoder import (
     TextEncoder,
     build_text_model,
-    save_word_tokenizer,
     word_tokenizer,
 )
-from tests.fake_store import FakeStore
-from training import precompute as precompute_module
+from tests.small_world import PRESET
 from training.configuration import read_configuration
 from training.dataset import load_pairs
 from training.dpo_config import DpoConfig, check
+from training.judges import options
 from training.judges.__main__ import AccuracyConfig, measure
 from training.judges.known_choices import known_choices
-from training.precompute import PrecomputeConfig, precompute
 from training.splits import SPLITS, SplitRule, side_of
 from training.synthetic_users import (
     __main__,
@@ -60,17 +57,9 @@ from training.synthetic_users.simplex import edge, follow_weights, rank_correlat
 from training.synthetic_users.table_one import as_markdown, share_of_bound, table_one
 from training.synthetic_users.validation_scores import ScoreConfig, score
 from training.world.captions import vocabulary
-from training.world.export import export
 from training.world.scene import CONTENTS
-from training.world.store import PictureStore
 
 MINI = get_preset("mini")
-SMALL_TEXT = {"hidden_size": 16, "intermediate_size": 16, "projection_dim": 16}
-PRESET = replace(
-    MINI,
-    compressor=MINI.compressor | {"widths": (2, 2, 2, 2)},
-    text_encoder=MINI.text_encoder | SMALL_TEXT | {"num_hidden_layers": 1},
-)
 REWARDS = ("red", "green", "letters")
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 
@@ -152,44 +141,6 @@ def test_scores_that_label_nothing_are_refused(
 
 
 # Folders
-
-
-@pytest.fixture(scope="module")
-def precomputed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of training.precompute: 14 people of a small world."""
-    folder = tmp_path_factory.mktemp("precomputed")
-    weights = folder / "weights"
-    torch.manual_seed(0)
-    compressor = SmallCompressor(**PRESET.compressor)
-    spec = ArtifactSpec("compressor", {}, PRESET.base_model)
-    save_artifact(weights / "compressor.safetensors", compressor.state_dict(), spec)
-    tokenizer = word_tokenizer(vocabulary(), PRESET.text_encoder["max_position_embeddings"])
-    spec = ArtifactSpec("text_encoder", {}, PRESET.base_model)
-    text = build_text_model(PRESET, tokenizer)
-    save_artifact(weights / "text_encoder.safetensors", text.state_dict(), spec)
-    save_word_tokenizer(tokenizer, weights / "text_tokenizer.json")
-    store = cast(PictureStore, FakeStore())
-    export(folder / "world", store, people=14, pairs=16, rows_per_file=100, measured=2)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(precompute_module, "get_preset", {"mini": PRESET}.__getitem__)
-        precompute(
-            PrecomputeConfig(
-                preset="mini",
-                data=str(folder / "world" / "data"),
-                truth=folder / "world" / "truth.npz",
-                weights_dir=weights,
-                output_dir=folder / "pairs",
-                unseen_user_share=0.3,
-                validation_caption_share=0.15,
-                held_out_caption_share=0.3,
-                support_sets=1,
-                vlm=False,
-                population_samples=50,
-                pictures_per_shard=60,
-                captions_per_shard=10,
-            )
-        )
-    return folder / "pairs"
 
 
 class FakePipeline:
@@ -721,11 +672,9 @@ def test_the_worlds_own_taste_is_asked_about_every_known_choice(
 def test_a_judge_of_tastes_needs_the_truth(
     precomputed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.judges import __main__ as judging
-
-    config_of = judging.config_of
+    config_of = options.config_of
     monkeypatch.setattr(
-        judging, "config_of", lambda folder: config_of(folder).model_copy(update={"truth": None})
+        options, "config_of", lambda folder: config_of(folder).model_copy(update={"truth": None})
     )
     with pytest.raises(ValueError, match="without the ground truth"):
         measure(AccuracyConfig(judge="taste", data=precomputed, out=tmp_path / "accuracy.json"))

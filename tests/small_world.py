@@ -1,0 +1,63 @@
+"""Preference data of a small world, precomputed by small random parts of mini, without a VLM."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+
+from ppd_model.checkpoint import ArtifactSpec, save_artifact
+from ppd_model.compressor import SmallCompressor
+from ppd_model.presets import get_preset
+from ppd_model.text_encoder import build_text_model, save_word_tokenizer, word_tokenizer
+from tests.fake_store import FakeStore
+from training import precompute as precompute_module
+from training.precompute import PrecomputeConfig, precompute
+from training.world.captions import vocabulary
+from training.world.export import export
+from training.world.store import PictureStore
+
+MINI = get_preset("mini")
+SMALL_TEXT = {"hidden_size": 16, "intermediate_size": 16, "projection_dim": 16}
+PRESET = replace(
+    MINI,
+    compressor=MINI.compressor | {"widths": (2, 2, 2, 2)},
+    text_encoder=MINI.text_encoder | SMALL_TEXT | {"num_hidden_layers": 1},
+)
+
+
+def precompute_small_world(folder: Path) -> Path:
+    """14 people's answers as a folder of training.precompute; returns it."""
+    weights = folder / "weights"
+    torch.manual_seed(0)
+    compressor = SmallCompressor(**PRESET.compressor)
+    spec = ArtifactSpec("compressor", {}, PRESET.base_model)
+    save_artifact(weights / "compressor.safetensors", compressor.state_dict(), spec)
+    tokenizer = word_tokenizer(vocabulary(), PRESET.text_encoder["max_position_embeddings"])
+    spec = ArtifactSpec("text_encoder", {}, PRESET.base_model)
+    text = build_text_model(PRESET, tokenizer)
+    save_artifact(weights / "text_encoder.safetensors", text.state_dict(), spec)
+    save_word_tokenizer(tokenizer, weights / "text_tokenizer.json")
+    store = cast(PictureStore, FakeStore())
+    export(folder / "world", store, people=14, pairs=16, rows_per_file=100, measured=2)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(precompute_module, "get_preset", {"mini": PRESET}.__getitem__)
+        precompute(
+            PrecomputeConfig(
+                preset="mini",
+                data=str(folder / "world" / "data"),
+                truth=folder / "world" / "truth.npz",
+                weights_dir=weights,
+                output_dir=folder / "pairs",
+                unseen_user_share=0.3,
+                validation_caption_share=0.15,
+                held_out_caption_share=0.3,
+                support_sets=1,
+                vlm=False,
+                population_samples=50,
+                pictures_per_shard=60,
+                captions_per_shard=10,
+            )
+        )
+    return folder / "pairs"

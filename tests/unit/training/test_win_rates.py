@@ -1,0 +1,165 @@
+"""Figure 6: who is painted for, from what, who judges, and what becomes of the verdicts."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ppd_model.checkpoint import save_artifact
+from ppd_model.pipeline import Generated, ImageRequest
+from ppd_model.presets import get_preset
+from ppd_model.stage_c import adapter_spec
+from training import win_rates as win_rates_module
+from training.configuration import read_configuration
+from training.dataset import read_profiles
+from training.judges.known_choices import KnownChoice, KnownPair
+from training.shards import read_manifest
+from training.source_plan import config_of
+from training.win_rates import Task, WinRatesConfig, share_won, win_rates
+from training.world.truth import GroundTruth
+
+MINI = get_preset("mini")
+CONFIGS = Path(__file__).parents[3] / "training" / "configs"
+FEATURES = {"estimate": "posterior", "truth": "taste", "alike": "none"}
+
+
+class FakePipeline:
+    """Paints grey, as light as the first number of the embedding says; the seed adds texture."""
+
+    preset = MINI
+    model_id = "fake-model"
+
+    def __init__(self) -> None:
+        self.painted: list[ImageRequest] = []
+
+    def use_adapter(self, path: Path) -> None:
+        assert path.exists()
+
+    def generate(self, made: Sequence[ImageRequest]) -> list[Generated]:
+        self.painted += made
+        return [Generated(picture(request), request.seed, 0, 0) for request in made]
+
+
+def picture(request: ImageRequest) -> np.ndarray:
+    light = 0 if request.user_emb_D is None else 60 * np.clip(request.user_emb_D[0], -1, 1)
+    texture = np.random.default_rng(request.seed).integers(-30, 30, (128, 128, 3))
+    return np.clip(120 + light + texture, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
+    fake = FakePipeline()
+    monkeypatch.setattr(win_rates_module.Pipeline, "load", lambda *_, **__: fake)
+    return fake
+
+
+@pytest.fixture
+def config(precomputed: Path, tmp_path: Path) -> WinRatesConfig:
+    adapters = {name: tmp_path / f"{name}.safetensors" for name in FEATURES}
+    for name, features in FEATURES.items():
+        spec = adapter_spec(MINI, encoder_id=features, user=features)
+        save_artifact(adapters[name], {"x": torch.zeros(1)}, spec)
+    return WinRatesConfig(
+        judge="taste",
+        data=precomputed,
+        out=tmp_path / "out",
+        adapters=adapters,
+        prompts=2,
+        batch=3,
+    )
+
+
+def test_every_method_paints_the_same_for_each_person_and_tells_it_what_it_learnt(
+    config: WinRatesConfig, pipeline: FakePipeline
+) -> None:
+    report = win_rates(config)
+    profiles = {person["user_id"]: person for person in read_profiles(config.data)}
+    tasks = read_manifest(config.out / "pictures")["provenance"]["tasks"]
+    count = len(tasks)
+    assert report["pictures_of_each"] == count > sum(report["people"].values())
+    assert 0 < report["people"]["unseen_users"] < len(profiles)
+    rows = [pipeline.painted[n * count : (n + 1) * count] for n in range(4)]
+    assert len(pipeline.painted) == 4 * count
+    for row in rows:
+        assert [[request.prompt, request.seed] for request in row] == [task[1:] for task in tasks]
+    assert all(request.user_emb_D is None for request in rows[0])
+    truth = GroundTruth.load(config_of(config.data).truth or Path())
+    for (user, *_), estimate, told, alike in zip(tasks, *rows[1:], strict=True):
+        taste_L = truth.taste(user)
+        assert np.array_equal(told.user_emb_D[: len(taste_L)], taste_L.astype(np.float32))
+        assert not told.user_emb_D[len(taste_L) :].any()
+        assert not np.array_equal(estimate.user_emb_D, told.user_emb_D)
+        assert (alike.user_emb_D == 1).all()
+    assert set(report["wins"]) == {
+        "estimate over base",
+        "truth over base",
+        "alike over base",
+        "estimate over truth",
+        "estimate over alike",
+    }
+    for rates in report["wins"].values():
+        both = rates["seen_users"]["asked"] + rates["unseen_users"]["asked"]
+        assert rates["all"]["asked"] == both == count
+        assert rates["all"]["inconsistent"] == 0  # a taste does not follow the order
+    # The judge is measured on the same people.
+    accuracy = report["judge"]["accuracy"]
+    assert {split: len(one["right"]) for split, one in accuracy.items()} == report["people"]
+    assert (config.out / "win_rates.png").stat().st_size > 1000
+    assert json.loads((config.out / "report.json").read_text())["wins"] == report["wins"]
+
+
+def test_what_was_painted_is_judged_again_without_painting(
+    config: WinRatesConfig, pipeline: FakePipeline
+) -> None:
+    report = win_rates(config)
+    painted = len(pipeline.painted)
+    (config.out / "pictures" / "truth-00001.safetensors").unlink()
+    again = win_rates(config, resume=True)
+    assert len(pipeline.painted) == painted + config.batch
+    assert again["wins"] == report["wins"]
+    with pytest.raises(ValueError, match="already holds"):
+        win_rates(config)
+    with pytest.raises(ValueError, match=r"something else.*strength"):
+        win_rates(config.model_copy(update={"strength": 0.5}), resume=True)
+
+
+def test_adapters_of_others_are_refused(config: WinRatesConfig, pipeline: FakePipeline) -> None:
+    path = config.adapters["estimate"]
+    spec = adapter_spec(MINI, encoder_id="one_hot", user="one_hot")
+    save_artifact(path, {"x": torch.zeros(1)}, spec)
+    with pytest.raises(ValueError, match="trained with user 'one_hot'"):
+        win_rates(config)
+    save_artifact(path, {"x": torch.zeros(1)}, adapter_spec(MINI, encoder_id="b", user="vlm"))
+    with pytest.raises(ValueError, match="reads embeddings of 'b'"):
+        win_rates(config)
+    assert pipeline.painted == []
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"adapters": {}}, "one at least"), ({"adapters": {"base": "x"}}, "none called 'base'")],
+)
+def test_nothing_to_compare_is_refused(values: dict[str, Any], message: str) -> None:
+    options = {"judge": "taste", "data": "x", "out": "y", "adapters": {"a": "z"}, "prompts": 1}
+    with pytest.raises(ValueError, match=message):
+        WinRatesConfig.model_validate(options | values)
+
+
+def test_only_consistent_verdicts_count_and_people_are_redrawn() -> None:
+    pair = KnownPair("a", (b"", b""), 0)
+    people = [KnownChoice(name, (pair,) * 4, pair, ("a",)) for name in "xyz"]
+    tasks = [Task(person, "seen_users", "a", 0) for person in people for _ in range(2)]
+    rates = share_won(tasks, ["first", "second", "first", "inconsistent", "unreadable", "first"], 0)
+    assert (rates["asked"], rates["inconsistent"], rates["unreadable"]) == (6, 1, 1)
+    assert rates["share"]["mean"] == 0.75
+    assert (rates["share"]["count"], rates["share"]["clusters"]) == (4, 3)
+    assert share_won(tasks[:2], ["first", "first"], 0)["share"] is None
+
+
+def test_the_configuration_of_mini_is_read() -> None:
+    config = read_configuration(WinRatesConfig, CONFIGS / "mini_win_rates.yaml", {})
+    assert next(iter(config.adapters)) == "ppd"

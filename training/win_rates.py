@@ -1,0 +1,360 @@
+"""START HERE for Figure 6: win rates over the base model, for seen people, unseen people, and all.
+
+    python -m training.win_rates --config training/configs/mini_win_rates.yaml [--resume]
+
+People of the two test splits of a folder that training.precompute wrote are painted pictures of
+captions that nobody trained on: by the base model and by each method, from one seed. A judge who
+knows the person from their first four choices says which of two pictures they would prefer, asked
+in both orders; inconsistent answers are dropped (paper, 5.2). Before that the judge itself is
+measured on choices of the same people whose answer is known: a win rate says no more than its
+judge.
+
+OUT/pictures holds what was painted, so that another judge may be asked about the same pictures.
+Writes OUT/report.json and OUT/win_rates.png, and prints a table.
+
+Legend: D embedding, B pictures, H W sides in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+
+from ppd_model.checkpoint import sha256_of
+from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.presets import Preset
+from training.configuration import git_commit, parse_command_line, save_resolved
+from training.dataset import load_pairs, read_profiles
+from training.judges.judge import Judge, Outcome, Question, ask_all
+from training.judges.known_choices import KnownChoice, TestSplit, accuracy, known_choices
+from training.judges.options import JudgeOf, JudgeOptions, make_judge
+from training.report import OTHER, OURS, as_png
+from training.shards import ShardFolder, read_manifest
+from training.statistics import clustered_mean
+from training.synthetic_users.arms import adapter_of, everybody
+
+FloatArray = NDArray[np.float32]
+Features = Literal["vlm", "none", "posterior", "taste"]
+BASE = "base"
+SPLITS: tuple[TestSplit, ...] = ("seen_users", "unseen_users")
+FIRST_SEED = 800_000_000
+"""Of the first picture: far from the seeds of pictures that are trained on."""
+
+
+class WinRatesConfig(JudgeOptions):
+    """Who is asked for, about what, and who paints.
+
+    adapters: a file for each method; the first is compared with all others too. Each is told of a
+    person what it was trained with: the VLM's embedding; nothing, the same for everybody; or, in
+    the world, the best estimate from the same answers or the true taste, which are bounds.
+    people: of each split, the first so many that could be read; None takes all. prompts: of each
+    person, at most. The paper takes 30 steps.
+    """
+
+    out: Path
+    adapters: dict[str, Path]
+    people: int | None = None
+    prompts: int = 1
+    strength: float = 1.0
+    steps: int = 30
+    guidance_scale: float = 4.0
+    batch: int = 32
+    threads: int = 1
+    seed: int = 0
+
+    def model_post_init(self, _: object) -> None:
+        """Raises ValueError where nothing could be compared."""
+        if not self.adapters or BASE in self.adapters:
+            raise ValueError(f"adapters {list(self.adapters)}: one at least, none called {BASE!r}")
+        if self.prompts < 1:
+            raise ValueError(f"prompts is {self.prompts}, expected 1 or more")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture of every method: for whom, of what, from which seed."""
+
+    person: KnownChoice
+    split: TestSplit
+    prompt: str
+    seed: int
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    config, resume = parse_command_line(WinRatesConfig, argv, __doc__)
+    win_rates(config, resume)
+
+
+def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
+    """Paint, measure the judge, judge, write; returns the report.
+
+    Raises ValueError for adapters and data that do not belong together, and for a folder that holds
+    other pictures; JudgeError when an endpoint does not answer.
+    """
+    torch.set_num_threads(config.threads)
+    save_resolved(config, config.out)
+    pipeline = Pipeline.load(config.preset, config.weights_dir, config.device, with_adapter=False)
+    people = {split: readable_people(config, split) for split in SPLITS}
+    tasks = make_tasks(config, people)
+    paint(config, pipeline, tasks, resume)
+    with ExitStack() as stack:
+        judge_of = make_judge(config, stack)
+        report: dict[str, Any] = {
+            "commit": git_commit(),
+            "model": pipeline.model_id,
+            "data": str(config.data),
+            "people": {split: len(known) for split, known in people.items()},
+            "pictures_of_each": len(tasks),
+            "judge": {
+                "name": config.judge,
+                "identity": judge_of(tasks[0].person.user).identity,
+                "accuracy": {
+                    split: accuracy(known, judge_of, config.at_a_time)
+                    for split, known in people.items()
+                },
+            },
+            "strength": config.strength,
+            "seed": config.seed,
+        }
+        report["wins"] = judged(config, tasks, judge_of)
+    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (config.out / "win_rates.png").write_bytes(plot(report["wins"]))
+    print(format_table(report))
+    return report
+
+
+def readable_people(config: WinRatesConfig, split: TestSplit) -> list[KnownChoice]:
+    """The split's people whose first four choices are what their first embedding was read from."""
+    unread = {person["user_id"] for person in read_profiles(config.data) if person["failed"]}
+    known = [one for one in known_choices(config.data, split) if one.user not in unread]
+    return known[: config.people]
+
+
+def make_tasks(
+    config: WinRatesConfig, people: Mapping[TestSplit, Sequence[KnownChoice]]
+) -> list[Task]:
+    """What is painted, person by person."""
+    asked = [
+        (person, split, caption)
+        for split in SPLITS
+        for person in people[split]
+        for caption in person.captions[: config.prompts]
+    ]
+    first_seed = FIRST_SEED + 1_000_000 * config.seed
+    return [
+        Task(person, split, caption, first_seed + index)
+        for index, (person, split, caption) in enumerate(asked)
+    ]
+
+
+def features_of(adapter: Path, encoder_id: str) -> Features:
+    """What an adapter was trained with in the place of a person.
+
+    Raises ValueError for one of synthetic users, and one that reads another VLM's embeddings.
+    """
+    extra = adapter_of(adapter, get_args(Features)).extra
+    features = cast(Features, extra["user"])
+    if features == "vlm" and extra["encoder_id"] != encoder_id:
+        raise ValueError(
+            f"{adapter} reads embeddings of {extra['encoder_id']!r}, the data are of {encoder_id!r}"
+        )
+    return features
+
+
+def user_embeddings(
+    config: WinRatesConfig, features: Features, preset: Preset, tasks: Sequence[Task]
+) -> list[FloatArray]:
+    """What an adapter trained with `features` is told of each task's person: of their first set.
+
+    Raises ValueError where the folder lacks what it needs.
+    """
+    if features == "none":
+        return [everybody(preset.user_emb_dim)] * len(tasks)
+    pairs = load_pairs(config.data, features, preset.user_emb_dim, SPLITS)
+    profiles = read_profiles(config.data)
+    of_user = {
+        profiles[place]["user_id"]: pairs.user_emb_ED[first].numpy()
+        for place, first in zip(
+            pairs.place_U.tolist(), pairs.first_embedding_U.tolist(), strict=True
+        )
+    }
+    return [of_user[task.person.user] for task in tasks]
+
+
+def paint(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Task], resume: bool) -> None:
+    """OUT/pictures: every task painted by the base model and by each method, part by part."""
+    encoder_id = read_manifest(config.data)["provenance"]["encoder_id"]
+    features = {name: features_of(path, encoder_id) for name, path in config.adapters.items()}
+    provenance = {
+        "model": pipeline.model_id,
+        "encoder_id": encoder_id,
+        "adapters": {name: sha256_of(path) for name, path in config.adapters.items()},
+        "tasks": [[task.person.user, task.prompt, task.seed] for task in tasks],
+        "strength": config.strength,
+        "steps": config.steps,
+        "guidance_scale": config.guidance_scale,
+    }
+    folder = ShardFolder(config.out / "pictures", provenance, resume)
+    for method in (BASE, *config.adapters):
+        user_emb: Sequence[FloatArray | None] = [None] * len(tasks)
+        if method != BASE:
+            pipeline.use_adapter(config.adapters[method])
+            user_emb = user_embeddings(config, features[method], pipeline.preset, tasks)
+        started_s, made = time.monotonic(), 0
+        for part, first in enumerate(range(0, len(tasks), config.batch)):
+            name = shard_name(method, part)
+            if folder.has(name):
+                continue
+            own = slice(first, first + config.batch)
+            requests = [
+                ImageRequest(
+                    prompt=task.prompt,
+                    seed=task.seed,
+                    user_emb_D=emb_D,
+                    strength=config.strength,
+                    steps=config.steps,
+                    guidance_scale=config.guidance_scale,
+                )
+                for task, emb_D in zip(tasks[own], user_emb[own], strict=True)
+            ]
+            images = np.stack([one.image_HWC for one in pipeline.generate(requests)])
+            folder.write(name, {"image_BHW3": torch.from_numpy(images)})
+            made += len(requests)
+            rate = made / (time.monotonic() - started_s)
+            print(
+                f"{method}: {first + len(requests)}/{len(tasks)} {rate:.1f} pictures/s", flush=True
+            )
+    folder.finish()
+
+
+def shard_name(method: str, part: int) -> str:
+    """A part of a method's pictures."""
+    return f"{method}-{part:05d}.safetensors"
+
+
+def pictures_of(config: WinRatesConfig, method: str, count: int) -> Iterator[Image.Image]:
+    """What a method painted, in the order of the tasks; one part in memory at a time."""
+    for part in range(-(-count // config.batch)):
+        shard = load_file(config.out / "pictures" / shard_name(method, part))
+        for image_HW3 in shard["image_BHW3"].numpy():
+            yield Image.fromarray(image_HW3)
+
+
+def judged(
+    config: WinRatesConfig, tasks: Sequence[Task], judge_of: JudgeOf
+) -> dict[str, dict[str, Any]]:
+    """ "METHOD over OTHER": win rates for each split and all, and what was dropped."""
+    first, *others = config.adapters
+    matches = [(method, BASE) for method in config.adapters] + [(first, each) for each in others]
+    report: dict[str, dict[str, Any]] = {}
+    for ours, theirs in matches:
+
+        def questions(ours: str = ours, theirs: str = theirs) -> Iterator[tuple[Judge, Question]]:
+            shown = zip(
+                tasks,
+                pictures_of(config, ours, len(tasks)),
+                pictures_of(config, theirs, len(tasks)),
+                strict=True,
+            )
+            for task, own, other in shown:
+                question = Question(task.person.choices(), task.prompt, own, other)
+                yield judge_of(task.person.user), question
+
+        def progress(done: int, what: str = f"{ours} over {theirs}") -> None:
+            print(f"{what}: {done}/{len(tasks)}", flush=True)
+
+        outcomes = list(ask_all(questions(), workers=config.at_a_time, progress=progress))
+        report[f"{ours} over {theirs}"] = {
+            **{
+                split: share_won(
+                    [task for task in tasks if task.split == split],
+                    [out for out, task in zip(outcomes, tasks, strict=True) if task.split == split],
+                    config.seed,
+                )
+                for split in SPLITS
+            },
+            "all": share_won(tasks, outcomes, config.seed),
+        }
+    return report
+
+
+def share_won(tasks: Sequence[Task], outcomes: Sequence[Outcome], seed: int) -> dict[str, Any]:
+    """How often the consistent verdicts name the first picture; the interval redraws people.
+
+    "share" is None when fewer than two people have a consistent verdict.
+    """
+    kept = [
+        (float(outcome == "first"), task.person.user)
+        for task, outcome in zip(tasks, outcomes, strict=True)
+        if outcome in ("first", "second")
+    ]
+    share = None
+    people = {user: number for number, user in enumerate(dict.fromkeys(user for _, user in kept))}
+    if len(people) >= 2:
+        won_R = np.array([won for won, _ in kept])
+        person_R = np.array([people[user] for _, user in kept])
+        share = clustered_mean(won_R, person_R, np.random.default_rng([seed, 61])).to_dict()
+    return {
+        "share": share,
+        "asked": len(tasks),
+        "inconsistent": sum(outcome == "inconsistent" for outcome in outcomes),
+        "unreadable": sum(outcome == "unreadable" for outcome in outcomes),
+    }
+
+
+def format_table(report: Mapping[str, Any]) -> str:
+    """The judge's accuracy and the win rates, as a Markdown table."""
+
+    def cell(estimate: Mapping[str, float] | None) -> str:
+        return "–" if estimate is None else "{mean:.1%} [{low:.1%}, {high:.1%}]".format(**estimate)
+
+    right = report["judge"]["accuracy"]
+    lines = [
+        "| | seen people | unseen people | all |",
+        "|---|---|---|---|",
+        "| the judge is right | "
+        + " | ".join(cell(right[split]["share_right"]) for split in SPLITS)
+        + " | |",
+    ]
+    for match, rates in report["wins"].items():
+        cells = [cell(rates[group]["share"]) for group in (*SPLITS, "all")]
+        lines.append(f"| {match} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot(wins: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Figure 6: win rates of every match, for seen and unseen people."""
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for offset, split, colour in ((-0.2, SPLITS[0], OTHER), (0.2, SPLITS[1], OURS)):
+        for place, rates in enumerate(wins.values()):
+            share = rates[split]["share"]
+            if share is None:
+                continue
+            mean = share["mean"]
+            axes.bar(place + offset, mean, 0.4, color=colour, label=split if not place else None)
+            error = [[mean - share["low"]], [share["high"] - mean]]
+            axes.errorbar(place + offset, mean, error, color="black", capsize=3)
+    axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
+    axes.set_xticks(range(len(wins)), [match.replace(" over ", "\nover ") for match in wins])
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("win rate")
+    axes.legend(frameon=False)
+    return as_png(figure)
+
+
+if __name__ == "__main__":
+    main()
