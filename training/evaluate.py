@@ -457,7 +457,10 @@ def content_report(
     prompts_GK: list[list[Prompt]],
     config: EvaluateConfig,
 ) -> dict[str, Any]:
-    """Whether pictures show what was asked, base and personalised, by the classifier."""
+    """Whether pictures show what was asked, base and personalised, by the classifier.
+
+    kept_of_right: of what the base got right; None where it got nothing right for two people.
+    """
     rng = np.random.default_rng([config.seed, first_seed(config), 12])
     extra = [
         prompt_of(content, first_seed(config) + 9000 + index, rng)
@@ -473,12 +476,16 @@ def content_report(
     of_base = base.content_named.reshape(-1, config.prompts)[group_U].ravel()
     right_before = of_base == wanted
     right_after = own.content_named == wanted
+    person = np.repeat(np.arange(config.people), config.prompts)[right_before]
+    kept = None
+    if len(np.unique(person)) > 1:
+        kept = clustered_mean(right_after[right_before].astype(float), person, rng).to_dict()
     return {
         "base": accuracies(named, asked),
         "base_same_prompts": accuracies(of_base, wanted),
         "personalised": accuracies(own.content_named, wanted),
         "kept_ratio": float(right_after.mean() / max(right_before.mean(), 1e-9)),
-        "kept_of_right": float(right_after[right_before].mean()) if right_before.any() else 0.0,
+        "kept_of_right": kept,
     }
 
 
@@ -621,6 +628,8 @@ def table(report: dict[str, Any]) -> list[dict[str, Any]]:
     def row(what: str, measured: str, reach: str, met: bool | None) -> dict[str, Any]:
         return {"what": what, "measured": measured, "reach": reach, "met": met}
 
+    kept_of_right = content["kept_of_right"]
+    kept = "" if kept_of_right is None else f" (of what was right: {interval(kept_of_right)})"
     rows = [
         row("personalised against base, wins", interval(own), ">= 75 %", own["mean"] >= 0.75),
         row(
@@ -655,7 +664,7 @@ def table(report: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         row(
             "content, personalised against base",
-            f"{content['kept_ratio']:.1%}",
+            f"{content['kept_ratio']:.1%}{kept}",
             ">= 97 %",
             content["kept_ratio"] >= 0.97,
         ),

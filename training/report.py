@@ -61,8 +61,7 @@ for one look only: how far it moves in the wanted direction.</figcaption></figur
 <p>Cosine to the true taste: best estimate from the four answers
 {profiles["cosine_of_best_estimate"]:.2f}; linear probe of the embedding
 {"not measured" if probe is None else f"{probe:.2f}"}. {profiles["distinct_profiles"]} different
-profile texts. Of pictures whose content was right without the person,
-{report["content"]["kept_of_right"]:.1%} keep it with them.</p>
+profile texts.</p>
 <h2>Some of the people</h2><p>The first of each group; nobody chose them.</p>{people}"""
     (folder / "index.html").write_text(body)
 

@@ -1,0 +1,91 @@
+"""A sweep trains each value once, in processes of their own, and says what came of it."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.tiny_training import tiny_config, tiny_parts, write_world
+from training import sweep as sweep_module
+from training.configuration import read_configuration
+from training.sweep import SweepConfig, sweep
+
+CONFIGS = Path(__file__).parents[3] / "training" / "configs"
+TINY_TRAIN_DPO = """
+import sys
+from tests.tiny_training import tiny_parts
+from training.train_dpo import main
+with tiny_parts():
+    main(sys.argv[3:])
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> SweepConfig:
+    with tiny_parts():
+        write_world(tmp_path / "world")
+        training = tiny_config(tmp_path / "world", tmp_path / "run")
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(training.model_dump(mode="json")))
+    return SweepConfig(
+        train=tmp_path / "train.yaml",
+        key="lr",
+        values=(1e-3, 1e-2),
+        overrides={"steps": 2, "validate_every": 1},
+        out=tmp_path / "sweep",
+        launch=(sys.executable, "-c", TINY_TRAIN_DPO),
+        evaluate=False,
+    )
+
+
+def test_each_value_is_trained_once_and_measured(
+    config: SweepConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = sweep(config)
+    assert [run["value"] for run in report["runs"]] == list(config.values)
+    for value, run in zip(config.values, report["runs"], strict=True):
+        folder = config.run_dir(value)
+        resolved = json.loads((folder / "resolved.json").read_text())["config"]
+        assert (resolved["lr"], resolved["steps"]) == (value, 2)
+        last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+        assert run["validation_accuracy"] == last["validation_accuracy"]
+    assert (config.out / "sweep.png").stat().st_size > 1000
+    # Nothing is trained again; another configuration is not mistaken for this one.
+    nobody = SimpleNamespace(run=lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(sweep_module, "subprocess", nobody)
+    assert sweep(config)["runs"] == report["runs"]
+    with pytest.raises(ValueError, match="trained with another beta"):
+        sweep(config.model_copy(update={"overrides": config.overrides | {"beta": 0.25}}))
+
+
+def test_what_was_begun_goes_on(config: SweepConfig) -> None:
+    report = sweep(config)
+    (config.run_dir(1e-2) / "adapter.safetensors").unlink()
+    assert sweep(config)["runs"] == report["runs"]  # from its checkpoint: the same last step
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"values": (1e-3,)}, "two different"),
+        ({"values": (1e-3, 1e-3)}, "two different"),
+        ({"values": (1e-3, "many")}, "lr: Input should be a valid number"),
+        ({"key": "nonsense"}, "nonsense: Extra inputs"),
+        ({"values": (1e-3, -1.0)}, "lr"),
+    ],
+)
+def test_values_that_cannot_be_trained_are_refused_before_any_is(
+    config: SweepConfig, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        sweep(config.model_copy(update=values))
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize("name", ["mini_sweep_beta.yaml", "mini_sweep_lr.yaml"])
+def test_the_sweeps_of_mini_are_read(name: str) -> None:
+    config = read_configuration(SweepConfig, CONFIGS / name, {})
+    assert [config.training(value).preset for value in config.values] == ["mini"] * 3

@@ -1,0 +1,220 @@
+"""START HERE for sweeps: one value of train_dpo's configuration varied, everything else equal.
+
+    python -m training.sweep --config training/configs/mini_sweep_beta.yaml
+
+Every value trains an adapter in OUT/VALUE and is measured there: how often the adapter tells chosen
+from rejected on validation pairs, with the person's own embedding and with another's; and, in the
+world, what training.evaluate measures on people of its validation split, whom no test ever meets.
+Run it again after an interruption: what is finished is passed by, what was started continues.
+(For beta, the paper's own rule goes by the rewards of pictures: training.choose_beta.)
+
+Writes OUT/report.json and OUT/sweep.png, and prints a table.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+from pydantic import Field
+
+from training.configuration import (
+    Configuration,
+    git_commit,
+    parse_command_line,
+    read_configuration,
+    save_resolved,
+)
+from training.dpo_config import DpoConfig
+from training.dpo_config import check as check_training
+from training.evaluate import EvaluateConfig, evaluate
+from training.report import OTHER, OURS, as_png
+
+ADAPTER, CHECKPOINT, REPORT = "adapter.safetensors", "checkpoint.pt", "report.json"
+Value = bool | int | float | str
+MEASURES = {
+    "wins": "wins over base",
+    "own_over_others": "own over others",
+    "content": "content kept",
+}
+
+
+class SweepConfig(Configuration):
+    """What is varied.
+
+    train: a configuration of train_dpo; key: one of its keys; values: each trained once; overrides:
+    other keys that differ from the file, for all. launch: what stands before
+    "-m training.train_dpo", such as ["accelerate", "launch"]; by default this Python. evaluate:
+    whether people of the world judge pictures, with strength, personalize_below, people and prompts
+    as in training.evaluate.
+    """
+
+    train: Path
+    key: str
+    values: tuple[Value, ...]
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    out: Path
+    launch: tuple[str, ...] = (sys.executable,)
+    evaluate: bool = True
+    weights_dir: Path | None = None
+    strength: float = 1.0
+    personalize_below: float | None = None
+    people: int = 64
+    prompts: int = 4
+    threads: int = 2
+
+    def run_dir(self, value: Value) -> Path:
+        """The folder of one value's run."""
+        return self.out / f"{self.key}={value}"
+
+    def training(self, value: Value) -> DpoConfig:
+        """The configuration of one value's run. Raises ValueError for one that cannot be."""
+        varied = {self.key: value, "output_dir": self.run_dir(value)}
+        config = read_configuration(DpoConfig, self.train, self.overrides | varied)
+        check_training(config)
+        return config
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    config, _ = parse_command_line(SweepConfig, argv, __doc__)
+    sweep(config)
+
+
+def sweep(config: SweepConfig) -> dict[str, Any]:
+    """Train and measure every value, write; returns the report.
+
+    Raises ValueError for values that cannot be trained with, before any is, and for a folder of
+    another sweep; CalledProcessError when a run fails.
+    """
+    if len(config.values) < 2 or len(set(map(str, config.values))) < len(config.values):
+        raise ValueError(f"values {config.values}: expected two different ones at least")
+    trainings = {value: config.training(value) for value in config.values}
+    save_resolved(config, config.out)
+    runs = []
+    for value, training in trainings.items():
+        train(config, training)
+        runs.append({"value": value, **validation(training), **measured(config, value)})
+    report = {
+        "commit": git_commit(),
+        "key": config.key,
+        "train": str(config.train),
+        "overrides": config.overrides,
+        "strength": config.strength,
+        "personalize_below": config.personalize_below,
+        "seed": next(iter(trainings.values())).seed,
+        "runs": runs,
+    }
+    (config.out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    (config.out / "sweep.png").write_bytes(plot(report))
+    print(format_table(report))
+    return report
+
+
+def train(config: SweepConfig, training: DpoConfig) -> None:
+    """One run, in a process of its own; passed by when it is finished, resumed when it was begun.
+
+    Raises ValueError when the folder holds a finished run of another configuration.
+    """
+    folder = training.output_dir
+    if (folder / ADAPTER).exists():
+        found = json.loads((folder / "resolved.json").read_text())["config"]
+        wanted = json.loads(training.model_dump_json())
+        differing = [key for key in wanted if found.get(key) != wanted[key] and key != "steps"]
+        if differing:
+            raise ValueError(f"{folder} was trained with another {', '.join(differing)}")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / "train.yaml"
+    written.write_text(yaml.safe_dump(training.model_dump(mode="json")))
+    resume = ["--resume"] if (folder / CHECKPOINT).exists() else []
+    command = [*config.launch, "-m", "training.train_dpo", "--config", str(written), *resume]
+    print(shlex.join(command), flush=True)
+    subprocess.run(command, check=True)  # noqa: S603
+
+
+def validation(training: DpoConfig) -> dict[str, float]:
+    """The last accuracies on validation pairs that the run logged."""
+    lines = (training.output_dir / "log.jsonl").read_text().splitlines()
+    last = [record for line in lines if "validation_accuracy" in (record := json.loads(line))][-1]
+    keys = ("validation_accuracy", "validation_swapped_accuracy")
+    return {key: last[key] for key in keys if key in last}
+
+
+def measured(config: SweepConfig, value: Value) -> dict[str, Any]:
+    """What people of the world's validation split make of the run's pictures."""
+    if not config.evaluate:
+        return {}
+    out = config.run_dir(value) / "evaluation"
+    if not (out / REPORT).exists():
+        evaluate(
+            EvaluateConfig(
+                out=out,
+                weights_dir=config.weights_dir,
+                adapter=config.run_dir(value) / ADAPTER,
+                split="validate",
+                strength=config.strength,
+                personalize_below=config.personalize_below,
+                people=config.people,
+                prompts=config.prompts,
+                threads=config.threads,
+                time_calls=False,
+            )
+        )
+    found = json.loads((out / REPORT).read_text())
+    return {
+        "wins": found["wins"]["own"],
+        "own_over_others": found["wins"]["own_over_others"],
+        "gain_sd": found["wins"]["gain_sd"],
+        "content": found["content"]["kept_of_right"],
+    }
+
+
+def format_table(report: Mapping[str, Any]) -> str:
+    """A line for each value, in Markdown."""
+    shown = [key for key in MEASURES if key in report["runs"][0]]
+    titles = [report["key"], "validation accuracy", *(MEASURES[key] for key in shown)]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for run in report["runs"]:
+        cells = [f"{run['value']}", f"{run['validation_accuracy']:.1%}"]
+        cells += [interval(run[key]) for key in shown]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def interval(estimate: Mapping[str, float] | None) -> str:
+    """A share with its interval; a dash where there was nothing to measure."""
+    return "–" if estimate is None else "{mean:.1%} [{low:.1%}, {high:.1%}]".format(**estimate)
+
+
+def plot(report: Mapping[str, Any]) -> bytes:
+    """Wins and validation accuracy over the values, in the order they were given."""
+    runs = report["runs"]
+    places = range(len(runs))
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    accuracy = [run["validation_accuracy"] for run in runs]
+    axes.plot(places, accuracy, "o--", color=OTHER, label="validation accuracy")
+    if "wins" in runs[0]:
+        mean = [run["wins"]["mean"] for run in runs]
+        error = [
+            [run["wins"]["mean"] - run["wins"]["low"] for run in runs],
+            [run["wins"]["high"] - run["wins"]["mean"] for run in runs],
+        ]
+        axes.errorbar(places, mean, error, marker="o", color=OURS, capsize=3, label="wins")
+    axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
+    axes.set_xticks(places, [str(run["value"]) for run in runs])
+    axes.set_xlabel(report["key"])
+    axes.legend(frameon=False)
+    return as_png(figure)
+
+
+if __name__ == "__main__":
+    main()
