@@ -32,8 +32,9 @@ FREE = {
     "sample_steps",
     "sample_seed",
     "resume_elsewhere",
+    "export_strength",
 }
-"""Values that decide where and how often a run writes, not which weights it ends with."""
+"""Values that decide where, how often and at which scale a run writes, not what it learns."""
 
 
 class DpoConfig(Configuration):
@@ -69,6 +70,9 @@ class DpoConfig(Configuration):
     sample_*: a grid has a row for each prompt, with the validation people in turn, and columns
         for the base and each strength, under seeds that never change.
     log_every: steps between printed lines; log.jsonl and the trackers get every step.
+    export_strength: the exported adapter acts at strength 1 as the trained one does at this
+        strength (its W'_v are scaled). beta and the length of a run fix how far it goes from the
+        base, validation by pictures how far it should; to change it later, resume the finished run.
     resume_elsewhere: accept a checkpoint written with another torch, device, number of threads or
         of processes. The run draws the same numbers, yet no longer ends with the same bits.
     """
@@ -105,6 +109,7 @@ class DpoConfig(Configuration):
     base_dtype: Literal["bf16", "fp32"] = "fp32"
     gradient_checkpointing: bool = False
     deterministic: bool = False
+    export_strength: float = 1.0
     validation_people: int = 32
     validation_pairs: int = 192
     validate_every: int = 200
@@ -172,6 +177,7 @@ def check(config: DpoConfig) -> None:
         "timesteps",
         "time_power",
         "clip_norm",
+        "export_strength",
         "validate_every",
         "checkpoint_every",
         "log_every",

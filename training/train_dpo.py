@@ -407,7 +407,7 @@ def exported_weights(state: RunState, config: DpoConfig) -> Iterator[None]:
 
 
 def export(config: DpoConfig, state: RunState, pairs: PreferencePairs) -> str:
-    """Write the adapter artifact; returns its sha256."""
+    """Write the adapter artifact, W'_v scaled by ``export_strength``; returns its sha256."""
     spec = adapter_spec(
         get_preset(config.preset),
         encoder_id=pairs.provenance["encoder_id"] if config.user == "vlm" else config.user,
@@ -422,8 +422,13 @@ def export(config: DpoConfig, state: RunState, pairs: PreferencePairs) -> str:
         reduction=config.reduction,
         omega=config.omega,
         seed=str(config.seed),
+        export_strength=str(config.export_strength),
     )
-    tensors = state.average if config.ema_decay > 0 else state.adapter.state_dict()
+    trained = state.average if config.ema_decay > 0 else state.adapter.state_dict()
+    tensors = {
+        key: value * config.export_strength if key.startswith("to_v.") else value
+        for key, value in trained.items()
+    }
     return save_artifact(config.output_dir / ADAPTER, tensors, spec)
 
 

@@ -159,6 +159,16 @@ def test_the_artifact_names_what_it_was_trained_for(world: Path, tmp_path: Path)
     assert resolved["commit"]
 
 
+def test_a_finished_run_is_exported_at_another_strength(world: Path, tmp_path: Path) -> None:
+    plain = load_artifact(train(tiny_config(world, tmp_path)), kind="adapter")[0]
+    stronger = tiny_config(world, tmp_path, export_strength=2.0)
+    tensors, spec = load_artifact(train(stronger, resume=True), kind="adapter")
+    assert spec.extra["export_strength"] == "2.0"
+    assert any(key.startswith("to_v.") and value.any() for key, value in tensors.items())
+    for key, value in tensors.items():
+        assert torch.equal(value, plain[key] * (2 if key.startswith("to_v.") else 1)), key
+
+
 def test_a_run_killed_and_resumed_leaves_the_files_of_an_uninterrupted_one(
     world: Path, tmp_path: Path
 ) -> None:
