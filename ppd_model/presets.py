@@ -70,6 +70,7 @@ class Preset:
     user_token_dim: int
     user_tokens: int = 4
     latent_channels: int = 16
+    previewer_hidden: int = 512
     personalize_below: float = 1.0
     """The adapter acts at times t up to this. 1 is always, as in the paper."""
     stage_c_x0_clamp: float | None = None
@@ -216,6 +217,7 @@ def _mini() -> Preset:
         allowed_sides_px=(128,),
         px_per_latent=16,
         stage_a_downscale=4,
+        previewer_hidden=48,
         stage_c=_STAGE_C
         | dict(
             conditioning_dim=128,

@@ -20,6 +20,7 @@ from ppd_model.presets import get_preset
 from training.configuration import git_commit
 from training.loop import load_averaged
 from training.pretrain.latents import trained_compressor, trained_stage_a
+from training.pretrain.previewer import trained_previewer
 from training.pretrain.stage_b import new_stage_b
 from training.pretrain.stage_c import trained_stage_c
 from training.pretrain.text_encoder import trained_text_encoder
@@ -74,6 +75,7 @@ _TRAINED: dict[str, Callable[[Path], nn.Module]] = {
     "stage_c": lambda run: trained_stage_c(run / "stage_c"),
     "text_encoder": _text_model,
     "compressor": lambda run: trained_compressor(run / "compressor"),
+    "previewer": lambda run: trained_previewer(run / "previewer"),
 }
 
 

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 
 import ppd_model
+from ppd_model.checkpoint import load_artifact
 from ppd_model.compressor import SmallCompressor
 from ppd_model.pipeline import ImageRequest, Pipeline
 from ppd_model.presets import get_preset
 from ppd_model.text_encoder import save_word_tokenizer
 from training.export import export
 from training.loop import save_averaged
+from training.pretrain.previewer import new_previewer, trained_previewer
 from training.pretrain.stage_b import new_stage_b
 from training.pretrain.stage_c import new_stage_c
 from training.pretrain.text_encoder import new_text_encoder
@@ -29,6 +32,7 @@ def untrained_run(tmp_path: Path) -> Path:
         "stage_c": new_stage_c(),
         "text_encoder": text_encoder.model,
         "compressor": SmallCompressor(**preset.compressor),
+        "previewer": new_previewer(),
     }
     for name, module in parts.items():
         (run / name).mkdir(parents=True)
@@ -47,6 +51,18 @@ def test_what_is_exported_paints(untrained_run: Path, tmp_path: Path) -> None:
     first, again = pipeline.generate([request])[0], pipeline.generate([request])[0]
     assert first.image_HWC.shape == (128, 128, 3)
     assert np.array_equal(first.image_HWC, again.image_HWC)
+
+
+def test_an_exported_previewer_shows_what_the_trained_one_did(
+    untrained_run: Path, tmp_path: Path
+) -> None:
+    export(untrained_run, tmp_path / "out", partial=True)
+    tensors, _ = load_artifact(tmp_path / "out" / "previewer.safetensors", kind="previewer")
+    loaded, trained = new_previewer().eval(), trained_previewer(untrained_run / "previewer")
+    loaded.load_state_dict(tensors)
+    latents = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(loaded(latents), trained(latents), atol=1e-2)  # stored as fp16
 
 
 def test_a_part_that_is_not_trained_is_named(untrained_run: Path, tmp_path: Path) -> None:

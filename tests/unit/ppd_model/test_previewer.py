@@ -1,0 +1,52 @@
+"""The previewer's parameters are named and shaped as the published file's."""
+
+import pytest
+import torch
+
+from ppd_model.presets import get_preset
+from ppd_model.previewer import Previewer
+
+# Index in `blocks`, kind of layer, and its weight's shape, of Stability AI's previewer.
+PUBLISHED = [
+    (0, (512, 16, 1, 1)),
+    (3, (512, 512, 3, 3)),
+    (6, (512, 256, 2, 2)),
+    (9, (256, 256, 3, 3)),
+    (12, (256, 128, 2, 2)),
+    (15, (128, 128, 3, 3)),
+    (18, (128, 64, 2, 2)),
+    (21, (64, 64, 3, 3)),
+    (24, (3, 64, 1, 1)),
+]
+
+
+def test_the_published_file_would_load() -> None:
+    with torch.device("meta"):
+        previewer = Previewer(hidden=get_preset("stable-cascade").previewer_hidden)
+    shapes = {name: tuple(value.shape) for name, value in previewer.state_dict().items()}
+    expected: dict[str, tuple[int, ...]] = {}
+    for index, shape in PUBLISHED:
+        transposed = index in (6, 12, 18)
+        expected[f"blocks.{index}.weight"] = shape
+        expected[f"blocks.{index}.bias"] = (shape[1] if transposed else shape[0],)
+        if index == 24:
+            continue
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            expected[f"blocks.{index + 2}.{name}"] = expected[f"blocks.{index}.bias"]
+        expected[f"blocks.{index + 2}.num_batches_tracked"] = ()
+    assert shapes == expected
+
+
+def test_a_preview_is_eight_times_as_large_and_each_row_its_own() -> None:
+    torch.manual_seed(0)
+    previewer = Previewer(hidden=16).eval()
+    latents = torch.randn(3, 16, 8, 8)
+    with torch.no_grad():
+        together, alone = previewer(latents), previewer(latents[1:2])
+    assert together.shape == (3, 3, 64, 64)
+    assert torch.allclose(together[1:2], alone, atol=1e-5)
+
+
+def test_a_width_that_cannot_be_halved_three_times_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 8"):
+        Previewer(hidden=12)

@@ -1,0 +1,97 @@
+"""The previewer of mini: Stage C latents to 64 x 64 pictures, without Stages B and A.
+
+``python -m training.pretrain.previewer --config training/configs/mini_previewer.yaml``
+
+What a running job shows is the model's guess of the clean latent, never quite right. So latents are
+noised a little: where they say little the preview is smooth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from ppd_model.presets import get_preset
+from ppd_model.previewer import PX_PER_LATENT, Previewer
+from training.configuration import parse_command_line
+from training.loop import LoopConfig, load_averaged, run
+from training.pretrain.latents import stage_c_latents
+from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
+from training.world.store import PictureStore
+
+
+class PreviewerConfig(LoopConfig):
+    """The loop's settings, and the folder with all parts of the model (world, compressor)."""
+
+    run: Path
+    latent_noise: float = 0.2
+
+
+class PreviewerJob:
+    """Squared and absolute error against the picture made small."""
+
+    def __init__(self, config: PreviewerConfig) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.store = PictureStore(config.run / "world")
+        self.latent_NCHW = stage_c_latents(config.run)
+        self.previewer = new_previewer()
+        self.modules: Mapping[str, nn.Module] = {"previewer": self.previewer}
+
+    def loss(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Reconstruction of pictures that are not held out."""
+        indices = draw_indices(len(self.store) - HELD_OUT, self.config.batch, generator)
+        latent, image = self.pairs(indices)
+        noise = torch.randn(latent.shape, generator=generator)
+        error = self.previewer(latent + self.config.latent_noise * noise) - image
+        loss = error.abs().mean() + 4 * error.square().mean()
+        return loss, {"mse": error.square().mean().item()}
+
+    def measure(self, averaged: Mapping[str, Any]) -> dict[str, float]:
+        """PSNR on held-out pictures."""
+        latent, image = self.pairs(np.arange(len(self.store) - 256, len(self.store)))
+        with torch.no_grad():
+            return {"psnr_db": psnr_db(averaged["previewer"](latent), image)}
+
+    def grid(self, averaged: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """Held-out pictures made small, above their previews; both twice as large."""
+        latent, image = self.pairs(np.arange(len(self.store) - 8, len(self.store)))
+        with torch.no_grad():
+            preview = averaged["previewer"](latent)
+        return tile([interpolate(row, scale_factor=2) for row in (image, preview)])
+
+    def pairs(self, indices_B: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Latents B x C x H x W and pictures B x 3 x 8H x 8W of these places of the store."""
+        latent = torch.from_numpy(self.latent_NCHW[indices_B]).float()
+        image = to_tensor(self.store.pictures[indices_B])
+        return latent, avg_pool2d(image, image.shape[-1] // (PX_PER_LATENT * latent.shape[-1]))
+
+
+def new_previewer() -> Previewer:
+    """mini's, untrained."""
+    preset = get_preset("mini")
+    return Previewer(latent_channels=preset.latent_channels, hidden=preset.previewer_hidden)
+
+
+def trained_previewer(out: Path) -> Previewer:
+    """The averaged previewer of a run."""
+    previewer = new_previewer()
+    load_averaged(out, {"previewer": previewer})
+    return previewer
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    config, resume = parse_command_line(PreviewerConfig, argv, __doc__)
+    run(PreviewerJob(config), config, resume)
+
+
+if __name__ == "__main__":
+    main()
