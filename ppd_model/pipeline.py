@@ -28,6 +28,7 @@ from ppd_model.diffusion import ddpm_step, row_noise, sampling_times
 from ppd_model.placement import placed
 from ppd_model.presets import Preset, get_preset
 from ppd_model.published import generator_dtype, load_generator
+from ppd_model.response_norm import use_fast_response_norm
 from ppd_model.stage_c import StageC, build_stage_c, load_adapter, load_stage_c
 from ppd_model.text_encoder import (
     TextEncoder,
@@ -114,6 +115,8 @@ class Pipeline:
         self.text_encoder = text_encoder
         self.stage_c = stage_c.to(rest).eval()
         self.decoder = decoder.to(rest).eval()
+        for unet in (self.stage_c.unet, self.decoder.stage_b):
+            use_fast_response_norm(unet)
         self.text_encoder.model.to(rest)
         self.offload = offload
         self.model_id = model_id

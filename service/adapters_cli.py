@@ -29,6 +29,7 @@ def activate(
             settings.preset,
             settings.weights_dir,
             path,
+            encoder_place=settings.encoder_place,
             prompt_variant=settings.prompt_variant,
             decoding=settings.decoding,
         )

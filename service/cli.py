@@ -173,7 +173,8 @@ def _runtime(settings: Settings) -> "ModelRuntime":
     return PpdRuntime(
         settings.preset,
         settings.weights_dir,
-        settings.device,
+        generator_place=settings.generator_place,
+        encoder_place=settings.encoder_place,
         prompt_variant=settings.prompt_variant,
         decoding=settings.decoding,
         threads=settings.model_threads,

@@ -1,10 +1,15 @@
 """The one settings class. Read it only where a process is wired."""
 
+import re
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.core.placement import Place
+
+_DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]?))?")
 
 
 class Settings(BaseSettings):
@@ -24,6 +29,13 @@ class Settings(BaseSettings):
     adapter: Path | None = None
     """An adapter's file to serve, whatever `ppd adapters activate` has put into service."""
     device: str = "cpu"
+    """Of the generator: cpu, cuda or cuda:N."""
+    vlm_device: str | None = None
+    """Of the model that reads choices; the default is the generator's."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of both models; auto is bfloat16 for published weights on a GPU, else float32."""
+    offload: bool = False
+    """Weights of what works on a GPU rest in main memory and go there only while they work."""
     prompt_variant: str = "paper"
     decoding: str = "greedy"
     model_threads: int = Field(default=2, ge=1, le=256)
@@ -46,10 +58,40 @@ class Settings(BaseSettings):
     session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)
     shutdown_grace_s: int = Field(default=5, ge=1)
 
+    @field_validator("device", "vlm_device")
+    @classmethod
+    def _known_device(cls, name: str | None) -> str | None:
+        if name is not None and not _DEVICE.fullmatch(name):
+            raise ValueError("expected cpu, cuda or cuda:N")
+        return name
+
+    @model_validator(mode="after")
+    def _offload_has_a_gpu(self) -> Self:
+        if self.offload and not (self.generator_place.on_gpu or self.encoder_place.on_gpu):
+            raise ValueError(
+                "PPD_OFFLOAD moves weights to a GPU and back: set PPD_DEVICE or PPD_VLM_DEVICE "
+                "to cuda"
+            )
+        return self
+
     @model_validator(mode="after")
     def _absolute(self) -> Self:
         object.__setattr__(self, "data_dir", self.data_dir.expanduser().absolute())
         return self
+
+    @property
+    def generator_place(self) -> Place:
+        """Where pictures are made."""
+        return self._place(self.device)
+
+    @property
+    def encoder_place(self) -> Place:
+        """Where choices are read."""
+        return self._place(self.vlm_device or self.device)
+
+    def _place(self, device: str) -> Place:
+        dtype = None if self.dtype == "auto" else self.dtype
+        return Place(device, dtype, offload=self.offload and device != "cpu")
 
     @property
     def database(self) -> str:

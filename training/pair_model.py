@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from ppd_model.adapter import AttentionInput, KeyValue, UserPart
 from ppd_model.diffusion import add_noise
+from ppd_model.response_norm import use_fast_response_norm
 from ppd_model.stage_c import StageC
 from training.dataset import PairBatch
 from training.draws import Draws
 from training.loss import PairErrors, Reduction, squared_error
-from training.response_norm import use_fast_response_norm
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,14 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Versions:
-    """What a result depends on; known once the weights are loaded."""
+    """What a result depends on; known once the weights are loaded.
 
-    model: str
-    adapter_version: str
+    A process that only reads choices has no model and no adapter. `encoder_version` is the one
+    whose embeddings are made here, or taken.
+    """
+
+    model: str | None
+    adapter_version: str | None
     encoder_version: str
 
 

@@ -7,10 +7,11 @@ import torch
 
 from ppd_model.checkpoint import load_artifact, refuse_other_keys, shapes_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Cancelled, ImageRequest, NumericalError, Pipeline
-from ppd_model.presets import get_preset
+from ppd_model.presets import Preset, get_preset
 from ppd_model.stage_c import build_stage_c
 from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure
+from service.core.placement import CPU, Place
 from service.core.ports import (
     Capabilities,
     LabelledPair,
@@ -31,7 +32,13 @@ def weights_folder(preset: str, weights_dir: Path | None) -> Path:
 
 
 def check_adapter(
-    preset: str, weights_dir: Path | None, path: Path, *, prompt_variant: str, decoding: str
+    preset: str,
+    weights_dir: Path | None,
+    path: Path,
+    *,
+    encoder_place: Place,
+    prompt_variant: str,
+    decoding: str,
 ) -> tuple[str, str]:
     """The base model and the encoder that an adapter belongs to, without loading any model.
 
@@ -39,7 +46,14 @@ def check_adapter(
     and FileNotFoundError.
     """
     chosen = get_preset(preset)
-    encoder_id = UserEncoder.version_of(preset, weights_dir, prompt_variant, decoding)
+    encoder_id = UserEncoder.version_of(
+        preset,
+        weights_dir,
+        prompt_variant,
+        decoding,
+        dtype=encoder_place.dtype,
+        device=encoder_place.device,
+    )
     with torch.device("meta"):
         adapter = build_stage_c(chosen).adapter
     tensors, spec = load_artifact(
@@ -49,28 +63,55 @@ def check_adapter(
     return spec.base_model, encoder_id
 
 
+def refuse_misplaced(preset: Preset, setting: str, place: Place) -> None:
+    """Raises ValueError for a place that the preset or this machine does not have.
+
+    `setting` is the environment variable that named the device.
+    """
+    if not preset.published and place.dtype not in (None, "float32"):
+        raise ValueError(f"PPD_DTYPE={place.dtype}: {preset.name} runs in float32")
+    if not place.on_gpu:
+        return
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(place.device.partition(":")[2] or 0) >= gpus:
+        raise ValueError(f"{setting}={place.device}: torch sees {gpus} CUDA devices here")
+
+
 class PpdRuntime:
-    """Pipeline and user encoder of one preset; every method but `capabilities` blocks."""
+    """Pipeline and user encoder of one preset; every method but `capabilities` blocks.
+
+    The places are where each works. None is a runtime that does not load it; whoever asks such a
+    runtime for it gets a ValueError.
+    """
 
     def __init__(
         self,
         preset: str,
         weights_dir: Path | None,
-        device: str,
         *,
+        generator_place: Place | None = CPU,
+        encoder_place: Place | None = CPU,
         prompt_variant: str,
         decoding: str,
         threads: int,
         adapter: Path | None = None,
     ) -> None:
         self._preset = get_preset(preset)
+        if generator_place is None and encoder_place is None:
+            raise ValueError("neither a generator nor an encoder: the runtime would do nothing")
+        if generator_place is not None:
+            refuse_misplaced(self._preset, "PPD_DEVICE", generator_place)
+        if encoder_place is not None:
+            refuse_misplaced(self._preset, "PPD_VLM_DEVICE", encoder_place)
         self._weights_dir = weights_dir
-        self._device = device
+        self._generator_place = generator_place
+        self._encoder_place = encoder_place
         self._prompt_variant = prompt_variant
         self._decoding = decoding
         self._threads = threads
         self._adapter = adapter
-        self._parts: tuple[Pipeline, UserEncoder] | None = None
+        self._pipeline: Pipeline | None = None
+        self._encoder: UserEncoder | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -80,30 +121,29 @@ class PpdRuntime:
         )
 
     def load(self) -> Versions:
-        """Read the weights; an adapter of another encoder is refused with both ids named."""
+        """Read the weights; an adapter of another encoder is refused with both ids named.
+
+        Without an encoder here the adapter says whose embeddings it takes.
+        """
         torch.set_num_threads(self._threads)
-        encoder = UserEncoder.load(
-            self._preset.name,
-            self._weights_dir,
-            self._device,
-            prompt_variant=self._prompt_variant,
-            decoding=self._decoding,
-        )
-        pipeline = Pipeline.load(
-            self._preset.name,
-            self._weights_dir,
-            self._device,
-            with_adapter=self._adapter is None,
-            encoder_id=encoder.encoder_version,
-        )
-        if self._adapter is not None:
-            pipeline.use_adapter(self._adapter, encoder_id=encoder.encoder_version)
+        pipeline = encoder = encoder_id = None
+        if self._encoder_place is not None:
+            encoder = self._load_encoder(self._encoder_place)
+            encoder_id = encoder.encoder_version
+        if self._generator_place is not None:
+            pipeline = self._load_pipeline(self._generator_place, encoder_id)
         return self.use(pipeline, encoder)
 
-    def use(self, pipeline: Pipeline, encoder: UserEncoder) -> Versions:
+    def use(self, pipeline: Pipeline | None, encoder: UserEncoder | None) -> Versions:
         """Work with parts that are in memory already."""
-        self._parts = (pipeline, encoder)
-        return Versions(pipeline.model_id, pipeline.adapter_version, encoder.encoder_version)
+        self._pipeline, self._encoder = pipeline, encoder
+        if pipeline is None:
+            assert encoder is not None
+            return Versions(None, None, encoder.encoder_version)
+        encoder_id = pipeline.encoder_id if encoder is None else encoder.encoder_version
+        if not encoder_id:
+            raise ValueError("the adapter does not say whose embeddings it takes")
+        return Versions(pipeline.model_id, pipeline.adapter_version, encoder_id)
 
     def generate(
         self,
@@ -112,7 +152,7 @@ class PpdRuntime:
         cancelled: Callable[[], bool],
     ) -> list[Picture]:
         """Make all pictures in one batch."""
-        pipeline, _ = self._loaded()
+        pipeline = self._loaded_pipeline()
         requests = [
             ImageRequest(
                 prompt=spec.prompt,
@@ -139,7 +179,9 @@ class PpdRuntime:
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
         """Read four pairs; an answer that cannot be used is asked for once more."""
-        _, encoder = self._loaded()
+        if self._encoder is None:
+            raise ValueError("the encoder is not loaded in this process: it reads no choices")
+        encoder = self._encoder
         choices = [Choice(p.caption, p.image_0, p.image_1, p.preferred) for p in pairs]
         try:
             try:
@@ -155,8 +197,34 @@ class PpdRuntime:
 
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is beyond what the text encoder reads; mostly empty."""
-        return self._loaded()[0].text_encoder.unread(prompt)
+        return self._loaded_pipeline().text_encoder.unread(prompt)
 
-    def _loaded(self) -> tuple[Pipeline, UserEncoder]:
-        assert self._parts is not None, "load() comes first"
-        return self._parts
+    def _loaded_pipeline(self) -> Pipeline:
+        if self._pipeline is None:
+            raise ValueError("the generator is not loaded in this process: it makes no pictures")
+        return self._pipeline
+
+    def _load_encoder(self, place: Place) -> UserEncoder:
+        return UserEncoder.load(
+            self._preset.name,
+            self._weights_dir,
+            place.device,
+            self._prompt_variant,
+            self._decoding,
+            dtype=place.dtype,
+            offload=place.offload,
+        )
+
+    def _load_pipeline(self, place: Place, encoder_id: str | None) -> Pipeline:
+        pipeline = Pipeline.load(
+            self._preset.name,
+            self._weights_dir,
+            place.device,
+            with_adapter=self._adapter is None,
+            encoder_id=encoder_id,
+            dtype=place.dtype,
+            offload=place.offload,
+        )
+        if self._adapter is not None:
+            pipeline.use_adapter(self._adapter, encoder_id=encoder_id)
+        return pipeline

@@ -21,7 +21,6 @@ def mini_url(tmp_path: Path) -> Iterator[str]:
     runtime = PpdRuntime(
         "mini",
         None,
-        "cpu",
         prompt_variant=chosen.prompt_variant,
         decoding=chosen.decoding,
         threads=chosen.model_threads,

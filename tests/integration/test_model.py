@@ -23,7 +23,7 @@ class RandomWeights(PpdRuntime):
     """The runtime of `ppd serve`, with weights made up instead of read."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__("mini", None, "cpu", prompt_variant="paper", decoding="greedy", threads=1)
+        super().__init__("mini", None, prompt_variant="paper", decoding="greedy", threads=1)
         self.folder = folder
 
     def load(self) -> Versions:

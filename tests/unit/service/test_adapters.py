@@ -112,7 +112,6 @@ def test_the_service_answers_with_the_adapter_it_was_given(tmp_path: Path) -> No
     runtime = PpdRuntime(
         settings.preset,
         None,
-        "cpu",
         prompt_variant=settings.prompt_variant,
         decoding=settings.decoding,
         threads=1,

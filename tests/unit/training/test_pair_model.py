@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers.models.unets.unet_stable_cascade import GlobalResponseNorm
 from torch import Tensor
 
 from ppd_model.diffusion import add_noise
-from ppd_model.stage_c import StageC, build_stage_c, load_stage_c
+from ppd_model.stage_c import StageC, load_stage_c
 from tests.tiny_training import PRESET, load_tiny_pairs, tiny_config, write_world
 from training.dataset import PairBatch
 from training.draws import Draws, draw
 from training.loss import PairErrors, ppd_loss, squared_error
 from training.pair_model import PairModel
-from training.response_norm import use_fast_response_norm
 
 ROWS = 8
 
@@ -144,31 +142,3 @@ def test_an_fp32_adapter_trains_under_a_bf16_base(world: Path) -> None:
     assert torch.isfinite(found).all()
     torch.testing.assert_close(policy.chosen_B, exact.chosen_B, rtol=0.05, atol=0.0)
     assert not policy.chosen_B.equal(exact.chosen_B)
-
-
-def test_the_fast_response_norm_is_the_stock_one() -> None:
-    torch.manual_seed(0)
-    stock = GlobalResponseNorm(6).requires_grad_(False)
-    torch.nn.init.normal_(stock.gamma)
-    torch.nn.init.normal_(stock.beta)
-    x_BHWK = torch.randn(3, 4, 5, 6)
-    x_BHWK[0, :, :, 2] = 0  # a silent channel: its norm has no slope there
-    x_BHWK.requires_grad_()
-    grad_BHWK = torch.randn(3, 4, 5, 6)
-    out = stock(x_BHWK)
-    expected = out.detach(), *torch.autograd.grad(out, x_BHWK, grad_BHWK)
-    use_fast_response_norm(stock)
-    assert type(stock) is not GlobalResponseNorm
-    out = stock(x_BHWK)
-    found = out.detach(), *torch.autograd.grad(out, x_BHWK, grad_BHWK)
-    for mine, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
-
-
-def test_where_its_weights_train_the_response_norm_is_stock() -> None:
-    unet = build_stage_c(PRESET).unet
-    use_fast_response_norm(unet)
-    norm = next(m for m in unet.modules() if isinstance(m, GlobalResponseNorm))
-    norm.requires_grad_(True)
-    norm(torch.randn(2, 3, 3, norm.gamma.shape[-1])).sum().backward()
-    assert norm.gamma.grad is not None

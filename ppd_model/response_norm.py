@@ -1,7 +1,7 @@
 """The base's global response normalisation, computed faster on the CPU.
 
-Each residual block of Stage C holds one. The stock module asks for a norm over the picture's rows
-and columns, which on the CPU walks memory against its order: a quarter of a training step of
+Each residual block of Stages B and C holds one. The stock module asks for a norm over the picture's
+rows and columns, which on the CPU walks memory against its order: a quarter of a training step of
 `mini`. Here the same number comes from one pass in memory's order, and gradient to the input from
 its own formula. Where the stock module is as good (other devices, other dtypes, weights that
 train) it is the stock module.
