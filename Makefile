@@ -9,7 +9,7 @@ RUN ?= runs/mini
 ADAPTER ?=
 # Modules are compiled when first imported, and kept: most of what is installed never is.
 export PYTHONDONTWRITEBYTECODE :=
-PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile -c constraints.txt
+PIP_INSTALL := --disable-pip-version-check --quiet install --no-compile -c constraints.txt
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-build-isolation
 
 .PHONY: run test lint types check unit mini evaluate clean
@@ -54,9 +54,12 @@ gl:
 # takes a build for the CPU from a folder: a loose range would bring several gigabytes of CUDA packages.
 # uv installs the rest in a tenth of pip's time (its index: UV_DEFAULT_INDEX). setuptools builds this
 # package, without a second environment to do it in.
+# A pip that is there already serves the environment; else one is put into it, which takes longer.
 $(VENV)/.torch: constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) torch setuptools uv
+	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	if $(PYTHON) -m pip --python $(BIN)/python --version >/dev/null 2>&1; \
+	then $(PYTHON) -m pip --python $(BIN)/python $(PIP_INSTALL) torch setuptools uv; \
+	else $(BIN)/python -m ensurepip && $(BIN)/python -m pip $(PIP_INSTALL) torch setuptools uv; fi
 	touch $@
 
 $(VENV)/.serve: $(VENV)/.torch pyproject.toml
