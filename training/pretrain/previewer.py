@@ -4,10 +4,14 @@
 
 What a running job shows is the model's guess of the clean latent, never quite right. So latents are
 noised a little: where they say little the preview is smooth.
+
+The running mean and variance of the normalisations are those of earlier weights, and wrong for the
+averaged ones: they are measured anew for what is looked at and for what is kept.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
+from torch.optim.swa_utils import update_bn
 
 from ppd_model.presets import get_preset
 from ppd_model.previewer import PX_PER_LATENT, Previewer
 from training.configuration import parse_command_line
-from training.loop import LoopConfig, load_averaged, run
+from training.loop import LoopConfig, load_averaged, run, save_averaged
 from training.pretrain.latents import stage_c_latents
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
 from training.world.store import PictureStore
@@ -32,6 +37,7 @@ class PreviewerConfig(LoopConfig):
 
     run: Path
     latent_noise: float = 0.2
+    norm_batches: int = 100
 
 
 class PreviewerJob:
@@ -47,10 +53,8 @@ class PreviewerJob:
 
     def loss(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Reconstruction of pictures that are not held out."""
-        indices = draw_indices(len(self.store) - HELD_OUT, self.config.batch, generator)
-        latent, image = self.pairs(indices)
-        noise = torch.randn(latent.shape, generator=generator)
-        error = self.previewer(latent + self.config.latent_noise * noise) - image
+        latent, image = self.noised(generator)
+        error = self.previewer(latent) - image
         loss = error.abs().mean() + 4 * error.square().mean()
         return loss, {"mse": error.square().mean().item()}
 
@@ -58,14 +62,29 @@ class PreviewerJob:
         """PSNR on held-out pictures."""
         latent, image = self.pairs(np.arange(len(self.store) - 256, len(self.store)))
         with torch.no_grad():
-            return {"psnr_db": psnr_db(averaged["previewer"](latent), image)}
+            return {"psnr_db": psnr_db(self.normalised(averaged["previewer"])(latent), image)}
 
     def grid(self, averaged: Mapping[str, Any]) -> NDArray[np.uint8]:
         """Held-out pictures made small, above their previews; both twice as large."""
         latent, image = self.pairs(np.arange(len(self.store) - 8, len(self.store)))
         with torch.no_grad():
-            preview = averaged["previewer"](latent)
+            preview = self.normalised(averaged["previewer"])(latent)
         return tile([interpolate(row, scale_factor=2) for row in (image, preview)])
+
+    def noised(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A batch that is trained on: `pairs` with noise on the latents."""
+        indices = draw_indices(len(self.store) - HELD_OUT, self.config.batch, generator)
+        latent, image = self.pairs(indices)
+        noise = torch.randn(latent.shape, generator=generator)
+        return latent + self.config.latent_noise * noise, image
+
+    def normalised(self, averaged: nn.Module) -> nn.Module:
+        """A copy whose normalisations know its own weights, in eval mode."""
+        previewer = copy.deepcopy(averaged)
+        generator = torch.Generator().manual_seed(self.config.seed)
+        batches = (self.noised(generator)[0] for _ in range(self.config.norm_batches))
+        update_bn(batches, previewer)
+        return previewer.eval()
 
     def pairs(self, indices_B: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Latents B x C x H x W and pictures B x 3 x 8H x 8W of these places of the store."""
@@ -90,7 +109,9 @@ def trained_previewer(out: Path) -> Previewer:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     config, resume = parse_command_line(PreviewerConfig, argv, __doc__)
-    run(PreviewerJob(config), config, resume)
+    job = PreviewerJob(config)
+    averaged = run(job, config, resume)
+    save_averaged(config.out, {"previewer": job.normalised(averaged["previewer"])})
 
 
 if __name__ == "__main__":
