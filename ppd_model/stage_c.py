@@ -5,13 +5,15 @@ Legend: B rows, C H W latent channels and sides, S text tokens, D embedding widt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ppd_model.adapter import Adapter, AttentionInput, install, precompute_text
-from ppd_model.checkpoint import ArtifactSpec, load_artifact, load_strict
+from ppd_model.checkpoint import ArtifactError, ArtifactSpec, load_artifact, load_strict
 from ppd_model.presets import Preset
 from ppd_model.unet import CascadeUNet
 from ppd_model.weights import WeightFiles, assign_weights, refuse_meta
@@ -173,7 +175,7 @@ def load_adapter(
     sha256: str | None = None,
     encoder_id: str | None = None,
 ) -> ArtifactSpec:
-    """Put the adapter of ``path`` in place.
+    """Put the adapter of ``path`` in place; it brings its own number of user tokens.
 
     Raises ArtifactError when it was trained for another base model, for the embeddings of another
     user encoder (checked where ``encoder_id`` is given), or for other sizes.
@@ -181,8 +183,28 @@ def load_adapter(
     tensors, spec = load_artifact(
         path, kind="adapter", sha256=sha256, base_model=preset.base_model, encoder_id=encoder_id
     )
-    load_strict(stage_c.adapter, tensors)
+    fitting = adapter_for(tensors, preset, stage_c)
+    load_strict(fitting, tensors)
+    stage_c.adapter = fitting
     return spec
+
+
+def adapter_for(tensors: Mapping[str, Tensor], preset: Preset, stage_c: StageC) -> Adapter:
+    """The adapter in place, or a fresh one beside it if these weights are of more or fewer tokens.
+
+    Raises ArtifactError for fewer than two tokens.
+    """
+    weight = tensors.get("projector.to_tokens.weight")
+    tokens = preset.user_tokens
+    if weight is not None and weight.dim() == 2:
+        tokens = len(weight) // preset.user_token_dim
+    if tokens == stage_c.adapter.projector.tokens:
+        return stage_c.adapter
+    if tokens < 2:
+        raise ArtifactError(f"an adapter of {tokens} user tokens, expected 2 at least")
+    device = stage_c.adapter.projector.center_D.device
+    fresh = build_adapter(replace(preset, user_tokens=tokens), stage_c.unet).to(device)
+    return fresh.train(stage_c.adapter.training)
 
 
 def adapter_spec(preset: Preset, *, encoder_id: str, **extra: str) -> ArtifactSpec:

@@ -6,7 +6,8 @@ import json
 import multiprocessing
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 from ppd_model.checkpoint import ArtifactSpec, save_artifact
 from ppd_model.presets import Preset, get_preset
 from ppd_model.stage_c import build_stage_c
-from training import train_dpo
+from training import dpo_config, train_dpo
 from training.dataset import PairBatch
 from training.dpo_config import DpoConfig
 
@@ -127,11 +128,15 @@ def log_of(output_dir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (output_dir / "log.jsonl").read_text().splitlines()]
 
 
-def tiny_parts(preset: Preset = PRESET) -> Any:
+@contextmanager
+def tiny_parts(preset: Preset = PRESET) -> Iterator[None]:
     """Within it, train_dpo finds this preset and the tiny pairs."""
-    return patch.multiple(
-        train_dpo, get_preset={"mini": preset}.__getitem__, load_pairs=load_tiny_pairs
-    )
+    known = {"mini": preset}.__getitem__
+    with (
+        patch.object(dpo_config, "get_preset", known),
+        patch.object(train_dpo, "load_pairs", load_tiny_pairs),
+    ):
+        yield
 
 
 def train_in_process(config: DpoConfig, resume: bool, environment: Mapping[str, str]) -> None:

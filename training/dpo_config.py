@@ -8,9 +8,11 @@ learning rate and the rate of dropped users open.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ppd_model.presets import Preset, get_preset
 from training.configuration import Configuration
 from training.dataset import UserFeatures
 from training.loss import Reduction
@@ -46,6 +48,7 @@ class DpoConfig(Configuration):
         of Eq. 1 on chosen pictures).
     user: what stands for a person. "none" gives everybody the same constant embedding:
         "diffusion_dpo" asks for it, "sft" may have it, "ppd" may not.
+    user_tokens: how many tokens the adapter makes of an embedding; None is the preset's number.
     only_person: train on one person's pairs alone (the single-reward upper bounds of Table 1).
     steps or epochs: how long, one of the two; an epoch is the whole batches in the training pairs.
     batch: pairs of one optimiser step over all processes; micro_batch: pairs of one forward pass
@@ -83,6 +86,7 @@ class DpoConfig(Configuration):
     output_dir: Path
     objective: Objective = "ppd"
     user: UserFeatures = "vlm"
+    user_tokens: int | None = None
     only_person: int | None = None
     seed: int = 0
     steps: int | None = None
@@ -149,6 +153,13 @@ class DpoConfig(Configuration):
         values: dict[str, Any] = self.model_dump(mode="json", exclude=FREE)
         return values
 
+    @property
+    def trained_preset(self) -> Preset:
+        """The preset, with as many user tokens as the adapter is to have."""
+        preset = get_preset(self.preset)
+        tokens = self.user_tokens
+        return preset if tokens is None else replace(preset, user_tokens=tokens)
+
     def lr_at(self, step: int) -> float:
         """The learning rate of a step: linear warm-up, then constant, or down to zero."""
         if step < self.warmup_steps:
@@ -197,6 +208,8 @@ def check(config: DpoConfig) -> None:
             f"max_time is {config.max_time}, expected a number above min_time "
             f"{config.min_time} and up to 1"
         )
+    if config.user_tokens is not None and config.user_tokens < 2:
+        raise ValueError(f"user_tokens is {config.user_tokens}, expected 2 or more")
     _check_user(config)
     if config.decoder is not None and not config.sample_prompts:
         raise ValueError("decoder is given and sample_prompts is empty: what should be drawn?")

@@ -36,7 +36,6 @@ from torch import Tensor
 
 from ppd_model.adapter import trainable_parameters
 from ppd_model.checkpoint import save_artifact
-from ppd_model.presets import get_preset
 from ppd_model.stage_c import adapter_spec
 from training.base_weights import load_base
 from training.configuration import parse_command_line, save_resolved
@@ -163,7 +162,7 @@ def make_accelerator(config: DpoConfig) -> Accelerator:
 
 def read_pairs(config: DpoConfig) -> PreferencePairs:
     """The precomputed pairs; without users, everybody's embedding is the constant one."""
-    pairs = load_pairs(config.data_dir, config.user, get_preset(config.preset).user_emb_dim)
+    pairs = load_pairs(config.data_dir, config.user, config.trained_preset.user_emb_dim)
     if config.user == "none":
         pairs = replace(pairs, user_emb_ED=torch.ones_like(pairs.user_emb_ED))
     return pairs
@@ -207,7 +206,7 @@ def make_model(
     """The base of the file with a fresh adapter, and the sha256 of the base's weights."""
     torch.manual_seed(config.seed)
     stage_c, digest = load_base(
-        get_preset(config.preset), config.stage_c, DTYPES[config.base_dtype], device
+        config.trained_preset, config.stage_c, DTYPES[config.base_dtype], device
     )
     if config.user in CENTRED:
         stage_c.adapter.projector.center_on(pairs.user_emb_ED)
@@ -409,7 +408,7 @@ def exported_weights(state: RunState, config: DpoConfig) -> Iterator[None]:
 def export(config: DpoConfig, state: RunState, pairs: PreferencePairs) -> str:
     """Write the adapter artifact, W'_v scaled by ``export_strength``; returns its sha256."""
     spec = adapter_spec(
-        get_preset(config.preset),
+        config.trained_preset,
         encoder_id=pairs.provenance["encoder_id"] if config.user == "vlm" else config.user,
         personal="false" if config.user == "none" else "true",
         user=config.user,

@@ -8,7 +8,7 @@ import torch
 from ppd_model.checkpoint import load_artifact, refuse_other_keys, shapes_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Cancelled, ImageRequest, NumericalError, Pipeline
 from ppd_model.presets import Preset, get_preset
-from ppd_model.stage_c import build_stage_c
+from ppd_model.stage_c import adapter_for, build_stage_c
 from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure
 from service.core.placement import CPU, Place
@@ -54,11 +54,11 @@ def check_adapter(
         dtype=encoder_place.dtype,
         device=encoder_place.device,
     )
-    with torch.device("meta"):
-        adapter = build_stage_c(chosen).adapter
     tensors, spec = load_artifact(
         path, kind="adapter", base_model=chosen.base_model, encoder_id=encoder_id
     )
+    with torch.device("meta"):
+        adapter = adapter_for(tensors, chosen, build_stage_c(chosen))
     refuse_other_keys("Adapter", shapes_of(adapter.state_dict()), shapes_of(tensors))
     return spec.base_model, encoder_id
 

@@ -85,7 +85,7 @@ def test_values_that_cannot_be_trained_are_refused_before_any_is(
     assert not config.out.exists()
 
 
-@pytest.mark.parametrize("name", ["mini_sweep_beta.yaml", "mini_sweep_lr.yaml"])
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("mini_sweep_*.yaml")))
 def test_the_sweeps_of_mini_are_read(name: str) -> None:
     config = read_configuration(SweepConfig, CONFIGS / name, {})
-    assert [config.training(value).preset for value in config.values] == ["mini"] * 3
+    assert {config.training(value).preset for value in config.values} == {"mini"}

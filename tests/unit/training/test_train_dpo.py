@@ -159,6 +159,29 @@ def test_the_artifact_names_what_it_was_trained_for(world: Path, tmp_path: Path)
     assert resolved["commit"]
 
 
+def test_an_adapter_may_have_another_number_of_user_tokens(world: Path, tmp_path: Path) -> None:
+    path = train(tiny_config(world, tmp_path, user_tokens=3))
+    tensors, spec = load_artifact(path, kind="adapter")
+    assert spec.config["user_tokens"] == 3
+    assert tensors["projector.to_tokens.weight"].shape == (3 * 16, 12)
+    stage_c = load_stage_c(PRESET, world / "stage_c.safetensors")
+    load_adapter(stage_c, PRESET, path)
+    assert stage_c.adapter.projector.tokens == 3
+    emb_BD, text_BSD, pooled_B1D = (
+        torch.randn(1, 12),
+        torch.randn(1, 7, 128),
+        torch.randn(1, 1, 128),
+    )
+    attended = stage_c.attend(text_BSD, pooled_B1D, emb_BD)
+    assert attended.user is not None
+    assert {block.key.shape[2] for block in attended.user.blocks} == {3}
+    # One of the preset's own number takes its place again.
+    load_adapter(stage_c, PRESET, train(tiny_config(world, tmp_path / "four")))
+    assert stage_c.adapter.projector.tokens == PRESET.user_tokens
+    with pytest.raises(ValueError, match="user_tokens is 1"):
+        train(tiny_config(world, tmp_path / "one", user_tokens=1))
+
+
 def test_a_finished_run_is_exported_at_another_strength(world: Path, tmp_path: Path) -> None:
     plain = load_artifact(train(tiny_config(world, tmp_path)), kind="adapter")[0]
     stronger = tiny_config(world, tmp_path, export_strength=2.0)
