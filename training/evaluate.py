@@ -59,6 +59,7 @@ class EvaluateConfig(Configuration):
     adapter trained on true tastes, for the upper bounds; probe_data: what precompute.py wrote, for
     the linear probe. Without these two the bounds and the probe are reported as not measured.
     strength, personalize_below: of the personalised pictures; None is the preset's own time.
+    prompt_variant, decoding: how the VLM reads, which must be how the adapter's data were read.
     """
 
     preset: str = "mini"
@@ -68,6 +69,8 @@ class EvaluateConfig(Configuration):
     adapter: Path | None = None
     taste_adapter: Path | None = None
     probe_data: Path | None = None
+    prompt_variant: str = "paper"
+    decoding: str = "greedy"
     split: SeedRange = "test"
     first_person: int = 0
     people: int = 64
@@ -191,7 +194,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     save_resolved(config, config.out)
     weights_dir = config.weights_dir or MINI_WEIGHTS_DIR
     judge = Judge.load(weights_dir / "standardizer.json", config.classifier)
-    encoder = UserEncoder.load(config.preset, config.weights_dir)
+    encoder = UserEncoder.load(
+        config.preset,
+        config.weights_dir,
+        prompt_variant=config.prompt_variant,
+        decoding=config.decoding,
+    )
     pipeline = Pipeline.load(config.preset, config.weights_dir, with_adapter=config.adapter is None)
     if config.adapter is not None:
         pipeline.use_adapter(config.adapter)

@@ -100,7 +100,7 @@ def run(
 
     monkeypatch.setattr(module, "paint", paint)
     monkeypatch.setattr(module.Judge, "load", lambda *_: FakeJudge())
-    monkeypatch.setattr(module.UserEncoder, "load", lambda *_: FakeEncoder())
+    monkeypatch.setattr(module.UserEncoder, "load", lambda *_, **__: FakeEncoder())
     monkeypatch.setattr(module.Pipeline, "load", lambda *_, **__: pipeline)
     config = EvaluateConfig(
         out=tmp_path,
