@@ -40,7 +40,9 @@ def test_the_papers_recipes_hold_the_papers_numbers(preset: str, experiment: str
         check(recipe(name, **overrides))
 
 
-@pytest.mark.parametrize("name", ["mini_dpo", "mini_dpo_taste", "mini_diffusion_dpo", "mini_sft"])
+@pytest.mark.parametrize(
+    "name", ["mini_dpo", "mini_dpo_taste", "mini_dpo_posterior", "mini_diffusion_dpo", "mini_sft"]
+)
 def test_the_recipes_of_mini_can_train(name: str) -> None:
     check(recipe(name))
 
