@@ -51,7 +51,7 @@ from training.evaluate import (
     spread_contents,
 )
 from training.report import OTHER, OURS, as_png
-from training.statistics import clustered_mean, wins
+from training.statistics import as_shares, clustered_mean, wins
 from training.world import users
 from training.world.people import SeedRange, person_seeds, taste_of
 
@@ -219,12 +219,9 @@ def compared(
 def format_table(report: dict[str, Any]) -> str:
     """The rows as a Markdown table."""
 
-    def interval(value: dict[str, float] | None) -> str:
-        return "" if value is None else "{mean:.1%} [{low:.1%}, {high:.1%}]".format(**value)
-
     lines = ["| | wins over base | content right | content kept |", "|---|---|---|---|"]
     for name, row in report["rows"].items():
-        cells = [interval(row.get(key)) for key in ("wins", "content_right", "content_kept")]
+        cells = [as_shares(row.get(key)) for key in ("wins", "content_right", "content_kept")]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

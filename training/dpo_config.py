@@ -75,7 +75,8 @@ class DpoConfig(Configuration):
     log_every: steps between printed lines; log.jsonl and the trackers get every step.
     export_strength: the exported adapter acts at strength 1 as the trained one does at this
         strength (its W'_v are scaled). beta and the length of a run fix how far it goes from the
-        base, validation by pictures how far it should; to change it later, resume the finished run.
+        base, validation by pictures how far it should; to change it later, resume the finished
+        run. Logs and sample grids show the adapter before it is scaled.
     resume_elsewhere: accept a checkpoint written with another torch, device, number of threads or
         of processes. The run draws the same numbers, yet no longer ends with the same bits.
     """

@@ -35,7 +35,7 @@ from training.content_classifier import ContentClassifier, load_classifier
 from training.dataset import load_pairs
 from training.preferences import CHOICES_PER_PROFILE
 from training.report import write_page
-from training.statistics import clustered_mean, mean_cosine, ridge_probe, wins
+from training.statistics import as_shares, clustered_mean, mean_cosine, ridge_probe, wins
 from training.world import captions, users
 from training.world.looks import Standardizer, measure_all
 from training.world.painter import paint
@@ -630,25 +630,22 @@ def table(report: dict[str, Any]) -> list[dict[str, Any]]:
     own, control = report["wins"]["own"], report["wins"]["control"]
     others, content, calls = report["wins"]["own_over_others"], report["content"], report["calls"]
 
-    def interval(value: dict[str, float]) -> str:
-        return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
-
     def row(what: str, measured: str, reach: str, met: bool | None) -> dict[str, Any]:
         return {"what": what, "measured": measured, "reach": reach, "met": met}
 
     kept_of_right = content["kept_of_right"]
-    kept = "" if kept_of_right is None else f" (of what was right: {interval(kept_of_right)})"
+    kept = "" if kept_of_right is None else f" (of what was right: {as_shares(kept_of_right)})"
     rows = [
-        row("personalised against base, wins", interval(own), ">= 75 %", own["mean"] >= 0.75),
+        row("personalised against base, wins", as_shares(own), ">= 75 %", own["mean"] >= 0.75),
         row(
             "with another's profile (control)",
-            interval(control),
+            as_shares(control),
             "50 % within the interval",
             report["wins"]["control_covers_half"],
         ),
         row(
             "own picture against the one made for another person, wins",
-            interval(others),
+            as_shares(others),
             "> 50 % outside the interval",
             others["low"] > 0.5,
         ),

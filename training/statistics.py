@@ -5,6 +5,7 @@ Legend: R comparisons, U clusters (people), F embedding features, L looks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,6 +32,11 @@ class Estimate:
     def to_dict(self) -> dict[str, float | int]:
         """For report.json."""
         return asdict(self)
+
+
+def as_shares(estimate: Mapping[str, float] | None) -> str:
+    """An estimate of `to_dict` as per cent with its interval; a dash where there is none."""
+    return "–" if estimate is None else "{mean:.1%} [{low:.1%}, {high:.1%}]".format(**estimate)
 
 
 def wins(ours_R: FloatArray, theirs_R: FloatArray, same_within: float = 0.0) -> FloatArray:

@@ -25,6 +25,8 @@ import yaml
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from ppd_model.checkpoint import sha256_of
+from ppd_model.presets import get_preset
 from training.configuration import (
     Configuration,
     git_commit,
@@ -36,6 +38,7 @@ from training.dpo_config import DpoConfig
 from training.dpo_config import check as check_training
 from training.evaluate import EvaluateConfig, evaluate
 from training.report import OTHER, OURS, as_png
+from training.statistics import as_shares
 
 ADAPTER, CHECKPOINT, REPORT = "adapter.safetensors", "checkpoint.pt", "report.json"
 Value = bool | int | float | str
@@ -97,11 +100,17 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     if len(config.values) < 2 or len(set(map(str, config.values))) < len(config.values):
         raise ValueError(f"values {config.values}: expected two different ones at least")
     trainings = {value: config.training(value) for value in config.values}
-    save_resolved(config, config.out)
+    if config.evaluate:
+        for training in trainings.values():
+            if get_preset(training.preset).published or training.user != "vlm":
+                raise ValueError(
+                    f"user {training.user!r} of {training.preset} cannot be evaluated in the "
+                    f"world: set evaluate to false"
+                )
     runs = []
     for value, training in trainings.items():
         train(config, training)
-        runs.append({"value": value, **validation(training), **measured(config, value)})
+        runs.append({"value": value, **validation(training), **measured(config, training)})
     report = {
         "commit": git_commit(),
         "key": config.key,
@@ -112,6 +121,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         "seed": next(iter(trainings.values())).seed,
         "runs": runs,
     }
+    save_resolved(config, config.out)
     (config.out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     (config.out / "sweep.png").write_bytes(plot(report))
     print(format_table(report))
@@ -127,7 +137,9 @@ def train(config: SweepConfig, training: DpoConfig) -> None:
     if (folder / ADAPTER).exists():
         found = json.loads((folder / "resolved.json").read_text())["config"]
         wanted = json.loads(training.model_dump_json())
-        differing = [key for key in wanted if found.get(key) != wanted[key] and key != "steps"]
+        if training.epochs is not None:  # a run writes the steps that they came to
+            wanted |= {"steps": found["steps"], "epochs": found["epochs"]}
+        differing = [key for key in wanted if found.get(key) != wanted[key]]
         if differing:
             raise ValueError(f"{folder} was trained with another {', '.join(differing)}")
         return
@@ -148,27 +160,35 @@ def validation(training: DpoConfig) -> dict[str, float]:
     return {key: last[key] for key in keys if key in last}
 
 
-def measured(config: SweepConfig, value: Value) -> dict[str, Any]:
-    """What people of the world's validation split make of the run's pictures."""
+def measured(config: SweepConfig, training: DpoConfig) -> dict[str, Any]:
+    """What people of the world's validation split make of the run's pictures.
+
+    Raises ValueError when the folder holds a measurement of something else.
+    """
     if not config.evaluate:
         return {}
-    out = config.run_dir(value) / "evaluation"
+    adapter, out = training.output_dir / ADAPTER, training.output_dir / "evaluation"
+    wanted = EvaluateConfig(
+        preset=training.preset,
+        out=out,
+        weights_dir=config.weights_dir,
+        adapter=adapter,
+        split="validate",
+        strength=config.strength,
+        personalize_below=config.personalize_below,
+        people=config.people,
+        prompts=config.prompts,
+        threads=config.threads,
+        time_calls=False,
+    )
     if not (out / REPORT).exists():
-        evaluate(
-            EvaluateConfig(
-                out=out,
-                weights_dir=config.weights_dir,
-                adapter=config.run_dir(value) / ADAPTER,
-                split="validate",
-                strength=config.strength,
-                personalize_below=config.personalize_below,
-                people=config.people,
-                prompts=config.prompts,
-                threads=config.threads,
-                time_calls=False,
-            )
-        )
+        evaluate(wanted)
     found = json.loads((out / REPORT).read_text())
+    made_with = json.loads((out / "resolved.json").read_text())["config"]
+    if made_with != wanted.model_dump(mode="json") or not sha256_of(adapter).startswith(
+        found["adapter_version"]
+    ):
+        raise ValueError(f"{out} was measured with other settings or weights: remove it")
     return {
         "wins": found["wins"]["own"],
         "own_over_others": found["wins"]["own_over_others"],
@@ -184,14 +204,9 @@ def format_table(report: Mapping[str, Any]) -> str:
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for run in report["runs"]:
         cells = [f"{run['value']}", f"{run['validation_accuracy']:.1%}"]
-        cells += [interval(run[key]) for key in shown]
+        cells += [as_shares(run[key]) for key in shown]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def interval(estimate: Mapping[str, float] | None) -> str:
-    """A share with its interval; a dash where there was nothing to measure."""
-    return "–" if estimate is None else "{mean:.1%} [{low:.1%}, {high:.1%}]".format(**estimate)
 
 
 def plot(report: Mapping[str, Any]) -> bytes:

@@ -134,7 +134,7 @@ def train(config: DpoConfig, resume: bool = False) -> Path:
     accelerator.wait_for_everyone()
     path = config.output_dir / ADAPTER
     if accelerator.is_main_process:
-        digest = export(config, state, pairs)
+        digest = export(config, state, pairs, identity)
         log.say(f"{path} sha256 {digest}")
     log.close()
     return path
@@ -393,7 +393,7 @@ def validation_names(config: DpoConfig) -> list[str]:
 
 @contextmanager
 def exported_weights(state: RunState, config: DpoConfig) -> Iterator[None]:
-    """Within it the adapter holds the weights that would be exported now."""
+    """Within it the adapter holds the weights that would be exported now, not yet scaled."""
     if config.ema_decay == 0:
         yield
         return
@@ -405,7 +405,9 @@ def exported_weights(state: RunState, config: DpoConfig) -> Iterator[None]:
         state.adapter.load_state_dict(live)
 
 
-def export(config: DpoConfig, state: RunState, pairs: PreferencePairs) -> str:
+def export(
+    config: DpoConfig, state: RunState, pairs: PreferencePairs, identity: dict[str, object]
+) -> str:
     """Write the adapter artifact, W'_v scaled by ``export_strength``; returns its sha256."""
     spec = adapter_spec(
         config.trained_preset,
@@ -422,6 +424,8 @@ def export(config: DpoConfig, state: RunState, pairs: PreferencePairs) -> str:
         omega=config.omega,
         seed=str(config.seed),
         export_strength=str(config.export_strength),
+        base_sha256=str(identity["base weights"]),
+        data_sha256=str(identity["data"]),
     )
     trained = state.average if config.ema_decay > 0 else state.adapter.state_dict()
     tensors = {

@@ -9,19 +9,25 @@ in both orders; inconsistent answers are dropped (paper, 5.2). Before that the j
 measured on choices of the same people whose answer is known: a win rate says no more than its
 judge.
 
-OUT/pictures holds what was painted, so that another judge may be asked about the same pictures.
-Writes OUT/report.json and OUT/win_rates.png, and prints a table.
+OUT/pictures holds what was painted and OUT/verdicts-JUDGE.jsonl every verdict, so that an
+interrupted run goes on and another judge may be asked about the same pictures. Writes
+OUT/report-JUDGE.json and OUT/win-rates-JUDGE.png, and prints a table.
+
+By a person's own taste ("taste") near-ties are no verdict and are dropped, as inconsistent answers
+are; training.evaluate counts them as one half.
 
 Legend: D embedding, B pictures, H W sides in pixels.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -41,8 +47,8 @@ from training.judges.judge import Judge, Outcome, Question, ask_all
 from training.judges.known_choices import KnownChoice, TestSplit, accuracy, known_choices
 from training.judges.options import JudgeOf, JudgeOptions, make_judge
 from training.report import OTHER, OURS, as_png
-from training.shards import ShardFolder, read_manifest
-from training.statistics import clustered_mean
+from training.shards import MANIFEST, ShardFolder, read_manifest
+from training.statistics import as_shares, clustered_mean
 from training.synthetic_users.arms import adapter_of, everybody
 
 FloatArray = NDArray[np.float32]
@@ -78,8 +84,9 @@ class WinRatesConfig(JudgeOptions):
         """Raises ValueError where nothing could be compared."""
         if not self.adapters or BASE in self.adapters:
             raise ValueError(f"adapters {list(self.adapters)}: one at least, none called {BASE!r}")
-        if self.prompts < 1:
-            raise ValueError(f"prompts is {self.prompts}, expected 1 or more")
+        for key in ("people", "prompts", "batch"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise ValueError(f"{key} is {value}, expected 1 or more")
 
 
 @dataclass(frozen=True)
@@ -98,24 +105,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     win_rates(config, resume)
 
 
+@dataclass(frozen=True)
+class Method:
+    """Who paints: an adapter and what it is told of each task's person; the base has neither."""
+
+    name: str
+    adapter: Path | None
+    user_emb: Sequence[FloatArray | None]
+
+
 def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
     """Paint, measure the judge, judge, write; returns the report.
 
-    Raises ValueError for adapters and data that do not belong together, and for a folder that holds
-    other pictures; JudgeError when an endpoint does not answer.
+    Whatever can be refused is refused before anything is painted. Raises ValueError for adapters
+    and data that do not belong together, and for a folder that holds other pictures; ArtifactError
+    for an adapter of another model; JudgeError when an endpoint does not answer.
     """
     torch.set_num_threads(config.threads)
-    save_resolved(config, config.out)
-    pipeline = Pipeline.load(config.preset, config.weights_dir, config.device, with_adapter=False)
-    people = {split: readable_people(config, split) for split in SPLITS}
-    tasks = make_tasks(config, people)
-    paint(config, pipeline, tasks, resume)
     with ExitStack() as stack:
         judge_of = make_judge(config, stack)
+        pipeline = Pipeline.load(
+            config.preset, config.weights_dir, config.device, with_adapter=False
+        )
+        people = {split: readable_people(config, split) for split in SPLITS}
+        tasks = make_tasks(config, people)
+        methods = make_methods(config, pipeline, tasks)
+        folder = ShardFolder(config.out / "pictures", provenance(config, pipeline, tasks), resume)
+        save_resolved(config, config.out)
+        paint(config, pipeline, tasks, methods, folder)
         report: dict[str, Any] = {
             "commit": git_commit(),
             "model": pipeline.model_id,
             "data": str(config.data),
+            "adapters": {name: spec_of(path) for name, path in config.adapters.items()},
             "people": {split: len(known) for split, known in people.items()},
             "pictures_of_each": len(tasks),
             "judge": {
@@ -130,16 +152,20 @@ def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
             "seed": config.seed,
         }
         report["wins"] = judged(config, tasks, judge_of)
-    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    (config.out / "win_rates.png").write_bytes(plot(report["wins"]))
+    (config.out / f"report-{config.judge}.json").write_text(json.dumps(report, indent=2) + "\n")
+    (config.out / f"win-rates-{config.judge}.png").write_bytes(plot(report["wins"]))
     print(format_table(report))
     return report
 
 
 def readable_people(config: WinRatesConfig, split: TestSplit) -> list[KnownChoice]:
-    """The split's people whose first four choices are what their first embedding was read from."""
-    unread = {person["user_id"] for person in read_profiles(config.data) if person["failed"]}
-    known = [one for one in known_choices(config.data, split) if one.user not in unread]
+    """The split's people whose first four choices the VLM could read."""
+    read = {
+        person["user_id"]
+        for person in read_profiles(config.data)
+        if all(failed["set"] != 0 for failed in person["failed"])
+    }
+    known = [one for one in known_choices(config.data, split) if one.user in read]
     return known[: config.people]
 
 
@@ -160,23 +186,39 @@ def make_tasks(
     ]
 
 
-def features_of(adapter: Path, encoder_id: str) -> Features:
-    """What an adapter was trained with in the place of a person.
+def make_methods(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Task]) -> list[Method]:
+    """The base and every adapter, each loaded once to see that it fits.
 
-    Raises ValueError for one of synthetic users, and one that reads another VLM's embeddings.
+    Raises ValueError for adapters that read other embeddings, or were trained on another base or
+    other data than each other, as far as they say.
     """
-    extra = adapter_of(adapter, get_args(Features)).extra
-    features = cast(Features, extra["user"])
-    if features == "vlm" and extra["encoder_id"] != encoder_id:
-        raise ValueError(
-            f"{adapter} reads embeddings of {extra['encoder_id']!r}, the data are of {encoder_id!r}"
-        )
-    return features
+    encoder_id = read_manifest(config.data)["provenance"]["encoder_id"]
+    methods = [Method(BASE, None, [None] * len(tasks))]
+    for name, path in config.adapters.items():
+        features = cast(Features, adapter_of(path, get_args(Features)).extra["user"])
+        if features == "vlm" and spec_of(path)["encoder_id"] != encoder_id:
+            raise ValueError(
+                f"{path} reads embeddings of {spec_of(path)['encoder_id']!r}, "
+                f"{config.data} holds those of {encoder_id!r}"
+            )
+        pipeline.use_adapter(path)
+        user_emb = user_embeddings(config, features, pipeline.preset, tasks)
+        methods.append(Method(name, path, user_emb))
+    for key in ("base_sha256", "data_sha256"):
+        found = {spec_of(path)[key] for path in config.adapters.values() if key in spec_of(path)}
+        if len(found) > 1:
+            raise ValueError(f"the adapters were trained with different {key}: {sorted(found)}")
+    return methods
+
+
+def spec_of(adapter: Path) -> dict[str, str]:
+    """What an adapter says of its training."""
+    return dict(adapter_of(adapter, get_args(Features)).extra)
 
 
 def user_embeddings(
     config: WinRatesConfig, features: Features, preset: Preset, tasks: Sequence[Task]
-) -> list[FloatArray]:
+) -> list[FloatArray | None]:
     """What an adapter trained with `features` is told of each task's person: of their first set.
 
     Raises ValueError where the folder lacks what it needs.
@@ -194,28 +236,35 @@ def user_embeddings(
     return [of_user[task.person.user] for task in tasks]
 
 
-def paint(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Task], resume: bool) -> None:
-    """OUT/pictures: every task painted by the base model and by each method, part by part."""
-    encoder_id = read_manifest(config.data)["provenance"]["encoder_id"]
-    features = {name: features_of(path, encoder_id) for name, path in config.adapters.items()}
-    provenance = {
+def provenance(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Task]) -> dict[str, Any]:
+    """What the pictures, and their parts, depend on."""
+    asked = json.dumps([[task.person.user, task.prompt, task.seed] for task in tasks])
+    return {
         "model": pipeline.model_id,
-        "encoder_id": encoder_id,
+        "data": sha256_of(config.data / MANIFEST),
         "adapters": {name: sha256_of(path) for name, path in config.adapters.items()},
-        "tasks": [[task.person.user, task.prompt, task.seed] for task in tasks],
+        "tasks": hashlib.sha256(asked.encode()).hexdigest(),
         "strength": config.strength,
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,
+        "batch": config.batch,
     }
-    folder = ShardFolder(config.out / "pictures", provenance, resume)
-    for method in (BASE, *config.adapters):
-        user_emb: Sequence[FloatArray | None] = [None] * len(tasks)
-        if method != BASE:
-            pipeline.use_adapter(config.adapters[method])
-            user_emb = user_embeddings(config, features[method], pipeline.preset, tasks)
+
+
+def paint(
+    config: WinRatesConfig,
+    pipeline: Pipeline,
+    tasks: Sequence[Task],
+    methods: Sequence[Method],
+    folder: ShardFolder,
+) -> None:
+    """Every task painted by every method, part by part; what is there is passed by."""
+    for method in methods:
+        if method.adapter is not None:
+            pipeline.use_adapter(method.adapter)
         started_s, made = time.monotonic(), 0
         for part, first in enumerate(range(0, len(tasks), config.batch)):
-            name = shard_name(method, part)
+            name = shard_name(method.name, part)
             if folder.has(name):
                 continue
             own = slice(first, first + config.batch)
@@ -228,14 +277,14 @@ def paint(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Task], res
                     steps=config.steps,
                     guidance_scale=config.guidance_scale,
                 )
-                for task, emb_D in zip(tasks[own], user_emb[own], strict=True)
+                for task, emb_D in zip(tasks[own], method.user_emb[own], strict=True)
             ]
             images = np.stack([one.image_HWC for one in pipeline.generate(requests)])
             folder.write(name, {"image_BHW3": torch.from_numpy(images)})
             made += len(requests)
             rate = made / (time.monotonic() - started_s)
             print(
-                f"{method}: {first + len(requests)}/{len(tasks)} {rate:.1f} pictures/s", flush=True
+                f"{method.name}: {own.start + made}/{len(tasks)} {rate:.1f} pictures/s", flush=True
             )
     folder.finish()
 
@@ -261,34 +310,62 @@ def judged(
     matches = [(method, BASE) for method in config.adapters] + [(first, each) for each in others]
     report: dict[str, dict[str, Any]] = {}
     for ours, theirs in matches:
-
-        def questions(ours: str = ours, theirs: str = theirs) -> Iterator[tuple[Judge, Question]]:
-            shown = zip(
-                tasks,
-                pictures_of(config, ours, len(tasks)),
-                pictures_of(config, theirs, len(tasks)),
-                strict=True,
-            )
-            for task, own, other in shown:
-                question = Question(task.person.choices(), task.prompt, own, other)
-                yield judge_of(task.person.user), question
-
-        def progress(done: int, what: str = f"{ours} over {theirs}") -> None:
-            print(f"{what}: {done}/{len(tasks)}", flush=True)
-
-        outcomes = list(ask_all(questions(), workers=config.at_a_time, progress=progress))
+        outcomes = ask(config, tasks, judge_of, ours, theirs)
+        groups: dict[str, list[int]] = {
+            split: [n for n, task in enumerate(tasks) if task.split == split] for split in SPLITS
+        }
+        groups["all"] = list(range(len(tasks)))
         report[f"{ours} over {theirs}"] = {
-            **{
-                split: share_won(
-                    [task for task in tasks if task.split == split],
-                    [out for out, task in zip(outcomes, tasks, strict=True) if task.split == split],
-                    config.seed,
-                )
-                for split in SPLITS
-            },
-            "all": share_won(tasks, outcomes, config.seed),
+            group: share_won([tasks[n] for n in own], [outcomes[n] for n in own], config.seed)
+            for group, own in groups.items()
         }
     return report
+
+
+def ask(
+    config: WinRatesConfig, tasks: Sequence[Task], judge_of: JudgeOf, ours: str, theirs: str
+) -> list[Outcome]:
+    """Verdicts on every task, ours shown first; those that the folder holds are not asked again.
+
+    Raises ValueError for verdicts of another judge of the same name.
+    """
+    path = config.out / f"verdicts-{config.judge}.jsonl"
+    identity = judge_of(tasks[0].person.user).identity
+    match = f"{ours} over {theirs}"
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if any(record["judge"] != identity for record in records):
+        raise ValueError(f"{path} holds verdicts of another judge than {identity!r}")
+    outcomes: list[Outcome] = [record["outcome"] for record in records if record["match"] == match]
+    shown = zip(
+        tasks,
+        pictures_of(config, ours, len(tasks)),
+        pictures_of(config, theirs, len(tasks)),
+        strict=True,
+    )
+
+    known = len(outcomes)
+
+    def questions() -> Iterator[tuple[Judge, Question]]:
+        for task, own, other in islice(shown, known, None):
+            question = Question(task.person.choices(), task.prompt, own, other)
+            yield judge_of(task.person.user), question
+
+    with path.open("a") as file:
+        for outcome in ask_all(questions(), workers=config.at_a_time):
+            task = tasks[len(outcomes)]
+            record = {
+                "judge": identity,
+                "match": match,
+                "user": task.person.user,
+                "prompt": task.prompt,
+                "seed": task.seed,
+                "outcome": outcome,
+            }
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            outcomes.append(outcome)
+            print(f"{match}: {len(outcomes)}/{len(tasks)}", flush=True)
+    return outcomes
 
 
 def share_won(tasks: Sequence[Task], outcomes: Sequence[Outcome], seed: int) -> dict[str, Any]:
@@ -316,22 +393,22 @@ def share_won(tasks: Sequence[Task], outcomes: Sequence[Outcome], seed: int) -> 
 
 
 def format_table(report: Mapping[str, Any]) -> str:
-    """The judge's accuracy and the win rates, as a Markdown table."""
+    """The judge's accuracy and the win rates, as a Markdown table; in brackets what was dropped."""
 
-    def cell(estimate: Mapping[str, float] | None) -> str:
-        return "–" if estimate is None else "{mean:.1%} [{low:.1%}, {high:.1%}]".format(**estimate)
+    def cell(rates: Mapping[str, Any], key: str) -> str:
+        dropped = rates["inconsistent"] + rates["unreadable"]
+        return as_shares(rates[key]) + (f" ({dropped})" if dropped else "")
 
     right = report["judge"]["accuracy"]
+    judge = [cell(right[split], "share_right") for split in SPLITS]
     lines = [
         "| | seen people | unseen people | all |",
         "|---|---|---|---|",
-        "| the judge is right | "
-        + " | ".join(cell(right[split]["share_right"]) for split in SPLITS)
-        + " | |",
+        f"| the judge is right | {' | '.join(judge)} | |",
     ]
     for match, rates in report["wins"].items():
-        cells = [cell(rates[group]["share"]) for group in (*SPLITS, "all")]
-        lines.append(f"| {match} | " + " | ".join(cells) + " |")
+        cells = [cell(rates[group], "share") for group in (*SPLITS, "all")]
+        lines.append(f"| {match} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import yaml
 
+from ppd_model.checkpoint import sha256_of
 from tests.tiny_training import tiny_config, tiny_parts, write_world
 from training import sweep as sweep_module
-from training.configuration import read_configuration
+from training.configuration import read_configuration, save_resolved
+from training.evaluate import EvaluateConfig
 from training.sweep import SweepConfig, sweep
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 TINY_TRAIN_DPO = """
 import sys
+from ppd_model.checkpoint import sha256_of
 from tests.tiny_training import tiny_parts
 from training.train_dpo import main
 with tiny_parts():
@@ -61,6 +64,33 @@ def test_each_value_is_trained_once_and_measured(
         sweep(config.model_copy(update={"overrides": config.overrides | {"beta": 0.25}}))
 
 
+def test_pictures_measured_otherwise_are_not_taken_for_these(
+    config: SweepConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[EvaluateConfig] = []
+
+    def evaluate(wanted: EvaluateConfig) -> None:
+        made.append(wanted)
+        save_resolved(wanted, wanted.out)
+        wins = {name: {"mean": 0.6, "low": 0.5, "high": 0.7} for name in ("own", "own_over_others")}
+        found = {
+            "wins": wins | {"gain_sd": {"mean": 0.1}},
+            "content": {"kept_of_right": None},
+            "adapter_version": sha256_of(wanted.adapter or Path())[:12],
+        }
+        (wanted.out / "report.json").write_text(json.dumps(found))
+
+    monkeypatch.setattr(sweep_module, "evaluate", evaluate)
+    judged = config.model_copy(update={"evaluate": True})
+    report = sweep(judged)
+    assert [run["wins"]["mean"] for run in report["runs"]] == [0.6, 0.6]
+    assert [wanted.split for wanted in made] == ["validate"] * 2
+    sweep(judged)
+    assert len(made) == 2
+    with pytest.raises(ValueError, match="other settings or weights"):
+        sweep(judged.model_copy(update={"strength": 2.0}))
+
+
 def test_what_was_begun_goes_on(config: SweepConfig) -> None:
     report = sweep(config)
     (config.run_dir(1e-2) / "adapter.safetensors").unlink()
@@ -75,6 +105,7 @@ def test_what_was_begun_goes_on(config: SweepConfig) -> None:
         ({"values": (1e-3, "many")}, "lr: Input should be a valid number"),
         ({"key": "nonsense"}, "nonsense: Extra inputs"),
         ({"values": (1e-3, -1.0)}, "lr"),
+        ({"evaluate": True, "overrides": {"user": "taste"}}, "set evaluate to false"),
     ],
 )
 def test_values_that_cannot_be_trained_are_refused_before_any_is(

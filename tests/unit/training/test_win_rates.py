@@ -1,7 +1,7 @@
 """Figure 6: who is painted for, from what, who judges, and what becomes of the verdicts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from training import win_rates as win_rates_module
 from training.configuration import read_configuration
 from training.dataset import read_profiles
 from training.judges.known_choices import KnownChoice, KnownPair
-from training.shards import read_manifest
 from training.source_plan import config_of
-from training.win_rates import Task, WinRatesConfig, share_won, win_rates
+from training.win_rates import Task, WinRatesConfig, readable_people, share_won, win_rates
 from training.world.truth import GroundTruth
 
 MINI = get_preset("mini")
@@ -73,22 +72,40 @@ def config(precomputed: Path, tmp_path: Path) -> WinRatesConfig:
     )
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def requests_of(config: WinRatesConfig, pipeline: FakePipeline) -> list[list[ImageRequest]]:
+    """What each method painted."""
+    count = len(pipeline.painted) // 4
+    return [pipeline.painted[n * count : (n + 1) * count] for n in range(4)]
+
+
 def test_every_method_paints_the_same_for_each_person_and_tells_it_what_it_learnt(
     config: WinRatesConfig, pipeline: FakePipeline
 ) -> None:
     report = win_rates(config)
-    profiles = {person["user_id"]: person for person in read_profiles(config.data)}
-    tasks = read_manifest(config.out / "pictures")["provenance"]["tasks"]
-    count = len(tasks)
-    assert report["pictures_of_each"] == count > sum(report["people"].values())
-    assert 0 < report["people"]["unseen_users"] < len(profiles)
-    rows = [pipeline.painted[n * count : (n + 1) * count] for n in range(4)]
+    lines = (config.out / "verdicts-taste.jsonl").read_text().splitlines()
+    verdicts = [json.loads(line) for line in lines]
+    count = report["pictures_of_each"]
+    tasks = [[v["user"], v["prompt"], v["seed"]] for v in verdicts[:count]]
+    assert count > sum(report["people"].values())
+    assert len(verdicts) == 5 * count
+    assert 0 < report["people"]["unseen_users"] < len(read_profiles(config.data))
+    rows = requests_of(config, pipeline)
     assert len(pipeline.painted) == 4 * count
     for row in rows:
         assert [[request.prompt, request.seed] for request in row] == [task[1:] for task in tasks]
     assert all(request.user_emb_D is None for request in rows[0])
     truth = GroundTruth.load(config_of(config.data).truth or Path())
     for (user, *_), estimate, told, alike in zip(tasks, *rows[1:], strict=True):
+        assert estimate.user_emb_D is not None
+        assert told.user_emb_D is not None
+        assert alike.user_emb_D is not None
         taste_L = truth.taste(user)
         assert np.array_equal(told.user_emb_D[: len(taste_L)], taste_L.astype(np.float32))
         assert not told.user_emb_D[len(taste_L) :].any()
@@ -108,23 +125,55 @@ def test_every_method_paints_the_same_for_each_person_and_tells_it_what_it_learn
     # The judge is measured on the same people.
     accuracy = report["judge"]["accuracy"]
     assert {split: len(one["right"]) for split, one in accuracy.items()} == report["people"]
-    assert (config.out / "win_rates.png").stat().st_size > 1000
-    assert json.loads((config.out / "report.json").read_text())["wins"] == report["wins"]
+    assert (config.out / "win-rates-taste.png").stat().st_size > 1000
+    assert json.loads((config.out / "report-taste.json").read_text())["wins"] == report["wins"]
 
 
-def test_what_was_painted_is_judged_again_without_painting(
-    config: WinRatesConfig, pipeline: FakePipeline
+def test_an_interrupted_run_goes_on(
+    config: WinRatesConfig, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = win_rates(config)
     painted = len(pipeline.painted)
     (config.out / "pictures" / "truth-00001.safetensors").unlink()
+    path = config.out / "verdicts-taste.jsonl"
+    verdicts = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(verdicts[:-3]))
+    asked: list[Any] = []
+    ask_all = win_rates_module.ask_all
+    monkeypatch.setattr(
+        win_rates_module,
+        "ask_all",
+        lambda questions, **options: ask_all((asked.append(q) or q for q in questions), **options),
+    )
     again = win_rates(config, resume=True)
     assert len(pipeline.painted) == painted + config.batch
+    assert len(asked) == 3
     assert again["wins"] == report["wins"]
+    assert path.read_text().splitlines(keepends=True) == verdicts
     with pytest.raises(ValueError, match="already holds"):
         win_rates(config)
-    with pytest.raises(ValueError, match=r"something else.*strength"):
-        win_rates(config.model_copy(update={"strength": 0.5}), resume=True)
+    for change in ({"strength": 0.5}, {"batch": 2}):
+        with pytest.raises(ValueError, match="something else"):
+            win_rates(config.model_copy(update=change), resume=True)
+    assert json.loads((config.out / "resolved.json").read_text())["config"]["batch"] == config.batch
+
+
+def test_people_whom_the_vlm_could_not_read_are_left_out(
+    config: WinRatesConfig, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles = read_profiles(config.data)
+    unseen = [person for person in profiles if person["unseen"]]
+    lost, later = unseen[0]["user_id"], unseen[1]["user_id"]
+    second = {"set": 1, "reason": "too long"}
+    kept = [
+        person | ({"failed": [second]} if person["user_id"] == later else {})
+        for person in profiles
+        if person["user_id"] != lost
+    ]
+    everybody = {one.user for one in readable_people(config, "unseen_users")}
+    monkeypatch.setattr(win_rates_module, "read_profiles", lambda _: kept)
+    assert {one.user for one in readable_people(config, "unseen_users")} == everybody - {lost}
+    assert {lost, later} <= everybody
 
 
 def test_adapters_of_others_are_refused(config: WinRatesConfig, pipeline: FakePipeline) -> None:
@@ -136,12 +185,23 @@ def test_adapters_of_others_are_refused(config: WinRatesConfig, pipeline: FakePi
     save_artifact(path, {"x": torch.zeros(1)}, adapter_spec(MINI, encoder_id="b", user="vlm"))
     with pytest.raises(ValueError, match="reads embeddings of 'b'"):
         win_rates(config)
+    specs = [adapter_spec(MINI, encoder_id="n", user="none", base_sha256=sha) for sha in "ab"]
+    for name, spec in zip(("estimate", "truth"), specs, strict=True):
+        save_artifact(config.adapters[name], {"x": torch.zeros(1)}, spec)
+    with pytest.raises(ValueError, match="different base_sha256"):
+        win_rates(config)
     assert pipeline.painted == []
+    assert not config.out.exists()
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"adapters": {}}, "one at least"), ({"adapters": {"base": "x"}}, "none called 'base'")],
+    [
+        ({"adapters": {}}, "one at least"),
+        ({"adapters": {"base": "x"}}, "none called 'base'"),
+        ({"people": 0}, "people is 0"),
+        ({"batch": -1}, "batch is -1"),
+    ],
 )
 def test_nothing_to_compare_is_refused(values: dict[str, Any], message: str) -> None:
     options = {"judge": "taste", "data": "x", "out": "y", "adapters": {"a": "z"}, "prompts": 1}
