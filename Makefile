@@ -10,6 +10,9 @@ ADAPTER ?=
 # Modules are compiled when first imported, and kept: most of what is installed never is.
 export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := --disable-pip-version-check --quiet install --no-compile -c constraints.txt
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-build-isolation
 
 .PHONY: run test lint types check unit mini evaluate clean
@@ -47,19 +50,23 @@ APT_INSTALL := apt-get update -qq && apt-get install -y -qq --no-install-recomme
 .PHONY: chromium gl
 chromium:
 	@command -v chromium >/dev/null || ($(APT_INSTALL) chromium)
+gl: export PATH := $(PATH):/sbin:/usr/sbin
 gl:
-	@ldconfig -p | grep -q libEGL.so.1 && ldconfig -p | grep -q libGL.so.1 || ($(APT_INSTALL) libegl1 libgl1)
+	@test "$$(uname)" != Linux || (ldconfig -p | grep -q libEGL.so.1 && ldconfig -p | grep -q libGL.so.1) \
+	  || ($(APT_INSTALL) libegl1 libgl1)
 
 # Each stamp adds an extra to the same environment. Torch goes first, pinned and by pip, which also
 # takes a build for the CPU from a folder: a loose range would bring several gigabytes of CUDA packages.
-# uv installs the rest in a tenth of pip's time (its index: UV_DEFAULT_INDEX). setuptools builds this
+# uv installs the rest in a tenth of pip's time; it reads PIP_INDEX_URL from here, or its own
+# UV_DEFAULT_INDEX, and no pip.conf. setuptools builds this
 # package, without a second environment to do it in.
 # A pip that is there already serves the environment; else one is put into it, which takes longer.
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	if $(PYTHON) -m pip --python $(BIN)/python --version >/dev/null 2>&1; \
 	then $(PYTHON) -m pip --python $(BIN)/python $(PIP_INSTALL) torch setuptools uv; \
-	else $(BIN)/python -m ensurepip && $(BIN)/python -m pip $(PIP_INSTALL) torch setuptools uv; fi
+	else $(BIN)/python -m ensurepip >/dev/null || { echo "install python3-pip or python3-venv first"; exit 1; }; \
+	  $(BIN)/python -m pip $(PIP_INSTALL) torch setuptools uv; fi
 	touch $@
 
 $(VENV)/.serve: $(VENV)/.torch pyproject.toml

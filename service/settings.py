@@ -15,7 +15,9 @@ _DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]?))?")
 class Settings(BaseSettings):
     """Every setting, from the environment as PPD_<NAME>; secrets may lie in /run/secrets."""
 
-    model_config = SettingsConfigDict(env_prefix="PPD_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PPD_", env_ignore_empty=True, extra="forbid", frozen=True
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)

@@ -16,7 +16,7 @@ job() {
   if compgen -G "$out/*checkpoint*" >/dev/null || [ -e "$out/manifest.json" ] || [ -e "$out/vision.pt" ]; then
     resume=(--resume)
   fi
-  "$python" -m "training.$module" --config "training/configs/$config.yaml" "$@" "${resume[@]}"
+  "$python" -m "training.$module" --config "training/configs/$config.yaml" "$@" ${resume[@]+"${resume[@]}"}
   touch "$out/finished"
 }
 

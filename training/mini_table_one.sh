@@ -17,7 +17,7 @@ for row in ppd sft dpo bound_alignment bound_warmth bound_detail; do
   resume=()
   [ ! -e "$run/$row/checkpoint.pt" ] || resume=(--resume)
   [ -e "$run/$row/adapter.safetensors" ] ||
-    "$python" -m training.train_dpo --config "training/configs/mini_synthetic_$row.yaml" "${resume[@]}"
+    "$python" -m training.train_dpo --config "training/configs/mini_synthetic_$row.yaml" ${resume[@]+"${resume[@]}"}
 done
 synthetic evaluate --resume "${threads[@]}"
 synthetic interpolate --resume "${threads[@]}"

@@ -11,7 +11,7 @@ for row in diffusion_dpo sft dpo_posterior; do
   resume=()
   [ ! -e "$folder/checkpoint.pt" ] || resume=(--resume)
   [ -e "$folder/adapter.safetensors" ] ||
-    "$python" -m training.train_dpo --config "training/configs/mini_$row.yaml" "${resume[@]}"
+    "$python" -m training.train_dpo --config "training/configs/mini_$row.yaml" ${resume[@]+"${resume[@]}"}
 done
 "$python" -m training.win_rates --config training/configs/mini_win_rates.yaml --resume
 "$python" -m training.augmented_captions --config training/configs/mini_augmented_captions.yaml \

@@ -300,3 +300,8 @@ def test_an_adapter_is_checked_against_the_encoder_in_the_precision_that_is_serv
     for place in (Place(dtype="bfloat16"), Place("cuda")):
         with pytest.raises(ArtifactError, match="user encoder"):
             check_adapter(preset.name, folder, adapter, encoder_place=place, **chosen)
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPD_VLM_DEVICE", "")
+    assert Settings().encoder_place == CPU
