@@ -27,8 +27,9 @@ PRESET = replace(
 )
 
 
-def precompute_small_world(folder: Path) -> Path:
-    """14 people's answers as a folder of training.precompute; returns it."""
+def write_small_world(folder: Path) -> None:
+    """Random weights in folder/weights, and in folder/world the preferences of 14 people with
+    their ground truth."""
     weights = folder / "weights"
     torch.manual_seed(0)
     compressor = SmallCompressor(**PRESET.compressor)
@@ -41,6 +42,11 @@ def precompute_small_world(folder: Path) -> Path:
     save_word_tokenizer(tokenizer, weights / "text_tokenizer.json")
     store = cast(PictureStore, FakeStore())
     export(folder / "world", store, people=14, pairs=16, rows_per_file=100, measured=2)
+
+
+def precompute_small_world(folder: Path) -> Path:
+    """The small world as a folder of training.precompute, without a VLM; returns it."""
+    write_small_world(folder)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(precompute_module, "get_preset", {"mini": PRESET}.__getitem__)
         precompute(
@@ -48,7 +54,7 @@ def precompute_small_world(folder: Path) -> Path:
                 preset="mini",
                 data=str(folder / "world" / "data"),
                 truth=folder / "world" / "truth.npz",
-                weights_dir=weights,
+                weights_dir=folder / "weights",
                 output_dir=folder / "pairs",
                 unseen_user_share=0.3,
                 validation_caption_share=0.15,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ppd_model.checkpoint import ArtifactSpec, save_artifact
-from ppd_model.compressor import SmallCompressor
 from ppd_model.presets import get_preset
-from ppd_model.text_encoder import build_text_model, save_word_tokenizer, word_tokenizer
 from ppd_model.user_encoder import Choice, EncodedUser, EncodingError
 from tests.fake_pickapic import jpeg, row, write
-from tests.fake_store import FakeStore
+from tests.small_world import PRESET, write_small_world
 from tests.tiny_published import modules, tiny_preset, write_published
 from training import precompute as module
 from training.dataset import load_pairs, read_profiles
@@ -30,18 +26,8 @@ from training.parts import compressor_side_px, load_compressor, open_picture, sq
 from training.precompute import PrecomputeConfig, Worker, precompute
 from training.shards import read_manifest
 from training.splits import SPLITS
-from training.world.captions import vocabulary
-from training.world.export import export
-from training.world.store import PictureStore
 from training.world.truth import GroundTruth
 
-MINI = get_preset("mini")
-SMALL_TEXT = {"hidden_size": 16, "intermediate_size": 16, "projection_dim": 16}
-PRESET = replace(
-    MINI,
-    compressor=MINI.compressor | {"widths": (2, 2, 2, 2)},
-    text_encoder=MINI.text_encoder | SMALL_TEXT | {"num_hidden_layers": 1},
-)
 WIDTH = PRESET.user_emb_dim
 
 
@@ -75,18 +61,7 @@ class FakeEncoder:
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights, and the preferences of 14 people with their ground truth."""
     folder = tmp_path_factory.mktemp("given")
-    weights = folder / "weights"
-    torch.manual_seed(0)
-    compressor = SmallCompressor(**PRESET.compressor)
-    spec = ArtifactSpec("compressor", {}, PRESET.base_model)
-    save_artifact(weights / "compressor.safetensors", compressor.state_dict(), spec)
-    tokenizer = word_tokenizer(vocabulary(), PRESET.text_encoder["max_position_embeddings"])
-    text = build_text_model(PRESET, tokenizer)
-    spec = ArtifactSpec("text_encoder", {}, PRESET.base_model)
-    save_artifact(weights / "text_encoder.safetensors", text.state_dict(), spec)
-    save_word_tokenizer(tokenizer, weights / "text_tokenizer.json")
-    store = cast(PictureStore, FakeStore())
-    export(folder / "world", store, people=14, pairs=16, rows_per_file=100, measured=2)
+    write_small_world(folder)
     return folder
 
 
