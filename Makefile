@@ -57,9 +57,8 @@ gl:
 
 # Each stamp adds an extra to the same environment. Torch goes first, pinned and by pip, which also
 # takes a build for the CPU from a folder: a loose range would bring several gigabytes of CUDA packages.
-# uv installs the rest in a tenth of pip's time; it reads PIP_INDEX_URL from here, or its own
-# UV_DEFAULT_INDEX, and no pip.conf. setuptools builds this
-# package, without a second environment to do it in.
+# uv, much faster, installs the rest; it reads PIP_INDEX_URL from here, or its own UV_DEFAULT_INDEX,
+# and no pip.conf. setuptools builds this package, without a second environment to do it in.
 # A pip that is there already serves the environment; else one is put into it, which takes longer.
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)

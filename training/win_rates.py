@@ -107,11 +107,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @dataclass(frozen=True)
 class Method:
-    """Who paints: an adapter and what it is told of each task's person; the base has neither."""
+    """Who paints: an adapter and what it is told of each task's person; the base has neither.
+
+    trained: what the adapter says of its training.
+    """
 
     name: str
     adapter: Path | None
     user_emb: Sequence[FloatArray | None]
+    trained: Mapping[str, str]
 
 
 def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
@@ -137,7 +141,7 @@ def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
             "commit": git_commit(),
             "model": pipeline.model_id,
             "data": str(config.data),
-            "adapters": {name: spec_of(path) for name, path in config.adapters.items()},
+            "adapters": {method.name: dict(method.trained) for method in methods[1:]},
             "people": {split: len(known) for split, known in people.items()},
             "pictures_of_each": len(tasks),
             "judge": {
@@ -165,8 +169,7 @@ def readable_people(config: WinRatesConfig, split: TestSplit) -> list[KnownChoic
         for person in read_profiles(config.data)
         if all(failed["set"] != 0 for failed in person["failed"])
     }
-    known = [one for one in known_choices(config.data, split) if one.user in read]
-    return known[: config.people]
+    return known_choices(config.data, split, config.people, among=read)
 
 
 def make_tasks(
@@ -193,27 +196,23 @@ def make_methods(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Tas
     other data than each other, as far as they say.
     """
     encoder_id = read_manifest(config.data)["provenance"]["encoder_id"]
-    methods = [Method(BASE, None, [None] * len(tasks))]
+    methods = [Method(BASE, None, [None] * len(tasks), {})]
     for name, path in config.adapters.items():
-        features = cast(Features, adapter_of(path, get_args(Features)).extra["user"])
-        if features == "vlm" and spec_of(path)["encoder_id"] != encoder_id:
+        trained = adapter_of(path, get_args(Features)).extra
+        features = cast(Features, trained["user"])
+        if features == "vlm" and trained["encoder_id"] != encoder_id:
             raise ValueError(
-                f"{path} reads embeddings of {spec_of(path)['encoder_id']!r}, "
+                f"{path} reads embeddings of {trained['encoder_id']!r}, "
                 f"{config.data} holds those of {encoder_id!r}"
             )
         pipeline.use_adapter(path)
         user_emb = user_embeddings(config, features, pipeline.preset, tasks)
-        methods.append(Method(name, path, user_emb))
+        methods.append(Method(name, path, user_emb, trained))
     for key in ("base_sha256", "data_sha256"):
-        found = {spec_of(path)[key] for path in config.adapters.values() if key in spec_of(path)}
+        found = {method.trained[key] for method in methods if key in method.trained}
         if len(found) > 1:
             raise ValueError(f"the adapters were trained with different {key}: {sorted(found)}")
     return methods
-
-
-def spec_of(adapter: Path) -> dict[str, str]:
-    """What an adapter says of its training."""
-    return dict(adapter_of(adapter, get_args(Features)).extra)
 
 
 def user_embeddings(

@@ -9,7 +9,7 @@ Dimension letters: N pictures, 2: row of the files, and which of its pictures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,8 +71,16 @@ class KnownChoice:
         )
 
 
-def known_choices(folder: Path, split: TestSplit, people: int | None = None) -> list[KnownChoice]:
+def known_choices(
+    folder: Path,
+    split: TestSplit,
+    people: int | None = None,
+    *,
+    among: Collection[str] | None = None,
+) -> list[KnownChoice]:
     """One for each person of a test split of a precomputed folder, for the first `people`.
+
+    among: the user ids that count; None takes all.
 
     Raises ValueError when the split has nobody, or the folder was made from other parquet files.
     """
@@ -80,7 +88,9 @@ def known_choices(folder: Path, split: TestSplit, people: int | None = None) -> 
     chosen = [
         (person, person.query_P[person.split_P == SPLITS.index(split)].tolist())
         for person in plan.people
-        if len(person.support_E4) and (person.split_P == SPLITS.index(split)).any()
+        if len(person.support_E4)
+        and (person.split_P == SPLITS.index(split)).any()
+        and (among is None or plan.preferences.users[person.user] in among)
     ][:people]
     if not chosen:
         raise ValueError(f"{folder}: nobody with four choices is in {split!r}")
