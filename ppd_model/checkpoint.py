@@ -64,9 +64,26 @@ def save_artifact(
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
     save_file(stored, unfinished, metadata={"format": FORMAT, "spec": json.dumps(asdict(spec))})
+    _order_metadata(unfinished)
     digest = sha256_of(unfinished)
     os.replace(unfinished, path)
     return digest
+
+
+def _order_metadata(path: Path) -> None:
+    """Sort the header's metadata in place.
+
+    safetensors writes them in an order that varies, and with it the sha256 of equal weights. The
+    header keeps its length.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size, f"{path}: a header of {len(text)} bytes in the place of {size}"
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def load_artifact(

@@ -45,6 +45,18 @@ def test_tensors_and_spec_come_back(artifact: Path, module: nn.Module) -> None:
         assert torch.equal(fresh.state_dict()[name], value)
 
 
+def test_equal_weights_and_specs_make_equal_files(tmp_path: Path, module: nn.Module) -> None:
+    spec = ArtifactSpec("adapter", {"name": 'é "quoted" \n'}, "base-1", {"b": "2", "a": "1"})
+    digests = {
+        save_artifact(tmp_path / f"{number}.safetensors", module.state_dict(), spec)
+        for number in range(12)
+    }
+    assert len(digests) == 1
+    tensors, found = load_artifact(tmp_path / "0.safetensors", kind="adapter")
+    assert found == spec
+    load_strict(module, tensors)
+
+
 def test_saving_names_the_files_own_hash_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "new" / "part.safetensors"
     digest = save_artifact(path, {"w": torch.ones(2)}, SPEC)
