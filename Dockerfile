@@ -12,7 +12,7 @@ COPY ppd_model ppd_model
 COPY service service
 COPY migrations migrations
 # Editable: the weights, the pool, the pages and the migrations lie beside the code.
-RUN /venv/bin/pip install ${PIP_OPTIONS} -c constraints.txt -e ".[serve]"
+RUN /venv/bin/pip install ${PIP_OPTIONS} -c constraints.txt -e ".[model,serve,production]"
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin ppd \

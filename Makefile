@@ -20,7 +20,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.t
 run: $(VENV)/.serve
 	$(if $(ADAPTER),PPD_ADAPTER=$(ADAPTER)) $(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
 
-test: $(VENV)/.dev chromium gl check unit
+test: $(VENV)/.dev chromium gl servers check unit
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -45,11 +45,16 @@ evaluate: $(VENV)/.train gl
 clean:
 	rm -rf $(VENV)
 
-# What pip cannot bring: a browser for its test, and the system's GL, which the painter's wheel asks for.
+# What pip cannot bring: a browser and two servers for the tests, and the system's GL, which the painter's wheel asks for.
 APT_INSTALL := apt-get update -qq && apt-get install -y -qq --no-install-recommends
-.PHONY: chromium gl
+.PHONY: chromium gl servers
 chromium:
 	@command -v chromium >/dev/null || ($(APT_INSTALL) chromium)
+# The tests start servers of their own out of these packages, never what Debian starts from them.
+servers:
+	@(ls /usr/lib/postgresql/*/bin/postgres || command -v postgres) >/dev/null 2>&1 \
+	  || ($(APT_INSTALL) postgresql)
+	@command -v redis-server >/dev/null || ($(APT_INSTALL) redis-server)
 gl: export PATH := $(PATH):/sbin:/usr/sbin
 gl:
 	@test "$$(uname)" != Linux || (ldconfig -p | grep -q libEGL.so.1 && ldconfig -p | grep -q libGL.so.1) \
@@ -69,13 +74,13 @@ $(VENV)/.torch: constraints.txt
 	touch $@
 
 $(VENV)/.serve: $(VENV)/.torch pyproject.toml
-	$(INSTALL) -e '.[serve]'
+	$(INSTALL) -e '.[model,serve]'
 	touch $@
 
 $(VENV)/.train: $(VENV)/.torch pyproject.toml
-	$(INSTALL) -e '.[train]'
+	$(INSTALL) -e '.[model,train]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(INSTALL) -e '.[serve,train,dev]'
+	$(INSTALL) -e '.[model,serve,production,train,dev]'
 	touch $@

@@ -9,7 +9,7 @@ import typer
 import uvicorn
 
 from service.adapters_cli import adapters
-from service.core.auth import BROWSER_TENANT, TENANT
+from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
 from service.infra import migrate as migrations
 from service.infra.adapters import AdapterFolder
 from service.infra.database import Database
@@ -111,6 +111,9 @@ def create_key(
     tenant: Annotated[str, typer.Option(help="Whose users, jobs and pictures it opens.")] = (
         "default"
     ),
+    scope: Annotated[
+        KeyScope, typer.Option(help="client: people and pictures; admin: the service as well.")
+    ] = "client",
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it once."""
@@ -119,7 +122,7 @@ def create_key(
     key = new_key()
 
     async def add(store: Store) -> str:
-        return (await store.keys.add(tenant, name, key_sha256(key))).pk
+        return (await store.keys.add(tenant, name, key_sha256(key), scope)).pk
 
     typer.echo(f"id {_in_database(data_dir, add)}", err=True)
     typer.echo(key)
@@ -131,7 +134,7 @@ def list_keys(data_dir: DataDir = None) -> None:
 
     async def lines(store: Store) -> list[str]:
         return [
-            f"{row.pk}  {row.tenant:<16} {row.created_at:%Y-%m-%d %H:%M}  "
+            f"{row.pk}  {row.tenant:<16} {row.scope:<6} {row.created_at:%Y-%m-%d %H:%M}  "
             f"{'revoked' if row.revoked_at else 'in use ':<8} {row.name}"
             for row in await store.keys.all()
         ]

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.placement import Place
@@ -16,14 +16,27 @@ class Settings(BaseSettings):
     """Every setting, from the environment as PPD_<NAME>; secrets may lie in /run/secrets."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PPD_", env_ignore_empty=True, extra="forbid", frozen=True
+        env_prefix="PPD_",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,  # it may be a password
     )
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     data_dir: Path = Path("data")
     database_url: str | None = Field(default=None, repr=False)
-    """SQLAlchemy URL; the default is the SQLite file `ppd.db` in the data folder."""
+    """postgresql://...; the default is the SQLite file `ppd.db` in the data folder.
+
+    With PostgreSQL this is the production scale: `ppd serve` runs no model, `ppd worker` does.
+    """
+    redis_url: SecretStr | None = None
+    """redis://...; production keeps embeddings, progress events and rate limits there."""
+    images_url: str | None = None
+    """s3://bucket/prefix; the default is the folder `images` in the data folder."""
+    session_secret: SecretStr | None = None
+    """Signs browser sessions, 32 characters or more; the default is made in the data folder."""
 
     preset: str = "mini"
     weights_dir: Path | None = None
@@ -60,6 +73,41 @@ class Settings(BaseSettings):
     session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)
     shutdown_grace_s: int = Field(default=5, ge=1)
 
+    @model_validator(mode="after")
+    def _production_is_whole(self) -> Self:
+        if not self.production:
+            return self
+        missing = [
+            name
+            for name, value in {
+                "PPD_REDIS_URL": self.redis_url,
+                "PPD_SESSION_SECRET": self.session_secret,
+            }.items()
+            if value is None
+        ]
+        if missing:
+            raise ValueError(f"with PostgreSQL {' and '.join(missing)} must be set too")
+        return self
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        scheme, separator, rest = url.partition("://")
+        if scheme in ("postgresql", "postgres", "postgresql+psycopg") and separator:
+            return f"postgresql+psycopg://{rest}"
+        if scheme == "sqlite+aiosqlite" and separator:
+            return url
+        raise ValueError("expected postgresql://user:password@host/database, or nothing for SQLite")
+
+    @field_validator("session_secret")
+    @classmethod
+    def _long_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value()) < 32:
+            raise ValueError("expected 32 characters or more")
+        return secret
+
     @field_validator("device", "vlm_device")
     @classmethod
     def _known_device(cls, name: str | None) -> str | None:
@@ -80,6 +128,11 @@ class Settings(BaseSettings):
     def _absolute(self) -> Self:
         object.__setattr__(self, "data_dir", self.data_dir.expanduser().absolute())
         return self
+
+    @property
+    def production(self) -> bool:
+        """Whether API and workers are processes of their own, over PostgreSQL and Redis."""
+        return (self.database_url or "").startswith("postgresql")
 
     @property
     def generator_place(self) -> Place:

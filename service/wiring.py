@@ -111,7 +111,7 @@ async def prepare(settings: Settings) -> Path | None:
             if await store.keys.all():
                 return None
             key = await asyncio.to_thread(first_key, path)
-            await store.keys.add(DEFAULT_TENANT, "first start", key_sha256(key))
+            await store.keys.add(DEFAULT_TENANT, "first start", key_sha256(key), "admin")
     finally:
         await database.close()
     return path

@@ -14,6 +14,7 @@ import uvicorn
 from PIL import Image
 
 from service.cli import Server
+from service.core.auth import KeyScope
 from service.infra.database import Database
 from service.infra.secrets import key_sha256, new_key
 from service.settings import Settings
@@ -126,11 +127,11 @@ class Service:
                 assert job["status"] in ("queued", "running"), job
                 await asyncio.sleep(0.01)
 
-    async def new_key(self, tenant: str) -> str:
+    async def new_key(self, tenant: str, scope: KeyScope = "client") -> str:
         """A key of another tenant."""
         key = new_key()
         async with self.database.write() as store:
-            await store.keys.add(tenant, "test", key_sha256(key))
+            await store.keys.add(tenant, "test", key_sha256(key), scope)
         return key
 
 

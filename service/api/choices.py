@@ -128,7 +128,6 @@ async def put_profile(
             user.pk,
             source="edited",
             choices=newest,
-            seed=services.new_seed(),
             text=body.text,
         )
         accepted = {"profile_pk": profile.pk, "job_id": job.id}
@@ -255,7 +254,6 @@ async def _begin(
         user.pk,
         source="generated",
         choices=newest,
-        seed=services.new_seed(),
     )
     return {"profile_pk": profile.pk, "job_id": job.id}, overtaken
 

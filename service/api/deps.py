@@ -79,10 +79,10 @@ async def authenticate(request: Request) -> Caller:
         if scheme.lower() != "bearer":
             raise ServiceError(401, "unauthorized")
         async with services.database.read() as store:
-            tenant = await store.keys.active_tenant(key_sha256(key.strip()))
-        if tenant is None:
+            found = await store.keys.active(key_sha256(key.strip()))
+        if found is None:
             raise ServiceError(401, "unauthorized")
-        return Caller(tenant)
+        return Caller(found.tenant, scope_of_key=found.scope)  # type: ignore[arg-type]
     user_id = session_user(request, services)
     if user_id is None:
         raise ServiceError(401, "unauthorized")

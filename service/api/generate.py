@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, WaitDep
 from service.api.idempotency import Accepted, OnceDep
-from service.api.jobs import job_out, wait_for_end
+from service.api.jobs import shown, wait_for_end
 from service.api.queueing import check_room, generate_job
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
 from service.api.services import Services
@@ -127,4 +127,4 @@ async def _present(
         raise ServiceError(404, "job_not_found")  # erased meanwhile
     response.headers["Location"] = f"/jobs/{job.id}"
     response.status_code = 200 if job.status in TERMINAL and wait_s is not None else 202
-    return job_out(job, services)
+    return await shown(services, job)

@@ -17,7 +17,7 @@ async def live() -> dict[str, str]:
 @router.get("/ready", responses={503: {"description": "Not ready; `reason` says why."}})
 async def ready(services: ServicesDep) -> JSONResponse:
     """A generation would be accepted, and a worker can run it."""
-    reason = services.worker.not_ready
+    reason = await services.worker.why_not_ready()
     if reason is None:
         try:
             async with services.database.read() as store:

@@ -27,7 +27,7 @@ async def get_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> Jo
     """How a job stands."""
     async with services.database.read() as store:
         job = await visible_job(store, caller, job_id)
-    return job_out(job, services)
+    return await shown(services, job)
 
 
 @router.delete("/{job_id}", response_model_exclude_none=True)
@@ -42,7 +42,7 @@ async def cancel_job(job_id: JobId, caller: CallerDep, services: ServicesDep) ->
     if canceled:
         services.signals.cancel(job.id)
         services.events.publish(job.id, status_event(job.seq, "canceled"))
-    return job_out(job, services)
+    return job_out(job)
 
 
 async def _followed_job(
@@ -76,15 +76,15 @@ async def job_events(
     Starts with the present state, unless Last-Event-ID names an event that is remembered: then
     with what followed it.
     """
-    newest = services.events.latest(job_id)
+    newest = await services.events.latest(job_id)
     after = seen if newest is not None and seen <= newest.seq else 0
-    with services.events.subscribe(job_id, after) as stream:
+    async with services.events.subscribe(job_id, after) as stream:
         async with services.database.read() as store:
             job = await store.jobs.get(job_id)
         if job is None:
             return
         if job.status in TERMINAL or seen == 0 or after == 0:
-            yield _sse(status_event(job.seq, job.status), services, job, retry=True)  # type: ignore[arg-type]
+            yield _sse(status_event(job.seq, job.status), job, retry=True)  # type: ignore[arg-type]
             after = max(after, job.seq)
         if job.status in TERMINAL:
             return
@@ -96,16 +96,16 @@ async def job_events(
                     job = await store.jobs.get(job_id)
                 if job is None:
                     return
-            yield _sse(event, services, job)
+            yield _sse(event, job)
             if event.terminal:
                 return
 
 
-def _sse(event: JobEvent, services: Services, job: Job, *, retry: bool = False) -> ServerSentEvent:
+def _sse(event: JobEvent, job: Job, *, retry: bool = False) -> ServerSentEvent:
     data = dict(event.data)
     if event.kind == "status":
         data = {
-            **job_out(job, services).model_dump(mode="json", exclude_none=True),
+            **job_out(job, event).model_dump(mode="json", exclude_none=True),
             **data,
         }
     return ServerSentEvent(
@@ -127,7 +127,7 @@ async def visible_job(store: Store, caller: Caller, job_id: str) -> Job:
 
 async def wait_for_end(services: Services, job_id: str, timeout_s: float) -> None:
     """Return when the job has ended, or after `timeout_s`."""
-    with services.events.subscribe(job_id, 0) as stream:
+    async with services.events.subscribe(job_id, 0) as stream:
         async with services.database.read() as store:
             job = await store.jobs.get(job_id)
         if job is None or job.status in TERMINAL:
@@ -141,9 +141,14 @@ async def wait_for_end(services: Services, job_id: str, timeout_s: float) -> Non
             return
 
 
-def job_out(job: Job, services: Services) -> JobOut:
-    """A job as clients see it."""
-    newest = services.events.latest(job.id) if job.status == "running" else None
+async def shown(services: Services, job: Job) -> JobOut:
+    """A job as clients see it, with how far it has come."""
+    newest = await services.events.latest(job.id) if job.status == "running" else None
+    return job_out(job, newest)
+
+
+def job_out(job: Job, newest: JobEvent | None = None) -> JobOut:
+    """A job as clients see it; `newest` is what was last said about it."""
     progress = None
     if newest is not None and newest.kind == "step":
         progress = {"step": newest.data["step"], "steps": newest.data["steps"]}

@@ -5,6 +5,7 @@ from typing import Any
 
 from service.api.services import Limits
 from service.core.auth import Caller
+from service.core.choices import reading_seed
 from service.core.errors import ServiceError
 from service.core.fairness import share
 from service.infra.repositories import Store
@@ -40,7 +41,6 @@ async def queue_encoding(
     *,
     source: str,
     choices: list[Choice],
-    seed: int,
     text: str | None = None,
 ) -> tuple[Profile, Job, list[Job]]:
     """Begin a new profile version and queue its job.
@@ -56,6 +56,7 @@ async def queue_encoding(
         overtaken.append(waiting)
     await check_room(store, limits, "encode", caller, user_pk)
     snapshot = [snapshot_of(choice) for choice in choices]
+    seed = reading_seed(snapshot, text)
     profile = await store.profiles.add(user_pk, source, snapshot, seed, text)
     turn = await store.jobs.next_turn("encode", caller.tenant, user_pk)
     job = await store.jobs.add(encode_job(caller.tenant, profile, turn))

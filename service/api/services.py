@@ -12,11 +12,10 @@ from service.infra.parts import Parts
 
 
 class WorkerState(Protocol):
-    """Whether a worker can run jobs."""
+    """Whether jobs of every kind can be run."""
 
-    @property
-    def not_ready(self) -> str | None:
-        """Why not; None when it can."""
+    async def why_not_ready(self) -> str | None:
+        """Why not; None when they can."""
 
 
 @dataclass(frozen=True)

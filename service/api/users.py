@@ -78,7 +78,7 @@ async def export(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -
         ],
         "jobs": [
             {
-                **_without_others(job_out(job, services).model_dump(exclude_none=True), user_id),
+                **_without_others(job_out(job).model_dump(exclude_none=True), user_id),
                 "kind": job.kind,
                 "request": _without_others(job.request, user_id),
             }
@@ -111,7 +111,7 @@ async def erase(
     for job_id in erased.job_ids:
         services.signals.cancel(job_id)
         services.events.forget(job_id)
-    await services.cache.forget_user(user.pk)
+    await services.cache.forget_user(caller.tenant, user.pk)
     await services.images.delete(erased.image_keys)
     scrubbed = await services.database.scrub()
     if caller.is_session:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 BROWSER_TENANT = "browser"
 """The tenant of all browser sessions; no API key can be made for it."""
@@ -10,12 +11,17 @@ USER_ID = r"^[A-Za-z0-9._-]{1,128}$"
 TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+KeyScope = Literal["client", "admin"]
+"""A client's key reaches its tenant's people, jobs and pictures; an admin's the service as well."""
+
+
 @dataclass(frozen=True)
 class Caller:
     """A tenant's key, or a browser session, which owns exactly one user."""
 
     tenant: str
     own_user_id: str | None = None
+    scope_of_key: KeyScope = "client"
 
     @property
     def is_session(self) -> bool:

@@ -1,6 +1,9 @@
 """What follows from a person's answers, without asking any database."""
 
-from typing import Literal
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from service.core.quiz import CHOICES_PER_EMBEDDING
 
@@ -18,3 +21,17 @@ def profile_state(newest_status: str | None) -> ProfileState:
         return "collecting"
     assert newest_status in ("encoding", "ready", "failed"), newest_status
     return newest_status  # type: ignore[return-value]
+
+
+def reading_sha256(choices: Sequence[Any], given_text: str | None) -> str:
+    """What the encoder reads, as one hash: answers as profile versions keep them, and a given text.
+
+    Equal readings by one encoder give equal embeddings.
+    """
+    read = json.dumps([list(choices), given_text], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(read.encode()).hexdigest()
+
+
+def reading_seed(choices: Sequence[Any], given_text: str | None) -> int:
+    """The seed of a reading in 0..2^31-1: the same answers are always read alike."""
+    return int(reading_sha256(choices, given_text)[:8], 16) >> 1

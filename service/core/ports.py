@@ -3,7 +3,7 @@
 B, D suffixes: batch, embedding.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -133,28 +133,49 @@ class ImageStore(Protocol):
         """Forget these keys; unknown ones are fine."""
 
 
+@dataclass(frozen=True)
+class EmbeddingKey:
+    """What an embedding depends on; a change of any of it is another key, so none is invalidated.
+
+    `reading_sha256` is the hash of what was read: the four choices, and a given text.
+    """
+
+    tenant: str
+    user_pk: str
+    encoder_version: str
+    reading_sha256: str
+
+
 class EmbeddingCache(Protocol):
-    """Embeddings close at hand. The database is the truth; losing this loses time only."""
+    """Tastes close at hand. The database is the truth; losing this loses time only."""
 
-    async def get(self, profile_pk: str, encoder_version: str) -> Embedding | None:
-        """The embedding of one profile version, if it is here."""
+    async def get(self, key: EmbeddingKey) -> Taste | None:
+        """What was read, if it is here."""
 
-    async def put(
-        self, user_pk: str, profile_pk: str, encoder_version: str, user_emb_D: Embedding
-    ) -> None:
+    async def put(self, key: EmbeddingKey, taste: Taste) -> None:
         """Keep it."""
 
-    async def forget_user(self, user_pk: str) -> None:
+    async def once(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
+        """What is here, else what `read` gives, which is kept.
+
+        Whoever asks for the same key meanwhile, in any process, waits for that one reading. Raises
+        what `read` raises; one who waited for a reading that failed reads by itself.
+        """
+
+    async def forget_user(self, tenant: str, user_pk: str) -> None:
         """Drop everything of one user, and whatever is put for it later: no pk is used again."""
 
 
 class ProgressEvents(Protocol):
-    """What happens to jobs while it happens, with a short memory for those who come back."""
+    """What happens to jobs while it happens, with a short memory for those who come back.
+
+    Losing it loses progress bars only: whoever follows a job also looks at its row now and then.
+    """
 
     def publish(self, job_id: str, event: JobEvent) -> None:
-        """Tell all who follow this job."""
+        """Tell all who follow this job, in any process. Does not wait, and raises nothing."""
 
-    def latest(self, job_id: str) -> JobEvent | None:
+    async def latest(self, job_id: str) -> JobEvent | None:
         """The newest remembered event."""
 
     def forget(self, job_id: str) -> None:
@@ -168,17 +189,20 @@ class ProgressEvents(Protocol):
 
 
 class Subscription(Protocol):
-    """A context manager over the events of one job, in order of `seq`."""
+    """An async context manager over the events of one job, in order of `seq`."""
 
-    def __enter__(self) -> AsyncIterator[JobEvent]:
+    async def __aenter__(self) -> AsyncIterator[JobEvent]:
         """Start to follow; nothing published from here on is missed."""
 
-    def __exit__(self, *_: Any) -> None:
+    async def __aexit__(self, *_: Any) -> None:
         """Stop to follow."""
 
 
 class JobSignals(Protocol):
-    """Wakes the worker and carries cancellations to a running job."""
+    """Wakes the worker of this process and carries cancellations to a running job, wherever it is.
+
+    Losing a cancellation is harmless: a worker that renews its lease sees that the job has ended.
+    """
 
     def ring(self) -> None:
         """There may be work."""

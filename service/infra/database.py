@@ -1,6 +1,7 @@
 """One SQLite file (or another database by URL), as short read and write transactions."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from service.infra.delivery import InProcessDelivery, JobDelivery
 from service.infra.repositories import Store
 
 log = logging.getLogger("ppd.database")
@@ -22,12 +24,14 @@ _SCRUB_TIMEOUT_MS = 1000
 class Database:
     """Opens on construction of the first transaction; `close` ends it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, delivery: JobDelivery | None = None) -> None:
+        self._delivery = delivery or InProcessDelivery()
         # Errors are logged; with their parameters, prompts and profiles would be in the log.
         self._engine = create_async_engine(url, hide_parameters=True)
         self._turn = asyncio.Lock()
         self._to_scrub = True
-        if self._engine.dialect.name == "sqlite":
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        if self._is_sqlite:
             _prepare_sqlite(self._engine)
         self._writer = self._engine.execution_options(writes=True)
 
@@ -35,7 +39,7 @@ class Database:
     async def read(self) -> AsyncIterator[Store]:
         """A transaction that changes nothing."""
         async with AsyncSession(self._engine, expire_on_commit=False) as session:
-            yield Store(session)
+            yield Store(session, self._delivery)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Store]:
@@ -46,11 +50,11 @@ class Database:
         each that waits there would hold a connection that readers need.
         """
         async with (
-            self._turn,
+            self._turn if self._is_sqlite else contextlib.nullcontext(),
             AsyncSession(self._writer, expire_on_commit=False) as session,
             session.begin(),
         ):
-            yield Store(session)
+            yield Store(session, self._delivery)
 
     async def ping(self) -> None:
         """Raise when the database does not answer."""
@@ -68,7 +72,7 @@ class Database:
 
     async def scrub_again(self) -> bool:
         """Do what an earlier `scrub`, or the process before this one, left to do, if anything."""
-        if not self._to_scrub or self._engine.dialect.name != "sqlite":
+        if not self._to_scrub or not self._is_sqlite:
             return True
         try:
             self._to_scrub = not await self._fold_log()

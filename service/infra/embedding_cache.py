@@ -1,42 +1,57 @@
 """Embeddings in this process, the most recently used ones."""
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
-from service.core.ports import Embedding
+from service.core.ports import EmbeddingKey, Taste
 
 _FORGOTTEN = 65_536
 
 
 class InProcessEmbeddingCache:
-    """EmbeddingCache of at most `size` entries, keyed by profile version and encoder."""
+    """EmbeddingCache of at most `size` entries, for one event loop."""
 
     def __init__(self, size: int = 1024) -> None:
         self._size = size
         self._forgotten: OrderedDict[str, None] = OrderedDict()
-        self._entries: OrderedDict[tuple[str, str], tuple[str, Embedding]] = OrderedDict()
+        self._entries: OrderedDict[EmbeddingKey, Taste] = OrderedDict()
+        self._reading: dict[EmbeddingKey, asyncio.Lock] = {}
 
-    async def get(self, profile_pk: str, encoder_version: str) -> Embedding | None:
-        """The embedding of one profile version, if it is here."""
-        entry = self._entries.get((profile_pk, encoder_version))
-        if entry is None:
-            return None
-        self._entries.move_to_end((profile_pk, encoder_version))
-        return entry[1]
+    async def get(self, key: EmbeddingKey) -> Taste | None:
+        """What was read, if it is here."""
+        taste = self._entries.get(key)
+        if taste is not None:
+            self._entries.move_to_end(key)
+        return taste
 
-    async def put(
-        self, user_pk: str, profile_pk: str, encoder_version: str, user_emb_D: Embedding
-    ) -> None:
+    async def put(self, key: EmbeddingKey, taste: Taste) -> None:
         """Keep it, unless its user was forgotten."""
-        if user_pk in self._forgotten:
+        if key.user_pk in self._forgotten:
             return
-        self._entries[profile_pk, encoder_version] = (user_pk, user_emb_D)
+        self._entries[key] = taste
+        self._entries.move_to_end(key)
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
-    async def forget_user(self, user_pk: str) -> None:
+    async def once(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
+        """What is here, else what `read` gives; one reading of a key at a time."""
+        lock = self._reading.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                taste = await self.get(key)
+                if taste is None:
+                    taste = await read()
+                    await self.put(key, taste)
+                return taste
+        finally:
+            if not lock.locked():
+                self._reading.pop(key, None)
+
+    async def forget_user(self, tenant: str, user_pk: str) -> None:
         """Drop everything of one user, also what a job that still runs will put."""
         self._forgotten[user_pk] = None
         if len(self._forgotten) > _FORGOTTEN:
             self._forgotten.popitem(last=False)
-        for key in [key for key, (owner, _) in self._entries.items() if owner == user_pk]:
+        for key in [key for key in self._entries if key.user_pk == user_pk]:
             del self._entries[key]

@@ -31,7 +31,7 @@ class InProcessEvents:
         for queue in self._followers.get(job_id, ()):
             queue.put_nowait(event)
 
-    def latest(self, job_id: str) -> JobEvent | None:
+    async def latest(self, job_id: str) -> JobEvent | None:
         """The newest remembered event."""
         memory = self._memory.get(job_id)
         return memory[-1] if memory else None
@@ -77,12 +77,12 @@ class InProcessSubscription:
         self._after_seq = after_seq
         self._queue: asyncio.Queue[JobEvent | None] = asyncio.Queue()
 
-    def __enter__(self) -> AsyncIterator[JobEvent]:
+    async def __aenter__(self) -> AsyncIterator[JobEvent]:
         """Start to follow."""
         self._events._enter(self._job_id, self._after_seq, self._queue)
         return self._iterate()
 
-    def __exit__(self, *_: Any) -> None:
+    async def __aexit__(self, *_: Any) -> None:
         """Stop to follow."""
         self._events._leave(self._job_id, self._queue)
 

@@ -1,6 +1,7 @@
 """Every query of the service, one class per noun, together in `Store` over one transaction."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.core.auth import KeyScope
 from service.core.messages import (
     SEQ_PER_ATTEMPT,
     JobStatus,
@@ -27,6 +29,7 @@ from service.core.messages import (
     first_seq,
     requeued_seq,
 )
+from service.infra.delivery import JobDelivery
 from service.infra.tables import (
     ApiKey,
     Choice,
@@ -43,13 +46,13 @@ from service.infra.tables import (
 class Store:
     """All repositories over one session."""
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, delivery: JobDelivery) -> None:
         self.session = session
         self.keys = Keys(session)
         self.users = Users(session)
         self.choices = Choices(session)
         self.profiles = Profiles(session)
-        self.jobs = Jobs(session)
+        self.jobs = Jobs(session, delivery)
         self.images = Images(session)
         self.idempotency = Idempotency(session)
 
@@ -67,17 +70,15 @@ class _Repository:
 class Keys(_Repository):
     """API keys."""
 
-    async def active_tenant(self, key_sha256: str) -> str | None:
-        """The tenant of a key that was not revoked."""
+    async def active(self, key_sha256: str) -> ApiKey | None:
+        """A key that was not revoked."""
         return await self._session.scalar(
-            select(ApiKey.tenant).where(
-                ApiKey.key_sha256 == key_sha256, ApiKey.revoked_at.is_(None)
-            )
+            select(ApiKey).where(ApiKey.key_sha256 == key_sha256, ApiKey.revoked_at.is_(None))
         )
 
-    async def add(self, tenant: str, name: str, key_sha256: str) -> ApiKey:
+    async def add(self, tenant: str, name: str, key_sha256: str, scope: KeyScope) -> ApiKey:
         """Store a new key's hash."""
-        row = ApiKey(tenant=tenant, name=name, key_sha256=key_sha256)
+        row = ApiKey(tenant=tenant, name=name, key_sha256=key_sha256, scope=scope)
         self._session.add(row)
         await self._session.flush()
         return row
@@ -277,6 +278,10 @@ class Profiles(_Repository):
 class Jobs(_Repository):
     """Jobs and their only legal ways from state to state."""
 
+    def __init__(self, session: AsyncSession, delivery: JobDelivery) -> None:
+        super().__init__(session)
+        self._delivery = delivery
+
     async def get(self, job_id: str) -> Job | None:
         """One job."""
         return await self._session.get(Job, job_id)
@@ -293,6 +298,7 @@ class Jobs(_Repository):
             subject.job_id = job.id
             self._session.add(subject)
         await self._session.flush()
+        await self._delivery.enqueue(self._session, job.kind, 1)
         return job
 
     async def subjects(self, job_id: str) -> Sequence[JobSubject]:
@@ -364,13 +370,18 @@ class Jobs(_Repository):
             )
         ).all()
 
-    async def claim(self, lease_s: float) -> Job | None:
-        """Take the next job: by turn, in a turn encodings first, then by age."""
+    async def claim(self, kinds: Collection[str], worker_id: str, lease_s: float) -> Job | None:
+        """Take the next job of these kinds: by turn, in a turn encodings first, then by age."""
         job = await self._session.scalar(
             select(Job)
-            .where(Job.status == "queued", or_(Job.expires_at.is_(None), Job.expires_at > now()))
+            .where(
+                Job.status == "queued",
+                Job.kind.in_(kinds),
+                or_(Job.expires_at.is_(None), Job.expires_at > now()),
+            )
             .order_by(Job.turn, Job.priority, Job.created_at, Job.id)
             .limit(1)
+            .with_for_update(skip_locked=True)
         )
         if job is None:
             return None
@@ -378,6 +389,7 @@ class Jobs(_Repository):
         job.attempt += 1
         job.seq = first_seq(job.attempt)
         job.started_at = now()
+        job.worker_id = worker_id
         job.lease_until = now() + timedelta(seconds=lease_s)
         await self._session.flush()
         return job
@@ -409,12 +421,13 @@ class Jobs(_Repository):
         )
         return bool(await self._changed(statement))
 
-    async def release(self, job_id: str, attempt: int) -> None:
+    async def release(self, job: Job) -> None:
         """Queue a running job again, because its worker stops."""
-        seq = requeued_seq(attempt)
-        await self._changed(
-            _fenced(job_id, attempt).values(status="queued", seq=seq, lease_until=None)
+        again = _fenced(job.id, job.attempt).values(
+            status="queued", seq=requeued_seq(job.attempt), lease_until=None
         )
+        if await self._changed(again):
+            await self._delivery.enqueue(self._session, job.kind, 1)
 
     async def cancel(self, job: Job) -> bool:
         """End a job that has not ended; false when it has."""
@@ -451,7 +464,7 @@ class Jobs(_Repository):
             job.seq, job.finished_at = end_seq(job.attempt, job.seq), now()
             job.lease_until = None
         await self._session.flush()
-        again = await self._changed(
+        kinds = await self._session.scalars(
             update(Job)
             .where(*orphan)
             .values(
@@ -459,8 +472,13 @@ class Jobs(_Repository):
                 lease_until=None,
                 seq=Job.attempt * SEQ_PER_ATTEMPT + requeued_seq(0),
             )
+            .returning(Job.kind)
+            .execution_options(synchronize_session=False)
         )
-        return again, list(spent)
+        again = Counter(kinds.all())
+        for kind, count in again.items():
+            await self._delivery.enqueue(self._session, kind, count)
+        return again.total(), list(spent)
 
     async def expire(self) -> list[Job]:
         """End jobs that waited too long."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     DateTime,
     Dialect,
@@ -73,12 +74,13 @@ def _user_fk(*, optional: bool = False) -> Any:
 
 
 class ApiKey(Base):
-    """A key's SHA-256; the key itself is shown once and kept nowhere."""
+    """A key's SHA-256; the key itself is shown once and kept nowhere. `scope`: client, admin."""
 
     __tablename__ = "api_keys"
 
     pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
     tenant: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[str] = mapped_column(String(16), default="client")
     name: Mapped[str] = mapped_column(String(128))
     key_sha256: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -145,6 +147,11 @@ class Profile(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     ready_at: Mapped[datetime | None]
 
+    @property
+    def given_text(self) -> str | None:
+        """The text that the encoder reads in the place of one of its own; None lets it write."""
+        return self.text if self.source != "generated" else None
+
 
 class Job(Base):
     """Something the worker is to do. The row is the truth about it.
@@ -180,6 +187,10 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
+    adapter_version: Mapped[str | None] = mapped_column(String(64))
+    """The adapter that was in service when the job came; None is the one shipped with the base."""
+    worker_id: Mapped[str | None] = mapped_column(String(64))
+    """Who runs it, or ran it last."""
 
 
 class JobSubject(Base):
@@ -230,3 +241,45 @@ class IdempotencyKey(Base):
     )
     accepted: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+
+
+class WorkerRow(Base):
+    """A process that runs jobs, as it last said. One not seen for long is gone.
+
+    `kinds`: the kinds of job it takes. `not_ready`: why it can run none, or null.
+    """
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kinds: Mapped[list[Any]]
+    not_ready: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(String(256))
+    adapter_version: Mapped[str | None] = mapped_column(String(64))
+    encoder_version: Mapped[str | None] = mapped_column(String(256))
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    seen_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Adapter(Base):
+    """An adapter that was put into service once. `key` finds its bytes in the image store."""
+
+    __tablename__ = "adapters"
+
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    key: Mapped[str] = mapped_column(String(255))
+    base_model: Mapped[str] = mapped_column(String(256))
+    encoder_id: Mapped[str] = mapped_column(String(256))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class AdapterActivation(Base):
+    """From `activated_at` on this adapter is served, until a later row; null is the shipped one."""
+
+    __tablename__ = "adapter_activations"
+
+    pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    version: Mapped[str | None] = mapped_column(ForeignKey("adapters.version"))
+    activated_at: Mapped[datetime] = mapped_column(default=now)

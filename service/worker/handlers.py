@@ -11,11 +11,13 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image as PillowImage
 
+from service.core.choices import reading_sha256
 from service.core.errors import JobFailure, StorageFull
 from service.core.generation import Reason, blend
 from service.core.messages import JobEvent, step_event
 from service.core.ports import (
     Embedding,
+    EmbeddingKey,
     LabelledPair,
     ModelRuntime,
     Picture,
@@ -58,10 +60,15 @@ async def encode(tools: Tools, versions: Versions, job: Job) -> bool:
         if profile is None:
             return False
         keys = await _upload_keys(store, profile)
-    edited = profile.text if profile.source != "generated" else None
+    given = profile.given_text
     pairs = [await _labelled_pair(tools, keys, choice) for choice in profile.choices]
-    taste = await tools.in_model_thread(tools.runtime.encode, pairs, profile.seed, edited)
-    _check(taste)
+
+    async def read() -> Taste:
+        taste: Taste = await tools.in_model_thread(tools.runtime.encode, pairs, profile.seed, given)
+        _check(taste)
+        return taste
+
+    taste = await tools.cache.once(_key(job.tenant, profile, versions.encoder_version), read)
     values = {
         "text": taste.text,
         "likes": taste.likes,
@@ -76,7 +83,6 @@ async def encode(tools: Tools, versions: Versions, job: Job) -> bool:
         if not await store.jobs.finish(job.id, job.attempt, "succeeded", result=result):
             return False
         await store.profiles.finish(profile.pk, "ready", **values)
-    await tools.cache.put(profile.user_pk, profile.pk, versions.encoder_version, taste.user_emb_D)
     return True
 
 
@@ -231,7 +237,7 @@ async def _condition(tools: Tools, versions: Versions, job: Job) -> _Conditionin
             continue
         if why == "reencoded" and reason is None:
             reason = why
-        parts.append((await _embedding(tools, used), weight))
+        parts.append((await _embedding(tools, job.tenant, used), weight))
         numbers.append(used.version)
     if len(parts) < len(found):
         return _Conditioning(None, reason, [None] * len(found))
@@ -255,16 +261,26 @@ def _usable(
     return None, "encoding" if pinned.status in ("encoding", "superseded") else "encoding_failed"
 
 
-async def _embedding(tools: Tools, profile: Profile) -> Embedding:
+async def _embedding(tools: Tools, tenant: str, profile: Profile) -> Embedding:
     """From the cache, else from the database."""
     assert profile.encoder_version is not None
     assert profile.embedding is not None
-    cached = await tools.cache.get(profile.pk, profile.encoder_version)
+    assert profile.text is not None
+    assert profile.confidence is not None
+    key = _key(tenant, profile, profile.encoder_version)
+    cached = await tools.cache.get(key)
     if cached is not None:
-        return cached
+        return cached.user_emb_D
     user_emb_D = np.frombuffer(profile.embedding, dtype="<f4").astype(np.float32)
-    await tools.cache.put(profile.user_pk, profile.pk, profile.encoder_version, user_emb_D)
+    likes, dislikes = profile.likes or [], profile.dislikes or []
+    taste = Taste(profile.text, user_emb_D, profile.confidence, likes, dislikes)
+    await tools.cache.put(key, taste)
     return user_emb_D
+
+
+def _key(tenant: str, profile: Profile, encoder_version: str) -> EmbeddingKey:
+    read = reading_sha256(profile.choices, profile.given_text)
+    return EmbeddingKey(tenant, profile.user_pk, encoder_version, read)
 
 
 def _check(taste: Taste) -> None:

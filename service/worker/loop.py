@@ -18,6 +18,8 @@ from service.worker import handlers, reencoding
 log = logging.getLogger("ppd.worker")
 
 MAX_ATTEMPTS = 3
+KINDS = ("encode", "generate")
+WORKER_ID = "embedded"
 _IDLE_S = 5.0
 _AFTER_FAILURE_S = 1.0
 _SWEEP_EVERY_S = 30.0
@@ -37,8 +39,7 @@ class Worker:
         self._running: str | None = None
         self._stopping = False
 
-    @property
-    def not_ready(self) -> str | None:
+    async def why_not_ready(self) -> str | None:
         """Why no job can be run; None when one can."""
         return self._not_ready
 
@@ -86,7 +87,7 @@ class Worker:
     async def _next(self, versions: Versions | None) -> None:
         """Run the next job, or wait for one."""
         async with self._tools.database.write() as store:
-            job = await store.jobs.claim(self._lease_s)
+            job = await store.jobs.claim(KINDS, WORKER_ID, self._lease_s)
         if job is None:
             await self._tools.signals.wait(_IDLE_S)
         else:
@@ -110,7 +111,7 @@ class Worker:
         except JobCanceled:
             if self._stopping:
                 async with self._tools.database.write() as store:
-                    await store.jobs.release(job.id, job.attempt)
+                    await store.jobs.release(job)
             return
         except Exception as error:
             status = "failed"

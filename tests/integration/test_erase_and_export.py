@@ -105,6 +105,7 @@ async def test_after_an_erasure_nothing_is_left(
     assert counts == {
         "api_keys": 1, "users": 1, "profiles": 1, "jobs": 1, "choices": 4,
         "images": 0, "job_subjects": 0, "idempotency_keys": 0,
+        "workers": 0, "adapters": 0, "adapter_activations": 0,
     }  # fmt: skip
     for trace in (b"ann-of-the-lake", PROMPT.encode(), b"secret garden", b"fog"):
         for file in service.settings.data_dir.rglob("*"):
@@ -256,7 +257,7 @@ async def expect_nobody(service: Service, *job_ids: str) -> None:
     services = service.parts.app.app.state.services  # type: ignore[attr-defined]
     assert services.cache._entries == {}
     for job_id in job_ids:
-        assert services.events.latest(job_id) is None
+        assert await services.events.latest(job_id) is None
     async with service.database.read() as store:
         for table in ("users", "profiles", "choices", "job_subjects"):
             rows = await store.session.scalar(text(f"SELECT count(*) FROM {table}"))

@@ -117,10 +117,10 @@ async def test_the_worker_goes_on_after_its_database_failed(
 ) -> None:
     claim, faults = Jobs.claim, [RuntimeError("locked"), RuntimeError("locked")]
 
-    async def flaky(self: Jobs, lease_s: float) -> Any:
+    async def flaky(self: Jobs, *about: Any) -> Any:
         if faults:
             raise faults.pop()
-        return await claim(self, lease_s)
+        return await claim(self, *about)
 
     monkeypatch.setattr(Jobs, "claim", flaky)
     job = await service.generate(service.client())

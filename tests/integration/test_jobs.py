@@ -230,7 +230,7 @@ async def test_what_waited_too_long_expires_while_the_model_still_loads(
     client = service.client()
     job = await service.until(client, await queue(client), "expired")
     assert job["error"]["code"] == "expired"
-    assert service.parts.worker.not_ready == "the model is being loaded"
+    assert await service.parts.worker.why_not_ready() == "the model is being loaded"
 
 
 async def test_without_a_model_jobs_end_with_that_reason(start: Start, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def anyio_backend() -> str:
 
 async def follow(events: InProcessEvents, after: int) -> list[int]:
     seen = []
-    with events.subscribe("j", after) as stream:
+    async with events.subscribe("j", after) as stream:
         async for event in stream:
             seen.append(event.seq)
             if event.terminal:
@@ -62,8 +62,8 @@ async def test_memory_is_bounded() -> None:
     events = InProcessEvents()
     for i in range(600):
         events.publish(f"job-{i}", status_event(1, "queued"))
-    assert events.latest("job-0") is None
-    assert events.latest("job-599") is not None
+    assert await events.latest("job-0") is None
+    assert await events.latest("job-599") is not None
 
 
 def test_seq_grows_over_steps_ends_and_attempts() -> None:

@@ -29,7 +29,8 @@ def tenants_of_the_key(data_dir: Path) -> str | None:
         try:
             async with database.read() as store:
                 assert len(await store.keys.all()) == 1
-                return await store.keys.active_tenant(key_sha256(key))
+                found = await store.keys.active(key_sha256(key))
+                return found and found.tenant
         finally:
             await database.close()
 
