@@ -29,6 +29,7 @@ from ppd_model.placement import placed
 from ppd_model.presets import Preset, get_preset
 from ppd_model.published import generator_dtype, load_generator
 from ppd_model.response_norm import use_fast_response_norm
+from ppd_model.row_exact import use_row_exact
 from ppd_model.stage_c import StageC, build_stage_c, load_adapter, load_stage_c
 from ppd_model.text_encoder import (
     TextEncoder,
@@ -117,6 +118,8 @@ class Pipeline:
         self.decoder = decoder.to(rest).eval()
         for unet in (self.stage_c.unet, self.decoder.stage_b):
             use_fast_response_norm(unet)
+        for part in (self.stage_c, self.decoder, self.text_encoder.model):
+            use_row_exact(part)
         self.text_encoder.model.to(rest)
         self.offload = offload
         self.model_id = model_id
@@ -245,6 +248,7 @@ class Pipeline:
     def use_adapter(self, path: Path, *, encoder_id: str | None = None) -> None:
         """Put another adapter in place. Raises ArtifactError if it does not belong here."""
         spec = load_adapter(self.stage_c, self.preset, path, encoder_id=encoder_id)
+        use_row_exact(self.stage_c.adapter)
         self.adapter_version = sha256_of(path)[:SHORT_DIGEST]
         self.encoder_id = spec.extra.get("encoder_id", "")
 
@@ -260,7 +264,7 @@ class Pipeline:
         request that cannot be made, Cancelled soon after ``cancelled()`` says so, and
         NumericalError rather than return a picture of NaN.
         """
-        self._check(requests)
+        self.check(requests)
         generators = [torch.Generator().manual_seed(request.seed) for request in requests]
         started_s = time.perf_counter()
         latent_BCHW = self.sample_latents(requests, generators, on_step, cancelled)
@@ -281,7 +285,7 @@ class Pipeline:
         cancelled: Callable[[], bool] | None = None,
     ) -> Tensor:
         """Stage C latents, B x C x H x W: from noise, every row along its own schedule."""
-        shape_CHW = self._check(requests)
+        shape_CHW = self.check(requests)
         guidance_B = self._guidance(requests)
         text = self._text(requests, guided=guidance_B is not None)
         with self._placed(self.stage_c):
@@ -306,11 +310,11 @@ class Pipeline:
         total = max(request.steps for request in requests)
         times_BT = torch.stack([_padded_times(request.steps, total) for request in requests])
         below = self.preset.personalize_below
-        personal_BT = torch.stack([_personal_steps(r.steps, total, below) for r in requests])
+        personal_BT = torch.stack([personal_steps(r.steps, total, below) for r in requests])
         times_BT = times_BT.to(self.device)
 
         x_BCHW = torch.stack([row_noise(shape_CHW, generator) for generator in generators])
-        x_BCHW = x_BCHW.to(self.device, self._latent_dtype)
+        x_BCHW = x_BCHW.to(self.device, self.latent_dtype)
         for step in range(total):
             _stop_if(cancelled)
             t_B, t_next_B = times_BT[:, step], times_BT[:, step + 1]
@@ -376,12 +380,12 @@ class Pipeline:
             text.tokens_BSD,
             text.pooled_B1D,
             torch.stack(users).to(self.device),
-            torch.tensor(strengths).to(self.device, self._latent_dtype),
+            torch.tensor(strengths).to(self.device, self.latent_dtype),
             precompute=True,
         )
 
     @property
-    def _latent_dtype(self) -> torch.dtype:
+    def latent_dtype(self) -> torch.dtype:
         """float32, or the network's dtype where that is wider."""
         dtype: torch.dtype = torch.promote_types(self.stage_c.unet.dtype, torch.float32)
         return dtype
@@ -398,7 +402,7 @@ class Pipeline:
         """Guidance of each row, at least 1; None when no row is guided."""
         scales = [max(request.guidance_scale, 1.0) for request in requests]
         guided = max(scales) > 1
-        return torch.tensor(scales).to(self.device, self._latent_dtype) if guided else None
+        return torch.tensor(scales).to(self.device, self.latent_dtype) if guided else None
 
     def _predict_noise(
         self, xt_BCHW: Tensor, t_B: Tensor, attended: AttentionInput, guidance_B: Tensor | None
@@ -412,7 +416,7 @@ class Pipeline:
         prompt_BCHW, negative_BCHW = both_BCHW.chunk(2)
         return torch.lerp(negative_BCHW, prompt_BCHW, guidance_B[:, None, None, None])
 
-    def _check(self, requests: Sequence[ImageRequest]) -> tuple[int, int, int]:
+    def check(self, requests: Sequence[ImageRequest]) -> tuple[int, int, int]:
         """The latents' shape, C x H x W. Raises ValueError for what cannot be made."""
         if not requests:
             raise ValueError("no requests to generate")
@@ -442,7 +446,7 @@ def _check_numbers(request: ImageRequest) -> None:
             raise ValueError(f"{name} must be finite and at least 0, got {value}")
 
 
-def _personal_steps(steps: int, total: int, below: float) -> Tensor:
+def personal_steps(steps: int, total: int, below: float) -> Tensor:
     """Whether the adapter acts, for each of ``total`` steps: from the first time t <= ``below`` on.
 
     A row of so few steps that none begins there is personalised throughout.

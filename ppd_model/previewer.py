@@ -8,7 +8,15 @@ Legend: B pictures, C H W latent, 8H 8W sides in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict
+from ppd_model.presets import Preset
 
 PX_PER_LATENT = 8
 """Sides of a preview over sides of a latent: 192 pixels for a picture of 1024, 64 for mini's."""
@@ -33,6 +41,34 @@ class Previewer(nn.Module):
         """B x 3 x 8H x 8W; colours lie in [0, 1] up to what the network gets wrong: clamp them."""
         images: Tensor = self.blocks(latent_BCHW)
         return images
+
+
+def build_previewer(preset: Preset) -> Previewer:
+    """The preset's previewer without loaded weights."""
+    return Previewer(latent_channels=preset.latent_channels, hidden=preset.previewer_hidden)
+
+
+def load_previewer(preset: Preset, path: Path, *, sha256: str | None = None) -> Previewer:
+    """The previewer of an artifact. Raises ArtifactError for any other file."""
+    tensors, _ = load_artifact(path, kind="previewer", sha256=sha256, base_model=preset.base_model)
+    return _with_weights(preset, tensors)
+
+
+def load_published_previewer(preset: Preset, path: Path) -> Previewer:
+    """The previewer as it was published, float32. Raises ArtifactError for any other file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no previewer weights at {path}")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: not a readable file: {error}") from error
+    return _with_weights(preset, tensors)
+
+
+def _with_weights(preset: Preset, tensors: Mapping[str, Tensor]) -> Previewer:
+    previewer = build_previewer(preset)
+    load_strict(previewer, tensors)
+    return previewer.requires_grad_(False).eval()
 
 
 def _normed(layer: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:

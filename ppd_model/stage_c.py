@@ -189,22 +189,41 @@ def load_adapter(
     return spec
 
 
+def read_adapter(
+    stage_c: StageC, preset: Preset, path: Path, *, encoder_id: str | None = None
+) -> tuple[Adapter, ArtifactSpec]:
+    """The adapter of ``path`` beside the one in place, which stays. Raises as ``load_adapter``."""
+    tensors, spec = load_artifact(
+        path, kind="adapter", base_model=preset.base_model, encoder_id=encoder_id
+    )
+    fitting = _fresh_adapter(_tokens_of(tensors, preset), preset, stage_c)
+    load_strict(fitting, tensors)
+    return fitting.eval(), spec
+
+
 def adapter_for(tensors: Mapping[str, Tensor], preset: Preset, stage_c: StageC) -> Adapter:
     """The adapter in place, or a fresh one beside it if these weights are of more or fewer tokens.
 
     Raises ArtifactError for fewer than two tokens.
     """
-    weight = tensors.get("projector.to_tokens.weight")
-    tokens = preset.user_tokens
-    if weight is not None and weight.dim() == 2:
-        tokens = len(weight) // preset.user_token_dim
+    tokens = _tokens_of(tensors, preset)
     if tokens == stage_c.adapter.projector.tokens:
         return stage_c.adapter
+    return _fresh_adapter(tokens, preset, stage_c).train(stage_c.adapter.training)
+
+
+def _tokens_of(tensors: Mapping[str, Tensor], preset: Preset) -> int:
+    weight = tensors.get("projector.to_tokens.weight")
+    if weight is not None and weight.dim() == 2:
+        return len(weight) // preset.user_token_dim
+    return preset.user_tokens
+
+
+def _fresh_adapter(tokens: int, preset: Preset, stage_c: StageC) -> Adapter:
     if tokens < 2:
         raise ArtifactError(f"an adapter of {tokens} user tokens, expected 2 at least")
     device = stage_c.adapter.projector.center_D.device
-    fresh = build_adapter(replace(preset, user_tokens=tokens), stage_c.unet).to(device)
-    return fresh.train(stage_c.adapter.training)
+    return build_adapter(replace(preset, user_tokens=tokens), stage_c.unet).to(device)
 
 
 def adapter_spec(preset: Preset, *, encoder_id: str, **extra: str) -> ArtifactSpec:

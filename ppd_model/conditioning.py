@@ -1,0 +1,87 @@
+"""What does not change over a picture's steps, computed once and kept: keys and values.
+
+Those of a text depend on the prompt alone, those of a user on the embedding and the adapter. A
+negative prompt that everybody uses, mostly the empty one, is computed once per process.
+
+Legend: D embedding width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ppd_model.adapter import Adapter, KeyValue
+from ppd_model.diffusion import sampling_times
+from ppd_model.pipeline import ImageRequest, Pipeline, personal_steps
+from ppd_model.recent import Recent
+from ppd_model.rows import Row, TextPart
+
+TEXTS_KEPT = 32
+USERS_KEPT = 256
+
+
+class Conditioning:
+    """Makes rows of requests. For one thread, the one that runs Stage C."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        texts_kept: int = TEXTS_KEPT,
+        users_kept: int = USERS_KEPT,
+    ) -> None:
+        self._pipeline = pipeline
+        self.texts: Recent[str, TextPart] = Recent(texts_kept)
+        self.users: Recent[tuple[str, bytes], tuple[KeyValue, ...]] = Recent(users_kept)
+
+    def row(self, request: ImageRequest, adapter: Adapter, adapter_version: str) -> Row:
+        """A row at its beginning. Raises ValueError for a request that cannot be made."""
+        pipeline = self._pipeline
+        shape_CHW = pipeline.check([request])
+        guided = request.guidance_scale > 1
+        emb_D = request.user_emb_D
+        personal = emb_D is not None and request.strength > 0 and adapter.enabled
+        return Row(
+            shape_CHW=shape_CHW,
+            prompt=self._text(request.prompt),
+            negative=self._text(request.negative_prompt) if guided else None,
+            user_blocks=self._user(request, adapter, adapter_version) if personal else None,
+            user_tokens=adapter.projector.tokens,
+            strength=request.strength if personal else 0.0,
+            guidance=max(request.guidance_scale, 1.0),
+            times=sampling_times(request.steps).tolist(),
+            personal=personal_steps(
+                request.steps, request.steps, pipeline.preset.personalize_below
+            ).tolist(),
+            generator=torch.Generator().manual_seed(request.seed),
+        )
+
+    def clear(self) -> None:
+        """Drop everything: memory is short."""
+        self.texts.clear()
+        self.users.clear()
+
+    def _text(self, prompt: str) -> TextPart:
+        return self.texts.get_or_make(prompt, lambda: self._make_text(prompt))
+
+    def _make_text(self, prompt: str) -> TextPart:
+        text = self._pipeline.text_encoder.encode([prompt])
+        attended = self._pipeline.stage_c.attend(text.tokens_BSD, text.pooled_B1D, precompute=True)
+        assert attended.text_blocks is not None
+        return TextPart(attended.text_blocks, text.pooled_B1D)
+
+    def _user(
+        self, request: ImageRequest, adapter: Adapter, adapter_version: str
+    ) -> tuple[KeyValue, ...]:
+        assert request.user_emb_D is not None
+        emb_D = np.ascontiguousarray(request.user_emb_D, dtype=np.float32)
+        return self.users.get_or_make(
+            (adapter_version, emb_D.tobytes()), lambda: self._make_user(emb_D, adapter)
+        )
+
+    def _make_user(self, emb_D: np.ndarray, adapter: Adapter) -> tuple[KeyValue, ...]:
+        own = adapter.projector.center_D
+        emb_1D = torch.from_numpy(emb_D.copy())[None].to(own.device, own.dtype)
+        dtype = self._pipeline.stage_c.unet.dtype
+        return adapter(emb_1D, emb_1D.new_ones(1)).to(dtype).blocks

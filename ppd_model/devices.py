@@ -1,0 +1,69 @@
+"""What each kind of device supports: the one table in which serving differs between them.
+
+The row for CUDA was written without such a device at hand: its padding, its static buffers and its
+order of work are tested on the CPU, capture and compilation have not been run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Forward = Literal["eager", "graphs", "compiled-graphs"]
+
+
+@dataclass(frozen=True)
+class DeviceSupport:
+    """How the engine works on a device. Rows are the network's: a guided picture has two."""
+
+    forward: Forward
+    """How a pass of Stage C is run: as it is, or replayed from a captured graph."""
+    sizes: tuple[int, ...]
+    """Numbers of rows that a pass may have; fewer rows are padded. Empty: any number."""
+    max_rows: int
+    """Rows that one running batch may hold at most, whatever the curve says."""
+    decode_rows: int
+    """Pictures that are decoded together at most."""
+    measured: tuple[int, ...]
+    """Numbers of rows at which t(n) is measured at the start."""
+    asynchronous: bool
+    """Whether work is queued on a stream: then timing uses events, and copies pinned memory."""
+
+
+SUPPORT = {
+    "cpu": DeviceSupport(
+        forward="eager",
+        sizes=(),
+        max_rows=16,
+        decode_rows=4,
+        measured=(1, 2, 4, 8, 16),
+        asynchronous=False,
+    ),
+    "cuda": DeviceSupport(
+        forward="compiled-graphs",
+        sizes=(1, 2, 4, 8, 16),
+        max_rows=16,
+        decode_rows=8,
+        measured=(1, 2, 4, 8, 16),
+        asynchronous=True,
+    ),
+}
+
+
+def support_of(device: torch.device) -> DeviceSupport:
+    """The table's row. Raises ValueError for a device that is not in it."""
+    if device.type not in SUPPORT:
+        raise ValueError(f"the engine runs on {', '.join(SUPPORT)}, not on {device}")
+    return SUPPORT[device.type]
+
+
+def padded(rows: int, sizes: tuple[int, ...]) -> int:
+    """The least permitted size that holds so many rows; without sizes, the rows themselves."""
+    if not sizes:
+        return rows
+    for size in sorted(sizes):
+        if size >= rows:
+            return size
+    raise ValueError(f"{rows} rows, the largest size is {max(sizes)}")

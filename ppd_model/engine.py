@@ -1,0 +1,599 @@
+"""START HERE for serving: many people's jobs from one model, in one running batch.
+
+A job is one or more pictures. Each is a row that joins the running batch at the next step, whoever
+else is in it, and leaves when its own steps are done: every row has its own time, noise, prompt,
+user, adapter, strength and guidance, so it comes out as it does alone. One thread, and no other,
+runs Stage C; latents that are done go to the thread of Stages B and A.
+
+    engine = Engine(Pipeline.load("mini"))
+    handle = engine.submit([ImageRequest("a boat at the sea", seed=1)], owner="ann")
+    (generated,) = handle.result()
+
+`submit` and everything of a handle may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ppd_model.admission import Admission, StepCurve
+from ppd_model.checkpoint import sha256_of
+from ppd_model.clock import StepClock
+from ppd_model.conditioning import Conditioning
+from ppd_model.decoding import DecodeThread, Glimpse, Latent
+from ppd_model.devices import DeviceSupport, padded, support_of
+from ppd_model.faults import (
+    CLOSED,
+    FAULT,
+    OUT_OF_MEMORY,
+    PREPARATION,
+    Fault,
+    attempt,
+    give_memory_back,
+)
+from ppd_model.jobs import EngineClosed, EngineFull, Handle, Job, Picture, Progress, Ticket
+from ppd_model.pipeline import SHORT_DIGEST, ImageRequest, Pipeline
+from ppd_model.previewer import Previewer
+from ppd_model.row_exact import use_row_exact
+from ppd_model.rows import Row
+from ppd_model.running_batch import RunningBatch
+from ppd_model.stage_c import read_adapter
+from ppd_model.turns import FairQueue
+
+QUEUED_ROWS = 256
+STEPS_TO_FORGET_A_FAULT = 200
+"""Steps without a fault until a batch that ran out of memory may be as large as before."""
+SHAPES_KEPT = 4
+MEASURED_STEPS = 4
+
+Shape = tuple[int, int, int]
+Group = tuple[Shape, int]
+"""Rows of one latent shape (C, H, W) and one number of user tokens are in one batch."""
+
+
+class Engine:
+    """Serves jobs from `pipeline`, whose Stage C and decoder are its own from now on.
+
+    `previewer` makes the pictures of running jobs; `threads` are torch's in each of the engine's
+    two threads; `queued_rows` bounds the pictures that wait. `curves` are step times known
+    beforehand, by latent shape: the default shape's is measured at the start unless given.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        previewer: Previewer | None = None,
+        *,
+        threads: int = 1,
+        queued_rows: int = QUEUED_ROWS,
+        support: DeviceSupport | None = None,
+        curves: Mapping[Shape, StepCurve] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if pipeline.offload:
+            raise ValueError("a pipeline that offloads its parts cannot run them side by side")
+        self._pipeline = pipeline
+        self._support = support or support_of(pipeline.device)
+        self._threads = threads
+        self._queued_rows = queued_rows
+        self._clock = clock
+        self._adapters = {pipeline.adapter_version: pipeline.stage_c.adapter}
+        self._default_adapter = pipeline.adapter_version
+        self._conditioning = Conditioning(pipeline)
+        self._decoding = DecodeThread(
+            pipeline.decoder,
+            None if previewer is None else previewer.to(pipeline.device).eval(),
+            self._support,
+            pipeline.device,
+            threads,
+        )
+        self._previews = previewer is not None
+        self._changed = threading.Condition()
+        self._queue: FairQueue[Ticket] = FairQueue()
+        self._closed = False
+        # What follows belongs to the step thread; `snapshot` only looks.
+        self._groups: dict[Group, _Group] = {}
+        self._turns: deque[Group] = deque()
+        self._curves: dict[Shape, StepCurve] = dict(curves or {})
+        self._tickets: dict[Row, Ticket] = {}
+        self._counts: Counter[str] = Counter()
+        self._faults_in_a_row = 0
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ppd-steps", daemon=True)
+        self._decoding.start()
+        self._thread.start()
+
+    # From any thread
+
+    def submit(
+        self,
+        requests: Sequence[ImageRequest],
+        *,
+        owner: str = "",
+        adapter_version: str | None = None,
+        timeout_s: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        preview_every: int = 0,
+    ) -> Handle:
+        """Hand in a job. `owner` is whose turn it takes; `timeout_s` bounds all of it, waiting too.
+
+        `on_progress` is called from the engine's threads, after each step of the slowest picture
+        and, every `preview_every` steps (0: never), with previews; it should be quick. Raises
+        ValueError for a request that cannot be made, EngineFull, EngineClosed.
+        """
+        version = self._default_adapter if adapter_version is None else adapter_version
+        adapter = self._adapters.get(version)
+        if adapter is None:
+            raise ValueError(f"unknown adapter {version!r}; known: {sorted(self._adapters)}")
+        if timeout_s is not None and not timeout_s > 0:
+            raise ValueError(f"timeout_s must be positive, got {timeout_s}")
+        if not requests:
+            raise ValueError("no requests to generate")
+        shapes = [self._pipeline.check([request]) for request in requests]
+        now_s = self._clock()
+        job = Job(
+            owner=owner,
+            requests=tuple(requests),
+            adapter_version=version,
+            adapter=adapter,
+            arrived_s=now_s,
+            deadline_s=None if timeout_s is None else now_s + timeout_s,
+            on_progress=on_progress,
+            preview_every=preview_every if self._previews else 0,
+        )
+        job.future.set_running_or_notify_cancel()
+        for index, (request, shape_CHW) in enumerate(zip(requests, shapes, strict=True)):
+            rows = 2 if request.guidance_scale > 1 else 1
+            job.tickets.append(
+                Ticket(
+                    job=job, index=index, request=request, shape_CHW=shape_CHW, network_rows=rows
+                )
+            )
+        with self._changed:
+            if self._closed:
+                raise EngineClosed("the engine takes no more jobs")
+            if len(self._queue) + len(requests) > self._queued_rows:
+                self._counts["refused"] += 1
+                raise EngineFull(
+                    f"{len(self._queue)} pictures wait, {self._queued_rows} may: "
+                    f"no room for {len(requests)}"
+                )
+            for ticket in job.tickets:
+                self._queue.push(owner, ticket.network_rows * ticket.request.steps, ticket)
+            self._changed.notify()
+        return Handle(job, self._wake)
+
+    def add_adapter(
+        self, path: Path, *, encoder_id: str | None = None, default: bool = False
+    ) -> str:
+        """Offer one more adapter; returns its version. Raises ArtifactError as `use_adapter`.
+
+        Rows that run keep the adapter that they began with. With `default`, jobs that name none
+        get this one.
+        """
+        adapter, _ = read_adapter(
+            self._pipeline.stage_c, self._pipeline.preset, path, encoder_id=encoder_id
+        )
+        use_row_exact(adapter)
+        version = sha256_of(path)[:SHORT_DIGEST]
+        self._adapters[version] = adapter
+        if default:
+            self._default_adapter = version
+        return version
+
+    def remove_adapter(self, version: str) -> None:
+        """Offer it no longer; jobs that were handed in are still made with it.
+
+        Raises ValueError for the default one, and for one that is not offered.
+        """
+        if version == self._default_adapter or version not in self._adapters:
+            raise ValueError(
+                f"cannot remove adapter {version!r}: {sorted(self._adapters)} are here"
+            )
+        del self._adapters[version]
+
+    def wait_until_ready(self, timeout_s: float | None = None) -> bool:
+        """Whether t(n) has been measured by then."""
+        return self._ready.wait(timeout_s)
+
+    def close(self) -> None:
+        """Take no more jobs, end those that are here with `engine_closed`, and stop."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+        self._decoding.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Counters of the moment, and of all time (`counts`), for a page of metrics."""
+        groups = list(self._groups.items())
+        return {
+            "queued_rows": len(self._queue),
+            "queued_rows_at_most": self._queued_rows,
+            "running_rows": sum(len(group.batch.rows) for _, group in groups),
+            "network_rows": sum(group.batch.network_rows for _, group in groups),
+            "decoding_rows": self._decoding.waiting + self._decoding.in_work,
+            "decoded_pictures": self._decoding.pictures,
+            "decoded_batches": self._decoding.batches,
+            "previews": self._decoding.previews,
+            "step_s": {_named(shape): dict(c.points_s) for shape, c in self._curves.items()},
+            "texts": _hits(self._conditioning.texts),
+            "users": _hits(self._conditioning.users),
+            "adapters": sorted(self._adapters),
+            "faults_in_a_row": self._faults_in_a_row,
+            "counts": dict(self._counts),
+        }
+
+    # In the step thread
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._threads)
+        try:
+            with torch.inference_mode():
+                self._know_the_default_curve()
+                while self._wait_for_work():
+                    fault = attempt(self._tick, "the step loop")
+                    if isinstance(fault, Fault):
+                        self._fail_running(fault)
+        finally:  # whatever ends this thread, nobody waits for it in vain
+            with self._changed:
+                self._closed = True
+                waiting = self._queue.take_out(lambda ticket: True)
+            for ticket in [*waiting, *self._running_tickets()]:
+                self._fail(ticket.job, Fault(CLOSED, "the engine was closed"))
+
+    def _know_the_default_curve(self) -> None:
+        shape_CHW = self._default_shape()
+        if shape_CHW not in self._curves:
+            measured = attempt(self._measure, "measuring the step times")
+            if isinstance(measured, Fault):  # without a curve, one picture at a time
+                measured = StepCurve({1: 1.0})
+            self._curves[shape_CHW] = measured
+        self._ready.set()
+
+    def _tick(self) -> None:
+        """One step of one batch, with whoever may join it."""
+        self._let_the_unwanted_go()
+        self._admit()
+        group = self._next_group()
+        if group is not None:
+            self._step(group)
+        self._faults_in_a_row = 0
+
+    def _wait_for_work(self) -> bool:
+        """Sleeps while there is none. False when the engine is closed."""
+        with self._changed:
+            while not self._closed and not self._queue and not self._running_tickets():
+                self._changed.wait()
+            return not self._closed
+
+    def _let_the_unwanted_go(self) -> None:
+        """Cancelled, late and failed jobs give up their place in the queue and their rows."""
+        now_s = self._clock()
+        with self._changed:
+            waiting = self._queue.take_out(
+                lambda ticket: ticket.job.ended or ticket.job.unwanted(now_s) is not None
+            )
+        for ticket in waiting:
+            self._fail_if_unwanted(ticket.job, now_s)
+        for group in list(self._groups.values()):
+            for row in [*group.batch.rows, *group.parked]:
+                job = self._tickets[row].job
+                self._fail_if_unwanted(job, now_s)
+                if job.ended:
+                    self._release(group, row)
+
+    def _fail_if_unwanted(self, job: Job, now_s: float) -> None:
+        why_not = job.unwanted(now_s)
+        if why_not is not None:
+            self._fail(job, why_not)
+
+    def _admit(self) -> None:
+        """First rows that were set aside; then the queue, in fair order, while it pays."""
+        for group in self._groups.values():
+            while group.parked and self._has_room(group, group.parked[0].network_rows):
+                group.join(group.parked.popleft())
+        while self._queue:
+            with self._changed:
+                ticket = self._queue.pop(partial(self._may_join, {}))
+            if ticket is None:
+                return
+            self._begin(ticket)
+
+    def _may_join(self, rooms: dict[tuple[Group, int], bool], ticket: Ticket) -> bool:
+        """Whether there is room; `rooms` remembers, since many wait and most are alike."""
+        key = (ticket.shape_CHW, ticket.job.adapter.projector.tokens)
+        group, more = self._groups.get(key), ticket.network_rows
+        if group is None:
+            return True
+        if (key, more) not in rooms:
+            rooms[key, more] = not group.parked and self._has_room(group, more)
+        return rooms[key, more]
+
+    def _has_room(self, group: _Group, more: int) -> bool:
+        """Whether rows fit, and pay, beside those that run."""
+        rows = group.batch.network_rows
+        if rows == 0:
+            return True
+        if rows + more > group.limit:
+            return False
+        curve, sizes = self._curve(group.batch.shape_CHW), self._support.sizes
+        return group.admission.admits(
+            curve.at(padded(rows, sizes)), curve.at(padded(rows + more, sizes)), rows, more
+        )
+
+    def _begin(self, ticket: Ticket) -> None:
+        """Prepare a row and let it join. What goes wrong here is this job's alone."""
+        fault = attempt(lambda: self._join(ticket), "preparing a picture")
+        if isinstance(fault, Fault):
+            if fault.code == OUT_OF_MEMORY:
+                self._give_memory_back()
+                fault = attempt(lambda: self._join(ticket), "preparing a picture")
+            if isinstance(fault, Fault):
+                self._fail(ticket.job, replace(fault, code=_preparation_code(fault)))
+
+    def _join(self, ticket: Ticket) -> None:
+        job = ticket.job
+        row = self._conditioning.row(ticket.request, job.adapter, job.adapter_version)
+        key = (row.shape_CHW, row.user_tokens)
+        group = self._groups.get(key) or self._new_group(key)
+        group.join(row)
+        ticket.row = row
+        self._tickets[row] = ticket
+
+    def _new_group(self, key: Group) -> _Group:
+        for other in [k for k, g in self._groups.items() if g.empty][:-SHAPES_KEPT]:
+            del self._groups[other]
+            self._turns.remove(other)
+        shape_CHW, user_tokens = key
+        batch = RunningBatch(self._pipeline, self._support, shape_CHW, user_tokens)
+        self._groups[key] = group = _Group(batch, self._support)
+        self._turns.append(key)
+        return group
+
+    def _next_group(self) -> _Group | None:
+        """Shapes take turns, one step each."""
+        for _ in range(len(self._turns)):
+            key = self._turns[0]
+            self._turns.rotate(-1)
+            if self._groups[key].batch.rows:
+                return self._groups[key]
+        return None
+
+    def _step(self, group: _Group) -> None:
+        """One step of a batch; out of memory, half of it is set aside and the rest tried again."""
+        now_s = self._clock()
+        for row in group.batch.rows:
+            job = self._tickets[row].job
+            job.first_step_s = now_s if job.first_step_s is None else job.first_step_s
+        guessed = self._timed_step(group)
+        if isinstance(guessed, Fault) and guessed.code == OUT_OF_MEMORY:
+            self._counts["out_of_memory"] += 1
+            self._give_memory_back()
+            group.halve()
+            guessed = self._timed_step(group)
+        if isinstance(guessed, Fault):
+            self._fail_batch(group, guessed)
+            return
+        group.stepped()
+        self._after_step(group, guessed)
+
+    def _timed_step(self, group: _Group) -> dict[Row, torch.Tensor] | Fault:
+        batch = group.batch
+        curve, size = self._curve(batch.shape_CHW), padded(batch.network_rows, self._support.sizes)
+        glimpses = {row for row in batch.rows if self._wants_preview(self._tickets[row])}
+        group.clock.begin()
+        guessed = attempt(lambda: batch.step(glimpses), "a denoising step")
+        if not isinstance(guessed, Fault):
+            group.clock.end(lambda seconds: curve.observe(size, seconds))
+        return guessed
+
+    def _after_step(self, group: _Group, guessed: dict[Row, torch.Tensor]) -> None:
+        """Tell who listens, and send on who has arrived."""
+        now_s = self._clock()
+        rows = list(group.batch.rows)
+        jobs = {self._tickets[row].job: None for row in rows}
+        self._counts["passes"] += 1
+        self._counts["row_steps"] += len(rows)
+        for row in rows:
+            self._tickets[row].job.stepped(now_s, len(jobs) - 1)
+        for job in jobs:
+            job.tell_steps()
+        for row, latent_CHW in guessed.items():
+            self._show(self._tickets[row], latent_CHW)
+        for row in rows:
+            if row.arrived:
+                ticket = self._tickets[row]
+                self._release(group, row)
+                self._decode(ticket, row)
+
+    def _wants_preview(self, ticket: Ticket) -> bool:
+        """Every so many steps, but not at the last: then the picture itself is near."""
+        every, row = ticket.job.preview_every, ticket.row
+        assert row is not None
+        return every > 0 and (row.done + 1) % every == 0 and row.done + 1 < row.steps
+
+    def _show(self, ticket: Ticket, latent_CHW: torch.Tensor) -> None:
+        def deliver(picture: Picture) -> None:
+            ticket.job.tell({ticket.index: picture})
+
+        self._decoding.show(
+            Glimpse(key=ticket, latent_CHW=latent_CHW, deliver=deliver, ready=self._event())
+        )
+
+    def _decode(self, ticket: Ticket, row: Row) -> None:
+        assert row.latent_CHW is not None
+        job = ticket.job
+
+        def deliver(picture: Picture) -> None:
+            if job.deliver(ticket.index, picture, self._clock()):
+                self._counts["jobs"] += 1
+
+        self._decoding.put(
+            Latent(
+                latent_CHW=row.latent_CHW,
+                pooled_11D=row.prompt.pooled_11D,
+                generator=row.generator,
+                unwanted=lambda: _why_not(job, self._clock()),
+                deliver=deliver,
+                fail=lambda fault: self._fail(job, fault),
+                ready=self._event(),
+            )
+        )
+
+    def _event(self) -> torch.cuda.Event | None:
+        """On a device with streams: what has been put on this thread's is done."""
+        if not self._support.asynchronous:
+            return None
+        event = torch.cuda.Event()
+        event.record()
+        return event
+
+    def _release(self, group: _Group, row: Row) -> None:
+        group.release(row)
+        del self._tickets[row]
+
+    def _fail(self, job: Job, fault: Fault) -> None:
+        if job.fail(fault):
+            with self._changed:
+                self._counts[f"failed_{fault.code}"] += 1
+                self._changed.notify()
+
+    def _fail_batch(self, group: _Group, fault: Fault) -> None:
+        """The step could not be made: whoever was in it fails, others go on."""
+        self._faults_in_a_row += 1
+        for row in group.batch.clear():
+            self._fail(self._tickets.pop(row).job, fault)
+
+    def _fail_running(self, fault: Fault) -> None:
+        """A fault of the engine's own: what runs fails, what waits does not."""
+        self._faults_in_a_row += 1
+        for ticket in self._running_tickets():
+            self._fail(ticket.job, fault)
+        self._tickets.clear()
+        self._groups.clear()
+        self._turns.clear()
+
+    def _give_memory_back(self) -> None:
+        self._conditioning.clear()
+        give_memory_back(self._pipeline.device)
+
+    def _running_tickets(self) -> list[Ticket]:
+        return list(self._tickets.values())
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def _default_shape(self) -> Shape:
+        return self._pipeline.check([ImageRequest("", seed=0)])
+
+    def _curve(self, shape_CHW: Shape) -> StepCurve:
+        """A shape that was not measured begins with the default one's times, by its area."""
+        if shape_CHW not in self._curves:
+            known = self._default_shape()
+            factor = math.prod(shape_CHW) / math.prod(known)
+            self._curves[shape_CHW] = self._curves[known].scaled(factor)
+        return self._curves[shape_CHW]
+
+    def _measure(self) -> StepCurve:
+        """t(n) of personalised rows of the default shape, the least of a few steps each."""
+        adapter = self._adapters[self._default_adapter]
+        user_emb_D = np.ones(self._pipeline.preset.user_emb_dim, np.float32)
+        sizes = [n for n in self._support.measured if n <= self._support.max_rows]
+        request = ImageRequest(
+            "", seed=0, user_emb_D=user_emb_D, guidance_scale=1.0, steps=10 * MEASURED_STEPS
+        )
+        batch = RunningBatch(
+            self._pipeline, self._support, self._default_shape(), adapter.projector.tokens
+        )
+        clock = StepClock(asynchronous=self._support.asynchronous)
+        points_s: dict[int, float] = {}
+        for size in sizes:
+            while batch.network_rows < size:
+                batch.join(self._conditioning.row(request, adapter, self._default_adapter))
+            seconds: list[float] = []
+            for _ in range(1 + MEASURED_STEPS):
+                clock.begin()
+                batch.step()
+                clock.end(seconds.append)
+            clock.settle()
+            points_s[size] = min(seconds[1:])
+        return StepCurve(points_s)
+
+
+class _Group:
+    """A running batch and what decides who joins it."""
+
+    def __init__(self, batch: RunningBatch, support: DeviceSupport) -> None:
+        self.batch = batch
+        self.admission = Admission()
+        self.clock = StepClock(asynchronous=support.asynchronous)
+        self.parked: deque[Row] = deque()
+        """Set aside for want of memory, where they had come to."""
+        self.limit = self._most = support.max_rows
+        self._sound_steps = 0
+
+    @property
+    def empty(self) -> bool:
+        return not self.batch.rows and not self.parked
+
+    def join(self, row: Row) -> None:
+        self.batch.join(row)
+
+    def release(self, row: Row) -> None:
+        """The row is in neither the batch nor set aside any more; it keeps where it has come."""
+        if row in self.parked:
+            self.parked.remove(row)
+        else:
+            self.batch.leave(row)
+
+    def halve(self) -> None:
+        """Set the later half of the rows aside. A single row stays, to be tried once more."""
+        kept = (len(self.batch.rows) + 1) // 2
+        for row in self.batch.rows[kept:]:
+            self.batch.leave(row)
+            self.parked.append(row)
+        self.limit = max(1, self.batch.network_rows)
+        self._sound_steps = 0
+
+    def stepped(self) -> None:
+        """A step went well: after many, the batch may be as large as before."""
+        self._sound_steps += 1
+        if self.limit < self._most and self._sound_steps >= STEPS_TO_FORGET_A_FAULT:
+            self.limit = self._most
+
+
+def _why_not(job: Job, now_s: float) -> Fault | None:
+    if job.ended:
+        return Fault(FAULT, "another picture of the job has failed")
+    return job.unwanted(now_s)
+
+
+def _preparation_code(fault: Fault) -> str:
+    return PREPARATION if fault.code == FAULT else fault.code
+
+
+def _named(shape_CHW: Shape) -> str:
+    return "x".join(map(str, shape_CHW))
+
+
+def _hits(cache: Any) -> dict[str, int]:
+    return {"kept": len(cache), "hits": cache.hits, "misses": cache.misses}

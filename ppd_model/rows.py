@@ -1,0 +1,88 @@
+"""One picture on its way through the sampler: a row of a running batch.
+
+Legend: C H W latent channels and sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ppd_model.adapter import KeyValue
+from ppd_model.diffusion import row_noise
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """A prompt as Stage C sees it: keys and values for each block, and Stage B's pooled text."""
+
+    blocks: tuple[KeyValue, ...]
+    pooled_11D: Tensor
+
+
+@dataclass(kw_only=True, eq=False)
+class Row:
+    """What the sampler needs of one picture, and how far it has come.
+
+    `negative` is None without guidance, `user_blocks` None without a user. `user_tokens` is the
+    number of user tokens of the batch that the row may join. Everything is decided when the row is
+    made: nothing of it depends on the batch.
+    """
+
+    shape_CHW: tuple[int, int, int]
+    prompt: TextPart
+    negative: TextPart | None
+    user_blocks: tuple[KeyValue, ...] | None
+    user_tokens: int
+    strength: float
+    guidance: float
+    times: Sequence[float]
+    """From 1 down to 0, one more than there are steps."""
+    personal: Sequence[bool]
+    """For each step, whether the adapter acts."""
+    generator: torch.Generator
+    done: int = 0
+    """Steps made."""
+    latent_CHW: Tensor | None = None
+    """Where the row is while it is in no batch; None before its first noise."""
+    _noise_CHW: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return len(self.times) - 1
+
+    @property
+    def arrived(self) -> bool:
+        """Whether all steps are made."""
+        return self.done == self.steps
+
+    @property
+    def network_rows(self) -> int:
+        """Rows that it takes in a pass of the network: guided ones two."""
+        return 1 if self.negative is None else 2
+
+    @property
+    def strength_now(self) -> float:
+        """Strength of the user in the present step."""
+        return self.strength if self.personal[self.done] else 0.0
+
+    def start(self) -> Tensor:
+        """Where the row is; at first its own noise, the first draw of its generator."""
+        if self.latent_CHW is None:
+            self.latent_CHW = row_noise(self.shape_CHW, self.generator)
+        return self.latent_CHW
+
+    def step_noise(self) -> Tensor:
+        """The noise of the present step: one draw, also if the step is tried again."""
+        if self._noise_CHW is None:
+            self._noise_CHW = row_noise(self.shape_CHW, self.generator)
+        return self._noise_CHW
+
+    def step_made(self) -> None:
+        """The present step is behind."""
+        self.done += 1
+        self._noise_CHW = None
