@@ -1,0 +1,247 @@
+"""Rows that come and go keep the latents that they have alone, whatever runs the passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ppd_model.adapter import attention_blocks
+from ppd_model.conditioning import Conditioning
+from ppd_model.devices import SUPPORT, DeviceSupport, padded, support_of
+from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.rows import Row
+from ppd_model.running_batch import RunningBatch
+
+PLAIN = SUPPORT["cpu"]
+PADDED = replace(PLAIN, sizes=(1, 2, 4, 8, 16))
+SHAPE = (16, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def no_gradient() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def requests(user_emb_D: np.ndarray) -> list[ImageRequest]:
+    """Different in everything a row may have of its own."""
+    return [
+        ImageRequest("a red boat", 1, user_emb_D=user_emb_D, steps=6),
+        ImageRequest("the sea at night", 2, steps=3, guidance_scale=1.0),
+        ImageRequest("a tree", 3, user_emb_D=-user_emb_D, strength=0.5, steps=4, guidance_scale=7),
+        ImageRequest("a house", 4, negative_prompt="night", steps=6),
+        ImageRequest("a hill", 5, user_emb_D=user_emb_D, steps=2, guidance_scale=1.0),
+    ]
+
+
+def row_of(pipeline: Pipeline, request: ImageRequest) -> Row:
+    return Conditioning(pipeline).row(request, pipeline.stage_c.adapter, "one")
+
+
+def alone(pipeline: Pipeline, request: ImageRequest) -> Tensor:
+    generator = torch.Generator().manual_seed(request.seed)
+    return pipeline.sample_latents([request], [generator])[0]
+
+
+def run_staggered(
+    pipeline: Pipeline, requests: Sequence[ImageRequest], support: DeviceSupport
+) -> list[Tensor]:
+    """A row joins before every step and each leaves when it has arrived; their last latents."""
+    batch = RunningBatch(pipeline, support, SHAPE, 4)
+    rows = [row_of(pipeline, request) for request in requests]
+    coming = list(rows)
+    while coming or batch.rows:
+        if coming:
+            batch.join(coming.pop(0))
+        batch.step()
+        for row in [row for row in batch.rows if row.arrived]:
+            batch.leave(row)
+    return [row.latent_CHW for row in rows if row.latent_CHW is not None]
+
+
+@pytest.mark.parametrize("support", [PLAIN, PADDED], ids=["plain", "padded"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_a_row_ends_where_it_does_alone(
+    pipeline: Pipeline, requests: list[ImageRequest], support: DeviceSupport, dtype: torch.dtype
+) -> None:
+    pipeline.stage_c.to(dtype)
+    pipeline.text_encoder.model.to(dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-10
+    for latent_CHW, request in zip(
+        run_staggered(pipeline, requests, support), requests, strict=True
+    ):
+        assert latent_CHW.dtype == dtype
+        expected = alone(pipeline, request)
+        torch.testing.assert_close(latent_CHW, expected, rtol=0, atol=tolerance)
+
+
+def test_the_negative_prompts_rows_can_have_the_user_too(
+    pipeline: Pipeline, requests: list[ImageRequest]
+) -> None:
+    pipeline.personalize_negative = True
+    (own,) = run_staggered(pipeline, requests[:1], PLAIN)
+    torch.testing.assert_close(own, alone(pipeline, requests[0]), rtol=0, atol=1e-5)
+    pipeline.personalize_negative = False
+    assert (own - alone(pipeline, requests[0])).abs().max() > 1e-3
+
+
+def test_a_guided_row_takes_two_rows_of_the_network_and_another_one(
+    pipeline: Pipeline, requests: list[ImageRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    predict = pipeline.stage_c.predict_noise
+
+    def watched(x_BCHW: Tensor, t_B: Tensor, attended: object) -> Tensor:
+        passes.append(len(x_BCHW))
+        return predict(x_BCHW, t_B, attended)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline.stage_c, "predict_noise", watched)
+    batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
+    for request in requests:
+        batch.join(row_of(pipeline, request))
+    batch.step()
+    assert passes == [8]  # five pictures, three of them guided, in one pass
+    padded_batch = RunningBatch(pipeline, PADDED, SHAPE, 4)
+    padded_batch.join(row_of(pipeline, requests[0]))
+    padded_batch.join(row_of(pipeline, requests[1]))
+    padded_batch.step()
+    assert passes[1:] == [4]
+
+
+def test_keys_and_values_are_made_once_for_a_job_a_user_and_the_negative_prompt(
+    pipeline: Pipeline, user_emb_D: np.ndarray
+) -> None:
+    calls: list[str] = []
+    blocks = attention_blocks(pipeline.stage_c.unet)
+    blocks[0].kv_mapper.register_forward_hook(lambda *_: calls.append("text"))
+    pipeline.stage_c.adapter.to_k[0].register_forward_hook(lambda *_: calls.append("user"))
+    conditioning = Conditioning(pipeline)
+    batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
+    for seed, prompt in enumerate(["a red boat", "a red boat", "the sea"]):
+        request = ImageRequest(prompt, seed, user_emb_D=user_emb_D, steps=3)
+        batch.join(conditioning.row(request, pipeline.stage_c.adapter, "one"))
+    for _ in range(3):
+        batch.step()
+    # Two prompts and the negative one; one person, whose other adapter is another matter.
+    assert sorted(calls) == ["text"] * 3 + ["user"]
+    assert (conditioning.texts.hits, conditioning.texts.misses) == (3, 3)
+    conditioning.row(request, pipeline.stage_c.adapter, "two")
+    assert calls.count("user") == 2
+
+
+def test_rows_of_different_adapters_share_a_pass(
+    pipeline: Pipeline, tiny: object, user_emb_D: np.ndarray
+) -> None:
+    request = ImageRequest("a tree", 3, user_emb_D=user_emb_D, steps=3)
+    other = Pipeline.random(pipeline.preset, ["a"], seed=9).stage_c.adapter
+    conditioning = Conditioning(pipeline)
+    batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
+    rows = [
+        conditioning.row(request, pipeline.stage_c.adapter, "one"),
+        conditioning.row(request, other, "other"),
+    ]
+    for row in rows:
+        batch.join(row)
+    for _ in range(3):
+        batch.step()
+    ends = []
+    for row in rows:
+        batch.leave(row)
+        assert row.latent_CHW is not None
+        ends.append(row.latent_CHW)
+    torch.testing.assert_close(ends[0], alone(pipeline, request), rtol=0, atol=1e-5)
+    pipeline.stage_c.adapter = other
+    torch.testing.assert_close(ends[1], alone(pipeline, request), rtol=0, atol=1e-5)
+    assert (ends[0] - ends[1]).abs().max() > 1e-3
+
+
+def test_a_row_that_was_set_aside_goes_on_where_it_was(
+    pipeline: Pipeline, requests: list[ImageRequest]
+) -> None:
+    batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
+    row, company = row_of(pipeline, requests[0]), row_of(pipeline, requests[3])
+    batch.join(company)
+    batch.join(row)
+    batch.step()
+    batch.leave(row)
+    batch.step()
+    batch.join(row)
+    while not row.arrived:
+        batch.step()
+        if company.arrived and company in batch.rows:
+            batch.leave(company)
+    batch.leave(row)
+    assert row.latent_CHW is not None
+    torch.testing.assert_close(row.latent_CHW, alone(pipeline, requests[0]), rtol=0, atol=1e-5)
+
+
+def test_a_step_that_fails_can_be_made_again(
+    pipeline: Pipeline, requests: list[ImageRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
+    row = row_of(pipeline, requests[0])
+    batch.join(row)
+    batch.step()
+    with monkeypatch.context() as patch:
+        patch.setattr("ppd_model.running_batch.ddpm_step", fail)
+        with pytest.raises(RuntimeError, match="no memory"):
+            batch.step()
+    assert row.done == 1
+    while not row.arrived:
+        batch.step()
+    batch.leave(row)
+    assert row.latent_CHW is not None
+    torch.testing.assert_close(row.latent_CHW, alone(pipeline, requests[0]), rtol=0, atol=1e-5)
+
+
+def test_a_row_that_cannot_join_leaves_the_batch_as_it_was(
+    pipeline: Pipeline, requests: list[ImageRequest]
+) -> None:
+    batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
+    row, broken = row_of(pipeline, requests[1]), row_of(pipeline, requests[0])
+    batch.join(row)
+    assert broken.negative is not None
+    broken.negative = replace(broken.negative, blocks=broken.negative.blocks[:1])
+    with pytest.raises(ValueError, match="zip"):
+        batch.join(broken)
+    while not row.arrived:
+        batch.step()
+    batch.leave(row)
+    assert row.latent_CHW is not None
+    torch.testing.assert_close(row.latent_CHW, alone(pipeline, requests[1]), rtol=0, atol=1e-5)
+
+
+def test_the_last_guess_of_the_clean_latents_is_near_where_the_row_ends(
+    pipeline: Pipeline, requests: list[ImageRequest]
+) -> None:
+    batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
+    row = row_of(pipeline, requests[0])
+    batch.join(row)
+    clamp = pipeline.preset.stage_c_x0_clamp
+    assert clamp is not None
+    while not row.arrived:
+        guess = batch.step({row})[row]
+        assert guess.abs().max() <= clamp
+    batch.leave(row)
+    assert row.latent_CHW is not None
+    # The last step goes to alpha-bar(0) = 0.9999, without noise.
+    torch.testing.assert_close(guess, row.latent_CHW, rtol=0, atol=0.1)
+
+
+def test_sizes_are_padded_to_the_next_and_an_unknown_device_is_refused() -> None:
+    assert [padded(n, (1, 2, 4, 8)) for n in (1, 2, 3, 5, 8)] == [1, 2, 4, 8, 8]
+    assert padded(7, ()) == 7
+    with pytest.raises(ValueError, match="9 rows, the largest size is 8"):
+        padded(9, (1, 2, 4, 8))
+    with pytest.raises(ValueError, match="not on meta"):
+        support_of(torch.device("meta"))
+
+
+def fail(*_: object, **__: object) -> Callable[..., Tensor]:
+    raise RuntimeError("no memory")
