@@ -50,7 +50,7 @@ def test_the_worth_of_doubling(now_s: float, then_s: float, expected: float) -> 
 def test_a_full_device_makes_one_picture_at_a_time() -> None:
     curve = StepCurve({1: 1.0, 2: 2.0, 4: 4.0})
     admission = Admission()
-    assert admission.admits(curve.at(0 or 1), curve.at(2), 0, 2)  # into an empty batch, always
+    assert admission.admits(curve.at(1), curve.at(2), 0, 2)  # into an empty batch, always
     assert not admission.admits(curve.at(2), curve.at(4), 2, 2)
 
 
