@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ppd_model.adapter import Adapter, KeyValue
+from ppd_model.adapter import Adapter, KeyValue, UserPart
 from ppd_model.diffusion import sampling_times
 from ppd_model.pipeline import ImageRequest, Pipeline, personal_steps
 from ppd_model.recent import Recent
@@ -84,4 +84,5 @@ class Conditioning:
         own = adapter.projector.center_D
         emb_1D = torch.from_numpy(emb_D.copy())[None].to(own.device, own.dtype)
         dtype = self._pipeline.stage_c.unet.dtype
-        return adapter(emb_1D, emb_1D.new_ones(1)).to(dtype).blocks
+        user: UserPart = adapter(emb_1D, emb_1D.new_ones(1))
+        return user.to(dtype).blocks

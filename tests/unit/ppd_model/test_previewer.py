@@ -1,10 +1,21 @@
 """The previewer's parameters are named and shaped as the published file's."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from ppd_model.checkpoint import ArtifactError
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
-from ppd_model.previewer import Previewer
+from ppd_model.previewer import (
+    Previewer,
+    build_previewer,
+    load_previewer,
+    load_published_previewer,
+)
 
 # Index in `blocks`, kind of layer, and its weight's shape, of Stability AI's previewer.
 PUBLISHED = [
@@ -50,3 +61,34 @@ def test_a_preview_is_eight_times_as_large_and_each_row_its_own() -> None:
 def test_a_width_that_cannot_be_halved_three_times_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 8"):
         Previewer(hidden=12)
+
+
+def test_the_shipped_one_loads_and_shows_colours() -> None:
+    preset = get_preset("mini")
+    previewer = load_previewer(preset, MINI_WEIGHTS_DIR / "previewer.safetensors")
+    assert not previewer.training
+    with torch.no_grad():
+        image = previewer(torch.zeros(1, 16, 8, 8))
+    assert 0 < image.mean() < 1  # the mean latent is a picture too, not black and not white
+    other = replace(preset, base_model="ppd-mini-0")
+    with pytest.raises(ArtifactError, match="expected 'ppd-mini-0'"):
+        load_previewer(other, MINI_WEIGHTS_DIR / "previewer.safetensors")
+    with pytest.raises(ArtifactError, match="kind"):
+        load_previewer(preset, MINI_WEIGHTS_DIR / "adapter.safetensors")
+
+
+def test_a_published_file_must_fit(tmp_path: Path) -> None:
+    preset = replace(get_preset("stable-cascade"), previewer_hidden=16)
+    path = tmp_path / "previewer.safetensors"
+    with pytest.raises(FileNotFoundError, match=str(path)):
+        load_published_previewer(preset, path)
+    tensors = build_previewer(preset).state_dict()
+    save_file(tensors, path)
+    loaded = load_published_previewer(preset, path).state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+    save_file({"blocks.0.bias": torch.zeros(16)}, path)
+    with pytest.raises(ArtifactError, match="keys missing"):
+        load_published_previewer(preset, path)
+    path.write_bytes(b"not one")
+    with pytest.raises(ArtifactError, match="not a readable file"):
+        load_published_previewer(preset, path)

@@ -1,0 +1,475 @@
+"""The engine against what one would write without it; both sides alternate in one process.
+
+    python benchmarks/engine.py throughput [--model bench|mini] [--rounds 7] [--threads 1]
+    python benchmarks/engine.py lone | first-step | poisson | compute-bound | constants | adapter
+    python benchmarks/engine.py all [--out FILE.json] [--plot FILE.png]
+
+* throughput: 8 jobs at once, pictures a second, engine / plain serial loop
+* lone: seconds of one job by itself, engine / plain loop
+* first-step: a request arrives while a batch of 4 of 20 steps runs; p95 of its wait for its first
+  step, request-level batching / engine
+* poisson: arrivals at 0.9 of the plain loop's capacity, 10 to 40 steps; mean and p95 latency,
+  request-level batching / engine, and first come, first served / engine
+* compute-bound: the same arrivals on a model that passes its rows one by one; mean latency, engine
+  / first come, first served
+* constants: one step without / with the constant keys and values, adapter on
+* adapter: one step with / without the adapter
+
+`bench` is a Stage C of 64 channels on 8 x 8 latents with random weights, and denoising alone is
+compared; `mini` is the shipped model, and `throughput` and `lone` of it are whole pictures. The
+naive sides are in `sides.py`. Each round runs every side, in an order that alternates; what is
+printed are medians, extremes, and the ratio within each round. `--serial-threads` are torch's
+threads for the naive sides, `--threads` for the engine's step thread (its decode thread is one
+more): give each what suits it best.
+
+A machine that is busy with other work changes what is compared: rounds then scatter, and say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sides import (
+    EngineServer,
+    NoDecoder,
+    Outcome,
+    PlainLoop,
+    Server,
+    request_server,
+    requests_of,
+    row_by_row,
+    serial_server,
+)
+
+from ppd_model.engine import Engine
+from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.presets import Preset, get_preset
+
+AT_ONCE = 8
+"""Requests in a batch of the request-level server at most."""
+WAIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Given:
+    """The command line."""
+
+    model: str
+    rounds: int
+    threads: int
+    serial_threads: int
+    jobs: int
+    steps: int
+    arrivals: int
+    probes: int
+    load: float
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a ratio shall reach: at least, or at most."""
+
+    ratio: str
+    reach: float
+    at_most: bool = False
+
+
+GOALS = {
+    ("throughput", "bench"): [Goal("plain / engine", 2.5)],
+    ("throughput", "mini"): [Goal("plain / engine", 1.4)],
+    ("lone", ""): [Goal("engine / plain", 1.05, at_most=True)],
+    ("first-step", ""): [Goal("request-level / engine", 8.0)],
+    ("poisson", ""): [
+        Goal("mean: request-level / engine", 1.4),
+        Goal("p95: request-level / engine", 1.5),
+    ],
+    ("compute-bound", ""): [Goal("mean: engine / first come", 1.05, at_most=True)],
+    ("constants", ""): [Goal("without / with", 1.08)],
+    ("adapter", ""): [Goal("on / off", 1.15, at_most=True)],
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("row", choices=[*ROWS, "all"])
+    parser.add_argument("--model", choices=["bench", "mini"], default="bench")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--serial-threads", type=int)
+    parser.add_argument("--jobs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--arrivals", type=int, default=60)
+    parser.add_argument("--probes", type=int, default=8)
+    parser.add_argument("--load", type=float, default=0.9)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path)
+    args = vars(parser.parse_args(argv))
+    row, out, plot = args.pop("row"), args.pop("out"), args.pop("plot")
+    args["serial_threads"] = args["serial_threads"] or args["threads"]
+    given = Given(**args)
+    torch.set_num_threads(given.serial_threads)
+    rows = {name: measure(name, given) for name in (ROWS if row == "all" else [row])}
+    report = vars(given) | {
+        "rows": rows,
+        "torch": str(torch.__version__),
+        "machine": platform.processor() or platform.machine(),
+    }
+    text = json.dumps(report, indent=2)
+    print(text)
+    if out is not None:
+        out.write_text(text + "\n")
+    if plot is not None:
+        draw(rows, plot)
+
+
+def measure(name: str, given: Given) -> dict[str, Any]:
+    """One row: values of every round, their medians and extremes, and whether the goal is met."""
+    pipeline = pipeline_of(given.model)
+    values = ROWS[name](pipeline, given)
+    goals = GOALS.get((name, given.model)) or GOALS[name, ""]
+    return {
+        "values": {what: spread(rounds) for what, rounds in values.items()},
+        "rounds": values,
+        "goals": [
+            vars(goal) | {"median": float(np.median(values[goal.ratio])), "met": met(goal, values)}
+            for goal in goals
+        ],
+    }
+
+
+def met(goal: Goal, values: dict[str, list[float]]) -> bool:
+    """Whether the median reaches the goal."""
+    median = float(np.median(values[goal.ratio]))
+    return median <= goal.reach if goal.at_most else median >= goal.reach
+
+
+def throughput(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
+    """All jobs arrive at once."""
+    whole = prepare(pipeline, given)
+    plain = PlainLoop(pipeline, decode=whole)
+    with Engine(pipeline, threads=given.threads) as engine:
+        engine.wait_until_ready()
+
+        def by_engine(requests: Sequence[ImageRequest]) -> None:
+            for handle in [engine.submit([request]) for request in requests]:
+                handle.result(WAIT_S)
+
+        def by_plain(requests: Sequence[ImageRequest]) -> None:
+            for request in requests:
+                plain(request)
+
+        seconds = alternate(
+            {"plain": by_plain, "engine": by_engine},
+            lambda turn: requests_of(pipeline, [given.steps] * given.jobs, turn),
+            given,
+        )
+    per_s = {f"pictures/s, {n}": [given.jobs / s for s in v] for n, v in seconds.items()}
+    return per_s | {"plain / engine": over(seconds["plain"], seconds["engine"])}
+
+
+def lone(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
+    """One job by itself."""
+    alone = replace(given, jobs=1)
+    values = throughput(pipeline, alone)
+    plain, engine = values["pictures/s, plain"], values["pictures/s, engine"]
+    return values | {"engine / plain": over(plain, engine)}
+
+
+def first_step(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
+    """Probes arrive at random moments of a running batch, each in a batch of its own."""
+    use_no_decoder(pipeline)
+    waits: dict[str, list[float]] = {"request-level": [], "engine": []}
+    with Engine(pipeline, threads=given.threads) as engine:
+        engine.wait_until_ready()
+        sides: dict[str, Server] = {
+            "request-level": request_server(pipeline, AT_ONCE, given.serial_threads),
+            "engine": EngineServer(engine),
+        }
+        lasts_s = {name: batch_s(server, pipeline, given) for name, server in sides.items()}
+        for turn in range(given.rounds):
+            rng = np.random.default_rng(turn)
+            phases = rng.uniform(0.05, 0.85, given.probes)
+            for name in in_turn(sides, turn):
+                probes = []
+                for phase in phases:
+                    running = [
+                        sides[name].arrive(request)
+                        for request in requests_of(pipeline, [given.steps] * 4, turn)
+                    ]
+                    time.sleep(phase * lasts_s[name])
+                    (request,) = requests_of(pipeline, [given.steps], 99)
+                    probes.append(sides[name].arrive(request))
+                    wait_for([*running, probes[-1]])
+                waits[name].append(float(np.percentile([p.waited_s for p in probes], 95)))
+        sides["request-level"].close()
+    return {f"p95 wait s, {name}": seconds for name, seconds in waits.items()} | {
+        "request-level / engine": over(waits["request-level"], waits["engine"])
+    }
+
+
+def poisson(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
+    """The same arrivals for every side."""
+    use_no_decoder(pipeline)
+    plain = PlainLoop(pipeline, decode=False)
+    with Engine(pipeline, threads=given.threads) as engine:
+        engine.wait_until_ready()
+        sides: dict[str, Server] = {
+            "request-level": request_server(pipeline, AT_ONCE, given.serial_threads),
+            "first come": serial_server(plain, given.serial_threads),
+            "engine": EngineServer(engine),
+        }
+        return arrivals(sides, pipeline, given, plain)
+
+
+def compute_bound(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
+    """The same arrivals where sharing a pass gains nothing."""
+    use_no_decoder(pipeline)
+    row_by_row(pipeline)
+    first_come = request_server(pipeline, 1, given.serial_threads)
+
+    def one(request: ImageRequest) -> None:
+        pipeline.sample_latents([request], [torch.Generator().manual_seed(request.seed)])
+
+    with Engine(pipeline, threads=given.threads) as engine:
+        engine.wait_until_ready()
+        sides: dict[str, Server] = {"first come": first_come, "engine": EngineServer(engine)}
+        return arrivals(sides, pipeline, given, one)
+
+
+def arrivals(
+    sides: dict[str, Server],
+    pipeline: Pipeline,
+    given: Given,
+    one: Callable[[ImageRequest], object],
+) -> dict[str, list[float]]:
+    """Latencies under a load of that part of the capacity of `one`, which is measured first."""
+    mean_steps = 25
+    (typical,) = requests_of(pipeline, [mean_steps], 1)
+    service_s = min(timed(lambda: one(typical)) for _ in range(4))
+    rate = given.load / service_s
+    means: dict[str, list[float]] = {name: [] for name in sides}
+    p95s: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(given.rounds):
+        rng = np.random.default_rng(turn)
+        steps = rng.integers(10, 2 * mean_steps - 10, given.arrivals, endpoint=True).tolist()
+        gaps_s = rng.exponential(1 / rate, given.arrivals)
+        requests = requests_of(pipeline, steps, turn)
+        for name in in_turn(sides, turn):
+            outcomes = play(sides[name], requests, gaps_s)
+            latencies_s = [outcome.latency_s for outcome in outcomes]
+            means[name].append(float(np.mean(latencies_s)))
+            p95s[name].append(float(np.percentile(latencies_s, 95)))
+    for server in sides.values():
+        server.close()
+    values = {"service s": [service_s]}
+    for what, by_side in (("mean", means), ("p95", p95s)):
+        values |= {f"{what} latency s, {name}": seconds for name, seconds in by_side.items()}
+        for name in by_side:
+            values[f"{what}: {name} / engine"] = over(by_side[name], by_side["engine"])
+            values[f"{what}: engine / {name}"] = over(by_side["engine"], by_side[name])
+    return values
+
+
+def play(
+    server: Server, requests: Sequence[ImageRequest], gaps_s: Sequence[float]
+) -> list[Outcome]:
+    """Hand in each request at its moment, however late the earlier ones are."""
+    outcomes = []
+    moment_s = time.perf_counter()
+    for request, gap_s in zip(requests, gaps_s, strict=True):
+        moment_s += gap_s
+        time.sleep(max(0.0, moment_s - time.perf_counter()))
+        outcomes.append(server.arrive(request))
+    wait_for(outcomes)
+    return outcomes
+
+
+@torch.inference_mode()
+def constants(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
+    """One guided personal step; the results are compared first."""
+    step_with, step_without = (step_of(pipeline, precompute=p) for p in (True, False))
+    apart = float((step_with() - step_without()).abs().max())
+    assert apart <= 1e-5, f"the two differ by {apart}"
+    seconds = alternate_steps({"without": step_without, "with": step_with}, given)
+    return seconds | {"apart": [apart], "without / with": over(seconds["without"], seconds["with"])}
+
+
+@torch.inference_mode()
+def adapter(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
+    """One guided step."""
+    steps = {name: step_of(pipeline, personal=on) for name, on in (("on", True), ("off", False))}
+    seconds = alternate_steps(steps, given)
+    return seconds | {"on / off": over(seconds["on"], seconds["off"])}
+
+
+def step_of(
+    pipeline: Pipeline, *, precompute: bool = True, personal: bool = True
+) -> Callable[[], torch.Tensor]:
+    """A pass over one guided picture's two rows."""
+    (request,) = requests_of(pipeline, [1], 0)
+    text = pipeline.text_encoder.encode([request.prompt, ""])
+    assert request.user_emb_D is not None
+    user_emb_BD = torch.from_numpy(request.user_emb_D).expand(2, -1) if personal else None
+    strength_B = torch.tensor([1.0, 0.0]) if personal else None
+    attended = pipeline.stage_c.attend(
+        text.tokens_BSD, text.pooled_B1D, user_emb_BD, strength_B, precompute=precompute
+    )
+    x_BCHW = torch.randn(2, *pipeline.check([request]), generator=torch.Generator().manual_seed(0))
+    return lambda: pipeline.stage_c.predict_noise(x_BCHW, torch.full((2,), 0.5), attended)
+
+
+ROWS: dict[str, Callable[[Pipeline, Given], dict[str, list[float]]]] = {
+    "throughput": throughput,
+    "lone": lone,
+    "first-step": first_step,
+    "poisson": poisson,
+    "compute-bound": compute_bound,
+    "constants": constants,
+    "adapter": adapter,
+}
+
+
+def pipeline_of(model: str) -> Pipeline:
+    """The shipped model, or a random one of the benchmark's size."""
+    if model == "mini":
+        return Pipeline.load("mini")
+    words = ["a", "boat", "tree", "house", "fish", "rocket", "balloon", "at", "the", "sea"]
+    return Pipeline.random(bench_preset(), words)
+
+
+def bench_preset() -> Preset:
+    """`mini` with a Stage C of 64 channels, both levels on the whole 8 x 8."""
+    mini = get_preset("mini")
+    own = dict(
+        conditioning_dim=64,
+        block_out_channels=(64, 64),
+        num_attention_heads=(2, 2),
+        switch_level=(False,),
+    )
+    return replace(mini, name="bench", base_model="bench", stage_c=mini.stage_c | own)
+
+
+def prepare(pipeline: Pipeline, given: Given) -> bool:
+    """Whether whole pictures are compared; else the decoder is taken out."""
+    if given.model == "mini":
+        return True
+    use_no_decoder(pipeline)
+    return False
+
+
+def use_no_decoder(pipeline: Pipeline) -> None:
+    """Denoising alone."""
+    pipeline.decoder = NoDecoder()  # type: ignore[assignment]
+
+
+def batch_s(server: Server, pipeline: Pipeline, given: Given) -> float:
+    """Seconds of the running batch without anyone else."""
+
+    def run() -> None:
+        wait_for([server.arrive(r) for r in requests_of(pipeline, [given.steps] * 4, 0)])
+
+    return min(timed(run) for _ in range(3))
+
+
+def alternate(
+    sides: dict[str, Callable[[Sequence[ImageRequest]], object]],
+    requests: Callable[[int], Sequence[ImageRequest]],
+    given: Given,
+) -> dict[str, list[float]]:
+    """Seconds of each side in each round, after one that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(given.rounds + 1):
+        work = requests(turn)
+        for name in in_turn(sides, turn):
+            elapsed_s = timed(lambda side=sides[name], work=work: side(work))  # type: ignore[misc]
+            if turn:
+                seconds[name].append(elapsed_s)
+    return seconds
+
+
+def alternate_steps(
+    steps: dict[str, Callable[[], torch.Tensor]], given: Given, repeats: int = 20
+) -> dict[str, list[float]]:
+    """Seconds of one step of each side in each round: the median of some."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(given.rounds + 1):
+        for name in in_turn(steps, turn):
+            elapsed_s = float(np.median([timed(steps[name]) for _ in range(repeats)]))
+            if turn:
+                seconds[name].append(elapsed_s)
+    return seconds
+
+
+def in_turn(sides: dict[str, Any], turn: int) -> list[str]:
+    """Their names, the other way round in every other round."""
+    return list(sides) if turn % 2 else list(sides)[::-1]
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds by the wall."""
+    started_s = time.perf_counter()
+    work()
+    return time.perf_counter() - started_s
+
+
+def wait_for(outcomes: Sequence[Outcome]) -> None:
+    """Until all are there. Raises AssertionError if one never comes."""
+    for outcome in outcomes:
+        assert outcome.done.wait(WAIT_S), "a request was never answered"
+
+
+def over(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """The ratio in each round."""
+    return [a / b for a, b in zip(one, other, strict=True)]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {
+        "median": float(np.median(values)),
+        "least": float(min(values)),
+        "most": float(max(values)),
+    }
+
+
+def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
+    """Every goal's ratio, each round a dot, the goal a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    goals = [(name, row, goal) for name, row in rows.items() for goal in row["goals"]]
+    figure, axes = pyplot.subplots(
+        len(goals), 1, figsize=(8, 1.3 * len(goals) + 0.6), squeeze=False, layout="constrained"
+    )
+    for axis, (name, row, goal) in zip(axes[:, 0], goals, strict=True):
+        ratios = row["rounds"][goal["ratio"]]
+        colour = "tab:green" if goal["met"] else "tab:red"
+        axis.plot(ratios, [0] * len(ratios), "o", alpha=0.5, color=colour)
+        axis.plot([goal["median"]], [0], "|", markersize=24, color=colour)
+        axis.axvline(goal["reach"], color="black", linestyle="--")
+        sign = "at most" if goal["at_most"] else "at least"
+        axis.set_title(
+            f"{name}: {goal['ratio']} {goal['median']:.2f} ({sign} {goal['reach']})",
+            fontsize="small",
+        )
+        axis.set_yticks([])
+        axis.set_xlim(left=0)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
