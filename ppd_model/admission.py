@@ -62,10 +62,9 @@ class StepCurve:
             return
         before_s = self.points_s.get(rows)
         if before_s is not None:
-            seconds = before_s + self.smoothing * (seconds - before_s)
-        self.points_s[rows] = seconds
-        if before_s is None:
-            self.points_s = dict(sorted(self.points_s.items()))
+            self.points_s[rows] = before_s + self.smoothing * (seconds - before_s)
+        else:  # another dict, since other threads may be reading this one
+            self.points_s = dict(sorted({**self.points_s, rows: seconds}.items()))
 
     def scaled(self, factor: float) -> StepCurve:
         """The curve of a batch whose rows cost `factor` times as much."""

@@ -12,12 +12,13 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ppd_model.decoder import Decoder
-from ppd_model.devices import DeviceSupport
+from ppd_model.devices import DeviceSupport, enter_thread
 from ppd_model.faults import (
     CANCELLED,
     CLOSED,
@@ -115,25 +116,34 @@ class DecodeThread:
         self._thread.join()
 
     def _run(self) -> None:
-        torch.set_num_threads(self._threads)
-        with torch.inference_mode(), self._own_stream():
-            while True:
-                with self._changed:
-                    while not (self._waiting or self._glimpses or self._closed):
-                        self._changed.wait()
-                    if self._closed:
-                        break
-                    glimpses = list(self._glimpses.values())
-                    self._glimpses.clear()
-                    latents = self._take()
-                    self.in_work = len(latents)
-                for glimpse in glimpses:
-                    self._preview(glimpse)
-                if latents:
-                    self._decode(latents)
-                self.in_work = 0
-        for latent in self._waiting:
-            latent.fail(Fault(CLOSED, "the engine was closed"))
+        enter_thread(self._device, self._threads)
+        try:
+            with torch.inference_mode(), self._own_stream():
+                self._serve()
+        finally:  # whatever ends this thread, nobody waits for it in vain
+            with self._changed:
+                self._closed = True
+            for latent in self._waiting:
+                latent.fail(Fault(CLOSED, "the engine was closed"))
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting or self._glimpses or self._closed):
+                    self._changed.wait()
+                if self._closed:
+                    return
+                glimpses = list(self._glimpses.values())
+                self._glimpses.clear()
+                latents = self._take()
+                self.in_work = len(latents)
+            for glimpse in glimpses:
+                self._preview(glimpse)
+            fault = attempt(partial(self._decode, latents), "the decode loop")
+            if isinstance(fault, Fault):
+                for latent in latents:
+                    latent.fail(fault)
+            self.in_work = 0
 
     def _own_stream(self) -> AbstractContextManager[object]:
         """On a device with streams, one beside that of the steps."""
@@ -155,8 +165,13 @@ class DecodeThread:
         assert self._previewer is not None
         previewer = self._previewer
         _wait_for(glimpse)
-        made = attempt(lambda: _to_bytes(previewer(glimpse.latent_CHW[None].float()))[0], "preview")
-        if not isinstance(made, Fault):  # a missing preview is no fault of the job
+
+        def look() -> Picture | None:
+            pixels_1CHW = previewer(glimpse.latent_CHW[None].float())
+            return _to_bytes(pixels_1CHW)[0] if _finite(pixels_1CHW)[0] else None
+
+        made = attempt(look, "a preview")
+        if made is not None and not isinstance(made, Fault):  # a missing one fails no job
             self.previews += 1
             glimpse.deliver(made)
 

@@ -59,6 +59,13 @@ def support_of(device: torch.device) -> DeviceSupport:
     return SUPPORT[device.type]
 
 
+def enter_thread(device: torch.device, threads: int) -> None:
+    """What each thread of the engine does first: torch keeps both by thread."""
+    torch.set_num_threads(threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def padded(rows: int, sizes: tuple[int, ...]) -> int:
     """The least permitted size that holds so many rows; without sizes, the rows themselves."""
     if not sizes:

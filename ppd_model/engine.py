@@ -32,7 +32,7 @@ from ppd_model.checkpoint import sha256_of
 from ppd_model.clock import StepClock
 from ppd_model.conditioning import Conditioning
 from ppd_model.decoding import DecodeThread, Glimpse, Latent
-from ppd_model.devices import DeviceSupport, padded, support_of
+from ppd_model.devices import DeviceSupport, enter_thread, padded, support_of
 from ppd_model.faults import (
     CLOSED,
     FAULT,
@@ -244,7 +244,7 @@ class Engine:
     # In the step thread
 
     def _run(self) -> None:
-        torch.set_num_threads(self._threads)
+        enter_thread(self._pipeline.device, self._threads)
         try:
             with torch.inference_mode():
                 self._know_the_default_curve()

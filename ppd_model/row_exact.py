@@ -4,7 +4,8 @@ Matrix products there take another path for another number of rows: a product of
 each picture: times, pooled texts, users) rounds otherwise alone than in company, and so does a
 plain convolution of many pictures. The first steps of sampling multiply such a difference by up to
 1 / sqrt(alpha-bar(1)) = 100. Here each picture's few rows are a product of their own, and
-convolutions take at most `CONV_ROWS` pictures at once. Products of many rows a picture are left as
+convolutions take at most `CONV_ROWS` pictures at once (and, where several threads divide the work,
+not one alone, which they divide otherwise). Products of many rows a picture are left as
 they are: they were measured to give the same bits at every batch size.
 
 On other devices and for bfloat16 these are the stock layers: there rows differ by rounding.
@@ -13,6 +14,8 @@ Legend: B rows of the batch, N positions of a row, K features in, M features out
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +47,9 @@ class RowExactConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """What the stock layer gives, to rounding."""
-        if not _exact(input) or len(input) <= CONV_ROWS:
+        if not _exact(input):
             return super().forward(input)
-        return torch.cat([super(RowExactConv2d, self).forward(x) for x in input.split(CONV_ROWS)])
+        return _in_parts(super().forward, input)
 
 
 class RowExactConvTranspose2d(nn.ConvTranspose2d):
@@ -54,10 +57,10 @@ class RowExactConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """What the stock layer gives, to rounding."""
-        if not _exact(input) or len(input) <= CONV_ROWS:
+        if not _exact(input):
             return super().forward(input, output_size)
         forward = super().forward
-        return torch.cat([forward(x, output_size) for x in input.split(CONV_ROWS)])
+        return _in_parts(lambda x_BCHW: forward(x_BCHW, output_size), input)
 
 
 def use_row_exact(model: nn.Module) -> None:
@@ -69,6 +72,18 @@ def use_row_exact(model: nn.Module) -> None:
             module.__class__ = RowExactConv2d
         elif type(module) is nn.ConvTranspose2d and module.groups == 1:
             module.__class__ = RowExactConvTranspose2d
+
+
+def _in_parts(forward: Callable[[Tensor], Tensor], x_BCHW: Tensor) -> Tensor:
+    """Parts of at most `CONV_ROWS` pictures; of several threads, two at least."""
+    parts = x_BCHW.split(CONV_ROWS)
+    if len(parts[-1]) == 1 and torch.get_num_threads() > 1:
+        last_BCHW = forward(parts[-1].expand(2, -1, -1, -1).contiguous())[:1]
+    else:
+        last_BCHW = forward(parts[-1])
+    if len(parts) == 1:
+        return last_BCHW
+    return torch.cat([*(forward(part) for part in parts[:-1]), last_BCHW])
 
 
 def _exact(x: Tensor) -> bool:

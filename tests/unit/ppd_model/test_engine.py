@@ -479,6 +479,16 @@ def test_a_fault_in_decoding_is_tried_apart(pipeline: Pipeline) -> None:
         assert codes == ["picture", "engine_fault", "picture", "picture"]
 
 
+def test_a_bug_of_the_decode_loop_fails_what_it_holds_and_not_the_engine(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine(pipeline, curves={SHAPE: FREE}) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine._decoding, "_still_wanted", raising(KeyError("bug")))
+            assert code_of(engine.submit([request(1)])) == "engine_fault"
+        assert engine.submit([request(2)]).result(PATIENCE_S)
+
+
 def test_a_decoder_out_of_memory_is_tried_in_halves_with_the_same_noise(
     pipeline: Pipeline,
 ) -> None:

@@ -11,16 +11,28 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMWuerstchenScheduler, StableCascadePriorPipeline, StableCascadeUNet
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppd_model.adapter import AttentionInput, attention_blocks
 from ppd_model.checkpoint import ArtifactError, ArtifactSpec, save_artifact, write_manifest
 from ppd_model.pipeline import Cancelled, ImageRequest, NumericalError, Pipeline
 from ppd_model.presets import Preset, get_preset
+from ppd_model.row_exact import RowExactConv2d, RowExactConvTranspose2d, RowExactLinear
 from ppd_model.stage_c import adapter_spec
 from ppd_model.text_encoder import save_word_tokenizer
 
 SameBits = Callable[[Tensor, Tensor], bool]
+
+
+def put_stock_layers_back(pipeline: Pipeline) -> None:
+    stock = {
+        RowExactLinear: nn.Linear,
+        RowExactConv2d: nn.Conv2d,
+        RowExactConvTranspose2d: nn.ConvTranspose2d,
+    }
+    for part in (pipeline.stage_c, pipeline.text_encoder.model):
+        for module in part.modules():
+            module.__class__ = stock.get(type(module), type(module))
 
 
 def latents(pipeline: Pipeline, *requests: ImageRequest) -> Tensor:
@@ -41,6 +53,7 @@ def test_latents_equal_those_of_the_stock_prior_pipeline(
         replace(tiny, stage_c_x0_clamp=None),
         ["a", "red", "boat", "the", "sea", "at", "night", "quiet", "hill"],
     )
+    put_stock_layers_back(pipeline)  # else rounding differs, and t = 1 multiplies it by 100
     prior = StableCascadeUNet(**tiny.stage_c).eval()
     prior.load_state_dict(pipeline.stage_c.unet.state_dict(), strict=True)
     stock = StableCascadePriorPipeline(
