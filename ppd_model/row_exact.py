@@ -4,9 +4,11 @@ Matrix products there take another path for another number of rows: a product of
 each picture: times, pooled texts, users) rounds otherwise alone than in company, and so does a
 plain convolution of many pictures. The first steps of sampling multiply such a difference by up to
 1 / sqrt(alpha-bar(1)) = 100. Here each picture's few rows are a product of their own, and
-convolutions take at most `CONV_ROWS` pictures at once (and, where several threads divide the work,
-not one alone, which they divide otherwise). Products of many rows a picture are left as
+convolutions take at most `CONV_ROWS` pictures at once. Products of many rows a picture are left as
 they are: they were measured to give the same bits at every batch size.
+
+This holds for one thread. Two threads divide the work of a single row otherwise than that of more:
+there an unguided picture that has a pass to itself differs by rounding, guided ones do not.
 
 On other devices and for bfloat16 these are the stock layers: there rows differ by rounding.
 
@@ -75,15 +77,9 @@ def use_row_exact(model: nn.Module) -> None:
 
 
 def _in_parts(forward: Callable[[Tensor], Tensor], x_BCHW: Tensor) -> Tensor:
-    """Parts of at most `CONV_ROWS` pictures; of several threads, two at least."""
-    parts = x_BCHW.split(CONV_ROWS)
-    if len(parts[-1]) == 1 and torch.get_num_threads() > 1:
-        last_BCHW = forward(parts[-1].expand(2, -1, -1, -1).contiguous())[:1]
-    else:
-        last_BCHW = forward(parts[-1])
-    if len(parts) == 1:
-        return last_BCHW
-    return torch.cat([*(forward(part) for part in parts[:-1]), last_BCHW])
+    if len(x_BCHW) <= CONV_ROWS:
+        return forward(x_BCHW)
+    return torch.cat([forward(part) for part in x_BCHW.split(CONV_ROWS)])
 
 
 def _exact(x: Tensor) -> bool:
