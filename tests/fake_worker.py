@@ -6,19 +6,22 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from service.cli import start_logs, work
+from service.core.errors import JobCanceled
 from service.core.ports import Picture, PictureSpec, Versions
 from service.settings import Settings
 from tests.fake_runtime import FakeRuntime
 
 
 class DeadlyRuntime(FakeRuntime):
-    """Its prompt `poison` kills the process; it may take long to load."""
+    """Its prompt `poison` kills the process; it may take long to load, and wait for a file."""
 
-    def __init__(self, step_s: float, load_s: float) -> None:
+    def __init__(self, step_s: float, load_s: float, wait_for: Path | None) -> None:
         super().__init__(step_s)
         self._load_s = load_s
+        self._wait_for = wait_for
 
     def load(self) -> Versions:
         time.sleep(self._load_s)
@@ -31,7 +34,12 @@ class DeadlyRuntime(FakeRuntime):
         cancelled: Callable[[], bool],
     ) -> list[Picture]:
         if specs[0].prompt == "poison":
+            time.sleep(1)  # others come beside it meanwhile
             os.kill(os.getpid(), signal.SIGKILL)
+        while self._wait_for is not None and not self._wait_for.exists():
+            if cancelled():
+                raise JobCanceled
+            time.sleep(0.02)
         return super().generate(specs, on_step, cancelled)
 
 
@@ -41,9 +49,10 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--step-s", type=float, default=0.0, help="time of one denoising step")
     parser.add_argument("--load-s", type=float, default=0.0, help="time of loading the model")
+    parser.add_argument("--wait-for", type=Path, help="a file; no step is made before it exists")
     options = parser.parse_args()
     start_logs()
-    runtime = DeadlyRuntime(options.step_s, options.load_s)
+    runtime = DeadlyRuntime(options.step_s, options.load_s, options.wait_for)
     work(Settings(), lambda: runtime, set(options.queues.split(",")), options.concurrency)
 
 

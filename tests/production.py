@@ -1,6 +1,7 @@
 """A deployment in small: a PostgreSQL, an API replica, and workers that are real processes."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from sqlalchemy import text
 
 from service.cli import Server
 from service.infra import migrate
@@ -24,7 +26,18 @@ from service.wiring import api
 
 ROOT = Path(__file__).resolve().parents[1]
 LEASE_S = 3.0
-LONGEST_S = 60.0
+LONGEST_S = 120.0
+
+
+def eventually(look: Callable[[], object]) -> None:
+    """Look until it is so; what cannot be reached is not so."""
+    ends_s = time.monotonic() + LONGEST_S
+    while time.monotonic() < ends_s:
+        with contextlib.suppress(OSError):
+            if look():
+                return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
 
 
 @dataclass
@@ -95,12 +108,10 @@ class Deployment:
     async def tickets(self) -> dict[str, int]:
         """How many tickets there are in each state."""
         async with self.database.read() as store:
-            from sqlalchemy import text
-
             rows = await store.session.execute(
                 text("SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY 1")
             )
-            return {status: count for status, count in rows}
+            return {str(status): int(count) for status, count in rows}
 
 
 @asynccontextmanager

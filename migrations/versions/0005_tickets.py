@@ -26,7 +26,8 @@ BEGIN
         procrastinate_jobs, procrastinate_workers CASCADE;
     FOR item IN
         SELECT oid::regprocedure AS name FROM pg_proc
-        WHERE starts_with(proname, 'procrastinate_') AND pronamespace = current_schema()::regnamespace
+        WHERE starts_with(proname, 'procrastinate_')
+            AND pronamespace = current_schema()::regnamespace
     LOOP
         EXECUTE 'DROP FUNCTION ' || item.name || ' CASCADE';
     END LOOP;

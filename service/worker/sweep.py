@@ -32,14 +32,18 @@ class Sweep:
         self._chores: list[Chore] = [self._expire, self._take_up_lost, self._tidy, *chores]
 
     async def forever(self, every_s: float) -> None:
-        """Sweep until cancelled. What fails is logged, and comes again."""
+        """Sweep until cancelled."""
         while True:
-            for chore in self._chores:
-                try:
-                    await chore()
-                except Exception:
-                    log.exception("a part of the sweep failed; it comes again")
+            await self.once()
             await asyncio.sleep(every_s)
+
+    async def once(self) -> None:
+        """Sweep. What fails is logged, and comes again."""
+        for chore in self._chores:
+            try:
+                await chore()
+            except Exception:
+                log.exception("a part of the sweep failed; it comes again")
 
     async def take_up(self) -> None:
         """What the last process left behind, where there can be only one at a time."""

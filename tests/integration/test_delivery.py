@@ -35,11 +35,14 @@ async def counts(database: Database) -> tuple[int, int]:
 
 
 async def test_a_rollback_leaves_neither_row_nor_ticket(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError):
+    async def queue_and_fail() -> None:
         async with database.write() as store:
             await store.jobs.add(job())
             assert await store.session.scalar(text("SELECT count(*) FROM procrastinate_jobs")) == 1
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await queue_and_fail()
     assert await counts(database) == (0, 0)
     async with database.write() as store:
         await store.jobs.add(job())

@@ -200,7 +200,7 @@ async def test_a_job_whose_lease_ended_without_a_worker_is_taken_up(service: Ser
             update(Job).values(status="running", lease_until=now() - timedelta(seconds=1))
         )
         await store.session.execute(text("DELETE FROM images"))
-    await service.parts.worker._sweep()
+    await service.parts.worker._sweep.once()
     job = await service.until(client, first["id"], "succeeded")
     assert job["seq"] > first["seq"]
     assert service.runtime.generated[0] == service.runtime.generated[1]
