@@ -26,7 +26,9 @@ from service.api.streams import OpenStreams
 from service.core.pool import load_pool
 from service.core.ports import Capabilities, ModelRuntime, ProgressEvents
 from service.infra import migrate
+from service.infra.connection_limits import ConnectionLimits
 from service.infra.database import Database
+from service.infra.delivery import InProcessDelivery, JobDelivery
 from service.infra.embedding_cache import InProcessEmbeddingCache
 from service.infra.events import InProcessEvents
 from service.infra.image_store import FolderImageStore
@@ -38,8 +40,6 @@ from service.worker.loop import KINDS, Worker
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-    from service.infra.tickets import ProcrastinateDelivery
 
 DEFAULT_TENANT = "default"
 SILENT_TIMES = 3
@@ -66,7 +66,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     images = FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
     events = InProcessEvents()
     parts = Parts(
-        database=Database(settings.database),
+        database=open_database(settings),
         images=images,
         cache=InProcessEmbeddingCache(),
         events=events,
@@ -99,7 +99,6 @@ class Production:
     """What an API replica and a worker process have in common."""
 
     parts: Parts
-    delivery: "ProcrastinateDelivery"
     redis: "Redis"
 
     @contextlib.asynccontextmanager
@@ -117,13 +116,10 @@ def parts_of(settings: Settings) -> Production:
     """The parts of the production scale. Opens nothing yet."""
     from redis.asyncio import Redis
 
-    from service.infra.tickets import ProcrastinateDelivery
-
     assert settings.redis_url is not None
     redis = Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=1)
-    delivery = ProcrastinateDelivery()
     parts = Parts(
-        database=Database(settings.database, delivery),
+        database=open_database(settings),
         images=FolderImageStore(settings.data_dir / "images", settings.min_free_bytes),
         # NOT YET of all processes: the three below are of this one alone.
         cache=InProcessEmbeddingCache(),
@@ -131,7 +127,7 @@ def parts_of(settings: Settings) -> Production:
         signals=InProcessSignals(),
         pool=load_pool(settings.pool_dir),
     )
-    return Production(parts, delivery, redis)
+    return Production(parts, redis)
 
 
 def api(settings: Settings) -> Served:
@@ -165,7 +161,7 @@ async def worker(
 
     production = parts_of(settings)
     parts = production.parts
-    tickets = Tickets(settings.database, parts.database, production.delivery, KINDS)
+    tickets = Tickets(settings.database, parts.database, KINDS)
     terms = Terms(
         frozenset(kinds),
         concurrency,
@@ -207,6 +203,23 @@ def _services(
     )
 
 
+def open_database(settings: Settings) -> Database:
+    """The database that the settings name; what is queued in it comes to the workers there."""
+    delivery: JobDelivery = InProcessDelivery()
+    if settings.production:
+        from service.infra.tickets import ProcrastinateDelivery
+
+        delivery = ProcrastinateDelivery()
+    limits = ConnectionLimits(
+        pool_size=settings.database_pool_size,
+        pool_timeout_s=settings.database_pool_timeout_s,
+        connect_timeout_s=settings.database_connect_timeout_s,
+        lock_timeout_s=settings.database_lock_timeout_s,
+        statement_timeout_s=settings.database_statement_timeout_s,
+    )
+    return Database(settings.database, delivery, limits)
+
+
 async def prepare(settings: Settings) -> Path | None:
     """Make the data folder, bring the schema up to date, and make the first API key.
 
@@ -225,9 +238,10 @@ async def prepare(settings: Settings) -> Path | None:
         (settings.data_dir / "ppd.db").touch(mode=0o600)
     await asyncio.to_thread(migrate.upgrade, settings.database)
     path = settings.data_dir / "api-key"
-    database = Database(settings.database)
+    database = open_database(settings)
     try:
         async with database.write() as store:
+            await store.alone("first key")
             if await store.keys.all():
                 return None
             key = await asyncio.to_thread(first_key, path)

@@ -4,7 +4,7 @@ Procrastinate's schema is that of the installed version, which pyproject.toml pi
 table says which. docs/service.md says how a newer version is taken up.
 
 Revision ID: 0005
-Revises: 0003
+Revises: 0004
 """
 
 from importlib.metadata import version
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 

@@ -1,5 +1,24 @@
-"""Every query of the service, one class per noun, together in `Store` over one transaction."""
+"""Every query of the service, one class per noun, together in `Store` over one transaction.
 
+SQLite lets one write transaction run at a time. On PostgreSQL they run beside each other, in any
+number of processes, so what a transaction decides by is locked first, and always in this order, so
+that no two of them wait for each other: a person's row (of several people, by user id), jobs' rows
+(by id), profiles' rows, then the rest.
+
+- A person's answers, profile versions and uploads change under `Users.alone`: one at a time.
+- Whatever refers to a person, a new job or a finished picture, holds the row as well, together with
+  others who do. An erasure holds it against all of them: it comes before, and they find nobody, or
+  after, and takes along what they left.
+- A job changes its state by one statement that names the state it leaves, or under its row's lock,
+  so of two ends the second finds nothing to end.
+
+Left without a lock, since a queue for it would cost more than the error: how many jobs wait, and
+whose turn comes next. Requests that come at the same moment do not see each other there, so a limit
+may be passed by as many as are written at once, which the pools of connections bound.
+"""
+
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -19,10 +38,18 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.auth import KeyScope
-from service.core.messages import JobStatus, end_seq, first_seq, requeued_seq
+from service.core.messages import (
+    SEQ_PER_ATTEMPT,
+    JobStatus,
+    end_seq,
+    first_seq,
+    requeued_seq,
+)
+from service.infra.clock import in_seconds, present
 from service.infra.delivery import JobDelivery
 from service.infra.tables import (
     ApiKey,
@@ -33,10 +60,12 @@ from service.infra.tables import (
     JobSubject,
     Profile,
     User,
-    UtcDateTime,
     WorkerRow,
-    now,
 )
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_FRESH = {"populate_existing": True}
+"""What is read under a lock is what is stored now, whatever the session has read before."""
 
 
 class Store:
@@ -53,13 +82,30 @@ class Store:
         self.idempotency = Idempotency(session)
         self.workers = Workers(session)
 
-    async def alone(self, what: str) -> None:
-        """Go on alone of all processes that say the same, until the transaction ends.
+    async def alone(self, purpose: str) -> None:
+        """Wait until no other transaction of any process is at this; hold it until the end."""
+        if not _is_sqlite(self.session):
+            await self.session.execute(select(func.pg_advisory_xact_lock(_lock_number(purpose))))
 
-        On SQLite whoever writes is alone anyway.
+    async def alone_now(self, purpose: str) -> bool:
+        """Hold this until the end of the transaction; false when another transaction does.
+
+        On SQLite there is no other transaction.
         """
-        if self.session.get_bind().dialect.name == "postgresql":
-            await self.session.execute(select(func.pg_advisory_xact_lock(func.hashtext(what))))
+        if _is_sqlite(self.session):
+            return True
+        lock = select(func.pg_try_advisory_xact_lock(_lock_number(purpose)))
+        return bool(await self.session.scalar(lock))
+
+
+def _is_sqlite(session: AsyncSession) -> bool:
+    return session.get_bind().dialect.name == "sqlite"
+
+
+def _lock_number(purpose: str) -> int:
+    """64 bits, signed, as advisory locks are named."""
+    digest = hashlib.sha256(f"ppd {purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 class _Repository:
@@ -70,17 +116,6 @@ class _Repository:
         result = await self._session.execute(statement)
         assert isinstance(result, CursorResult)
         return result.rowcount
-
-    async def _database_now(self) -> datetime:
-        """The present by the clock that all processes share: the database's, else this machine's.
-
-        Leases are compared between machines, whose own clocks may differ.
-        """
-        if self._session.get_bind().dialect.name == "sqlite":
-            return now()
-        at = await self._session.scalar(select(func.clock_timestamp(type_=UtcDateTime)))
-        assert at is not None
-        return at
 
 
 class Keys(_Repository):
@@ -106,7 +141,7 @@ class Keys(_Repository):
     async def revoke(self, pk: str) -> bool:
         """Revoke a key; false when there is no such key in use."""
         statement = update(ApiKey).where(ApiKey.pk == pk, ApiKey.revoked_at.is_(None))
-        return bool(await self._changed(statement.values(revoked_at=now())))
+        return bool(await self._changed(statement.values(revoked_at=present())))
 
 
 class Users(_Repository):
@@ -118,23 +153,67 @@ class Users(_Repository):
             select(User).where(User.tenant == tenant, User.user_id == user_id)
         )
 
-    async def get_or_create(self, tenant: str, user_id: str) -> User:
-        """The user, made now on first use. Needs a write transaction."""
-        user = await self.find(tenant, user_id)
-        if user is None:
-            user = User(tenant=tenant, user_id=user_id)
-            self._session.add(user)
-            await self._session.flush()
-        return user
+    async def hold(self, tenant: str, user_id: str) -> User | None:
+        """The user, who is not erased before this transaction ends."""
+        return await self._locked(tenant, user_id, read=True, key_share=True)
+
+    async def hold_pk(self, pk: str) -> bool:
+        """The same by our own name for the user; false when there is none (any more)."""
+        statement = select(User.pk).where(User.pk == pk).with_for_update(read=True, key_share=True)
+        return await self._session.scalar(statement) is not None
+
+    async def alone(self, tenant: str, user_id: str) -> User | None:
+        """The user, whose answers, versions and uploads only this transaction changes now."""
+        return await self._locked(tenant, user_id, key_share=True)
+
+    async def several_alone(self, pks: Collection[str]) -> dict[str, str]:
+        """Those of these people who are there, alone, with their tenants. For one who has none."""
+        rows = await self._session.execute(
+            select(User.pk, User.tenant)
+            .where(User.pk.in_(pks))
+            .order_by(User.pk)
+            .with_for_update(key_share=True)
+        )
+        return {row.pk: row.tenant for row in rows}
+
+    async def _locked(self, tenant: str, user_id: str, **lock: bool) -> User | None:
+        return await self._session.scalar(
+            select(User)
+            .where(User.tenant == tenant, User.user_id == user_id)
+            .with_for_update(**lock)
+            .execution_options(**_FRESH)
+        )
+
+    async def get_or_create(self, tenant: str, user_id: str, *, alone: bool = False) -> User:
+        """The user, held (or held alone), made now on first use. Needs a write transaction.
+
+        Who needs several people asks for them in the order of their user ids.
+        """
+        find = self.alone if alone else self.hold
+        while True:
+            user = await find(tenant, user_id)
+            if user is not None:
+                return user
+            insert = _insert_user(self._session).values(tenant=tenant, user_id=user_id)
+            made = await self._session.scalar(insert.on_conflict_do_nothing().returning(User))
+            if made is not None:
+                return made
+            # Somebody else made this user meanwhile, and may have erased it again.
 
     async def user_id(self, pk: str) -> str | None:
         """The tenant's own name for this user."""
         return await self._session.scalar(select(User.user_id).where(User.pk == pk))
 
-    async def erase(self, user: User) -> "Erased":
-        """Delete the user, what hangs on it, and every job and picture that used its taste."""
+    async def erase(self, tenant: str, user_id: str) -> "Erased | None":
+        """Delete the user, what hangs on it, and every job and picture that used its taste.
+
+        None when there is no such user.
+        """
+        user = await self._locked(tenant, user_id)
+        if user is None:
+            return None
         theirs = _jobs_about(user.pk)
-        jobs = (await self._session.scalars(theirs)).all()
+        jobs = (await self._session.scalars(theirs.order_by(Job.id).with_for_update(of=Job))).all()
         images = (
             await self._session.scalars(select(Image.key).where(_pictures_about(user.pk)))
         ).all()
@@ -146,7 +225,11 @@ class Users(_Repository):
         )
         await self._session.execute(delete(Job).where(Job.id.in_(theirs)))
         await self._session.execute(delete(User).where(User.pk == user.pk))
-        return Erased(list(jobs), list(images), choices or 0, profiles or 0)
+        return Erased(user.pk, list(jobs), list(images), choices or 0, profiles or 0)
+
+
+def _insert_user(session: AsyncSession) -> postgresql.Insert | sqlite.Insert:
+    return sqlite.insert(User) if _is_sqlite(session) else postgresql.insert(User)
 
 
 def _jobs_about(user_pk: str) -> Select[str]:
@@ -164,8 +247,9 @@ def _pictures_about(user_pk: str) -> ColumnElement[bool]:
 
 @dataclass(frozen=True)
 class Erased:
-    """What went: the ids of jobs, the keys of pictures, and counts."""
+    """Who and what went: the ids of jobs, the keys of pictures, and counts."""
 
+    user_pk: str
     job_ids: list[str]
     image_keys: list[str]
     choices: int
@@ -203,7 +287,10 @@ class Choices(_Repository):
         return int(row[0]), int(row[1])
 
     async def put(self, choice: Choice) -> None:
-        """Store an answer; one to the same pool pair takes the place of the earlier one."""
+        """Store an answer; one to the same pool pair takes the place of the earlier one.
+
+        Needs the user alone.
+        """
         if choice.pair_id is not None:
             await self._session.execute(
                 delete(Choice).where(
@@ -246,7 +333,7 @@ class Profiles(_Repository):
     async def add(
         self, user_pk: str, source: str, choices: list[Any], seed: int, text: str | None
     ) -> Profile:
-        """Begin the next version, to be encoded."""
+        """Begin the next version, to be encoded. Needs the user alone."""
         last = await self._session.scalar(
             select(func.max(Profile.version)).where(Profile.user_pk == user_pk)
         )
@@ -268,8 +355,10 @@ class Profiles(_Repository):
         statement = update(Profile).where(Profile.pk == pk, Profile.status == "encoding")
         return bool(await self._changed(statement.values(status=status, **values)))
 
-    async def stale(self, encoder_version: str) -> list[Profile]:
-        """The newest ready version of every user, where another encoder made it.
+    async def stale(
+        self, encoder_version: str, user_pks: Collection[str] | None = None
+    ) -> list[Profile]:
+        """The newest ready version of every user (of these), where another encoder made it.
 
         Users with a version being encoded already are left out.
         """
@@ -280,15 +369,18 @@ class Profiles(_Repository):
             .subquery()
         )
         pending = exists().where(Profile.user_pk == newest.c.user_pk, Profile.status == "encoding")
-        rows = await self._session.scalars(
+        statement = (
             select(Profile)
             .join(
                 newest,
                 (Profile.user_pk == newest.c.user_pk) & (Profile.version == newest.c.version),
             )
             .where(Profile.encoder_version != encoder_version, ~pending.correlate(newest))
+            .order_by(Profile.user_pk)
         )
-        return list(rows)
+        if user_pks is not None:
+            statement = statement.where(Profile.user_pk.in_(user_pks))
+        return list(await self._session.scalars(statement.execution_options(**_FRESH)))
 
 
 class Jobs(_Repository):
@@ -302,9 +394,14 @@ class Jobs(_Repository):
         """One job."""
         return await self._session.get(Job, job_id)
 
-    async def find(self, tenant: str, job_id: str) -> Job | None:
-        """The tenant's job of this id."""
-        return await self._session.scalar(select(Job).where(Job.id == job_id, Job.tenant == tenant))
+    async def find(self, tenant: str, job_id: str, *, lock: bool = False) -> Job | None:
+        """The tenant's job of this id; with `lock` nobody else changes it until the end."""
+        if not _ID.fullmatch(job_id):  # PostgreSQL takes not every text
+            return None
+        statement = select(Job).where(Job.id == job_id, Job.tenant == tenant)
+        if lock:
+            statement = statement.with_for_update().execution_options(**_FRESH)
+        return await self._session.scalar(statement)
 
     async def add(self, job: Job, subjects: Sequence[JobSubject] = ()) -> Job:
         """Queue a job."""
@@ -377,12 +474,14 @@ class Jobs(_Repository):
         ).all()
 
     async def waiting_encode(self, user_pk: str) -> Sequence[Job]:
-        """Encode jobs of a user that no worker has begun."""
+        """Encode jobs of a user that no worker has begun, nor begins before the end."""
         return (
             await self._session.scalars(
-                select(Job).where(
-                    Job.user_pk == user_pk, Job.kind == "encode", Job.status == "queued"
-                )
+                select(Job)
+                .where(Job.user_pk == user_pk, Job.kind == "encode", Job.status == "queued")
+                .order_by(Job.id)
+                .with_for_update()
+                .execution_options(**_FRESH)
             )
         ).all()
 
@@ -395,29 +494,41 @@ class Jobs(_Repository):
     ) -> Job | None:
         """Take the next job of these kinds: by turn, in a turn encodings first, then by age.
 
+        Two workers never take the same: a row that one has its hand on is passed by.
         `losses_below` leaves those out that have lost so many workers already.
         """
-        at = await self._database_now()
-        fits = [Job.kind.in_(kinds), or_(Job.expires_at.is_(None), Job.expires_at > at)]
-        if losses_below is not None:
-            fits.append(Job.losses < losses_below)
-        job = await self._session.scalar(
-            select(Job)
-            .where(Job.status == "queued", *fits)
+        fits = [] if losses_below is None else [Job.losses < losses_below]
+        following = (
+            select(Job.id)
+            .where(
+                Job.status == "queued",
+                Job.kind.in_(kinds),
+                or_(Job.expires_at.is_(None), Job.expires_at > present()),
+                *fits,
+            )
             .order_by(Job.turn, Job.priority, Job.created_at, Job.id)
             .limit(1)
             .with_for_update(skip_locked=True)
+            .scalar_subquery()
         )
-        if job is None:
-            return None
-        job.status = "running"
-        job.attempt += 1
-        job.seq = first_seq(job.attempt)
-        job.started_at = at
-        job.worker_id = worker_id
-        job.lease_until = at + timedelta(seconds=lease_s)
-        await self._session.flush()
-        return job
+        return await self._session.scalar(
+            update(Job)
+            .where(Job.id == following)
+            .values(
+                status="running",
+                attempt=Job.attempt + 1,
+                seq=(Job.attempt + 1) * SEQ_PER_ATTEMPT + first_seq(0),
+                started_at=present(),
+                worker_id=worker_id,
+                lease_until=in_seconds(lease_s),
+            )
+            .returning(Job)
+            .execution_options(synchronize_session=False, **_FRESH)
+        )
+
+    async def put_tickets_out(self, kind: str, out: int) -> None:
+        """Tickets for those waiting jobs of a kind that have none, when so many are out."""
+        await self._delivery.enqueue(self._session, kind, await self.queued(kind) - out)
 
     async def put_ticket_back(self, kind: str) -> None:
         """Another ticket of a kind, for one that was spent on nothing of it, if jobs of it wait."""
@@ -429,11 +540,10 @@ class Jobs(_Repository):
     ) -> set[tuple[str, int]]:
         """Hold on to running jobs, each an id and an attempt; gives those that are still ours."""
         ours = or_(*((Job.id == job_id) & (Job.attempt == attempt) for job_id, attempt in held))
-        until = await self._database_now() + timedelta(seconds=lease_s)
         kept = await self._session.execute(
             update(Job)
             .where(Job.status == "running", ours)
-            .values(lease_until=until)
+            .values(lease_until=in_seconds(lease_s))
             .returning(Job.id, Job.attempt)
             .execution_options(synchronize_session=False)
         )
@@ -456,7 +566,7 @@ class Jobs(_Repository):
             result=result,
             error_code=code,
             error_detail=detail,
-            finished_at=now(),
+            finished_at=present(),
             lease_until=None,
         )
         return bool(await self._changed(statement))
@@ -470,66 +580,72 @@ class Jobs(_Repository):
             await self._delivery.enqueue(self._session, job.kind, 1)
 
     async def cancel(self, job: Job) -> bool:
-        """End a job that has not ended; false when it has."""
+        """End a job that has not ended; false when it has. Needs the job locked."""
         statement = (
             update(Job)
             .where(Job.id == job.id, Job.status.in_(("queued", "running")))
             .values(
                 status="canceled",
                 seq=end_seq(job.attempt, job.seq),
-                finished_at=now(),
+                finished_at=present(),
                 lease_until=None,
             )
         )
         return bool(await self._changed(statement))
 
     async def requeue_orphans(
-        self, max_losses: int, *, lease_ended: bool, running: Collection[str] = ()
+        self, max_losses: int, *, leased_too: bool = False, but: Collection[str] = ()
     ) -> tuple[list[Job], list[Job]]:
         """Queue again what a lost worker ran; what has lost too many fails.
 
-        Takes jobs whose lease has ended (all, without `lease_ended`: no worker may run then), but
-        never those of `running`. Gives the jobs queued again and those that failed. Jobs that
-        another process is ending, or sweeping, at this moment are left to it.
+        Takes jobs whose lease has ended, and with `leased_too` (no worker may run then) all that
+        run, but never those of `but`. A row that somebody has in hand (another sweep, an end, a
+        renewal) is left to them. Gives the jobs queued again and those that failed.
         """
-        orphan = [Job.status == "running", Job.id.not_in(running)]
-        if lease_ended:
-            orphan.append(Job.lease_until < await self._database_now())
-        orphans = await self._session.scalars(
-            select(Job).where(*orphan).with_for_update(skip_locked=True)
-        )
-        again: list[Job] = []
+        orphan = [Job.status == "running"]
+        if not leased_too:
+            orphan.append(Job.lease_until < present())
+        if but:
+            orphan.append(Job.id.not_in(but))
         spent: list[Job] = []
-        for job in orphans:
-            job.losses += 1
+        again: list[Job] = []
+        for job in await self._in_nobodys_hand(orphan):
             job.lease_until = None
-            if job.losses < max_losses:
+            job.losses += 1
+            if job.losses >= max_losses:
+                job.status, job.error_code = "failed", "worker_crash"
+                job.seq = end_seq(job.attempt, job.seq)
+                job.finished_at = present()  # type: ignore[assignment]
+                spent.append(job)
+            else:
                 job.status, job.seq = "queued", requeued_seq(job.attempt)
                 again.append(job)
-            else:
-                job.status, job.error_code = "failed", "worker_crash"
-                job.seq, job.finished_at = end_seq(job.attempt, job.seq), now()
-                spent.append(job)
         await self._session.flush()
         for kind, count in Counter(job.kind for job in again).items():
             await self._delivery.enqueue(self._session, kind, count)
         return again, spent
 
     async def expire(self) -> list[Job]:
-        """End jobs that waited too long."""
-        late = (
-            await self._session.scalars(
-                select(Job)
-                .where(Job.status == "queued", Job.expires_at < await self._database_now())
-                .with_for_update(skip_locked=True)
-            )
-        ).all()
+        """End jobs that waited too long; one that somebody has in hand is left to them."""
+        late = await self._in_nobodys_hand([Job.status == "queued", Job.expires_at < present()])
         for job in late:
-            job.status, job.finished_at = "expired", now()
+            job.status, job.error_code = "expired", "expired"
+            job.finished_at = present()  # type: ignore[assignment]
             job.seq = end_seq(job.attempt, job.seq)
-            job.error_code = "expired"
         await self._session.flush()
         return list(late)
+
+    async def _in_nobodys_hand(self, which: Sequence[ColumnElement[bool]]) -> Sequence[Job]:
+        """Jobs, locked until the end, without those that another transaction has locked."""
+        return (
+            await self._session.scalars(
+                select(Job)
+                .where(*which)
+                .order_by(Job.id)
+                .with_for_update(skip_locked=True)
+                .execution_options(**_FRESH)
+            )
+        ).all()
 
 
 def _fenced(job_id: str, attempt: int) -> Any:
@@ -541,6 +657,8 @@ class Images(_Repository):
 
     async def find(self, tenant: str, image_id: str) -> Image | None:
         """The tenant's picture of this id."""
+        if not _ID.fullmatch(image_id):  # PostgreSQL takes not every text
+            return None
         return await self._session.scalar(
             select(Image).where(Image.id == image_id, Image.tenant == tenant)
         )
@@ -585,7 +703,10 @@ class Images(_Repository):
         ).all()
 
     async def uploads(self, user_pk: str) -> tuple[int, int]:
-        """How many own pictures a user has sent, and their size in bytes."""
+        """How many own pictures a user has sent, and their size in bytes.
+
+        What follows from it holds for who has the user alone.
+        """
         row = (
             await self._session.execute(
                 select(func.count(), func.coalesce(func.sum(Image.size_bytes), 0)).where(
@@ -619,7 +740,9 @@ class Idempotency(_Repository):
     async def prune(self, older_than: timedelta) -> int:
         """Forget old ones."""
         return await self._changed(
-            delete(IdempotencyKey).where(IdempotencyKey.created_at < now() - older_than)
+            delete(IdempotencyKey).where(
+                IdempotencyKey.created_at < in_seconds(-older_than.total_seconds())
+            )
         )
 
 
@@ -628,15 +751,16 @@ class Workers(_Repository):
 
     async def put(self, row: WorkerRow) -> None:
         """Say how one is, now."""
-        row.seen_at = await self._database_now()
+        row.seen_at = present()  # type: ignore[assignment]
         await self._session.merge(row)
         await self._session.flush()
 
     async def seen(self, within_s: float) -> Sequence[WorkerRow]:
         """Those that spoke within so many seconds, oldest first."""
-        since = await self._database_now() - timedelta(seconds=within_s)
         rows = await self._session.scalars(
-            select(WorkerRow).where(WorkerRow.seen_at >= since).order_by(WorkerRow.started_at)
+            select(WorkerRow)
+            .where(WorkerRow.seen_at >= in_seconds(-within_s))
+            .order_by(WorkerRow.started_at)
         )
         return rows.all()
 
@@ -646,5 +770,5 @@ class Workers(_Repository):
 
     async def prune(self, silent_for: timedelta) -> int:
         """Forget those that have not spoken for so long."""
-        before = await self._database_now() - silent_for
-        return await self._changed(delete(WorkerRow).where(WorkerRow.seen_at < before))
+        since = in_seconds(-silent_for.total_seconds())
+        return await self._changed(delete(WorkerRow).where(WorkerRow.seen_at < since))

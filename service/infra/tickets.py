@@ -44,16 +44,9 @@ class ProcrastinateDelivery:
 class Tickets:
     """The side of a worker: takes tickets, and looks after those that nobody holds any more."""
 
-    def __init__(
-        self,
-        url: str,
-        database: Database,
-        delivery: ProcrastinateDelivery,
-        kinds: Collection[str],
-    ) -> None:
+    def __init__(self, url: str, database: Database, kinds: Collection[str]) -> None:
         self._url = url.replace("postgresql+psycopg:", "postgresql:")
         self._database = database
-        self._delivery = delivery
         self._kinds = kinds
         self._app = App(connector=PsycopgConnector())
 
@@ -105,9 +98,7 @@ class Tickets:
             for kind in self._kinds:
                 queues = list(await self._app.job_manager.list_queues_async(queue=kind))
                 out = sum(queue["todo"] for queue in queues)
-                await self._delivery.enqueue(
-                    store.session, kind, await store.jobs.queued(kind) - out
-                )
+                await store.jobs.put_tickets_out(kind, out)
 
     async def clear(self, dead_after_s: float) -> None:
         """Delete the tickets that lost workers held, and what is left of finished ones."""

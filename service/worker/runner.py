@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import OperationalError
 
-from service.core.errors import JobCanceled, JobFailure
+from service.core.errors import DatabaseAway, JobCanceled, JobFailure
 from service.core.messages import JobStatus, end_seq, status_event
 from service.core.ports import ModelRuntime, Versions
 from service.infra.parts import Parts
@@ -77,7 +77,7 @@ class Runner:
     async def run(self, job: Job, versions: Versions | None) -> None:
         """Run one job to one end; without a model it fails with that reason.
 
-        Raises OperationalError when the database is lost: the job runs again when its lease ends.
+        Raises DatabaseAway when the database is lost: the job runs again when its lease ends.
         """
         run = Run(job)
         self._runs[run.key] = run
@@ -132,7 +132,7 @@ class Runner:
                 async with self._tools.database.write() as store:
                     await store.jobs.release(job)
             return None
-        except (OperationalError, InterfaceError):
+        except (DatabaseAway, OperationalError):
             raise
         except Exception as error:
             return "failed" if await self._fail(job, error) else None

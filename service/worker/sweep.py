@@ -47,7 +47,7 @@ class Sweep:
 
     async def take_up(self) -> None:
         """What the last process left behind, where there can be only one at a time."""
-        await self._requeue(lease_ended=False)
+        await self._requeue(leased_too=True)
 
     async def _expire(self) -> None:
         async with self._parts.database.write() as store:
@@ -55,12 +55,12 @@ class Sweep:
         self._tell(expired, "expired")
 
     async def _take_up_lost(self) -> None:
-        await self._requeue(lease_ended=True)
+        await self._requeue(leased_too=False)
 
-    async def _requeue(self, *, lease_ended: bool) -> None:
+    async def _requeue(self, *, leased_too: bool) -> None:
         async with self._parts.database.write() as store:
             again, spent = await store.jobs.requeue_orphans(
-                MAX_ATTEMPTS, lease_ended=lease_ended, running=self._running()
+                MAX_ATTEMPTS, leased_too=leased_too, but=self._running()
             )
             for job in spent:
                 await fail_profile(store, job, "worker_crash")

@@ -68,7 +68,7 @@ async def test_what_is_missing_is_put_out_and_no_more(
         for _ in range(3):
             await store.jobs.add(job())
         await store.session.execute(text("DELETE FROM procrastinate_jobs"))
-    tickets = Tickets(postgres_url, database, ProcrastinateDelivery(), KINDS)
+    tickets = Tickets(postgres_url, database, KINDS)
 
     async def nothing(kind: str) -> None:
         raise AssertionError(kind)
