@@ -67,7 +67,7 @@ class Worker:
         self._stopping = True
         self._not_ready = "the service is stopping"
         if self._running is not None:
-            self._tools.signals.cancel(self._running)
+            self._tools.signals.interrupt(self._running)
         self._tools.signals.ring()
 
     async def _begin(self) -> Versions | None:
@@ -97,7 +97,7 @@ class Worker:
         """Run one job to one end."""
         self._running = job.id
         if self._stopping:
-            self._tools.signals.cancel(job.id)
+            self._tools.signals.interrupt(job.id)
         if not self._tools.signals.cancelled(job.id):
             self._tools.events.publish(job.id, status_event(job.seq, "running"))
         renewing = asyncio.create_task(self._renew_forever(job))
