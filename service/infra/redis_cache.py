@@ -40,9 +40,9 @@ redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return 1
 """
 _FORGET = """
-redis.call('SET', KEYS[2], '1', 'EX', ARGV[1])
 for _, name in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do redis.call('UNLINK', name) end
 redis.call('UNLINK', KEYS[1])
+redis.call('SET', KEYS[2], '1', 'EX', ARGV[1])
 """
 _RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('UNLINK', KEYS[1]) end
@@ -76,8 +76,8 @@ class RedisEmbeddingCache:
     async def get(self, key: EmbeddingKey) -> Taste | None:
         """What was read, if it is here and whole; what is not is deleted."""
         name = _name("embedding", key)
+        await self._forget_waiting()
         try:
-            await self._forget_waiting()
             data = await self._guard.ask(
                 lambda: self._client.getrange(name, 0, embedding_bytes.MAX_BYTES)
             )
@@ -102,8 +102,8 @@ class RedisEmbeddingCache:
         person = f"{key.tenant}:{key.user_pk}"
         names = [name, f"{SCHEMA}:embeddings:{person}", f"{SCHEMA}:forgotten:{person}"]
         data = embedding_bytes.to_bytes(name, taste)
+        await self._forget_waiting()
         with contextlib.suppress(RedisAway):
-            await self._forget_waiting()
             await self._ask_script(_PUT, names, data, ttl_ms, longest_ms)
 
     async def once(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
@@ -134,16 +134,16 @@ class RedisEmbeddingCache:
         self._to_forget[tenant, user_pk] = None
         if len(self._to_forget) > _FORGOTTEN_HERE:
             self._to_forget.popitem(last=False)
-        with contextlib.suppress(RedisAway):
-            await self._forget_waiting()
+        await self._forget_waiting()
 
     async def _forget_waiting(self) -> None:
-        while self._to_forget:
-            tenant, user_pk = next(iter(self._to_forget))
-            person = f"{tenant}:{user_pk}"
-            names = [f"{SCHEMA}:embeddings:{person}", f"{SCHEMA}:forgotten:{person}"]
-            await self._ask_script(_FORGET, names, _FORGOTTEN_S)
-            self._to_forget.pop((tenant, user_pk), None)
+        with contextlib.suppress(RedisAway):
+            while self._to_forget:
+                tenant, user_pk = next(iter(self._to_forget))
+                person = f"{tenant}:{user_pk}"
+                names = [f"{SCHEMA}:embeddings:{person}", f"{SCHEMA}:forgotten:{person}"]
+                await self._ask_script(_FORGET, names, _FORGOTTEN_S)
+                self._to_forget.pop((tenant, user_pk), None)
 
     async def _once_of_all(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
         """Look, and read when the lock is ours; else look again a little later."""

@@ -285,6 +285,7 @@ async def test_a_redis_that_hangs_holds_up_one_call_and_not_all(
 async def test_a_full_redis_still_answers_and_takes_nothing(redis_url: str) -> None:
     encoder = Encoder(takes_s=0)
     second = EmbeddingKey("default", KEY.user_pk, "vlm-2", "d" * 64)
+    other = EmbeddingKey("default", "c" * 32, KEY.encoder_version, KEY.reading_sha256)
     async with process(redis_url) as (cache, client):
         await cache.put(KEY, taste())
         await client.config_set("maxmemory", "1mb")
@@ -294,11 +295,14 @@ async def test_a_full_redis_still_answers_and_takes_nothing(redis_url: str) -> N
             assert await cache.get(second) is None
             assert same(await cache.get(KEY), taste())
             assert same(await cache.once(second, encoder.read), taste())
+            await cache.forget_user("default", other.user_pk)
+            assert same(await cache.get(KEY), taste()), "what is refused for one is no other's loss"
             await cache.forget_user("default", KEY.user_pk)
         finally:
             await client.config_set("maxmemory", "0")
         assert await cache.get(second) is None
         assert await cache.get(KEY) is None, "who was to be forgotten is forgotten now"
+        assert await client.exists(f"ppd:1:forgotten:default:{KEY.user_pk}")
 
 
 async def test_flushed_in_the_middle_of_a_reading_the_embedding_is_still_kept(
