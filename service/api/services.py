@@ -17,6 +17,9 @@ class WorkerState(Protocol):
     async def why_not_ready(self) -> str | None:
         """Why not; None when they can."""
 
+    async def encoder_version(self) -> str | None:
+        """The encoder that reads choices at present; None while that is not known."""
+
 
 @dataclass(frozen=True)
 class Limits:

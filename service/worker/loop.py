@@ -36,12 +36,17 @@ class Worker:
         )
         self._lease_s = lease_s
         self._not_ready: str | None = "the model is being loaded"
+        self._encoder_version: str | None = None
         self._running: str | None = None
         self._stopping = False
 
     async def why_not_ready(self) -> str | None:
         """Why no job can be run; None when one can."""
         return self._not_ready
+
+    async def encoder_version(self) -> str | None:
+        """The encoder that is loaded."""
+        return self._encoder_version
 
     async def run(self) -> None:
         """Take up what was not finished, load the model, then work until `stop`.
@@ -75,6 +80,7 @@ class Worker:
         try:
             await self._take_up()
             versions: Versions = await self._in_thread(self._tools.runtime.load)
+            self._encoder_version = versions.encoder_version
             await reencoding.queue_stale(self._tools.database, versions)
         except Exception as error:
             log.exception("the worker did not start")
