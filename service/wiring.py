@@ -41,6 +41,9 @@ from service.worker.loop import KINDS, Worker
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from service.infra.redis_events import RedisEvents
+    from service.infra.redis_signals import RedisSignals
+
 DEFAULT_TENANT = "default"
 SILENT_TIMES = 3
 """A worker that missed so many of its own reports is gone."""
@@ -99,35 +102,40 @@ class Production:
     """What an API replica and a worker process have in common."""
 
     parts: Parts
+    events: "RedisEvents"
+    signals: "RedisSignals"
     redis: "Redis"
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Connected until the end of the block. PostgreSQL and Redis may come later, or go."""
         try:
-            yield
+            async with self.events, self.signals:
+                yield
         finally:
-            self.parts.events.close()
             await self.redis.aclose()
             await self.parts.database.close()
 
 
 def parts_of(settings: Settings) -> Production:
     """The parts of the production scale. Opens nothing yet."""
-    from redis.asyncio import Redis
+    from service.infra.redis_cache import RedisEmbeddingCache
+    from service.infra.redis_client import open_redis
+    from service.infra.redis_events import RedisEvents
+    from service.infra.redis_signals import RedisSignals
 
     assert settings.redis_url is not None
-    redis = Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=1)
+    redis = open_redis(settings.redis_url.get_secret_value())
+    events, signals = RedisEvents(redis), RedisSignals(redis)
     parts = Parts(
         database=open_database(settings),
         images=FolderImageStore(settings.data_dir / "images", settings.min_free_bytes),
-        # NOT YET of all processes: the three below are of this one alone.
-        cache=InProcessEmbeddingCache(),
-        events=InProcessEvents(),
-        signals=InProcessSignals(),
+        cache=RedisEmbeddingCache(redis),
+        events=events,
+        signals=signals,
         pool=load_pool(settings.pool_dir),
     )
-    return Production(parts, redis)
+    return Production(parts, events, signals, redis)
 
 
 def api(settings: Settings) -> Served:

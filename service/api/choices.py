@@ -75,7 +75,10 @@ async def post_preferences(
     wait_s: WaitDep,
     once: OnceDep,
 ) -> PreferencesStateOut:
-    """Store answers. Once four are decided, the profile is encoded anew from the newest four."""
+    """Store answers. Once four are decided, the profile is encoded anew from the newest four.
+
+    Where these are the four that the newest version was read from, or is being, it stands.
+    """
     sent = await clean_uploads(services, body)
     stored_keys: list[str] = []
     overtaken: list[Job] = []
@@ -123,18 +126,11 @@ async def put_profile(
         newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)
         if len(newest) < CHOICES_PER_EMBEDDING:
             raise ServiceError(409, "not_enough_choices")
-        profile, job, overtaken = await queue_encoding(
-            store,
-            services.limits,
-            caller,
-            user.pk,
-            source="edited",
-            choices=newest,
-            text=body.text,
+        encoding = await queue_encoding(
+            store, services, caller, user.pk, source="edited", choices=newest, text=body.text
         )
-        accepted = {"profile_pk": profile.pk, "job_id": job.id}
-    _announce(services, overtaken, job.id)
-    return await _present(user_id, accepted, response, caller, services, wait_s)
+    _announce(services, encoding.overtaken, encoding.ids["job_id"])
+    return await _present(user_id, encoding.ids, response, caller, services, wait_s)
 
 
 @router.get("/preferences")
@@ -249,15 +245,10 @@ async def _begin(
     if not begins_encoding(decided_in_post, decided):
         return {"profile_pk": None, "job_id": None}, []
     newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)
-    profile, job, overtaken = await queue_encoding(
-        store,
-        services.limits,
-        caller,
-        user.pk,
-        source="generated",
-        choices=newest,
+    encoding = await queue_encoding(
+        store, services, caller, user.pk, source="generated", choices=newest
     )
-    return {"profile_pk": profile.pk, "job_id": job.id}, overtaken
+    return encoding.ids, encoding.overtaken
 
 
 def _announce(services: Services, overtaken: list[Job], job_id: str | None) -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Header, Path
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.api.following import follow
 from service.api.schemas import ErrorOut, JobOut
 from service.api.services import Services
 from service.core.auth import Caller
@@ -88,17 +89,13 @@ async def job_events(
             after = max(after, job.seq)
         if job.status in TERMINAL:
             return
-        async for event in stream:
-            if event.seq <= after:
-                continue
+        async for event in follow(services.database, job_id, stream, after):
             if event.terminal:
                 async with services.database.read() as store:
                     job = await store.jobs.get(job_id)
                 if job is None:
                     return
             yield _sse(event, job)
-            if event.terminal:
-                return
 
 
 def _sse(event: JobEvent, job: Job, *, retry: bool = False) -> ServerSentEvent:
@@ -134,9 +131,8 @@ async def wait_for_end(services: Services, job_id: str, timeout_s: float) -> Non
             return
         try:
             async with asyncio.timeout(timeout_s):
-                async for event in stream:
-                    if event.terminal:
-                        return
+                async for _ in follow(services.database, job_id, stream, job.seq):
+                    pass
         except TimeoutError:
             return
 

@@ -20,6 +20,9 @@ class WorkerState(Protocol):
     async def impaired(self) -> str | None:
         """What works only in part meanwhile; None when all of it does."""
 
+    async def encoder_version(self) -> str | None:
+        """The encoder that reads choices at present; None while that is not known."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -1,5 +1,6 @@
 """Whether workers on other machines take every kind of job, as the table of workers says."""
 
+import time
 from collections.abc import Awaitable, Callable, Collection
 
 from service.infra.database import Database
@@ -23,6 +24,8 @@ class RemoteWorkers:
         self._kinds = kinds
         self._gone_after_s = gone_after_s
         self._ping = ping
+        self._encoder: str | None = None
+        self._encoder_known_until_s = 0.0
 
     async def why_not_ready(self) -> str | None:
         """The first kind that nobody runs, and why; None when all are taken."""
@@ -38,6 +41,19 @@ class RemoteWorkers:
             if all(row.not_ready for row in takers):
                 return f"no worker takes {kind} jobs yet: {takers[-1].not_ready}"
         return None
+
+    async def encoder_version(self) -> str | None:
+        """What the workers that read choices have loaded; None while they differ, or are none.
+
+        Looked up now and then only: it is asked with every answer to a pair.
+        """
+        if time.monotonic() >= self._encoder_known_until_s:
+            async with self._database.read() as store:
+                seen = await store.workers.seen(self._gone_after_s)
+            found = {row.encoder_version for row in seen if "encode" in row.kinds}
+            self._encoder = found.pop() if len(found) == 1 else None
+            self._encoder_known_until_s = time.monotonic() + self._gone_after_s / 3
+        return self._encoder
 
     async def impaired(self) -> str | None:
         """Says when Redis is away."""

@@ -330,6 +330,15 @@ class Profiles(_Repository):
             statement = statement.where(Profile.encoder_version == encoder_version)
         return await self._session.scalar(statement)
 
+    async def standing(self, user_pk: str) -> Profile | None:
+        """The newest version that was not superseded."""
+        return await self._session.scalar(
+            select(Profile)
+            .where(Profile.user_pk == user_pk, Profile.status != "superseded")
+            .order_by(Profile.version.desc())
+            .limit(1)
+        )
+
     async def add(
         self, user_pk: str, source: str, choices: list[Any], seed: int, text: str | None
     ) -> Profile:

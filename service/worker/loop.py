@@ -27,6 +27,7 @@ class Worker:
         self._sweep = Sweep(parts, lambda: self._runner.running)
         self._lease_s = lease_s
         self._not_ready: str | None = "the model is being loaded"
+        self._encoder_version: str | None = None
         self._stopping = False
 
     async def why_not_ready(self) -> str | None:
@@ -36,6 +37,10 @@ class Worker:
     async def impaired(self) -> str | None:
         """Nothing: all of it is in this process."""
         return None
+
+    async def encoder_version(self) -> str | None:
+        """The encoder that is loaded."""
+        return self._encoder_version
 
     async def run(self) -> None:
         """Take up what was not finished, load the model, then work until `stop`.
@@ -72,6 +77,7 @@ class Worker:
         try:
             await self._sweep.take_up()
             versions = await self._runner.load()
+            self._encoder_version = versions.encoder_version
             await reencoding.queue_stale(self._parts.database, versions)
         except Exception as error:
             log.exception("the worker did not start")
