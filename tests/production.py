@@ -27,6 +27,8 @@ from service.wiring import api
 ROOT = Path(__file__).resolve().parents[1]
 LEASE_S = 3.0
 LONGEST_S = 120.0
+AT_ONCE_S = 30.0
+"""Far less than the workers' grace, so what ends within it did not wait for anything."""
 
 
 def eventually(look: Callable[[], object]) -> None:
@@ -91,10 +93,11 @@ class Deployment:
     async def all_are(self, job_ids: list[str], *status: str) -> None:
         """Wait until all these jobs have one of these states."""
 
-        async def look() -> bool:
-            return all([(await self.job(job_id))["status"] in status for job_id in job_ids])
+        await self.until(lambda: self.are_now(job_ids, *status))
 
-        await self.until(look)
+    async def are_now(self, job_ids: list[str], *status: str) -> bool:
+        """Whether all these jobs have one of these states."""
+        return all([(await self.job(job_id))["status"] in status for job_id in job_ids])
 
     async def until(self, look: Callable[[], Awaitable[bool]], within_s: float = LONGEST_S) -> None:
         """Look until it is so; fails with the workers' log when that takes too long."""
@@ -128,7 +131,7 @@ async def deployment(
         "PPD_MIN_FREE_BYTES": "0",  # a folder in memory may be small
         "PPD_JOB_LEASE_S": str(LEASE_S),
         "PPD_WORKER_SEEN_EVERY_S": "0.5",
-        "PPD_WORKER_GRACE_S": "10",
+        "PPD_WORKER_GRACE_S": "60",
         "PPD_MAX_QUEUED_JOBS_PER_CALLER": "64",
         "PPD_PORT": "0",
         **given,

@@ -84,7 +84,7 @@ class Channels:
             }
             connection = self._pool.connection_class(**options)
             try:
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
                 wait_s = _AGAIN_S[0]
                 await self._listen(connection)
             except (RedisError, OSError) as error:

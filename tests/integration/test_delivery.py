@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
 from service.infra import migrate
 from service.infra.database import Database
@@ -78,3 +78,41 @@ async def test_what_is_missing_is_put_out_and_no_more(
         assert await counts(database) == (3, 3)
         await tickets.top_up()
     assert await counts(database) == (3, 3)
+
+
+async def test_a_ticket_goes_back_only_where_jobs_of_its_kind_wait(database: Database) -> None:
+    async with database.write() as store:
+        await store.jobs.add(job("encode"))
+    async with database.write() as store:
+        await store.jobs.put_ticket_back("generate")
+    assert await counts(database) == (1, 1)
+    async with database.write() as store:
+        await store.jobs.put_ticket_back("encode")
+    assert await counts(database) == (1, 2)
+
+
+async def test_what_has_lost_many_workers_can_be_left_out(database: Database) -> None:
+    unlucky = job()
+    unlucky.losses = 2
+    async with database.write() as store:
+        await store.jobs.add(unlucky)
+    async with database.write() as store:
+        assert await store.jobs.claim(KINDS, "w", 60, losses_below=2) is None
+        claimed = await store.jobs.claim(KINDS, "w", 60)
+    assert claimed is not None
+    assert (claimed.id, claimed.attempt, claimed.losses) == (unlucky.id, 1, 2)
+
+
+async def test_a_renewal_tells_which_jobs_are_still_ours(database: Database) -> None:
+    async with database.write() as store:
+        for _ in range(3):
+            await store.jobs.add(job())
+        held = [await store.jobs.claim(KINDS, "w", 60) for _ in range(3)]
+    mine, canceled, taken = ((one.id, one.attempt) for one in held if one is not None)
+    async with database.write() as store:
+        gone = await store.jobs.get(canceled[0])
+        assert gone is not None
+        await store.jobs.cancel(gone)
+        await store.session.execute(update(Job).where(Job.id == taken[0]).values(attempt=2))
+    async with database.write() as store:
+        assert await store.jobs.renew([mine, canceled, taken], 60) == {mine}
