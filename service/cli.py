@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import uvicorn
@@ -12,12 +14,22 @@ from service.adapters_cli import adapters
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
 from service.infra import migrate as migrations
 from service.infra.adapters import AdapterFolder
-from service.infra.database import Database
 from service.infra.repositories import Store
 from service.infra.secrets import key_sha256, new_key
 from service.models_cli import models
 from service.settings import Settings
-from service.wiring import Embedded, embedded, free_bytes, prepare, sole_user_of, writable
+from service.wiring import (
+    Served,
+    api,
+    embedded,
+    free_bytes,
+    open_database,
+    prepare,
+    sole_user_of,
+    writable,
+)
+from service.wiring import worker as run_worker
+from service.worker.loop import KINDS
 
 if TYPE_CHECKING:
     from service.core.ports import ModelRuntime
@@ -37,11 +49,17 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Start the service: API, pages and worker in one process."""
+    """Start the service: API, pages and worker in one process.
+
+    With PPD_DATABASE_URL=postgresql://... API and pages only: `ppd worker` runs the jobs.
+    """
     settings = _settings(data_dir=data_dir, host=host, port=port)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    start_logs()
     try:
+        if settings.production:
+            asyncio.run(prepare(settings))
+            run_server(settings, api(settings))
+            return
         with sole_user_of(settings.data_dir):
             new_key_path = asyncio.run(prepare(settings))
             if new_key_path is not None:
@@ -51,7 +69,46 @@ def serve(
         raise _refuse(str(error)) from error
 
 
-def run_server(settings: Settings, parts: Embedded) -> None:
+@app.command()
+def worker(
+    queues: Annotated[str, typer.Option(help="Kinds of job to take, with commas between.")] = (
+        ",".join(KINDS)
+    ),
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Jobs under way at once.")] = 4,
+    data_dir: DataDir = None,
+) -> None:
+    """Start a worker of the production scale; SIGTERM lets its jobs end."""
+    settings = _settings(data_dir=data_dir)
+    kinds = {name.strip() for name in queues.split(",")}
+    if not kinds or not kinds <= set(KINDS):
+        raise _refuse(f"--queues {queues!r}: expected {' and '.join(KINDS)}, or one of them")
+    if not settings.production:
+        raise _refuse(
+            "`ppd worker` needs PPD_DATABASE_URL=postgresql://...; "
+            "without it `ppd serve` runs the jobs itself"
+        )
+    start_logs()
+    work(settings, lambda: _runtime(settings, kinds), kinds, concurrency)
+
+
+def work(
+    settings: Settings, runtime: Callable[[], "ModelRuntime"], kinds: set[str], concurrency: int
+) -> NoReturn:
+    """Be a worker process, to its end.
+
+    That end does not wait for the model's thread: no loading and no reading of choices can be cut
+    short, and what that thread still does is nobody's any more.
+    """
+    try:
+        asyncio.run(prepare(settings))
+        status = asyncio.run(run_worker(settings, runtime(), kinds, concurrency))
+    except (ValueError, OSError) as error:
+        raise _refuse(str(error)) from error
+    logging.shutdown()
+    os._exit(status)
+
+
+def run_server(settings: Settings, parts: Served) -> None:
     """Serve until stopped; followers of events are let go first, then requests end."""
     config = uvicorn.Config(
         parts.app,
@@ -69,7 +126,7 @@ def run_server(settings: Settings, parts: Embedded) -> None:
 class Server(uvicorn.Server):
     """Ends event streams when it stops; they would keep it waiting otherwise."""
 
-    def __init__(self, config: uvicorn.Config, parts: Embedded) -> None:
+    def __init__(self, config: uvicorn.Config, parts: Served) -> None:
         super().__init__(config)
         self._parts = parts
 
@@ -161,8 +218,15 @@ def _settings(**given: Any) -> Settings:
         raise _refuse(str(error)) from error
 
 
-def _runtime(settings: Settings) -> "ModelRuntime":
-    """The model. Imported here: the other commands need no torch."""
+def start_logs() -> None:
+    """Log to standard error, and leave the libraries' small talk out."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    for name in ("alembic", "procrastinate", "psycopg.pool"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _runtime(settings: Settings, kinds: Collection[str] = KINDS) -> "ModelRuntime":
+    """The model, as far as these kinds of job need it. Imported here: all else needs no torch."""
     from ppd_model.presets import get_preset
     from service.worker.engine import PpdRuntime, weights_folder
 
@@ -176,8 +240,8 @@ def _runtime(settings: Settings) -> "ModelRuntime":
     return PpdRuntime(
         settings.preset,
         settings.weights_dir,
-        generator_place=settings.generator_place,
-        encoder_place=settings.encoder_place,
+        generator_place=settings.generator_place if "generate" in kinds else None,
+        encoder_place=settings.encoder_place if "encode" in kinds else None,
         prompt_variant=settings.prompt_variant,
         decoding=settings.decoding,
         threads=settings.model_threads,
@@ -190,7 +254,7 @@ def _in_database(data_dir: Path | None, work: Any) -> Any:
 
     async def run() -> Any:
         await prepare(settings)
-        database = Database(settings.database)
+        database = open_database(settings)
         try:
             async with database.write() as store:
                 return await work(store)

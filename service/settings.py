@@ -31,6 +31,12 @@ class Settings(BaseSettings):
 
     With PostgreSQL this is the production scale: `ppd serve` runs no model, `ppd worker` does.
     """
+    database_pool_size: int = Field(default=10, ge=1, le=1000)
+    """Connections of one process to PostgreSQL; no more are ever open."""
+    database_pool_timeout_s: float = Field(default=3.0, gt=0)
+    database_connect_timeout_s: int = Field(default=5, ge=2)
+    database_lock_timeout_s: float = Field(default=5.0, gt=0)
+    database_statement_timeout_s: float = Field(default=15.0, gt=0)
     redis_url: SecretStr | None = None
     """redis://...; production keeps embeddings, progress events and rate limits there."""
     images_url: str | None = None
@@ -70,6 +76,10 @@ class Settings(BaseSettings):
     """The image store takes no picture that would leave less room than this."""
     job_expiry_s: float = Field(default=3600.0, gt=0)
     job_lease_s: float = Field(default=60.0, gt=0)
+    worker_seen_every_s: float = Field(default=5.0, gt=0)
+    """How often a worker process says that it is there; silent for three times that, it is gone."""
+    worker_grace_s: float = Field(default=30.0, gt=0)
+    """From SIGTERM to the end of a worker process; what runs longer waits for another worker."""
     session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)
     shutdown_grace_s: int = Field(default=5, ge=1)
 

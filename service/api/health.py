@@ -29,4 +29,5 @@ async def ready(services: ServicesDep) -> JSONResponse:
             reason = f"a store does not answer: {type(error).__name__}"
     if reason is not None:
         return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
-    return JSONResponse({"status": "ready"})
+    impaired = await services.worker.impaired()
+    return JSONResponse({"status": "ready", **({"impaired": impaired} if impaired else {})})

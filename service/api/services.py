@@ -17,6 +17,12 @@ class WorkerState(Protocol):
     async def why_not_ready(self) -> str | None:
         """Why not; None when they can."""
 
+    async def impaired(self) -> str | None:
+        """What works only in part meanwhile; None when all of it does."""
+
+    async def encoder_version(self) -> str | None:
+        """The encoder that reads choices at present; None while that is not known."""
+
 
 @dataclass(frozen=True)
 class Limits:

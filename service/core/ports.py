@@ -192,7 +192,10 @@ class Subscription(Protocol):
     """An async context manager over the events of one job, in order of `seq`."""
 
     async def __aenter__(self) -> AsyncIterator[JobEvent]:
-        """Start to follow; nothing published from here on is missed."""
+        """Start to follow; nothing published from here on is missed.
+
+        Whoever gives up the wait for the next event, after a timeout say, may ask for it again.
+        """
 
     async def __aexit__(self, *_: Any) -> None:
         """Stop to follow."""
@@ -212,6 +215,9 @@ class JobSignals(Protocol):
 
     def cancel(self, job_id: str) -> None:
         """Ask a running job to stop at its next step."""
+
+    def interrupt(self, job_id: str) -> None:
+        """Ask a job to stop that this process runs, because the process stops; tells no other."""
 
     def cancelled(self, job_id: str) -> bool:
         """Whether it was asked to; called from the worker's thread."""
