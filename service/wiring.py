@@ -26,6 +26,7 @@ from service.infra.events import InProcessEvents
 from service.infra.image_store import FolderImageStore
 from service.infra.job_signals import InProcessSignals
 from service.infra.parts import Parts
+from service.infra.rate_limits import CountedRateLimits, Rates
 from service.infra.secrets import first_key, key_sha256, session_secret
 from service.settings import Settings
 from service.worker.loop import Worker
@@ -52,6 +53,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
         cache=InProcessEmbeddingCache(),
         events=events,
         signals=InProcessSignals(),
+        rates=CountedRateLimits(rates_of(settings)),
         pool=load_pool(settings.pool_dir),
     )
     worker = Worker(parts, runtime, settings.job_lease_s)
@@ -92,6 +94,16 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
             await parts.database.close()
 
     return Embedded(create_app(services, lifespan), events, worker)
+
+
+def rates_of(settings: Settings) -> Rates:
+    """The limits that are counted, by this process alone or by all together."""
+    return Rates(
+        key=settings.rate_limit_key,
+        session=settings.rate_limit_session,
+        address=settings.rate_limit_address,
+        gpu_seconds=settings.gpu_seconds_per_user,
+    )
 
 
 async def prepare(settings: Settings) -> Path | None:

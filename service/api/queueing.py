@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from service.api.rates import check_gpu_quota
 from service.api.services import Limits, Services
 from service.core.auth import Caller
 from service.core.choices import KnownReading, already_read, reading_seed, reading_sha256
@@ -78,6 +79,7 @@ async def queue_encoding(
         await store.session.refresh(waiting)
         overtaken.append(waiting)
     await check_room(store, services.limits, "encode", caller, user_pk)
+    await check_gpu_quota(services.rates, user_pk)
     seed = reading_seed(snapshot, text)
     profile = await store.profiles.add(user_pk, source, snapshot, seed, text)
     turn = await store.jobs.next_turn("encode", caller.tenant, user_pk)
@@ -85,9 +87,7 @@ async def queue_encoding(
     return Encoding(profile, job, overtaken)
 
 
-async def _standing(
-    store: Store, services: Services, user_pk: str, sha256: str
-) -> Encoding | None:
+async def _standing(store: Store, services: Services, user_pk: str, sha256: str) -> Encoding | None:
     """The newest version where it is of this reading, with its job while that is on its way."""
     newest = await store.profiles.standing(user_pk)
     if newest is None:

@@ -35,7 +35,7 @@ def reading_sha256(choices: Sequence[Any], given_text: str | None) -> str:
 
 @dataclass(frozen=True)
 class KnownReading:
-    """What a profile version was read from, and how it stands; `encoder_version` once it is ready."""
+    """What a profile version was read from, and how it stands; once ready, by which encoder."""
 
     sha256: str
     status: Literal["encoding", "ready", "failed"]

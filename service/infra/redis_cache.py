@@ -1,9 +1,9 @@
 """Embeddings in Redis, for all processes. The database is the truth; losing this loses time only.
 
 For one person there are, under `ppd:1:` with the tenant's name and the person's pk:
-`embedding:...:<encoder version>:<hash of the reading>`, one safetensors file each; `embeddings:...`,
-their names by when they end; `reading:...`, a lock while one is being read; `forgotten:...`, from
-the person's erasure until every process has heard of it. A change of any part is another key.
+`embedding:...:<encoder version>:<hash of the reading>`, one safetensors file each;
+`embeddings:...`, their names by when they end; `reading:...`, a lock while one is being read;
+`forgotten:...`, for a week after the person was erased. A change of any part is another key.
 """
 
 import asyncio
@@ -83,6 +83,7 @@ class RedisEmbeddingCache:
             )
             if not data:
                 return None
+            assert isinstance(data, bytes)
             return embedding_bytes.from_bytes(name, data)
         except (RedisRefused, ValueError) as error:
             log.warning("a cached embedding could not be read and is dropped: %r", error)
@@ -172,7 +173,7 @@ class RedisEmbeddingCache:
 
     @contextlib.asynccontextmanager
     async def _held(self, lock: str, token: bytes) -> AsyncIterator[None]:
-        """Hold on to the lock while the block runs; a process that dies lets it go by its expiry."""
+        """Keep the lock while the block runs; a process that dies lets it go by its expiry."""
         renewing = asyncio.create_task(self._renew_forever(lock, token))
         try:
             yield
@@ -189,7 +190,7 @@ class RedisEmbeddingCache:
 
     async def _ask_script(self, script: str, names: list[str], *args: bytes | int) -> None:
         async def run() -> None:
-            await self._client.eval(script, len(names), *names, *args)  # type: ignore[arg-type]
+            await self._client.eval(script, len(names), *names, *args)
 
         await self._guard.ask(run)
 

@@ -77,10 +77,14 @@ class Channels:
     async def _listen_forever(self) -> None:
         wait_s, longest_s = _AGAIN_S
         while True:
-            options = {**self._pool.connection_kwargs, "protocol": 2, "retry": Retry(NoBackoff(), 0)}
+            options = {
+                **self._pool.connection_kwargs,
+                "protocol": 2,
+                "retry": Retry(NoBackoff(), 0),
+            }
             connection = self._pool.connection_class(**options)
             try:
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
                 wait_s = _AGAIN_S[0]
                 await self._listen(connection)
             except (RedisError, OSError) as error:

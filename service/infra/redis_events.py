@@ -142,7 +142,7 @@ class RedisEvents:
             entries = await self._guard.ask(lambda: self._client.xrevrange(name, count=count))
         except RedisAway:
             return []
-        events = [_from_json(fields.get(b"event", b"")) for _, fields in entries or ()]
+        events = [_from_json((fields or {}).get(b"event", b"")) for _, fields in entries or ()]
         return [event for event in reversed(events) if event is not None]
 
     def _heard(self, channel: str, data: bytes) -> None:
@@ -253,7 +253,7 @@ def _to_json(event: JobEvent) -> str:
     return json.dumps({"seq": event.seq, "kind": event.kind, "data": dict(event.data)})
 
 
-def _from_json(data: bytes) -> JobEvent | None:
+def _from_json(data: bytes | str) -> JobEvent | None:
     """The event; None for what this program has not written."""
     try:
         read = json.loads(data)

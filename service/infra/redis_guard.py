@@ -63,7 +63,7 @@ class Guard:
         """Log what went wrong, unless that was done a moment ago."""
         if time.monotonic() - self._warned_at >= _WARN_EVERY_S:
             self._warned_at = time.monotonic()
-            log.warning("%s: Redis does not do its part (%r); going on without", self._purpose, error)
+            log.warning("%s: going on without Redis: %r", self._purpose, error)
 
     def _rest(self) -> None:
         rest_s = min(_LONGEST_REST_S, _FIRST_REST_S * 2.0 ** min(self._failures, 10))

@@ -155,35 +155,41 @@ async def test_the_memory_of_a_job_is_bounded_and_ends(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_events, "_UNREAD", 32)
-    async with process(redis_url) as (api, client), process(redis_url) as (worker, _):
-        async with api.subscribe("j", 0) as stream:
-            for done in range(1, 401):
-                worker.publish("j", step_event(1, done, 400))
-            worker.publish("j", SUCCEEDED)
-            await until_latest(api, 1998)
-            assert await client.xlen("ppd:1:events:j") == redis_events._EVENTS_PER_JOB
-            assert 0 < await client.ttl("ppd:1:events:j") <= redis_events._REMEMBERED_S
-            await asyncio.sleep(0.1)
-            seen = []
-            async with asyncio.timeout(10):
-                async for event in stream:
-                    seen.append(event.seq)
-                    if event.terminal:
-                        break
-            assert len(seen) <= 33, "one who does not read loses steps"
-            assert seen[-1] == 1998, "and not the end"
+    async with (
+        process(redis_url) as (api, client),
+        process(redis_url) as (worker, _),
+        api.subscribe("j", 0) as stream,
+    ):
+        for done in range(1, 401):
+            worker.publish("j", step_event(1, done, 400))
+        worker.publish("j", SUCCEEDED)
+        await until_latest(api, 1998)
+        assert await client.xlen("ppd:1:events:j") == redis_events._EVENTS_PER_JOB
+        assert 0 < await client.ttl("ppd:1:events:j") <= redis_events._REMEMBERED_S
+        await asyncio.sleep(0.1)
+        seen = []
+        async with asyncio.timeout(10):
+            async for event in stream:
+                seen.append(event.seq)
+                if event.terminal:
+                    break
+        assert len(seen) <= 33, "one who does not read loses steps"
+        assert seen[-1] == 1998, "and not the end"
 
 
 async def test_giving_up_a_wait_loses_nothing(redis_url: str) -> None:
-    async with process(redis_url) as (api, _), process(redis_url) as (worker, _):
-        async with api.subscribe("j", 0) as stream:
-            for _ in range(3):
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.02):
-                        await anext(stream)
-            worker.publish("j", RUNNING)
-            async with asyncio.timeout(10):
-                assert (await anext(stream)).seq == 1001
+    async with (
+        process(redis_url) as (api, _),
+        process(redis_url) as (worker, _),
+        api.subscribe("j", 0) as stream,
+    ):
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await anext(stream)
+        worker.publish("j", RUNNING)
+        async with asyncio.timeout(10):
+            assert (await anext(stream)).seq == 1001
 
 
 async def test_after_a_restart_of_redis_followers_hear_again_without_help(
