@@ -11,13 +11,20 @@ import uvicorn
 from service.adapters_cli import adapters
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
 from service.infra import migrate as migrations
-from service.infra.adapters import AdapterFolder
 from service.infra.database import Database
 from service.infra.repositories import Store
 from service.infra.secrets import key_sha256, new_key
 from service.models_cli import models
 from service.settings import Settings
-from service.wiring import Embedded, embedded, free_bytes, prepare, sole_user_of, writable
+from service.wiring import (
+    Embedded,
+    adapter_stores,
+    embedded,
+    free_bytes,
+    prepare,
+    sole_user_of,
+    writable,
+)
 
 if TYPE_CHECKING:
     from service.core.ports import ModelRuntime
@@ -43,12 +50,18 @@ def serve(
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         with sole_user_of(settings.data_dir):
-            new_key_path = asyncio.run(prepare(settings))
+            new_key_path = asyncio.run(_prepare(settings))
             if new_key_path is not None:
                 typer.echo(f"An API key was written to {new_key_path}")
             run_server(settings, embedded(settings, _runtime(settings)))
     except (ValueError, OSError) as error:
         raise _refuse(str(error)) from error
+
+
+async def _prepare(settings: Settings) -> Path | None:
+    new_key_path = await prepare(settings)
+    async with adapter_stores(settings):  # takes over what an earlier version kept
+        return new_key_path
 
 
 def run_server(settings: Settings, parts: Embedded) -> None:
@@ -181,7 +194,8 @@ def _runtime(settings: Settings) -> "ModelRuntime":
         prompt_variant=settings.prompt_variant,
         decoding=settings.decoding,
         threads=settings.model_threads,
-        adapter=settings.adapter or AdapterFolder(settings.adapters_dir).active(),
+        adapter=settings.adapter,
+        kept_adapters=settings.adapters_in_memory,
     )
 
 

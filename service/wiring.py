@@ -18,8 +18,9 @@ from service.api.in_flight import InFlight
 from service.api.services import Limits, Services
 from service.api.streams import OpenStreams
 from service.core.pool import load_pool
-from service.core.ports import ModelRuntime
+from service.core.ports import ImageStore, ModelRuntime
 from service.infra import migrate
+from service.infra.adapters import AdapterCopies, take_over
 from service.infra.database import Database
 from service.infra.embedding_cache import InProcessEmbeddingCache
 from service.infra.events import InProcessEvents
@@ -54,7 +55,8 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
         signals=InProcessSignals(),
         pool=load_pool(settings.pool_dir),
     )
-    worker = Worker(parts, runtime, settings.job_lease_s)
+    adapters = AdapterCopies(settings.adapters_dir, images)
+    worker = Worker(parts, runtime, settings.job_lease_s, adapters)
     services = Services(
         **parts.by_name(),
         capabilities=runtime.capabilities,
@@ -115,6 +117,22 @@ async def prepare(settings: Settings) -> Path | None:
     finally:
         await database.close()
     return path
+
+
+@contextlib.asynccontextmanager
+async def adapter_stores(settings: Settings) -> AsyncIterator[tuple[Database, ImageStore]]:
+    """Database and image store for looking after adapters, also beside a running service.
+
+    What an earlier version of the service kept in the data folder is taken over first; raises
+    ValueError when the adapter that was active there is missing or has changed.
+    """
+    images = FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
+    database = Database(settings.database)
+    try:
+        await take_over(settings.adapters_dir, database, images)
+        yield database, images
+    finally:
+        await database.close()
 
 
 @contextlib.contextmanager

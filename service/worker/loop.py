@@ -10,6 +10,7 @@ from typing import Any
 from service.core.errors import JobCanceled, JobFailure
 from service.core.messages import JobStatus, end_seq, status_event
 from service.core.ports import ModelRuntime, Versions
+from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
 from service.infra.repositories import Store
 from service.infra.tables import Job, now
@@ -29,10 +30,15 @@ _KEEP_IDEMPOTENCY_KEYS = timedelta(hours=48)
 class Worker:
     """One model, one thread, one job at a time; encodings before pictures."""
 
-    def __init__(self, parts: Parts, runtime: ModelRuntime, lease_s: float) -> None:
+    def __init__(
+        self, parts: Parts, runtime: ModelRuntime, lease_s: float, adapters: AdapterCopies
+    ) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ppd-model")
         self._tools = handlers.Tools(
-            **parts.by_name(), runtime=runtime, in_model_thread=self._in_thread
+            **parts.by_name(),
+            runtime=runtime,
+            adapters=adapters,
+            in_model_thread=self._in_thread,
         )
         self._lease_s = lease_s
         self._not_ready: str | None = "the model is being loaded"
