@@ -7,10 +7,12 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import update
+from typer.testing import CliRunner
 
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
+from service.cli import app
 from service.core.ports import Versions
-from service.infra.adapters import AdapterCopies, keep
-from service.infra.database import Database
+from service.infra.adapters import AdapterCopies, file_sha256, keep
 from service.infra.image_store import FolderImageStore
 from service.infra.tables import Adapter, Job, WorkerRow
 from tests.fake_runtime import FakeRuntime
@@ -188,9 +190,8 @@ async def test_a_damaged_copy_is_replaced(service: Service) -> None:
     assert copy.read_bytes() == b"one"
 
 
-async def test_a_copy_is_made_once_and_read_back_by_its_hash(tmp_path: Path) -> None:
+async def test_bytes_of_another_hash_are_never_copied(tmp_path: Path) -> None:
     images = FolderImageStore(tmp_path / "images")
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'ppd.db'}")
     row = Adapter(version="a" * 12, sha256="a" * 64, key=f"adapters/{'a' * 64}.safetensors")
     copies = AdapterCopies(tmp_path / "copies", images)
     with pytest.raises(FileNotFoundError):
@@ -199,7 +200,6 @@ async def test_a_copy_is_made_once_and_read_back_by_its_hash(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="add the adapter again"):
         await copies.fetch(row)
     assert not (tmp_path / "copies").exists()
-    await database.close()
 
 
 class Overriding(FakeRuntime):
@@ -340,3 +340,32 @@ async def test_what_a_running_worker_cannot_use_is_refused_with_both_ids(
         assert named in answer.json()["detail"]
     async with service.database.read() as store:
         assert await store.adapters.active() is None
+
+
+# From another process
+
+
+async def test_the_command_works_while_the_service_does(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the same SQLite file, while a job runs and others come."""
+    monkeypatch.setenv("PPD_MIN_FREE_BYTES", "0")
+    client = service.client()
+
+    async def ppd(*arguments: str) -> None:
+        command = ["adapters", *arguments, "--data-dir", str(service.settings.data_dir)]
+        result = await asyncio.to_thread(CliRunner().invoke, app, command)
+        assert result.exit_code == 0, result.output
+
+    service.runtime.gate.clear()
+    first = await ask(client)
+    await service.until(client, first, "running")
+    await ppd("activate", str(MINI_WEIGHTS_DIR / "adapter.safetensors"))
+    version = file_sha256(MINI_WEIGHTS_DIR / "adapter.safetensors")[:12]
+    second = await ask(client)
+    await ppd("rollback")
+    third = await ask(client)
+    service.runtime.gate.set()
+    made = [(await end_of(service, client, job_id))[0] for job_id in (first, second, third)]
+    assert made == [SHIPPED, version, SHIPPED]
+    await ppd("remove", version)
