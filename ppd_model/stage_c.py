@@ -189,22 +189,50 @@ def load_adapter(
     return spec
 
 
+def read_adapter(
+    stage_c: StageC,
+    preset: Preset,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    encoder_id: str | None = None,
+) -> tuple[Adapter, ArtifactSpec]:
+    """The adapter of ``path`` as a module of its own, where the one in place is; that one stays.
+
+    Draws no random numbers. Raises ArtifactError as ``load_adapter`` does.
+    """
+    tensors, spec = load_artifact(
+        path, kind="adapter", sha256=sha256, base_model=preset.base_model, encoder_id=encoder_id
+    )
+    with torch.device("meta"):
+        adapter = build_adapter(_with_tokens_of(tensors, preset), stage_c.unet)
+    adapter.to_empty(device=stage_c.adapter.projector.center_D.device)
+    load_strict(adapter, tensors)
+    return adapter.train(stage_c.adapter.training), spec
+
+
 def adapter_for(tensors: Mapping[str, Tensor], preset: Preset, stage_c: StageC) -> Adapter:
     """The adapter in place, or a fresh one beside it if these weights are of more or fewer tokens.
 
     Raises ArtifactError for fewer than two tokens.
     """
+    fitting = _with_tokens_of(tensors, preset)
+    if fitting.user_tokens == stage_c.adapter.projector.tokens:
+        return stage_c.adapter
+    device = stage_c.adapter.projector.center_D.device
+    fresh = build_adapter(fitting, stage_c.unet).to(device)
+    return fresh.train(stage_c.adapter.training)
+
+
+def _with_tokens_of(tensors: Mapping[str, Tensor], preset: Preset) -> Preset:
+    """The preset with as many user tokens as these weights make."""
     weight = tensors.get("projector.to_tokens.weight")
     tokens = preset.user_tokens
     if weight is not None and weight.dim() == 2:
         tokens = len(weight) // preset.user_token_dim
-    if tokens == stage_c.adapter.projector.tokens:
-        return stage_c.adapter
     if tokens < 2:
         raise ArtifactError(f"an adapter of {tokens} user tokens, expected 2 at least")
-    device = stage_c.adapter.projector.center_D.device
-    fresh = build_adapter(replace(preset, user_tokens=tokens), stage_c.unet).to(device)
-    return fresh.train(stage_c.adapter.training)
+    return replace(preset, user_tokens=tokens)
 
 
 def adapter_spec(preset: Preset, *, encoder_id: str, **extra: str) -> ArtifactSpec:

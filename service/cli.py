@@ -13,13 +13,13 @@ import uvicorn
 from service.adapters_cli import adapters
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
 from service.infra import migrate as migrations
-from service.infra.adapters import AdapterFolder
 from service.infra.repositories import Store
 from service.infra.secrets import key_sha256, new_key
 from service.models_cli import models
 from service.settings import Settings
 from service.wiring import (
     Served,
+    adapter_stores,
     api,
     embedded,
     free_bytes,
@@ -61,7 +61,7 @@ def serve(
             run_server(settings, api(settings))
             return
         with sole_user_of(settings.data_dir):
-            new_key_path = asyncio.run(prepare(settings))
+            new_key_path = asyncio.run(_prepare(settings))
             if new_key_path is not None:
                 typer.echo(f"An API key was written to {new_key_path}")
             run_server(settings, embedded(settings, _runtime(settings)))
@@ -106,6 +106,12 @@ def work(
         raise _refuse(str(error)) from error
     logging.shutdown()
     os._exit(status)
+
+
+async def _prepare(settings: Settings) -> Path | None:
+    new_key_path = await prepare(settings)
+    async with adapter_stores(settings):  # takes over what an earlier version kept
+        return new_key_path
 
 
 def run_server(settings: Settings, parts: Served) -> None:
@@ -245,7 +251,8 @@ def _runtime(settings: Settings, kinds: Collection[str] = KINDS) -> "ModelRuntim
         prompt_variant=settings.prompt_variant,
         decoding=settings.decoding,
         threads=settings.model_threads,
-        adapter=settings.adapter or AdapterFolder(settings.adapters_dir).active(),
+        adapter=settings.adapter,
+        kept_adapters=settings.adapters_in_memory,
     )
 
 

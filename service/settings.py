@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """Folder of the preset's weights; the default is the one shipped with the code."""
     adapter: Path | None = None
     """An adapter's file to serve, whatever `ppd adapters activate` has put into service."""
+    adapters_in_memory: int = Field(default=2, ge=1, le=64)
+    """Adapters that a worker keeps loaded beside the shipped one, each as large as its file."""
     device: str = "cpu"
     """Of the generator: cpu, cuda or cuda:N."""
     vlm_device: str | None = None
@@ -195,7 +197,7 @@ class Settings(BaseSettings):
 
     @property
     def adapters_dir(self) -> Path:
-        """Where activated adapters are kept."""
+        """Where a worker has its copies of the adapters that jobs are pinned to."""
         return self.data_dir / "adapters"
 
     def redacted(self) -> dict[str, str]:

@@ -24,8 +24,9 @@ from service.api.in_flight import InFlight
 from service.api.services import Limits, Services, WorkerState
 from service.api.streams import OpenStreams
 from service.core.pool import load_pool
-from service.core.ports import Capabilities, ModelRuntime, ProgressEvents
+from service.core.ports import Capabilities, ImageStore, ModelRuntime, ProgressEvents
 from service.infra import migrate
+from service.infra.adapters import AdapterCopies, take_over
 from service.infra.connection_limits import ConnectionLimits
 from service.infra.database import Database
 from service.infra.delivery import InProcessDelivery, JobDelivery
@@ -78,7 +79,8 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
         rates=CountedRateLimits(rates_of(settings)),
         pool=load_pool(settings.pool_dir),
     )
-    worker = Worker(parts, runtime, settings.job_lease_s)
+    adapters = AdapterCopies(settings.adapters_dir, images)
+    worker = Worker(parts, runtime, settings.job_lease_s, adapters)
     secret = session_secret(settings.data_dir)
     services = _services(settings, parts, runtime.capabilities, worker, secret)
 
@@ -136,7 +138,7 @@ def parts_of(settings: Settings) -> Production:
         cache=RedisEmbeddingCache(redis),
         events=events,
         signals=signals,
-        rates=RedisRateLimits(rates_of(settings), redis),
+        rates=RedisRateLimits(redis, rates_of(settings)),
         pool=load_pool(settings.pool_dir),
     )
     return Production(parts, events, signals, redis)
@@ -182,7 +184,8 @@ async def worker(
         seen_every_s=settings.worker_seen_every_s,
     )
     async with production.opened():
-        return await WorkerProcess(parts, tickets, runtime, terms).run()
+        adapters = AdapterCopies(settings.adapters_dir, parts.images)
+        return await WorkerProcess(parts, tickets, runtime, terms, adapters).run()
 
 
 def _services(
@@ -271,6 +274,22 @@ async def prepare(settings: Settings) -> Path | None:
     finally:
         await database.close()
     return path
+
+
+@contextlib.asynccontextmanager
+async def adapter_stores(settings: Settings) -> AsyncIterator[tuple[Database, ImageStore]]:
+    """Database and image store for looking after adapters, also beside a running service.
+
+    What an earlier version of the service kept in the data folder is taken over first; raises
+    ValueError when the adapter that was active there is missing or has changed.
+    """
+    images = FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
+    database = open_database(settings)
+    try:
+        await take_over(settings.adapters_dir, database, images)
+        yield database, images
+    finally:
+        await database.close()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from service.api import (
+    admin_adapters,
     choices,
     docs,
     error_handlers,
@@ -44,6 +45,7 @@ def create_app(
     app.state.services = services
     error_handlers.install(app)
     routers: list[Any] = [health, pairs, choices, users, generate, jobs, images, docs, pages]
+    routers.append(admin_adapters)
     for module in routers:
         app.include_router(module.router)
     static = services.web_dir / "static"

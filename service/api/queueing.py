@@ -11,7 +11,7 @@ from service.core.errors import ServiceError
 from service.core.fairness import share
 from service.core.messages import TERMINAL
 from service.infra.clock import in_seconds
-from service.infra.repositories import Store
+from service.infra.repositories import ACTIVE_ADAPTER, Store
 from service.infra.tables import Choice, Job, Profile
 
 ENCODE_PRIORITY = 0
@@ -124,9 +124,10 @@ def encode_job(tenant: str, profile: Profile, turn: int) -> Job:
 def generate_job(
     tenant: str, user_pk: str | None, request: dict[str, Any], *, turn: int, expiry_s: float
 ) -> Job:
-    """The job that makes pictures."""
+    """The job that makes pictures, with the adapter that is in service when its row is written."""
     return Job(
         kind="generate",
+        adapter_version=ACTIVE_ADAPTER,
         priority=GENERATE_PRIORITY,
         turn=turn,
         tenant=tenant,

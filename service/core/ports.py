@@ -5,6 +5,7 @@ B, D suffixes: batch, embedding.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -31,17 +32,31 @@ class Versions:
     """What a result depends on; known once the weights are loaded.
 
     A process that only reads choices has no model and no adapter. `encoder_version` is the one
-    whose embeddings are made here, or taken.
+    whose embeddings are made here, or taken. `adapter_version` serves the jobs that name no other;
+    with `adapter_overrides` it serves those that do, too.
     """
 
     model: str | None
     adapter_version: str | None
     encoder_version: str
+    adapter_overrides: bool = False
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter that was put into service, on this machine."""
+
+    version: str
+    path: Path
+    sha256: str
 
 
 @dataclass(frozen=True)
 class PictureSpec:
-    """One picture to make. `user_emb_D` None means that the adapter is off."""
+    """One picture to make. `user_emb_D` None means that the adapter is off.
+
+    `adapter` is the one to make it with; None is the one that was loaded at the start.
+    """
 
     prompt: str
     seed: int
@@ -52,6 +67,7 @@ class PictureSpec:
     guidance_scale: float
     width_px: int
     height_px: int
+    adapter: AdapterFile | None = None
 
 
 @dataclass(frozen=True)
@@ -101,10 +117,11 @@ class ModelRuntime(Protocol):
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> list[Picture]:
-        """Make all pictures in one batch, in order.
+        """Make all pictures in one batch, in order, and with one adapter.
 
         `on_step(done, total)` follows every denoising step. Raises `JobCanceled` at the step
-        after `cancelled()` turned true, `JobFailure` for what the model cannot do.
+        after `cancelled()` turned true, `JobFailure` for what the model cannot do (code
+        `adapter_unavailable` for an adapter that is damaged or does not belong here).
         """
 
     def unread(self, prompt: str) -> str:
@@ -115,7 +132,7 @@ class ModelRuntime(Protocol):
 
 
 class ImageStore(Protocol):
-    """Bytes of pictures by key. A key is a relative path made by the service."""
+    """Bytes of pictures, and of adapters, by key: a relative path made by the service."""
 
     async def put(self, key: str, data: bytes) -> None:
         """Store `data`; afterwards the key holds all of it or nothing.

@@ -1,4 +1,4 @@
-"""Pictures as files of a local folder."""
+"""Pictures, and adapters, as files of a local folder."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,8 @@ from pathlib import Path
 from service.core.errors import StorageFull
 
 _TRIES = 10
-_KEY = re.compile(r"[a-z0-9]+(/[a-z0-9-]+)*\.png")
+_KEY = re.compile(r"[a-z0-9]+(/[a-z0-9-]+)*\.png|adapters/[0-9a-f]{64}\.safetensors")
+_ADAPTERS = "adapters"
 
 
 class FolderImageStore:
@@ -46,7 +47,10 @@ class FolderImageStore:
         await asyncio.to_thread(self._delete, [self._path(key) for key in keys])
 
     async def sweep(self, keep: Collection[str]) -> int:
-        """Remove every file whose key is not in `keep`; only while nothing is being written."""
+        """Remove every picture whose key is not in `keep`; only while none is being written.
+
+        Adapters stay: commands may be writing them beside a service that starts.
+        """
         return await asyncio.to_thread(self._sweep, frozenset(keep))
 
     def _path(self, key: str) -> Path:
@@ -93,7 +97,9 @@ class FolderImageStore:
         orphans = [
             path
             for path in self._root.rglob("*")
-            if path.is_file() and path.relative_to(self._root).as_posix() not in keep
+            if path.is_file()
+            and path.relative_to(self._root).parts[0] != _ADAPTERS
+            and path.relative_to(self._root).as_posix() not in keep
         ]
         self._delete(orphans)
         return len(orphans)

@@ -268,10 +268,15 @@ class Adapter(Base):
 
 
 class AdapterActivation(Base):
-    """From `activated_at` on this adapter is served, until a later row; null is the shipped one."""
+    """From `activated_at` on this adapter is served, until a later row; null is the shipped one.
+
+    `back_to`: the row whose state a rollback restored (0: that before the first); null for what was
+    activated anew.
+    """
 
     __tablename__ = "adapter_activations"
 
     pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     version: Mapped[str | None] = mapped_column(ForeignKey("adapters.version"))
+    back_to: Mapped[int | None] = mapped_column(Integer)
     activated_at: Mapped[datetime] = mapped_column(default=present())

@@ -1,11 +1,12 @@
 """What a job does, between the database and the model. Running one twice is harmless."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from service.core.errors import JobFailure, StorageFull
 from service.core.generation import Reason, blend
 from service.core.messages import JobEvent, step_event
 from service.core.ports import (
+    AdapterFile,
     Embedding,
     EmbeddingKey,
     LabelledPair,
@@ -27,10 +29,11 @@ from service.core.ports import (
     Versions,
 )
 from service.core.uploads import encode_png
+from service.infra.adapters import AdapterCopies
 from service.infra.leftovers import delete_leftovers
 from service.infra.parts import Parts
 from service.infra.repositories import Store
-from service.infra.tables import Image, Job, Profile, new_id, now
+from service.infra.tables import Adapter, Image, Job, Profile, new_id, now
 
 log = logging.getLogger("ppd.worker")
 
@@ -40,6 +43,7 @@ class Tools(Parts):
     """What the handlers work with."""
 
     runtime: ModelRuntime
+    adapters: AdapterCopies
     in_model_thread: Callable[..., Awaitable[Any]]
     """Runs a function in the one thread that may touch the model."""
 
@@ -112,7 +116,7 @@ async def generate(
     assert job.started_at is not None
     request = job.request
     conditioning = await _condition(tools, versions, job)
-    specs = [_spec(request, conditioning, i) for i in range(request["n"])]
+    pinned = None if versions.adapter_overrides else await _pinned_adapter(tools, job)
     loop = asyncio.get_running_loop()
 
     def tell(event: JobEvent) -> None:
@@ -122,9 +126,14 @@ async def generate(
     def on_step(done: int, total: int) -> None:
         loop.call_soon_threadsafe(tell, step_event(job.attempt, done, total))
 
-    pictures: list[Picture] = await tools.in_model_thread(
-        tools.runtime.generate, specs, on_step, cancelled
-    )
+    async def make(adapter: AdapterFile | None) -> list[Picture]:
+        specs = [_spec(request, conditioning, adapter, i) for i in range(request["n"])]
+        made: list[Picture] = await tools.in_model_thread(
+            tools.runtime.generate, specs, on_step, cancelled
+        )
+        return made
+
+    pictures = await _with_adapter(tools, pinned, make)
     images, data = await asyncio.to_thread(_encode_all, job, pictures)
     result = {
         "images": [
@@ -132,7 +141,7 @@ async def generate(
             for image, picture in zip(images, pictures, strict=True)
         ],
         "model": versions.model,
-        "adapter_version": versions.adapter_version,
+        "adapter_version": versions.adapter_version if pinned is None else pinned.version,
         "encoder_version": versions.encoder_version,
         **_echo(request, conditioning),
         **await _warnings(tools, request["prompt"]),
@@ -209,7 +218,58 @@ async def _warnings(tools: Tools, prompt: str) -> dict[str, Any]:
     return {"warnings": [{"code": "prompt_truncated", "detail": detail}]}
 
 
-def _spec(request: dict[str, Any], conditioning: _Conditioning, i: int) -> PictureSpec:
+async def _pinned_adapter(tools: Tools, job: Job) -> Adapter | None:
+    """The adapter that was in service when the job came; None is the one shipped."""
+    if job.adapter_version is None:
+        return None
+    async with tools.database.read() as store:
+        adapter = await store.adapters.get(job.adapter_version)
+    if adapter is None:
+        detail = f"Adapter {job.adapter_version} is kept no more."
+        raise JobFailure("adapter_unavailable", detail)
+    return adapter
+
+
+async def _with_adapter(
+    tools: Tools,
+    adapter: Adapter | None,
+    make: Callable[[AdapterFile | None], Awaitable[list[Picture]]],
+) -> list[Picture]:
+    """Pictures made with this adapter; if its copy here was damaged, with another copy."""
+    if adapter is None:
+        return await make(None)
+    with _bytes_of(adapter):
+        file = await tools.adapters.fetch(adapter)
+    try:
+        return await make(file)
+    except JobFailure as failure:
+        if failure.code != "adapter_unavailable":
+            raise
+        with _bytes_of(adapter):
+            was_damaged = await tools.adapters.repair(adapter)
+        if not was_damaged:
+            raise
+    log.warning("the copy of adapter %s here was damaged; it is replaced", adapter.version)
+    return await make(file)
+
+
+@contextlib.contextmanager
+def _bytes_of(adapter: Adapter) -> Iterator[None]:
+    """Raises JobFailure for whatever keeps the adapter's bytes from being had."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        log.exception("the bytes of adapter %s cannot be had", adapter.version)
+        detail = f"The bytes of adapter {adapter.version} cannot be had."
+        raise JobFailure("adapter_unavailable", detail) from error
+
+
+def _spec(
+    request: dict[str, Any],
+    conditioning: _Conditioning,
+    adapter: AdapterFile | None,
+    i: int,
+) -> PictureSpec:
     return PictureSpec(
         prompt=request["prompt"],
         seed=request["seed"] + i,
@@ -220,6 +280,7 @@ def _spec(request: dict[str, Any], conditioning: _Conditioning, i: int) -> Pictu
         guidance_scale=request["guidance_scale"],
         width_px=request["width"],
         height_px=request["height"],
+        adapter=adapter,
     )
 
 

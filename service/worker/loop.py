@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from service.core.ports import ModelRuntime, Versions
+from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
 from service.worker import reencoding
 from service.worker.runner import Runner
@@ -21,9 +22,11 @@ _SWEEP_EVERY_S = 30.0
 class Worker:
     """One model, one thread, one job at a time; encodings before pictures."""
 
-    def __init__(self, parts: Parts, runtime: ModelRuntime, lease_s: float) -> None:
+    def __init__(
+        self, parts: Parts, runtime: ModelRuntime, lease_s: float, adapters: AdapterCopies
+    ) -> None:
         self._parts = parts
-        self._runner = Runner(parts, runtime, lease_s)
+        self._runner = Runner(parts, runtime, lease_s, adapters)
         self._sweep = Sweep(parts, lambda: self._runner.running)
         self._lease_s = lease_s
         self._not_ready: str | None = "the model is being loaded"

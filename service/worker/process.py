@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import Any
 
 from service.core.ports import ModelRuntime, Versions
+from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
 from service.infra.tables import Job
 from service.infra.tickets import Tickets
@@ -51,13 +52,20 @@ class Terms:
 class WorkerProcess:
     """One model, one thread, several jobs under way; any number of these on any machines."""
 
-    def __init__(self, parts: Parts, tickets: Tickets, runtime: ModelRuntime, terms: Terms) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        tickets: Tickets,
+        runtime: ModelRuntime,
+        terms: Terms,
+        adapters: AdapterCopies,
+    ) -> None:
         self._parts = parts
         self._tickets = tickets
         self._terms = terms
         self._id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._presence = Presence(parts.database, self._id, terms.kinds)
-        self._runner = Runner(parts, runtime, terms.lease_s)
+        self._runner = Runner(parts, runtime, terms.lease_s, adapters)
         self._sweep = Sweep(parts, lambda: self._runner.running, [self._look_after_tickets])
         self._claiming = asyncio.Lock()
         self._last_chance: str | None = None

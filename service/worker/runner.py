@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from service.core.errors import DatabaseAway, JobCanceled, JobFailure
 from service.core.messages import JobStatus, end_seq, status_event
 from service.core.ports import ModelRuntime, Versions
+from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
 from service.infra.repositories import Store
 from service.infra.tables import Job
@@ -39,10 +40,15 @@ class Run:
 class Runner:
     """Any number of jobs under way, one at a time in the model's one thread."""
 
-    def __init__(self, parts: Parts, runtime: ModelRuntime, lease_s: float) -> None:
+    def __init__(
+        self, parts: Parts, runtime: ModelRuntime, lease_s: float, adapters: AdapterCopies
+    ) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ppd-model")
         self._tools = handlers.Tools(
-            **parts.by_name(), runtime=runtime, in_model_thread=self._in_thread
+            **parts.by_name(),
+            runtime=runtime,
+            adapters=adapters,
+            in_model_thread=self._in_thread,
         )
         self._lease_s = lease_s
         self._runs: dict[tuple[str, int], Run] = {}

@@ -73,6 +73,17 @@ async def test_a_sweep_keeps_what_rows_point_to(tmp_path: Path) -> None:
     assert await FolderImageStore(tmp_path / "none").sweep(set()) == 0
 
 
+async def test_adapters_lie_beside_pictures_and_outlive_every_sweep(tmp_path: Path) -> None:
+    store = FolderImageStore(tmp_path)
+    key = f"adapters/{'a' * 64}.safetensors"
+    await store.put(key, b"weights")
+    assert await store.sweep(set()) == 0
+    assert await store.get(key) == b"weights"
+    for wrong in ("adapters/short.safetensors", f"other/{'a' * 64}.safetensors"):
+        with pytest.raises(ValueError, match="not a key"):
+            await store.put(wrong, b"weights")
+
+
 async def test_a_folder_that_is_taken_away_meanwhile_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
