@@ -12,12 +12,19 @@ from service.adapters_cli import adapters
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
 from service.infra import migrate as migrations
 from service.infra.adapters import AdapterFolder
-from service.infra.database import Database
 from service.infra.repositories import Store
 from service.infra.secrets import key_sha256, new_key
 from service.models_cli import models
 from service.settings import Settings
-from service.wiring import Embedded, embedded, free_bytes, prepare, sole_user_of, writable
+from service.wiring import (
+    Embedded,
+    embedded,
+    free_bytes,
+    open_database,
+    prepare,
+    sole_user_of,
+    writable,
+)
 
 if TYPE_CHECKING:
     from service.core.ports import ModelRuntime
@@ -190,7 +197,7 @@ def _in_database(data_dir: Path | None, work: Any) -> Any:
 
     async def run() -> Any:
         await prepare(settings)
-        database = Database(settings.database)
+        database = open_database(settings)
         try:
             async with database.write() as store:
                 return await work(store)

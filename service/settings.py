@@ -31,6 +31,12 @@ class Settings(BaseSettings):
 
     With PostgreSQL this is the production scale: `ppd serve` runs no model, `ppd worker` does.
     """
+    database_pool_size: int = Field(default=10, ge=1, le=1000)
+    """Connections of one process to PostgreSQL; no more are ever open."""
+    database_pool_timeout_s: float = Field(default=3.0, gt=0)
+    database_connect_timeout_s: int = Field(default=5, ge=2)
+    database_lock_timeout_s: float = Field(default=5.0, gt=0)
+    database_statement_timeout_s: float = Field(default=15.0, gt=0)
     redis_url: SecretStr | None = None
     """redis://...; production keeps embeddings, progress events and rate limits there."""
     images_url: str | None = None

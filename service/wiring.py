@@ -20,7 +20,9 @@ from service.api.streams import OpenStreams
 from service.core.pool import load_pool
 from service.core.ports import ModelRuntime
 from service.infra import migrate
+from service.infra.connection_limits import ConnectionLimits
 from service.infra.database import Database
+from service.infra.delivery import JobDelivery
 from service.infra.embedding_cache import InProcessEmbeddingCache
 from service.infra.events import InProcessEvents
 from service.infra.image_store import FolderImageStore
@@ -47,7 +49,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     images = FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
     events = InProcessEvents()
     parts = Parts(
-        database=Database(settings.database),
+        database=open_database(settings),
         images=images,
         cache=InProcessEmbeddingCache(),
         events=events,
@@ -94,6 +96,18 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     return Embedded(create_app(services, lifespan), events, worker)
 
 
+def open_database(settings: Settings, delivery: JobDelivery | None = None) -> Database:
+    """The database that the settings name."""
+    limits = ConnectionLimits(
+        pool_size=settings.database_pool_size,
+        pool_timeout_s=settings.database_pool_timeout_s,
+        connect_timeout_s=settings.database_connect_timeout_s,
+        lock_timeout_s=settings.database_lock_timeout_s,
+        statement_timeout_s=settings.database_statement_timeout_s,
+    )
+    return Database(settings.database, delivery, limits)
+
+
 async def prepare(settings: Settings) -> Path | None:
     """Make the data folder, bring the schema up to date, and make the first API key.
 
@@ -105,9 +119,10 @@ async def prepare(settings: Settings) -> Path | None:
         (settings.data_dir / "ppd.db").touch(mode=0o600)
     await asyncio.to_thread(migrate.upgrade, settings.database)
     path = settings.data_dir / "api-key"
-    database = Database(settings.database)
+    database = open_database(settings)
     try:
         async with database.write() as store:
+            await store.alone("first key")
             if await store.keys.all():
                 return None
             key = await asyncio.to_thread(first_key, path)

@@ -18,7 +18,7 @@ from service.core.auth import KeyScope
 from service.infra.database import Database
 from service.infra.secrets import key_sha256, new_key
 from service.settings import Settings
-from service.wiring import Embedded, embedded, prepare
+from service.wiring import Embedded, embedded, open_database, prepare
 from tests.fake_runtime import FakeRuntime
 
 LOOKS = ["brightness", "contrast", "saturation", "warmth"]
@@ -53,6 +53,15 @@ def make_pool(folder: Path) -> Path:
     words = {"subjects": ["fox"], "settings": ["hill"], "words": ["fox"], "suggestions": ["a fox"]}
     (folder / "vocabulary.json").write_text(json.dumps(words))
     return folder
+
+
+def on_postgres(url: str) -> dict[str, Any]:
+    """Settings for this database, with everything else in one process all the same."""
+    return {
+        "database_url": url,
+        "redis_url": "redis://127.0.0.1:1/0",  # `embedded` asks for none
+        "session_secret": "a secret of thirty-two characters",
+    }
 
 
 @dataclass
@@ -153,7 +162,7 @@ async def running(
         assert not serving.done(), serving.result()
         await asyncio.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
-    database = Database(settings.database)
+    database = open_database(settings)
     async with AsyncExitStack() as stack:
         service = Service(
             f"http://127.0.0.1:{port}",

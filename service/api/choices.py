@@ -81,7 +81,7 @@ async def post_preferences(
     overtaken: list[Job] = []
 
     async def work(store: Store) -> Accepted:
-        user = await store.users.get_or_create(caller.tenant, user_id)
+        user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
         uploads = [[image_row(user, data) for data in pictures] for pictures in sent]
         await check_quota(store, services.limits, user, [i for images in uploads for i in images])
         for choice, images, pictures in zip(body.choices, uploads, sent, strict=True):
@@ -117,7 +117,9 @@ async def put_profile(
 ) -> PreferencesStateOut:
     """Put an edited text in the place of the profile; the same encoder reads it anew."""
     async with services.database.write() as store:
-        user = await found_user(store, caller, user_id)
+        user = await store.users.alone(caller.tenant, user_id)
+        if user is None:
+            raise ServiceError(404, "user_not_found")
         newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)
         if len(newest) < CHOICES_PER_EMBEDDING:
             raise ServiceError(409, "not_enough_choices")

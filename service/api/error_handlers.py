@@ -105,7 +105,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
-    """The database is locked, full or away: our fault, and worth another try."""
+    """SQLite is locked or full: our fault, and worth another try. (PostgreSQL: DatabaseAway.)"""
     log.error("the database does not answer", exc_info=error)
     return problem(request.scope, ServiceError(503, "database", headers={"Retry-After": "5"}))
 

@@ -87,10 +87,14 @@ async def _queue(
         owner_pk = (await store.users.get_or_create(caller.tenant, caller.own_user_id)).pk
     subjects: list[JobSubject] = []
     reasons: list[str] = []
+    if not all(caller.may_use(user_id) for user_id, _ in _subjects(body)):
+        raise ServiceError(404, "user_not_found")
+    people = {
+        user_id: await store.users.get_or_create(caller.tenant, user_id)
+        for user_id in sorted(user_id for user_id, _ in _subjects(body))
+    }
     for position, (user_id, weight) in enumerate(_subjects(body)):
-        if not caller.may_use(user_id):
-            raise ServiceError(404, "user_not_found")
-        user = await store.users.get_or_create(caller.tenant, user_id)
+        user = people[user_id]
         ready = await store.profiles.newest(user.pk, "ready")
         encoding = await store.profiles.newest(user.pk, "encoding")
         found = Found(ready.pk if ready else None, encoding.pk if encoding else None)

@@ -34,7 +34,7 @@ async def get_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> Jo
 async def cancel_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> JobOut:
     """Cancel a job. One that has ended already stays as it is."""
     async with services.database.write() as store:
-        job = await visible_job(store, caller, job_id)
+        job = await visible_job(store, caller, job_id, lock=True)
         canceled = await store.jobs.cancel(job)
         if canceled and job.profile_pk is not None:
             await store.profiles.finish(job.profile_pk, "failed", error_code="canceled")
@@ -113,9 +113,9 @@ def _sse(event: JobEvent, job: Job, *, retry: bool = False) -> ServerSentEvent:
     )
 
 
-async def visible_job(store: Store, caller: Caller, job_id: str) -> Job:
-    """The caller's job; 404 for everybody else's."""
-    job = await store.jobs.find(caller.tenant, job_id)
+async def visible_job(store: Store, caller: Caller, job_id: str, *, lock: bool = False) -> Job:
+    """The caller's job, with `lock` as nobody changes it now; 404 for everybody else's."""
+    job = await store.jobs.find(caller.tenant, job_id, lock=lock)
     if job is not None and caller.own_user_id is not None:
         user = await store.users.find(caller.tenant, caller.own_user_id)
         if user is None or job.user_pk != user.pk:

@@ -1,6 +1,5 @@
 """What the queue takes, and the two kinds of job that routers put into it."""
 
-from datetime import timedelta
 from typing import Any
 
 from service.api.services import Limits
@@ -8,8 +7,9 @@ from service.core.auth import Caller
 from service.core.choices import reading_seed
 from service.core.errors import ServiceError
 from service.core.fairness import share
+from service.infra.clock import in_seconds
 from service.infra.repositories import Store
-from service.infra.tables import Choice, Job, Profile, now
+from service.infra.tables import Choice, Job, Profile
 
 ENCODE_PRIORITY = 0
 GENERATE_PRIORITY = 10
@@ -45,7 +45,8 @@ async def queue_encoding(
 ) -> tuple[Profile, Job, list[Job]]:
     """Begin a new profile version and queue its job.
 
-    Encodings of this user that no worker has begun are overtaken: they come back too.
+    Needs the user alone. Encodings of this user that no worker has begun are overtaken: they come
+    back too.
     """
     overtaken: list[Job] = []
     for waiting in await store.jobs.waiting_encode(user_pk):
@@ -87,7 +88,7 @@ def generate_job(
         tenant=tenant,
         user_pk=user_pk,
         request=request,
-        expires_at=now() + timedelta(seconds=expiry_s),
+        expires_at=in_seconds(expiry_s),
     )
 
 

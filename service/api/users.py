@@ -54,7 +54,7 @@ async def export(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -
 
     Blends that used the person's taste are in it; the others who were in them are not named.
     """
-    async with services.database.read() as store:
+    async with services.database.read(snapshot=True) as store:
         user = await found_user(store, caller, user_id)
         answers = await store.choices.of(user.pk)
         profiles = await store.profiles.of(user.pk)
@@ -106,12 +106,13 @@ async def erase(
 ) -> ErasedOut:
     """Erase the person everywhere; running jobs of theirs stop. Blends with others go too."""
     async with services.database.write() as store:
-        user = await found_user(store, caller, user_id)
-        erased = await store.users.erase(user)
+        erased = await store.users.erase(caller.tenant, user_id)
+    if erased is None:
+        raise ServiceError(404, "user_not_found")
     for job_id in erased.job_ids:
         services.signals.cancel(job_id)
         services.events.forget(job_id)
-    await services.cache.forget_user(caller.tenant, user.pk)
+    await services.cache.forget_user(caller.tenant, erased.user_pk)
     await services.images.delete(erased.image_keys)
     scrubbed = await services.database.scrub()
     if caller.is_session:

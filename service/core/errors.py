@@ -26,7 +26,7 @@ CODES: Mapping[str, str] = {
     "streams_full": "The service already has as many open event streams as it holds.",
     "queue_full": "The service already has as many waiting jobs as it takes.",
     "upload_quota": "This person's own pictures would take more room than they may.",
-    "database": "The database does not answer; what was sent was not stored.",
+    "database": "The database does not answer; it is not known whether what was sent was stored.",
     "storage": "A stored picture could not be read back as it was written.",
     "storage_full": "The image store has no room for further pictures; nothing was stored.",
     "worker_crash": "The job was started three times and never finished.",
@@ -68,6 +68,13 @@ class ServiceError(Exception):
         self.detail = detail or CODES[code]
         self.errors = errors
         self.headers = dict(headers or {})
+
+
+class DatabaseAway(ServiceError):  # noqa: N818 - it is the name of the state
+    """The database does not answer, or not in time: worth another try."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "database", headers={"Retry-After": "5"})
 
 
 def invalid(pointer: str, message: str, code: str = "invalid_request") -> ServiceError:

@@ -1,5 +1,24 @@
-"""Every query of the service, one class per noun, together in `Store` over one transaction."""
+"""Every query of the service, one class per noun, together in `Store` over one transaction.
 
+SQLite lets one write transaction run at a time. On PostgreSQL they run beside each other, in any
+number of processes, so what a transaction decides by is locked first, and always in this order, so
+that no two of them wait for each other: a person's row (of several people, by user id), jobs' rows
+(by id), profiles' rows, then the rest.
+
+- A person's answers, profile versions and uploads change under `Users.alone`: one at a time.
+- Whatever refers to a person, a new job or a finished picture, holds the row as well, together with
+  others who do. An erasure holds it against all of them: it comes before, and they find nobody, or
+  after, and takes along what they left.
+- A job changes its state by one statement that names the state it leaves, or under its row's lock,
+  so of two ends the second finds nothing to end.
+
+Left without a lock, since a queue for it would cost more than the error: how many jobs wait, and
+whose turn comes next. Requests that come at the same moment do not see each other there, so a limit
+may be passed by as many as are written at once, which the pools of connections bound.
+"""
+
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -19,6 +38,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.auth import KeyScope
@@ -29,6 +49,7 @@ from service.core.messages import (
     first_seq,
     requeued_seq,
 )
+from service.infra.clock import in_seconds, present
 from service.infra.delivery import JobDelivery
 from service.infra.tables import (
     ApiKey,
@@ -39,8 +60,11 @@ from service.infra.tables import (
     JobSubject,
     Profile,
     User,
-    now,
 )
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_FRESH = {"populate_existing": True}
+"""What is read under a lock is what is stored now, whatever the session has read before."""
 
 
 class Store:
@@ -55,6 +79,31 @@ class Store:
         self.jobs = Jobs(session, delivery)
         self.images = Images(session)
         self.idempotency = Idempotency(session)
+
+    async def alone(self, purpose: str) -> None:
+        """Wait until no other transaction of any process is at this; hold it until the end."""
+        if not _is_sqlite(self.session):
+            await self.session.execute(select(func.pg_advisory_xact_lock(_lock_number(purpose))))
+
+    async def alone_now(self, purpose: str) -> bool:
+        """Hold this until the end of the transaction; false when another transaction does.
+
+        On SQLite there is no other transaction.
+        """
+        if _is_sqlite(self.session):
+            return True
+        lock = select(func.pg_try_advisory_xact_lock(_lock_number(purpose)))
+        return bool(await self.session.scalar(lock))
+
+
+def _is_sqlite(session: AsyncSession) -> bool:
+    return session.get_bind().dialect.name == "sqlite"
+
+
+def _lock_number(purpose: str) -> int:
+    """64 bits, signed, as advisory locks are named."""
+    digest = hashlib.sha256(f"ppd {purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 class _Repository:
@@ -90,7 +139,7 @@ class Keys(_Repository):
     async def revoke(self, pk: str) -> bool:
         """Revoke a key; false when there is no such key in use."""
         statement = update(ApiKey).where(ApiKey.pk == pk, ApiKey.revoked_at.is_(None))
-        return bool(await self._changed(statement.values(revoked_at=now())))
+        return bool(await self._changed(statement.values(revoked_at=present())))
 
 
 class Users(_Repository):
@@ -102,23 +151,67 @@ class Users(_Repository):
             select(User).where(User.tenant == tenant, User.user_id == user_id)
         )
 
-    async def get_or_create(self, tenant: str, user_id: str) -> User:
-        """The user, made now on first use. Needs a write transaction."""
-        user = await self.find(tenant, user_id)
-        if user is None:
-            user = User(tenant=tenant, user_id=user_id)
-            self._session.add(user)
-            await self._session.flush()
-        return user
+    async def hold(self, tenant: str, user_id: str) -> User | None:
+        """The user, who is not erased before this transaction ends."""
+        return await self._locked(tenant, user_id, read=True, key_share=True)
+
+    async def hold_pk(self, pk: str) -> bool:
+        """The same by our own name for the user; false when there is none (any more)."""
+        statement = select(User.pk).where(User.pk == pk).with_for_update(read=True, key_share=True)
+        return await self._session.scalar(statement) is not None
+
+    async def alone(self, tenant: str, user_id: str) -> User | None:
+        """The user, whose answers, versions and uploads only this transaction changes now."""
+        return await self._locked(tenant, user_id, key_share=True)
+
+    async def several_alone(self, pks: Collection[str]) -> dict[str, str]:
+        """Those of these people who are there, alone, with their tenants. For one who has none."""
+        rows = await self._session.execute(
+            select(User.pk, User.tenant)
+            .where(User.pk.in_(pks))
+            .order_by(User.pk)
+            .with_for_update(key_share=True)
+        )
+        return {row.pk: row.tenant for row in rows}
+
+    async def _locked(self, tenant: str, user_id: str, **lock: bool) -> User | None:
+        return await self._session.scalar(
+            select(User)
+            .where(User.tenant == tenant, User.user_id == user_id)
+            .with_for_update(**lock)
+            .execution_options(**_FRESH)
+        )
+
+    async def get_or_create(self, tenant: str, user_id: str, *, alone: bool = False) -> User:
+        """The user, held (or held alone), made now on first use. Needs a write transaction.
+
+        Who needs several people asks for them in the order of their user ids.
+        """
+        find = self.alone if alone else self.hold
+        while True:
+            user = await find(tenant, user_id)
+            if user is not None:
+                return user
+            insert = _insert_user(self._session).values(tenant=tenant, user_id=user_id)
+            made = await self._session.scalar(insert.on_conflict_do_nothing().returning(User))
+            if made is not None:
+                return made
+            # Somebody else made this user meanwhile, and may have erased it again.
 
     async def user_id(self, pk: str) -> str | None:
         """The tenant's own name for this user."""
         return await self._session.scalar(select(User.user_id).where(User.pk == pk))
 
-    async def erase(self, user: User) -> "Erased":
-        """Delete the user, what hangs on it, and every job and picture that used its taste."""
+    async def erase(self, tenant: str, user_id: str) -> "Erased | None":
+        """Delete the user, what hangs on it, and every job and picture that used its taste.
+
+        None when there is no such user.
+        """
+        user = await self._locked(tenant, user_id)
+        if user is None:
+            return None
         theirs = _jobs_about(user.pk)
-        jobs = (await self._session.scalars(theirs)).all()
+        jobs = (await self._session.scalars(theirs.order_by(Job.id).with_for_update(of=Job))).all()
         images = (
             await self._session.scalars(select(Image.key).where(_pictures_about(user.pk)))
         ).all()
@@ -130,7 +223,11 @@ class Users(_Repository):
         )
         await self._session.execute(delete(Job).where(Job.id.in_(theirs)))
         await self._session.execute(delete(User).where(User.pk == user.pk))
-        return Erased(list(jobs), list(images), choices or 0, profiles or 0)
+        return Erased(user.pk, list(jobs), list(images), choices or 0, profiles or 0)
+
+
+def _insert_user(session: AsyncSession) -> postgresql.Insert | sqlite.Insert:
+    return sqlite.insert(User) if _is_sqlite(session) else postgresql.insert(User)
 
 
 def _jobs_about(user_pk: str) -> Select[str]:
@@ -148,8 +245,9 @@ def _pictures_about(user_pk: str) -> ColumnElement[bool]:
 
 @dataclass(frozen=True)
 class Erased:
-    """What went: the ids of jobs, the keys of pictures, and counts."""
+    """Who and what went: the ids of jobs, the keys of pictures, and counts."""
 
+    user_pk: str
     job_ids: list[str]
     image_keys: list[str]
     choices: int
@@ -187,7 +285,10 @@ class Choices(_Repository):
         return int(row[0]), int(row[1])
 
     async def put(self, choice: Choice) -> None:
-        """Store an answer; one to the same pool pair takes the place of the earlier one."""
+        """Store an answer; one to the same pool pair takes the place of the earlier one.
+
+        Needs the user alone.
+        """
         if choice.pair_id is not None:
             await self._session.execute(
                 delete(Choice).where(
@@ -230,7 +331,7 @@ class Profiles(_Repository):
     async def add(
         self, user_pk: str, source: str, choices: list[Any], seed: int, text: str | None
     ) -> Profile:
-        """Begin the next version, to be encoded."""
+        """Begin the next version, to be encoded. Needs the user alone."""
         last = await self._session.scalar(
             select(func.max(Profile.version)).where(Profile.user_pk == user_pk)
         )
@@ -252,8 +353,10 @@ class Profiles(_Repository):
         statement = update(Profile).where(Profile.pk == pk, Profile.status == "encoding")
         return bool(await self._changed(statement.values(status=status, **values)))
 
-    async def stale(self, encoder_version: str) -> list[Profile]:
-        """The newest ready version of every user, where another encoder made it.
+    async def stale(
+        self, encoder_version: str, user_pks: Collection[str] | None = None
+    ) -> list[Profile]:
+        """The newest ready version of every user (of these), where another encoder made it.
 
         Users with a version being encoded already are left out.
         """
@@ -264,15 +367,18 @@ class Profiles(_Repository):
             .subquery()
         )
         pending = exists().where(Profile.user_pk == newest.c.user_pk, Profile.status == "encoding")
-        rows = await self._session.scalars(
+        statement = (
             select(Profile)
             .join(
                 newest,
                 (Profile.user_pk == newest.c.user_pk) & (Profile.version == newest.c.version),
             )
             .where(Profile.encoder_version != encoder_version, ~pending.correlate(newest))
+            .order_by(Profile.user_pk)
         )
-        return list(rows)
+        if user_pks is not None:
+            statement = statement.where(Profile.user_pk.in_(user_pks))
+        return list(await self._session.scalars(statement.execution_options(**_FRESH)))
 
 
 class Jobs(_Repository):
@@ -286,9 +392,14 @@ class Jobs(_Repository):
         """One job."""
         return await self._session.get(Job, job_id)
 
-    async def find(self, tenant: str, job_id: str) -> Job | None:
-        """The tenant's job of this id."""
-        return await self._session.scalar(select(Job).where(Job.id == job_id, Job.tenant == tenant))
+    async def find(self, tenant: str, job_id: str, *, lock: bool = False) -> Job | None:
+        """The tenant's job of this id; with `lock` nobody else changes it until the end."""
+        if not _ID.fullmatch(job_id):  # PostgreSQL takes not every text
+            return None
+        statement = select(Job).where(Job.id == job_id, Job.tenant == tenant)
+        if lock:
+            statement = statement.with_for_update().execution_options(**_FRESH)
+        return await self._session.scalar(statement)
 
     async def add(self, job: Job, subjects: Sequence[JobSubject] = ()) -> Job:
         """Queue a job."""
@@ -361,43 +472,54 @@ class Jobs(_Repository):
         ).all()
 
     async def waiting_encode(self, user_pk: str) -> Sequence[Job]:
-        """Encode jobs of a user that no worker has begun."""
+        """Encode jobs of a user that no worker has begun, nor begins before the end."""
         return (
             await self._session.scalars(
-                select(Job).where(
-                    Job.user_pk == user_pk, Job.kind == "encode", Job.status == "queued"
-                )
+                select(Job)
+                .where(Job.user_pk == user_pk, Job.kind == "encode", Job.status == "queued")
+                .order_by(Job.id)
+                .with_for_update()
+                .execution_options(**_FRESH)
             )
         ).all()
 
     async def claim(self, kinds: Collection[str], worker_id: str, lease_s: float) -> Job | None:
-        """Take the next job of these kinds: by turn, in a turn encodings first, then by age."""
-        job = await self._session.scalar(
-            select(Job)
+        """Take the next job of these kinds: by turn, in a turn encodings first, then by age.
+
+        Two workers never take the same: a row that one has its hand on is passed by.
+        """
+        following = (
+            select(Job.id)
             .where(
                 Job.status == "queued",
                 Job.kind.in_(kinds),
-                or_(Job.expires_at.is_(None), Job.expires_at > now()),
+                or_(Job.expires_at.is_(None), Job.expires_at > present()),
             )
             .order_by(Job.turn, Job.priority, Job.created_at, Job.id)
             .limit(1)
             .with_for_update(skip_locked=True)
+            .scalar_subquery()
         )
-        if job is None:
-            return None
-        job.status = "running"
-        job.attempt += 1
-        job.seq = first_seq(job.attempt)
-        job.started_at = now()
-        job.worker_id = worker_id
-        job.lease_until = now() + timedelta(seconds=lease_s)
-        await self._session.flush()
-        return job
+        return await self._session.scalar(
+            update(Job)
+            .where(Job.id == following)
+            .values(
+                status="running",
+                attempt=Job.attempt + 1,
+                seq=(Job.attempt + 1) * SEQ_PER_ATTEMPT + first_seq(0),
+                started_at=present(),
+                worker_id=worker_id,
+                lease_until=in_seconds(lease_s),
+            )
+            .returning(Job)
+            .execution_options(synchronize_session=False, **_FRESH)
+        )
 
     async def renew(self, job_id: str, attempt: int, lease_s: float) -> bool:
         """Hold on to a running job."""
-        statement = _fenced(job_id, attempt).values(lease_until=now() + timedelta(seconds=lease_s))
-        return bool(await self._changed(statement))
+        return bool(
+            await self._changed(_fenced(job_id, attempt).values(lease_until=in_seconds(lease_s)))
+        )
 
     async def finish(
         self,
@@ -416,7 +538,7 @@ class Jobs(_Repository):
             result=result,
             error_code=code,
             error_detail=detail,
-            finished_at=now(),
+            finished_at=present(),
             lease_until=None,
         )
         return bool(await self._changed(statement))
@@ -430,69 +552,71 @@ class Jobs(_Repository):
             await self._delivery.enqueue(self._session, job.kind, 1)
 
     async def cancel(self, job: Job) -> bool:
-        """End a job that has not ended; false when it has."""
+        """End a job that has not ended; false when it has. Needs the job locked."""
         statement = (
             update(Job)
             .where(Job.id == job.id, Job.status.in_(("queued", "running")))
             .values(
                 status="canceled",
                 seq=end_seq(job.attempt, job.seq),
-                finished_at=now(),
+                finished_at=present(),
                 lease_until=None,
             )
         )
         return bool(await self._changed(statement))
 
     async def requeue_orphans(
-        self, max_attempts: int, lease_ended: datetime | None, running: str | None
+        self, max_attempts: int, *, leased_too: bool = False, but: str | None = None
     ) -> tuple[int, list[Job]]:
         """Queue again what a lost worker ran; what was begun too often fails.
 
-        Takes jobs whose lease ended before `lease_ended` (all, for None: no worker may run then),
-        but never `running`. Gives the number queued again and the jobs that failed.
+        Takes jobs whose lease has ended, and with `leased_too` (no worker may run then) all that
+        run, but never `but`. A row that somebody has in hand (another sweep, an end, a renewal) is
+        left to them. Gives the number queued again and the jobs that failed.
         """
         orphan = [Job.status == "running"]
-        if lease_ended is not None:
-            orphan.append(Job.lease_until < lease_ended)
-        if running is not None:
-            orphan.append(Job.id != running)
-        spent = (
-            await self._session.scalars(select(Job).where(*orphan, Job.attempt >= max_attempts))
-        ).all()
-        for job in spent:
-            job.status, job.error_code = "failed", "worker_crash"
-            job.seq, job.finished_at = end_seq(job.attempt, job.seq), now()
+        if not leased_too:
+            orphan.append(Job.lease_until < present())
+        if but is not None:
+            orphan.append(Job.id != but)
+        spent: list[Job] = []
+        again: Counter[str] = Counter()
+        for job in await self._in_nobodys_hand(orphan):
             job.lease_until = None
+            if job.attempt >= max_attempts:
+                job.status, job.error_code = "failed", "worker_crash"
+                job.seq = end_seq(job.attempt, job.seq)
+                job.finished_at = present()  # type: ignore[assignment]
+                spent.append(job)
+            else:
+                job.status, job.seq = "queued", requeued_seq(job.attempt)
+                again[job.kind] += 1
         await self._session.flush()
-        kinds = await self._session.scalars(
-            update(Job)
-            .where(*orphan)
-            .values(
-                status="queued",
-                lease_until=None,
-                seq=Job.attempt * SEQ_PER_ATTEMPT + requeued_seq(0),
-            )
-            .returning(Job.kind)
-            .execution_options(synchronize_session=False)
-        )
-        again = Counter(kinds.all())
         for kind, count in again.items():
             await self._delivery.enqueue(self._session, kind, count)
-        return again.total(), list(spent)
+        return again.total(), spent
 
     async def expire(self) -> list[Job]:
-        """End jobs that waited too long."""
-        late = (
-            await self._session.scalars(
-                select(Job).where(Job.status == "queued", Job.expires_at < now())
-            )
-        ).all()
+        """End jobs that waited too long; one that somebody has in hand is left to them."""
+        late = await self._in_nobodys_hand([Job.status == "queued", Job.expires_at < present()])
         for job in late:
-            job.status, job.finished_at = "expired", now()
+            job.status, job.error_code = "expired", "expired"
+            job.finished_at = present()  # type: ignore[assignment]
             job.seq = end_seq(job.attempt, job.seq)
-            job.error_code = "expired"
         await self._session.flush()
         return list(late)
+
+    async def _in_nobodys_hand(self, which: Sequence[ColumnElement[bool]]) -> Sequence[Job]:
+        """Jobs, locked until the end, without those that another transaction has locked."""
+        return (
+            await self._session.scalars(
+                select(Job)
+                .where(*which)
+                .order_by(Job.id)
+                .with_for_update(skip_locked=True)
+                .execution_options(**_FRESH)
+            )
+        ).all()
 
 
 def _fenced(job_id: str, attempt: int) -> Any:
@@ -504,6 +628,8 @@ class Images(_Repository):
 
     async def find(self, tenant: str, image_id: str) -> Image | None:
         """The tenant's picture of this id."""
+        if not _ID.fullmatch(image_id):  # PostgreSQL takes not every text
+            return None
         return await self._session.scalar(
             select(Image).where(Image.id == image_id, Image.tenant == tenant)
         )
@@ -548,7 +674,10 @@ class Images(_Repository):
         ).all()
 
     async def uploads(self, user_pk: str) -> tuple[int, int]:
-        """How many own pictures a user has sent, and their size in bytes."""
+        """How many own pictures a user has sent, and their size in bytes.
+
+        What follows from it holds for who has the user alone.
+        """
         row = (
             await self._session.execute(
                 select(func.count(), func.coalesce(func.sum(Image.size_bytes), 0)).where(
@@ -582,5 +711,7 @@ class Idempotency(_Repository):
     async def prune(self, older_than: timedelta) -> int:
         """Forget old ones."""
         return await self._changed(
-            delete(IdempotencyKey).where(IdempotencyKey.created_at < now() - older_than)
+            delete(IdempotencyKey).where(
+                IdempotencyKey.created_at < in_seconds(-older_than.total_seconds())
+            )
         )

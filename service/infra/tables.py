@@ -8,8 +8,6 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
-    DateTime,
-    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -18,27 +16,11 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
-    TypeDecorator,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime, on databases that keep no time zone too."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times."""
-        if value is not None and value.tzinfo is None:
-            raise ValueError(f"naive datetime {value!r}")
-        return value and value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Say again that it is UTC."""
-        return value and (value.replace(tzinfo=UTC) if value.tzinfo is None else value)
+from service.infra.clock import UtcDateTime, present
 
 
 class Base(DeclarativeBase):
@@ -52,6 +34,8 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+    # JSON, not JSONB, on PostgreSQL too: nothing is ever asked of the inside of these, and JSON
+    # gives back what was written, in its order, as SQLite does.
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way to say this
         datetime: UtcDateTime,
         dict[str, Any]: JSON,
@@ -65,12 +49,16 @@ def new_id() -> str:
 
 
 def now() -> datetime:
-    """The present, in UTC."""
+    """The present, in UTC, by this process's clock: to be shown, never to be compared."""
     return datetime.now(UTC)
 
 
 def _user_fk(*, optional: bool = False) -> Any:
     return mapped_column(ForeignKey("users.pk", ondelete="CASCADE"), nullable=optional, index=True)
+
+
+def _image_fk() -> Any:
+    return mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
 
 
 class ApiKey(Base):
@@ -83,7 +71,7 @@ class ApiKey(Base):
     scope: Mapped[str] = mapped_column(String(16), default="client")
     name: Mapped[str] = mapped_column(String(128))
     key_sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
     revoked_at: Mapped[datetime | None]
 
 
@@ -96,7 +84,7 @@ class User(Base):
     pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
     tenant: Mapped[str] = mapped_column(String(64))
     user_id: Mapped[str] = mapped_column(String(128))
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
 
 
 class Choice(Base):
@@ -113,11 +101,11 @@ class Choice(Base):
     user_pk: Mapped[str] = _user_fk()
     pair_id: Mapped[str | None] = mapped_column(String(128))
     caption: Mapped[str] = mapped_column(Text)
-    image_0_id: Mapped[str | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
-    image_1_id: Mapped[str | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+    image_0_id: Mapped[str | None] = _image_fk()
+    image_1_id: Mapped[str | None] = _image_fk()
     preferred: Mapped[int | None] = mapped_column(Integer)
     swapped: Mapped[bool] = mapped_column(Boolean, default=False)
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
 
 
 class Profile(Base):
@@ -144,7 +132,7 @@ class Profile(Base):
     embedding: Mapped[bytes | None] = mapped_column(LargeBinary)
     encoder_version: Mapped[str | None] = mapped_column(String(256))
     error_code: Mapped[str | None] = mapped_column(String(64))
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
     ready_at: Mapped[datetime | None]
 
     @property
@@ -182,7 +170,7 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None]
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
@@ -201,7 +189,9 @@ class JobSubject(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     position: Mapped[int] = mapped_column(Integer, primary_key=True)
     user_pk: Mapped[str] = _user_fk()
-    profile_pk: Mapped[str | None] = mapped_column(ForeignKey("profiles.pk", ondelete="CASCADE"))
+    profile_pk: Mapped[str | None] = mapped_column(
+        ForeignKey("profiles.pk", ondelete="CASCADE"), index=True
+    )
     weight: Mapped[float] = mapped_column(Float)
 
 
@@ -224,7 +214,7 @@ class Image(Base):
     size_bytes: Mapped[int] = mapped_column(Integer)
     width_px: Mapped[int] = mapped_column(Integer)
     height_px: Mapped[int] = mapped_column(Integer)
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
 
 
 class IdempotencyKey(Base):
@@ -240,7 +230,7 @@ class IdempotencyKey(Base):
         ForeignKey("jobs.id", ondelete="CASCADE"), index=True
     )
     accepted: Mapped[dict[str, Any]]
-    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    created_at: Mapped[datetime] = mapped_column(default=present(), index=True)
 
 
 class WorkerRow(Base):
@@ -257,8 +247,8 @@ class WorkerRow(Base):
     model: Mapped[str | None] = mapped_column(String(256))
     adapter_version: Mapped[str | None] = mapped_column(String(64))
     encoder_version: Mapped[str | None] = mapped_column(String(256))
-    started_at: Mapped[datetime] = mapped_column(default=now)
-    seen_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime] = mapped_column(default=present())
+    seen_at: Mapped[datetime] = mapped_column(default=present())
 
 
 class Adapter(Base):
@@ -272,7 +262,7 @@ class Adapter(Base):
     base_model: Mapped[str] = mapped_column(String(256))
     encoder_id: Mapped[str] = mapped_column(String(256))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
 
 
 class AdapterActivation(Base):
@@ -282,4 +272,4 @@ class AdapterActivation(Base):
 
     pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     version: Mapped[str | None] = mapped_column(ForeignKey("adapters.version"))
-    activated_at: Mapped[datetime] = mapped_column(default=now)
+    activated_at: Mapped[datetime] = mapped_column(default=present())

@@ -125,7 +125,12 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
     try:
         await _store(tools, images, data)
         async with tools.database.write() as store:
-            published = await store.jobs.finish(job.id, job.attempt, "succeeded", result=result)
+            # The person first, as everywhere: the pictures' rows refer to them, and an erasure that
+            # has them already waits for the job's row.
+            held = job.user_pk is None or await store.users.hold_pk(job.user_pk)
+            published = held and await store.jobs.finish(
+                job.id, job.attempt, "succeeded", result=result
+            )
             if published:
                 await store.images.add(images)
     except Exception:  # no cancellation: it may come after the commit, and has no time to look

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from service.core.errors import JobCanceled, JobFailure
@@ -12,7 +12,7 @@ from service.core.messages import JobStatus, end_seq, status_event
 from service.core.ports import ModelRuntime, Versions
 from service.infra.parts import Parts
 from service.infra.repositories import Store
-from service.infra.tables import Job, now
+from service.infra.tables import Job
 from service.worker import handlers, reencoding
 
 log = logging.getLogger("ppd.worker")
@@ -139,10 +139,12 @@ class Worker:
     async def _take_up(self) -> None:
         """What the last process left behind: jobs run again, or fail after the third time."""
         async with self._tools.database.write() as store:
-            await self._requeue(store, lease_ended=None)
+            await self._requeue(store, leased_too=True)
 
-    async def _requeue(self, store: Store, lease_ended: datetime | None) -> None:
-        again, spent = await store.jobs.requeue_orphans(MAX_ATTEMPTS, lease_ended, self._running)
+    async def _requeue(self, store: Store, *, leased_too: bool = False) -> None:
+        again, spent = await store.jobs.requeue_orphans(
+            MAX_ATTEMPTS, leased_too=leased_too, but=self._running
+        )
         for job in spent:
             await _fail_profile(store, job, "worker_crash")
         if again or spent:
@@ -166,7 +168,7 @@ class Worker:
         """End what waited too long, take up what was lost, forget what is to be forgotten."""
         async with self._tools.database.write() as store:
             expired = await store.jobs.expire()
-            await self._requeue(store, lease_ended=now())
+            await self._requeue(store)
             await store.idempotency.prune(_KEEP_IDEMPOTENCY_KEYS)
         for job in expired:
             self._tools.events.publish(job.id, status_event(job.seq, "expired"))

@@ -20,7 +20,7 @@ from tests.fake_runtime import EMB_DIM
 from tests.integration.conftest import Start
 from tests.running_service import Service, stop
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 PROMPT = "a fox of great secrecy"
 
@@ -80,6 +80,7 @@ async def test_the_export_holds_blends_and_names_nobody_else(service: Service) -
     assert receipt["erased"]["images"] == len(export["images"])
 
 
+@pytest.mark.sqlite_only
 async def test_after_an_erasure_nothing_is_left(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,6 +119,7 @@ def bytes_of(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
+@pytest.mark.sqlite_only
 async def test_a_reader_in_the_way_of_the_last_traces_is_said_and_outwaited(
     service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,7 @@ async def test_a_reader_in_the_way_of_the_last_traces_is_said_and_outwaited(
     assert not any(b"ann-of-the-lake" in bytes_of(f) for f in service.settings.data_dir.iterdir())
 
 
+@pytest.mark.sqlite_only
 async def test_what_a_lost_process_left_in_the_log_is_folded_at_the_start(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +163,7 @@ async def test_what_a_lost_process_left_in_the_log_is_folded_at_the_start(
     reader.close()
 
 
+@pytest.mark.sqlite_only
 async def test_a_person_with_very_many_jobs_is_erased(service: Service) -> None:
     client = service.client()
     first = (await service.generate(client, user_id="ann"))["id"]

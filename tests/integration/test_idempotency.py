@@ -6,7 +6,7 @@ import pytest
 
 from tests.running_service import Service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 BODY = {"prompt": "a fox", "steps": 2}
 
@@ -24,6 +24,7 @@ async def test_twenty_at_once_make_one_job(service: Service) -> None:
         assert len(await store.images.keys()) <= 1
 
 
+@pytest.mark.sqlite_only
 async def test_a_repetition_is_refused_while_the_first_runs_and_answered_after(
     service: Service,
 ) -> None:

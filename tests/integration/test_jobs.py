@@ -15,7 +15,7 @@ from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service, stop
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 
 async def events(
@@ -300,6 +300,7 @@ async def test_the_loop_stays_quick_while_the_model_works(start: Start) -> None:
     assert (await client.get(f"/jobs/{job_id}")).json()["status"] == "running"
 
 
+@pytest.mark.sqlite_only
 async def test_files_without_a_row_are_swept_at_the_start(start: Start, tmp_path: Path) -> None:
     service: Service = await start(data_dir=tmp_path / "d")
     url = (await service.generate(service.client()))["result"]["images"][0]["url"]
