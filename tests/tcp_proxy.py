@@ -26,12 +26,14 @@ class Line:
             while data := await there.read(65536):
                 if back and self.swallows:
                     continue
+                sent = b"" if back else sent + data
+                cut = not back and self.cut_after(sent)
+                self.swallows = self.swallows or cut
                 to.write(data)
                 await to.drain()
-                sent = b"" if back else sent + data
-                if not back and self.cut_after(sent):
+                if cut:
                     await asyncio.sleep(0.3)  # the server does what it was told
-                    self.cuts += 1
+                    self.swallows, self.cuts = False, self.cuts + 1
                     self.cut()
         to.close()
 
