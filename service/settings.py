@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     """
     database_pool_size: int = Field(default=10, ge=1, le=1000)
     """Connections of one process to PostgreSQL; no more are ever open."""
-    database_pool_timeout_s: float = Field(default=3.0, gt=0)
+    database_pool_timeout_s: float = Field(default=5.0, gt=0)
     database_connect_timeout_s: int = Field(default=5, ge=2)
     database_lock_timeout_s: float = Field(default=5.0, gt=0)
     database_statement_timeout_s: float = Field(default=15.0, gt=0)

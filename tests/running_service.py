@@ -61,6 +61,7 @@ def on_postgres(url: str) -> dict[str, Any]:
         "database_url": url,
         "redis_url": "redis://127.0.0.1:1/0",  # `embedded` asks for none
         "session_secret": "a secret of thirty-two characters",
+        "database_pool_timeout_s": 60.0,  # a busy machine is not what is tested
     }
 
 

@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator, Callable
 
 
 class Line:
-    """`swallows`: nothing comes back any more. `cut_after`: all ends once these bytes were sent."""
+    """`swallows`: nothing comes back any more.
+
+    `cut_after`: all ends once it says so of what was sent on one connection so far.
+    """
 
     def __init__(self) -> None:
         self.port = 0
@@ -18,15 +21,19 @@ class Line:
     async def carry(
         self, there: asyncio.StreamReader, to: asyncio.StreamWriter, *, back: bool
     ) -> None:
+        sent = b""
         with contextlib.suppress(OSError):
             while data := await there.read(65536):
                 if back and self.swallows:
                     continue
+                sent = b"" if back else sent + data
+                cut = not back and self.cut_after(sent)
+                self.swallows = self.swallows or cut
                 to.write(data)
                 await to.drain()
-                if not back and self.cut_after(data):
+                if cut:
                     await asyncio.sleep(0.3)  # the server does what it was told
-                    self.cuts += 1
+                    self.swallows, self.cuts = False, self.cuts + 1
                     self.cut()
         to.close()
 
@@ -42,7 +49,11 @@ async def line_to(port: int) -> AsyncIterator[Line]:
     line = Line()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.transport.abort()
+            return
         line._writers |= {writer, server_writer}
         try:
             await asyncio.gather(

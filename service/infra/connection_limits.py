@@ -12,7 +12,7 @@ class ConnectionLimits:
 
     pool_size: int = 10
     """Connections of one process. No more are made: who finds none free waits."""
-    pool_timeout_s: float = 3.0
+    pool_timeout_s: float = 5.0
     """Longest wait for a free connection."""
     connect_timeout_s: int = 5
     lock_timeout_s: float = 5.0

@@ -303,8 +303,8 @@ async def orphans(database: Database, number: int, attempt: int) -> list[str]:
 async def test_two_sweeps_at_once_take_up_each_lost_job_once(
     databases: Sequence[Database],
 ) -> None:
-    again, spent = (await orphans(databases[0], 10, attempt) for attempt in (1, 3))
-    again, spent = await again, await spent
+    again = await orphans(databases[0], 10, attempt=1)
+    spent = await orphans(databases[0], 10, attempt=3)
 
     async def sweep(database: Database) -> tuple[int, list[str]]:
         async with database.write() as store:
