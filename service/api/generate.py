@@ -39,12 +39,18 @@ async def generate(
     """Make pictures, in a person's taste if one is named."""
     request = _request(body, services)
 
+    made: list[Job] = []
+
     async def work(store: Store) -> Accepted:
         job = await _queue(store, services, caller, body, request, waits=wait_s is not None)
+        made.append(job)
         return Accepted({"job_id": job.id}, user_pk=job.user_pk, job_id=job.id)
 
     accepted = await once.do(work)
     services.signals.ring()
+    if made and wait_s is None:  # nobody has to be asked how it stands
+        response.headers["Location"] = f"/jobs/{made[0].id}"
+        return await shown(services, made[0])
     return await _present(services, response, accepted["job_id"], wait_s)
 
 

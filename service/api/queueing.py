@@ -23,13 +23,13 @@ async def check_room(
     store: Store, limits: Limits, kind: str, caller: Caller, user_pk: str | None
 ) -> None:
     """Raise 503 when the queue of this kind is full, 429 when this caller has its share of it."""
-    limit, waiting = limits.max_queued_jobs, await store.jobs.queued(kind)
-    mine = await store.jobs.queued(kind, caller.tenant, user_pk if caller.is_session else None)
+    limit = limits.max_queued_jobs
+    waiting, of_tenant, of_user = await store.jobs.shares(kind, caller.tenant, user_pk)
+    mine = of_user if caller.is_session else of_tenant
     cap = limits.max_queued_jobs_per_caller if kind == "generate" else limit
     if caller.is_session:
         cap = limits.max_queued_jobs_per_session
-        of_sessions = await store.jobs.queued(kind, caller.tenant)
-        limit = min(limit, waiting - of_sessions + limits.max_queued_jobs_of_sessions)
+        limit = min(limit, waiting - of_tenant + limits.max_queued_jobs_of_sessions)
     if waiting >= limit:
         raise ServiceError(503, "queue_full", headers=_RETRY_AFTER)
     if mine >= share(limit, waiting, cap):

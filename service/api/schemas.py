@@ -284,7 +284,8 @@ class ErasedOut(BaseModel):
     """The receipt of an erasure: how much is gone.
 
     `scrubbed`: the bytes are out of the database's log too. False when somebody was reading: then
-    that follows within a minute of the last such reader.
+    that follows within a minute of the last such reader. On PostgreSQL always false: no query finds
+    them, but the server's operator decides when their bytes are overwritten.
     """
 
     user_id: str

@@ -30,9 +30,11 @@ from sqlalchemy import (
     CursorResult,
     Executable,
     Select,
+    and_,
     case,
     delete,
     exists,
+    false,
     func,
     or_,
     select,
@@ -464,6 +466,19 @@ class Jobs(_Repository):
             statement = statement.where(Job.user_pk == user_pk)
         return await self._session.scalar(statement) or 0
 
+    async def shares(self, kind: str, tenant: str, user_pk: str | None) -> tuple[int, int, int]:
+        """How many jobs of a kind wait: all, this tenant's, and this user's."""
+        row = (
+            await self._session.execute(
+                select(
+                    func.count(),
+                    func.count().filter(Job.tenant == tenant),
+                    func.count().filter(Job.user_pk == user_pk),
+                ).where(Job.status == "queued", Job.kind == kind)
+            )
+        ).one()
+        return int(row[0]), int(row[1]), int(row[2])
+
     async def next_turn(self, kind: str, tenant: str, user_pk: str | None) -> int:
         """The turn of a person's next job of a kind: the present one, or the one after their last.
 
@@ -471,28 +486,30 @@ class Jobs(_Repository):
         at the turn that is being served, and each further job one turn later. So people (and a
         tenant's jobs for nobody or for a blend, as one more) go round in turn.
         """
-        theirs = [Job.tenant == tenant, Job.user_pk.is_(None)]
+        theirs = and_(Job.tenant == tenant, Job.user_pk.is_(None))
         if user_pk is not None:
-            theirs = [Job.user_pk == user_pk]
-        last = await self._session.scalar(
-            select(func.max(Job.turn)).where(
-                *theirs, Job.kind == kind, Job.status.in_(("queued", "running"))
-            )
-        )
-        present = await self.present_turn()
+            theirs = Job.user_pk == user_pk
+        last, present = await self._turns(and_(theirs, Job.kind == kind))
         return present if last is None else max(present, last + 1)
 
     async def present_turn(self) -> int:
         """The turn that is being served: that of what runs, else of what comes next."""
-        running = await self._session.scalar(
-            select(func.max(Job.turn)).where(Job.status == "running")
-        )
-        coming = await self._session.scalar(
-            select(func.min(Job.turn)).where(Job.status == "queued")
-        )
+        return (await self._turns(false()))[1]
+
+    async def _turns(self, which: ColumnElement[bool]) -> tuple[int | None, int]:
+        """The last turn of these jobs among those that have not ended, and the present turn."""
+        last, running, coming = (
+            await self._session.execute(
+                select(
+                    func.max(Job.turn).filter(which),
+                    func.max(Job.turn).filter(Job.status == "running"),
+                    func.min(Job.turn).filter(Job.status == "queued"),
+                ).where(Job.status.in_(("queued", "running")))
+            )
+        ).one()
         if running is None or coming is None:
-            return running or coming or 0
-        return max(running, coming - 1)  # what runs may be of an old turn, begun once more
+            return last, running or coming or 0
+        return last, max(running, coming - 1)  # what runs may be of an old turn, begun once more
 
     async def of_profile(self, profile_pk: str) -> Job | None:
         """The job that encodes this profile version."""
