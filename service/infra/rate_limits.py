@@ -63,9 +63,13 @@ class CountedRateLimits:
 
     async def _take(self, limit: RateLimitItem, kind: str, who: str) -> Allowance:
         name, ends_s = _window(limit, kind, who)
-        count = await self._add(name, limit, 1)
+        count = await self._count(name, limit)
         remaining = max(0, limit.amount - count)
         return Allowance(limit.amount, remaining, ends_s, over=count > limit.amount)
+
+    async def _count(self, name: str, limit: RateLimitItem) -> int:
+        """Count one request; gives how many there were in this window."""
+        return await self._add(name, limit, 1)
 
     async def _add(self, name: str, limit: RateLimitItem, amount: int) -> int:
         return await self._here.incr(name, limit.get_expiry(), amount)

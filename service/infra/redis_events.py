@@ -15,13 +15,14 @@ from redis.asyncio import Redis
 from service.core.messages import JobEvent, JobStatus
 from service.infra.redis_cache import SCHEMA
 from service.infra.redis_channels import Channels
-from service.infra.redis_guard import Guard, RedisAway
+from service.infra.redis_guard import Guard, RedisAway, RedisRefused
 from service.infra.redis_outbox import Outbox
 
 _EVENTS_PER_JOB = 256
 _REMEMBERED_S = 3600
 _UNREAD = 1024
 _JOIN_S = 1.0
+_AGAIN_S = 0.5
 _FORGET = b"forget"
 _STATUSES = get_args(JobStatus)
 
@@ -88,7 +89,10 @@ class RedisEvents:
 
     async def latest(self, job_id: str) -> JobEvent | None:
         """The newest remembered event."""
-        events = await self._remembered(job_id, newest_only=True)
+        try:
+            events = await self._fetch(job_id, newest_only=True)
+        except RedisAway:
+            return None
         return events[-1] if events else None
 
     def forget(self, job_id: str) -> None:
@@ -129,7 +133,13 @@ class RedisEvents:
                     await in_force.wait()
         if not in_force.is_set():
             self._missed.add(job_id)
-        return await self._remembered(job_id)
+        try:
+            return await self._fetch(job_id)
+        except RedisRefused:
+            return []
+        except RedisAway:
+            self._begin_to_catch_up(job_id)
+            return []
 
     async def _leave(self, follower: "RedisSubscription") -> None:
         followers = self._followers.get(follower.job_id, set())
@@ -140,13 +150,10 @@ class RedisEvents:
             if self._in_force.pop(follower.job_id, None) is not None:
                 await self._channels.leave(_stream(follower.job_id))
 
-    async def _remembered(self, job_id: str, *, newest_only: bool = False) -> list[JobEvent]:
-        """What Redis still knows of a job, oldest first; nothing while it is away."""
+    async def _fetch(self, job_id: str, *, newest_only: bool = False) -> list[JobEvent]:
+        """What Redis still knows of a job, oldest first; raises RedisAway."""
         name, count = _stream(job_id), 1 if newest_only else _EVENTS_PER_JOB
-        try:
-            entries = await self._guard.ask(lambda: self._client.xrevrange(name, count=count))
-        except RedisAway:
-            return []
+        entries = await self._guard.ask(lambda: self._client.xrevrange(name, count=count))
         events = [_from_json((fields or {}).get(b"event", b"")) for _, fields in entries or ()]
         return [event for event in reversed(events) if event is not None]
 
@@ -167,19 +174,32 @@ class RedisEvents:
             return
         if in_force.is_set() or job_id in self._missed:
             self._missed.discard(job_id)
-            task = asyncio.create_task(self._catch_up(job_id))
-            self._catching_up.add(task)
-            task.add_done_callback(self._catching_up.discard)
+            self._begin_to_catch_up(job_id)
         in_force.set()
+
+    def _begin_to_catch_up(self, job_id: str) -> None:
+        task = asyncio.create_task(self._catch_up(job_id))
+        self._catching_up.add(task)
+        task.add_done_callback(self._catching_up.discard)
 
     async def _catch_up(self, job_id: str) -> None:
         """Tell followers what was published while nobody listened, before what came since."""
-        followers = list(self._followers.get(job_id, ()))
-        for follower in followers:
-            follower.hold()
-        events = await self._remembered(job_id)
-        for follower in followers:
-            follower.release(events)
+        while followers := list(self._followers.get(job_id, ())):
+            for follower in followers:
+                follower.hold()
+            events = None
+            try:
+                events = await self._fetch(job_id)
+            except RedisRefused:
+                events = []
+            except RedisAway:
+                pass  # the guard has said so; it is asked again below
+            finally:
+                for follower in followers:
+                    follower.release(events or [])
+            if events is not None:
+                return
+            await asyncio.sleep(_AGAIN_S)
 
 
 class RedisSubscription:

@@ -170,6 +170,36 @@ async def test_processes_count_together_on_redis(redis_url: str) -> None:
             await client.aclose()
 
 
+async def test_who_asks_often_is_counted_in_full_and_redis_is_told_now_and_then(
+    redis_url: str,
+) -> None:
+    clients = [open_redis(redis_url) for _ in range(2)]
+    one, two = (
+        RedisRateLimits(client, replace(FEW, key="1000/day", session="1000000/day"))
+        for client in clients
+    )
+    try:
+        allowed = 0
+        async with asyncio.timeout(60):
+            for _ in range(2000):
+                answers = await asyncio.gather(*(limits.of_key("k") for limits in (one, two, one)))
+                allowed += sum(not answer.over for answer in answers)
+                if all(answer.over for answer in answers):
+                    break
+        assert 1000 <= allowed <= 1000 + 2 * 10, "a hundredth in each process is not told at once"
+        told = (await clients[0].info("commandstats"))["cmdstat_evalsha"]["calls"]
+        await asyncio.gather(*(one.of_session("s") for _ in range(10)))
+        for _ in range(500):
+            await one.of_session("s")
+        again = (await clients[0].info("commandstats"))["cmdstat_evalsha"]["calls"]
+        assert again - told < 250
+        await asyncio.sleep(0.2)
+        assert (await one.of_session("s")).remaining == 1_000_000 - 511
+    finally:
+        for client in clients:
+            await client.aclose()
+
+
 async def test_without_redis_each_process_counts_for_itself_and_then_together_again(
     redis_url: str, redis_store: Server
 ) -> None:
