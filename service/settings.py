@@ -9,6 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.placement import Place
 
+_S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?")
+_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
 _DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]?))?")
 
 
@@ -35,6 +37,15 @@ class Settings(BaseSettings):
     """redis://...; production keeps embeddings, progress events and rate limits there."""
     images_url: str | None = None
     """s3://bucket/prefix; the default is the folder `images` in the data folder."""
+    s3_endpoint: str | None = None
+    """https://host[:port] of an S3-compatible store; the default is Amazon's. As for region and
+    credentials, AWS_* variables count where these are not set."""
+    s3_region: str | None = None
+    s3_access_key_id: SecretStr | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_session_token: SecretStr | None = None
+    s3_timeout_s: float = Field(default=10.0, gt=0, le=300)
+    """How long reading or writing one picture may take, with what is tried again."""
     session_secret: SecretStr | None = None
     """Signs browser sessions, 32 characters or more; the default is made in the data folder."""
 
@@ -68,6 +79,13 @@ class Settings(BaseSettings):
     max_upload_bytes_per_user: int = Field(default=128 * 2**20, ge=0)
     min_free_bytes: int = Field(default=200 * 2**20, ge=0)
     """The image store takes no picture that would leave less room than this."""
+    retain_pictures_days: int | None = Field(default=None, ge=1)
+    """Pictures that were made are deleted this long after; None keeps them, as below."""
+    retain_jobs_days: int | None = Field(default=None, ge=3)
+    """Jobs are deleted this long after they ended, with their pictures; 3, since Idempotency-Key
+    holds for two days."""
+    retain_inactive_users_days: int | None = Field(default=None, ge=1)
+    """People for whom nothing was asked for this long are erased as by DELETE /users/{id}."""
     job_expiry_s: float = Field(default=3600.0, gt=0)
     job_lease_s: float = Field(default=60.0, gt=0)
     session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)
@@ -100,6 +118,26 @@ class Settings(BaseSettings):
         if scheme == "sqlite+aiosqlite" and separator:
             return url
         raise ValueError("expected postgresql://user:password@host/database, or nothing for SQLite")
+
+    @field_validator("images_url")
+    @classmethod
+    def _known_image_store(cls, url: str | None) -> str | None:
+        if url is not None and not _S3_URL.fullmatch(url):
+            raise ValueError("expected s3://bucket or s3://bucket/prefix, or nothing for a folder")
+        return url
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _endpoint_is_bare(cls, url: str | None) -> str | None:
+        if url is not None and not _ENDPOINT.fullmatch(url):
+            raise ValueError("expected https://host or http://host:port, without credentials")
+        return url
+
+    @model_validator(mode="after")
+    def _s3_credentials_are_whole(self) -> Self:
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("PPD_S3_ACCESS_KEY_ID and PPD_S3_SECRET_ACCESS_KEY go together")
+        return self
 
     @field_validator("session_secret")
     @classmethod

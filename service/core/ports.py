@@ -3,8 +3,9 @@
 B, D suffixes: batch, embedding.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -114,8 +115,12 @@ class ModelRuntime(Protocol):
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
 
 
+KnownKeys = Callable[[Sequence[str]], Awaitable[Collection[str]]]
+"""Those of a few hundred keys that are to stay."""
+
+
 class ImageStore(Protocol):
-    """Bytes of pictures by key. A key is a relative path made by the service."""
+    """Bytes of pictures by key. A key is a relative path made by `service.core.image_keys`."""
 
     async def put(self, key: str, data: bytes) -> None:
         """Store `data`; afterwards the key holds all of it or nothing.
@@ -124,13 +129,19 @@ class ImageStore(Protocol):
         """
 
     async def full(self) -> bool:
-        """Whether there is no room for further pictures."""
+        """Whether there is no room for further pictures; raises OSError if nobody can tell."""
 
     async def get(self, key: str) -> bytes:
-        """The bytes; raises FileNotFoundError."""
+        """The bytes; raises FileNotFoundError, or OSError for other faults."""
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Forget these keys; unknown ones are fine."""
+        """Forget these keys; unknown ones are fine. Raises OSError when some may be left."""
+
+    async def sweep(self, before: datetime, known: KnownKeys) -> int:
+        """Remove pictures stored before this moment that are not `known`; gives their number.
+
+        What was begun and never finished goes too. Other things than pictures stay.
+        """
 
 
 @dataclass(frozen=True)
