@@ -191,6 +191,17 @@ class Settings(BaseSettings):
         """The database's URL."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'ppd.db'}"
 
+    def s3_config(self) -> dict[str, str]:
+        """What is set of endpoint, region and credentials, by obstore's names; with the secrets."""
+        given = {
+            "endpoint": self.s3_endpoint,
+            "region": self.s3_region,
+            "access_key_id": _revealed(self.s3_access_key_id),
+            "secret_access_key": _revealed(self.s3_secret_access_key),
+            "session_token": _revealed(self.s3_session_token),
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
     @property
     def adapters_dir(self) -> Path:
         """Where activated adapters are kept."""
@@ -201,3 +212,7 @@ class Settings(BaseSettings):
         shown = {name: str(value) for name, value in self.model_dump().items()}
         shown["database_url"] = "(set, not shown)" if self.database_url else "(default)"
         return shown
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()

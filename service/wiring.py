@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -18,14 +19,16 @@ from service.api.in_flight import InFlight
 from service.api.services import Limits, Services
 from service.api.streams import OpenStreams
 from service.core.pool import load_pool
-from service.core.ports import ModelRuntime
+from service.core.ports import ImageStore, ModelRuntime
 from service.infra import migrate
 from service.infra.database import Database
 from service.infra.embedding_cache import InProcessEmbeddingCache
 from service.infra.events import InProcessEvents
 from service.infra.image_store import FolderImageStore
 from service.infra.job_signals import InProcessSignals
+from service.infra.leftovers import sweep_orphans
 from service.infra.parts import Parts
+from service.infra.retention import Retention
 from service.infra.secrets import first_key, key_sha256, session_secret
 from service.settings import Settings
 from service.worker.loop import Worker
@@ -44,16 +47,8 @@ class Embedded:
 
 def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     """Wire everything for one process. `prepare` comes before; the app's lifespan runs the rest."""
-    images = FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
     events = InProcessEvents()
-    parts = Parts(
-        database=Database(settings.database),
-        images=images,
-        cache=InProcessEmbeddingCache(),
-        events=events,
-        signals=InProcessSignals(),
-        pool=load_pool(settings.pool_dir),
-    )
+    parts = embedded_parts(settings, events)
     worker = Worker(parts, runtime, settings.job_lease_s)
     services = Services(
         **parts.by_name(),
@@ -79,9 +74,8 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with parts.database.read() as store:
-            kept = await store.images.keys()
-        await images.sweep(kept)
+        if settings.images_url is None:  # nothing else writes there, so age does not matter
+            await sweep_orphans(parts, datetime.now(UTC))
         working = asyncio.create_task(worker.run())
         try:
             yield
@@ -92,6 +86,41 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
             await parts.database.close()
 
     return Embedded(create_app(services, lifespan), events, worker)
+
+
+def embedded_parts(settings: Settings, events: InProcessEvents) -> Parts:
+    """What one process needs to itself."""
+    return Parts(
+        database=Database(settings.database),
+        images=image_store(settings),
+        cache=InProcessEmbeddingCache(),
+        events=events,
+        signals=InProcessSignals(),
+        pool=load_pool(settings.pool_dir),
+        retention=retention(settings),
+    )
+
+
+def image_store(settings: Settings) -> ImageStore:
+    """The folder, or the bucket that PPD_IMAGES_URL names. Opens no connection."""
+    if settings.images_url is None:
+        return FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
+    from service.infra.object_image_store import ObjectImageStore
+
+    return ObjectImageStore(settings.images_url, settings.s3_timeout_s, config=settings.s3_config())
+
+
+def retention(settings: Settings) -> Retention:
+    """How long things are kept."""
+
+    def days(number: int | None) -> timedelta | None:
+        return None if number is None else timedelta(days=number)
+
+    return Retention(
+        pictures=days(settings.retain_pictures_days),
+        jobs=days(settings.retain_jobs_days),
+        inactive_users=days(settings.retain_inactive_users_days),
+    )
 
 
 async def prepare(settings: Settings) -> Path | None:

@@ -284,9 +284,13 @@ class ErasedOut(BaseModel):
     """The receipt of an erasure: how much is gone.
 
     `scrubbed`: the bytes are out of the database's log too. False when somebody was reading: then
-    that follows within a minute of the last such reader.
+    that follows within a minute of the last such reader. `pending_images`: pictures that nobody can
+    reach any more and whose bytes are still to be deleted, within minutes of the store's being
+    well. `cache_forgotten`: the cache dropped its embeddings; else it is asked again until it has.
     """
 
     user_id: str
     erased: dict[str, int]
+    pending_images: int
+    cache_forgotten: bool
     scrubbed: bool

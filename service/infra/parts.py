@@ -6,6 +6,7 @@ from typing import Any
 from service.core.pool import Pool
 from service.core.ports import EmbeddingCache, ImageStore, JobSignals, ProgressEvents
 from service.infra.database import Database
+from service.infra.retention import KEEP_EVERYTHING, Retention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class Parts:
     events: ProgressEvents
     signals: JobSignals
     pool: Pool
+    retention: Retention = KEEP_EVERYTHING
 
     def by_name(self) -> dict[str, Any]:
         """These parts as keyword arguments, for a class that adds its own to them."""

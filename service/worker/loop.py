@@ -10,6 +10,7 @@ from typing import Any
 from service.core.errors import JobCanceled, JobFailure
 from service.core.messages import JobStatus, end_seq, status_event
 from service.core.ports import ModelRuntime, Versions
+from service.infra.housekeeping import keep_house
 from service.infra.parts import Parts
 from service.infra.repositories import Store
 from service.infra.tables import Job, now
@@ -49,6 +50,7 @@ class Worker:
         Without a model the work is to say so: every job fails with that reason.
         """
         sweeper = asyncio.create_task(self._sweep_forever())
+        keeper = asyncio.create_task(keep_house(self._tools))
         try:
             versions = await self._begin()
             while not self._stopping:
@@ -59,6 +61,7 @@ class Worker:
                     await asyncio.sleep(_AFTER_FAILURE_S)
         finally:
             sweeper.cancel()
+            keeper.cancel()
             self._not_ready = "the worker has stopped"
             self._thread.shutdown()
 
