@@ -6,7 +6,7 @@ from alembic import command
 from sqlalchemy import create_engine, func, inspect, select, text
 
 from service.infra import migrate
-from service.infra.tables import Base
+from service.infra.tables import Base, Chore, User
 
 
 def test_the_migrations_make_the_tables_of_the_code(tmp_path: Path) -> None:
@@ -16,6 +16,17 @@ def test_the_migrations_make_the_tables_of_the_code(tmp_path: Path) -> None:
     current, head = migrate.revision(url)
     assert current == head
     migrate.upgrade(url)
+
+
+def test_the_migrations_make_the_tables_of_the_code_on_postgresql(postgres_url: str) -> None:
+    url = postgres_url.replace("postgresql:", "postgresql+psycopg:")
+    migrate.upgrade(url)
+    command.check(migrate.alembic_config(url))
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.max(Chore.begun_at))).year == 1970
+    engine.dispose()
+    command.downgrade(migrate.alembic_config(url), "base")
 
 
 def test_the_migrations_can_be_undone(tmp_path: Path) -> None:
@@ -53,4 +64,6 @@ def test_what_is_held_survives_every_step_up_and_down(tmp_path: Path) -> None:
                 assert connection.scalar(count) == 1, (target, table)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT turn FROM jobs")) == 0
+        assert connection.scalar(select(User.seen_at)).year >= 2026, "nobody is inactive yet"
+        assert connection.scalar(select(func.max(Chore.begun_at))).year == 1970
     engine.dispose()
