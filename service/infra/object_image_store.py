@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
@@ -15,6 +15,9 @@ from obstore.store import S3Store
 from service.core.errors import StorageFull
 from service.core.image_keys import check_key, is_picture
 from service.core.ports import KnownKeys
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config
 
 _RETRIES = 3
 _CONNECT_TIMEOUT = timedelta(seconds=2)
@@ -40,12 +43,12 @@ class ObjectImageStore:
         Opens no connection.
         """
         self._timeout_s = timeout_s
-        options: dict[str, Any] = {
+        options: ClientConfig = {
             "connect_timeout": _CONNECT_TIMEOUT,
             "timeout": timedelta(seconds=timeout_s),
             "allow_http": config.get("endpoint", "").startswith("http://"),
         }
-        retries: dict[str, Any] = {
+        retries: RetryConfig = {
             "max_retries": _RETRIES,
             "retry_timeout": timedelta(seconds=timeout_s),
             "backoff": {
@@ -54,11 +57,12 @@ class ObjectImageStore:
                 "base": 2,
             },
         }
+        known = cast("S3Config", config)
         self._store = S3Store.from_url(
-            url, client_options=options, retry_config=retries, config=config
+            url, client_options=options, retry_config=retries, config=known
         )
         self._probe_store = S3Store.from_url(
-            url, client_options=options, retry_config={**retries, "max_retries": 0}, config=config
+            url, client_options=options, retry_config={**retries, "max_retries": 0}, config=known
         )
         self._probe: asyncio.Task[None] | None = None
         self._probed_at = float("-inf")
