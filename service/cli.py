@@ -12,11 +12,13 @@ import uvicorn
 
 from service.adapters_cli import adapters
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
+from service.images_cli import images
 from service.infra import migrate as migrations
 from service.infra.repositories import Store
 from service.infra.secrets import key_sha256, new_key
 from service.models_cli import models
 from service.settings import Settings
+from service.users_cli import users
 from service.wiring import (
     Served,
     adapter_stores,
@@ -39,6 +41,8 @@ keys = typer.Typer(no_args_is_help=True, help="API keys. A key belongs to one te
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 app.add_typer(adapters, name="adapters")
+app.add_typer(images, name="images")
+app.add_typer(users, name="users")
 
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
 

@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.core.placement import Place
 
 _REDIS = re.compile(r"rediss?://.|unix://.")
+_S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
+_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
 _DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]?))?")
 
 
@@ -43,6 +45,15 @@ class Settings(BaseSettings):
     """redis://...; production keeps embeddings, progress events and rate limits there."""
     images_url: str | None = None
     """s3://bucket/prefix; the default is the folder `images` in the data folder."""
+    s3_endpoint: str | None = None
+    """https://host[:port] of an S3-compatible store; the default is Amazon's. As for region and
+    credentials, AWS_* variables count where these are not set."""
+    s3_region: str | None = None
+    s3_access_key_id: SecretStr | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_session_token: SecretStr | None = None
+    s3_timeout_s: float = Field(default=10.0, gt=0, le=300)
+    """How long reading or writing one picture may take, with what is tried again."""
     session_secret: SecretStr | None = None
     """Signs browser sessions, 32 characters or more; the default is made in the data folder."""
 
@@ -86,6 +97,13 @@ class Settings(BaseSettings):
     max_upload_bytes_per_user: int = Field(default=128 * 2**20, ge=0)
     min_free_bytes: int = Field(default=200 * 2**20, ge=0)
     """The image store takes no picture that would leave less room than this."""
+    retain_pictures_days: int | None = Field(default=None, ge=1)
+    """Pictures that were made are deleted this long after; None keeps them, as below."""
+    retain_jobs_days: int | None = Field(default=None, ge=3)
+    """Jobs are deleted this long after they ended, with their pictures; 3, since Idempotency-Key
+    holds for two days."""
+    retain_inactive_users_days: int | None = Field(default=None, ge=1)
+    """People for whom nothing was asked for this long are erased as by DELETE /users/{id}."""
     job_expiry_s: float = Field(default=3600.0, gt=0)
     job_lease_s: float = Field(default=60.0, gt=0)
     worker_seen_every_s: float = Field(default=5.0, gt=0)
@@ -143,6 +161,26 @@ class Settings(BaseSettings):
             raise ValueError("expected a number per time, as in 600/minute or 7200 per 2 hours")
         return rate
 
+    @field_validator("images_url")
+    @classmethod
+    def _known_image_store(cls, url: str | None) -> str | None:
+        if url is not None and not _S3_URL.fullmatch(url):
+            raise ValueError("expected s3://bucket or s3://bucket/prefix, or nothing for a folder")
+        return url
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _endpoint_is_bare(cls, url: str | None) -> str | None:
+        if url is not None and not _ENDPOINT.fullmatch(url):
+            raise ValueError("expected https://host or http://host:port, without credentials")
+        return url
+
+    @model_validator(mode="after")
+    def _s3_credentials_are_whole(self) -> Self:
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("PPD_S3_ACCESS_KEY_ID and PPD_S3_SECRET_ACCESS_KEY go together")
+        return self
+
     @field_validator("session_secret")
     @classmethod
     def _long_secret(cls, secret: SecretStr | None) -> SecretStr | None:
@@ -195,6 +233,17 @@ class Settings(BaseSettings):
         """The database's URL."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'ppd.db'}"
 
+    def s3_config(self) -> dict[str, str]:
+        """What is set of endpoint, region and credentials, by obstore's names; with the secrets."""
+        given = {
+            "endpoint": self.s3_endpoint,
+            "region": self.s3_region,
+            "access_key_id": _revealed(self.s3_access_key_id),
+            "secret_access_key": _revealed(self.s3_secret_access_key),
+            "session_token": _revealed(self.s3_session_token),
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
     @property
     def adapters_dir(self) -> Path:
         """Where a worker has its copies of the adapters that jobs are pinned to."""
@@ -205,3 +254,7 @@ class Settings(BaseSettings):
         shown = {name: str(value) for name, value in self.model_dump().items()}
         shown["database_url"] = "(set, not shown)" if self.database_url else "(default)"
         return shown
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()

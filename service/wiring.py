@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,10 @@ from service.infra.embedding_cache import InProcessEmbeddingCache
 from service.infra.events import InProcessEvents
 from service.infra.image_store import FolderImageStore
 from service.infra.job_signals import InProcessSignals
+from service.infra.leftovers import sweep_orphans
 from service.infra.parts import Parts
 from service.infra.rate_limits import CountedRateLimits, Rates
+from service.infra.retention import Retention
 from service.infra.secrets import first_key, key_sha256, session_secret
 from service.settings import Settings
 from service.worker.loop import KINDS, Worker
@@ -68,27 +71,17 @@ class Embedded(Served):
 
 def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     """Wire everything for one process. `prepare` comes before; the app's lifespan runs the rest."""
-    images = FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
     events = InProcessEvents()
-    parts = Parts(
-        database=open_database(settings),
-        images=images,
-        cache=InProcessEmbeddingCache(),
-        events=events,
-        signals=InProcessSignals(),
-        rates=CountedRateLimits(rates_of(settings)),
-        pool=load_pool(settings.pool_dir),
-    )
-    adapters = AdapterCopies(settings.adapters_dir, images)
+    parts = embedded_parts(settings, events)
+    adapters = AdapterCopies(settings.adapters_dir, parts.images)
     worker = Worker(parts, runtime, settings.job_lease_s, adapters)
     secret = session_secret(settings.data_dir)
     services = _services(settings, parts, runtime.capabilities, worker, secret)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with parts.database.read() as store:
-            kept = await store.images.keys()
-        await images.sweep(kept)
+        if settings.images_url is None:  # nothing else writes there, so age does not matter
+            await sweep_orphans(parts, datetime.now(UTC))
         working = asyncio.create_task(worker.run())
         try:
             yield
@@ -99,6 +92,35 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
             await parts.database.close()
 
     return Embedded(create_app(services, lifespan), events, worker)
+
+
+def embedded_parts(settings: Settings, events: InProcessEvents) -> Parts:
+    """What one process needs to itself."""
+    return Parts(
+        database=open_database(settings),
+        images=image_store(settings),
+        cache=InProcessEmbeddingCache(),
+        events=events,
+        signals=InProcessSignals(),
+        rates=CountedRateLimits(rates_of(settings)),
+        pool=load_pool(settings.pool_dir),
+        retention=retention(settings),
+    )
+
+
+@contextlib.asynccontextmanager
+async def opened_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """The parts of either scale, for a command beside the running service."""
+    if settings.production:
+        production = parts_of(settings)
+        async with production.opened():
+            yield production.parts
+        return
+    parts = embedded_parts(settings, InProcessEvents())
+    try:
+        yield parts
+    finally:
+        await parts.database.close()
 
 
 @dataclass(frozen=True)
@@ -134,12 +156,13 @@ def parts_of(settings: Settings) -> Production:
     events, signals = RedisEvents(redis), RedisSignals(redis)
     parts = Parts(
         database=open_database(settings),
-        images=FolderImageStore(settings.data_dir / "images", settings.min_free_bytes),
+        images=image_store(settings),
         cache=RedisEmbeddingCache(redis),
         events=events,
         signals=signals,
         rates=RedisRateLimits(redis, rates_of(settings)),
         pool=load_pool(settings.pool_dir),
+        retention=retention(settings),
     )
     return Production(parts, events, signals, redis)
 
@@ -245,6 +268,28 @@ def rates_of(settings: Settings) -> Rates:
     )
 
 
+def image_store(settings: Settings) -> ImageStore:
+    """The folder, or the bucket that PPD_IMAGES_URL names. Opens no connection."""
+    if settings.images_url is None:
+        return FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
+    from service.infra.object_image_store import ObjectImageStore
+
+    return ObjectImageStore(settings.images_url, settings.s3_timeout_s, config=settings.s3_config())
+
+
+def retention(settings: Settings) -> Retention:
+    """How long things are kept."""
+
+    def days(number: int | None) -> timedelta | None:
+        return None if number is None else timedelta(days=number)
+
+    return Retention(
+        pictures=days(settings.retain_pictures_days),
+        jobs=days(settings.retain_jobs_days),
+        inactive_users=days(settings.retain_inactive_users_days),
+    )
+
+
 async def prepare(settings: Settings) -> Path | None:
     """Make the data folder, bring the schema up to date, and make the first API key.
 
@@ -283,7 +328,7 @@ async def adapter_stores(settings: Settings) -> AsyncIterator[tuple[Database, Im
     What an earlier version of the service kept in the data folder is taken over first; raises
     ValueError when the adapter that was active there is missing or has changed.
     """
-    images = FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
+    images = image_store(settings)
     database = open_database(settings)
     try:
         await take_over(settings.adapters_dir, database, images)

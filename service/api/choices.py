@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, WaitDep
 from service.api.idempotency import Accepted, OnceDep
 from service.api.jobs import wait_for_end
-from service.api.pairs import pair_out, pair_url
+from service.api.pairs import pair_out
 from service.api.queueing import queue_encoding
 from service.api.schemas import (
     ChoiceIn,
@@ -28,6 +28,7 @@ from service.core.auth import Caller
 from service.core.choices import begins_encoding, profile_state
 from service.core.errors import CODES, ServiceError
 from service.core.messages import status_event
+from service.core.pool import pair_url
 from service.core.quiz import CHOICES_PER_EMBEDDING, needed, next_pairs, sides
 from service.infra.leftovers import delete_leftovers
 from service.infra.repositories import Store

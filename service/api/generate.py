@@ -11,7 +11,7 @@ from service.api.queueing import check_room, generate_job
 from service.api.rates import check_gpu_quota
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
 from service.api.services import Services
-from service.api.uploads import STORAGE_RETRY_AFTER
+from service.api.uploads import check_storage
 from service.core.auth import Caller
 from service.core.errors import ServiceError, invalid
 from service.core.generation import Found, pin
@@ -119,8 +119,7 @@ async def _queue(
     if owner_pk is not None:
         await check_gpu_quota(services.rates, owner_pk)
     request = {**request, "reason": reasons[0] if reasons else None}
-    if await services.images.full():
-        raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)
+    await check_storage(services)
     turn = await store.jobs.next_turn("generate", caller.tenant, owner_pk)
     job = generate_job(
         caller.tenant, owner_pk, request, turn=turn, expiry_s=services.limits.job_expiry_s

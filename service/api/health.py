@@ -23,10 +23,14 @@ async def ready(services: ServicesDep) -> JSONResponse:
             async with services.database.read() as store:
                 if await store.jobs.queued("generate") >= services.limits.max_queued_jobs:
                     reason = "the queue is full"
+        except Exception as error:
+            reason = f"the database does not answer: {type(error).__name__}"
+    if reason is None:
+        try:
             if await services.images.full():
                 reason = "the image store has no room for further pictures"
-        except Exception as error:
-            reason = f"a store does not answer: {type(error).__name__}"
+        except OSError as error:
+            reason = f"the image store does not answer: {type(error).__name__}"
     if reason is not None:
         return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
     impaired = await services.worker.impaired()

@@ -1,6 +1,5 @@
 """Stored pictures."""
 
-import hashlib
 import logging
 from typing import Annotated
 
@@ -8,7 +7,9 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.api.uploads import STORAGE_RETRY_AFTER
 from service.core.errors import ServiceError
+from service.infra.verified import read_verified
 
 log = logging.getLogger("ppd.images")
 router = APIRouter(tags=["images"], route_class=ProtectedRoute)
@@ -42,10 +43,8 @@ async def get_image(
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     try:
-        data = await services.images.get(image.key)
-    except FileNotFoundError:
-        data = b""
-    if hashlib.sha256(data).hexdigest() != image.sha256:
-        log.error("image %s: the stored bytes are not the ones that were written", image.id)
-        raise ServiceError(503, "storage")
+        data = await read_verified(services.images, image)
+    except OSError as error:
+        log.error("image %s could not be read: %s", image.id, error)
+        raise ServiceError(503, "storage", headers=STORAGE_RETRY_AFTER) from error
     return Response(data, media_type="image/png", headers=headers)

@@ -286,8 +286,12 @@ class ErasedOut(BaseModel):
     `scrubbed`: the bytes are out of the database's log too. False when somebody was reading: then
     that follows within a minute of the last such reader. On PostgreSQL always false: no query finds
     them, but the server's operator decides when their bytes are overwritten.
+    `pending_images`: pictures that nobody can reach any more and whose bytes are still to be
+    deleted, within minutes of the store's being well. `cache_forgotten`: the cache dropped its embeddings; else it is asked again until it has.
     """
 
     user_id: str
     erased: dict[str, int]
+    pending_images: int
+    cache_forgotten: bool
     scrubbed: bool

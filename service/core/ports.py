@@ -3,8 +3,9 @@
 B, D suffixes: batch, embedding.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -131,8 +132,12 @@ class ModelRuntime(Protocol):
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
 
 
+KnownKeys = Callable[[Sequence[str]], Awaitable[Collection[str]]]
+"""Those of a few hundred keys that are to stay."""
+
+
 class ImageStore(Protocol):
-    """Bytes of pictures, and of adapters, by key: a relative path made by the service."""
+    """Bytes of pictures, and of adapters, by key: a path made by `service.core.image_keys`."""
 
     async def put(self, key: str, data: bytes) -> None:
         """Store `data`; afterwards the key holds all of it or nothing.
@@ -141,13 +146,19 @@ class ImageStore(Protocol):
         """
 
     async def full(self) -> bool:
-        """Whether there is no room for further pictures."""
+        """Whether there is no room for further pictures; raises OSError if nobody can tell."""
 
     async def get(self, key: str) -> bytes:
-        """The bytes; raises FileNotFoundError."""
+        """The bytes; raises FileNotFoundError, or OSError for other faults."""
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Forget these keys; unknown ones are fine."""
+        """Forget these keys; unknown ones are fine. Raises OSError when some may be left."""
+
+    async def sweep(self, before: datetime, known: KnownKeys) -> int:
+        """Remove pictures stored before this moment that are not `known`; gives their number.
+
+        What was begun and never finished goes too. Other things than pictures stay.
+        """
 
 
 @dataclass(frozen=True)
@@ -180,7 +191,10 @@ class EmbeddingCache(Protocol):
         """
 
     async def forget_user(self, tenant: str, user_pk: str) -> None:
-        """Drop everything of one user, and whatever is put for it later: no pk is used again."""
+        """Drop everything of one user, and whatever is put for it later: no pk is used again.
+
+        Raises when that could not be done now: it is to be asked again.
+        """
 
 
 class ProgressEvents(Protocol):

@@ -12,6 +12,7 @@ from service.core.ports import (
     RateLimits,
 )
 from service.infra.database import Database
+from service.infra.retention import KEEP_EVERYTHING, Retention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class Parts:
     signals: JobSignals
     rates: RateLimits
     pool: Pool
+    retention: Retention = KEEP_EVERYTHING
 
     def by_name(self) -> dict[str, Any]:
         """These parts as keyword arguments, for a class that adds its own to them."""

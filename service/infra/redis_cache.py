@@ -127,7 +127,8 @@ class RedisEmbeddingCache:
     async def forget_user(self, tenant: str, user_pk: str) -> None:
         """Drop everything of one user, and whatever any process puts for it later.
 
-        While Redis is away this is kept, and done at the next call that finds it back.
+        While Redis is away this is kept, and done at the next call that finds it back; raises
+        RedisAway then, so that others remember it too.
         """
         self._forgotten[tenant, user_pk] = None
         if len(self._forgotten) > _FORGOTTEN_HERE:
@@ -136,6 +137,8 @@ class RedisEmbeddingCache:
         if len(self._to_forget) > _FORGOTTEN_HERE:
             self._to_forget.popitem(last=False)
         await self._forget_waiting()
+        if (tenant, user_pk) in self._to_forget:
+            raise RedisAway
 
     async def _forget_waiting(self) -> None:
         with contextlib.suppress(RedisAway):

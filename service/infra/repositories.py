@@ -22,7 +22,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -52,8 +52,11 @@ from service.core.messages import (
     first_seq,
     requeued_seq,
 )
+from service.infra.chores import Chores
 from service.infra.clock import in_seconds, present
 from service.infra.delivery import JobDelivery
+from service.infra.image_deletions import ImageDeletions
+from service.infra.retention import Due
 from service.infra.tables import (
     Adapter,
     AdapterActivation,
@@ -67,6 +70,10 @@ from service.infra.tables import (
     User,
     WorkerRow,
 )
+from service.infra.tombstones import Tombstones
+
+_SEEN_TO = timedelta(days=1)
+"""`seen_at` is not written again sooner."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _FRESH = {"populate_existing": True}
@@ -100,6 +107,10 @@ class Store:
         self.idempotency = Idempotency(session)
         self.workers = Workers(session)
         self.adapters = Adapters(session)
+        self.deletions = ImageDeletions(session)
+        self.tombstones = Tombstones(session)
+        self.due = Due(session)
+        self.chores = Chores(session)
 
     async def alone(self, purpose: str) -> None:
         """Wait until no other transaction of any process is at this; hold it until the end."""
@@ -212,6 +223,8 @@ class Users(_Repository):
         while True:
             user = await find(tenant, user_id)
             if user is not None:
+                if user.seen_at is None or user.seen_at < datetime.now(UTC) - _SEEN_TO:
+                    user.seen_at = datetime.now(UTC)
                 return user
             insert = _insert_user(self._session).values(tenant=tenant, user_id=user_id)
             made = await self._session.scalar(insert.on_conflict_do_nothing().returning(User))
@@ -226,16 +239,26 @@ class Users(_Repository):
     async def erase(self, tenant: str, user_id: str) -> "Erased | None":
         """Delete the user, what hangs on it, and every job and picture that used its taste.
 
+        The pictures' bytes are noted to be deleted, and the user as erased, in the same commit.
         None when there is no such user.
         """
         user = await self._locked(tenant, user_id)
         if user is None:
             return None
         theirs = _jobs_about(user.pk)
-        jobs = (await self._session.scalars(theirs.order_by(Job.id).with_for_update(of=Job))).all()
+        jobs = (
+            await self._session.execute(
+                select(Job.id, Job.status)
+                .where(Job.id.in_(theirs))
+                .order_by(Job.id)
+                .with_for_update(of=Job)
+            )
+        ).all()
         images = (
             await self._session.scalars(select(Image.key).where(_pictures_about(user.pk)))
         ).all()
+        await Tombstones(self._session).add(user)
+        await ImageDeletions(self._session).note(_pictures_about(user.pk))
         choices = await self._session.scalar(
             select(func.count()).select_from(Choice).where(Choice.user_pk == user.pk)
         )
@@ -244,7 +267,14 @@ class Users(_Repository):
         )
         await self._session.execute(delete(Job).where(Job.id.in_(theirs)))
         await self._session.execute(delete(User).where(User.pk == user.pk))
-        return Erased(user.pk, list(jobs), list(images), choices or 0, profiles or 0)
+        return Erased(
+            user_pk=user.pk,
+            job_ids=[job_id for job_id, _ in jobs],
+            running=[job_id for job_id, status in jobs if status == "running"],
+            image_keys=list(images),
+            choices=choices or 0,
+            profiles=profiles or 0,
+        )
 
 
 def _insert_user(session: AsyncSession) -> postgresql.Insert | sqlite.Insert:
@@ -270,6 +300,7 @@ class Erased:
 
     user_pk: str
     job_ids: list[str]
+    running: list[str]
     image_keys: list[str]
     choices: int
     profiles: int
@@ -515,13 +546,28 @@ class Jobs(_Repository):
         """The job that encodes this profile version."""
         return await self._session.scalar(select(Job).where(Job.profile_pk == profile_pk))
 
-    async def of_user(self, user_pk: str) -> Sequence[Job]:
-        """All jobs of a user, and the blends that used the user's taste, oldest first."""
-        return (
-            await self._session.scalars(
-                select(Job).where(Job.id.in_(_jobs_about(user_pk))).order_by(Job.created_at, Job.id)
-            )
-        ).all()
+    async def ids_of_user(self, user_pk: str) -> list[str]:
+        """All of a user's jobs, and the blends that used the user's taste, oldest first."""
+        about = Job.id.in_(_jobs_about(user_pk))
+        oldest_first = select(Job.id).where(about).order_by(Job.created_at, Job.id)
+        return list(await self._session.scalars(oldest_first))
+
+    async def by_id(self, ids: Sequence[str]) -> dict[str, Job]:
+        """These few hundred jobs."""
+        rows = await self._session.scalars(select(Job).where(Job.id.in_(ids)))
+        return {row.id: row for row in rows}
+
+    async def uses_of(
+        self, user_pk: str, ids: Sequence[str]
+    ) -> Sequence[tuple[str, float, int | None]]:
+        """How these jobs used the user's taste: job, weight, and the pinned profile version."""
+        rows = await self._session.execute(
+            select(JobSubject.job_id, JobSubject.weight, Profile.version)
+            .outerjoin(Profile, Profile.pk == JobSubject.profile_pk)
+            .where(JobSubject.user_pk == user_pk, JobSubject.job_id.in_(ids))
+            .order_by(JobSubject.job_id, JobSubject.position)
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
 
     async def waiting_encode(self, user_pk: str) -> Sequence[Job]:
         """Encode jobs of a user that no worker has begun, nor begins before the end."""
@@ -744,13 +790,11 @@ class Images(_Repository):
             )
         return [(row[0], row[1]) for row in await self._session.execute(statement)]
 
-    async def of(self, user_pk: str) -> Sequence[Image]:
+    async def ids_of_user(self, user_pk: str) -> list[str]:
         """All pictures of a user, those of blends too, oldest first."""
-        return (
-            await self._session.scalars(
-                select(Image).where(_pictures_about(user_pk)).order_by(Image.created_at, Image.id)
-            )
-        ).all()
+        about = _pictures_about(user_pk)
+        oldest_first = select(Image.id).where(about).order_by(Image.created_at, Image.id)
+        return list(await self._session.scalars(oldest_first))
 
     async def uploads(self, user_pk: str) -> tuple[int, int]:
         """How many own pictures a user has sent, and their size in bytes.
@@ -770,10 +814,6 @@ class Images(_Repository):
         """Those of a job's or a request's few keys that a row points to."""
         return set(await self._session.scalars(select(Image.key).where(Image.key.in_(keys))))
 
-    async def keys(self) -> set[str]:
-        """Every key that a row points to."""
-        return set(await self._session.scalars(select(Image.key)))
-
 
 class Idempotency(_Repository):
     """What earlier POSTs led to."""
@@ -781,6 +821,12 @@ class Idempotency(_Repository):
     async def find(self, caller: str, key: str) -> IdempotencyKey | None:
         """The record of a caller's key."""
         return await self._session.get(IdempotencyKey, (caller, key))
+
+    async def of_user(self, user_pk: str) -> Sequence[IdempotencyKey]:
+        """Those of requests about a user; they are kept for two days."""
+        theirs = IdempotencyKey.user_pk == user_pk
+        oldest_first = select(IdempotencyKey).where(theirs).order_by(IdempotencyKey.created_at)
+        return (await self._session.scalars(oldest_first)).all()
 
     async def add(self, record: IdempotencyKey) -> None:
         """Remember."""

@@ -85,6 +85,8 @@ class User(Base):
     tenant: Mapped[str] = mapped_column(String(64))
     user_id: Mapped[str] = mapped_column(String(128))
     created_at: Mapped[datetime] = mapped_column(default=present())
+    seen_at: Mapped[datetime | None] = mapped_column(default=now)
+    """When something was last asked in this person's name, to the day."""
 
 
 class Choice(Base):
@@ -217,6 +219,39 @@ class Image(Base):
     width_px: Mapped[int] = mapped_column(Integer)
     height_px: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(default=present())
+
+
+class ImageToDelete(Base):
+    """Bytes in the image store that are to go. Written with what makes them go, in one commit."""
+
+    __tablename__ = "images_to_delete"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    asked_at: Mapped[datetime] = mapped_column(default=now, index=True)
+
+
+class ErasedUser(Base):
+    """A person who was erased, by the number that nothing else knows any more.
+
+    `forgotten_at`: when the cache dropped what it held. The row stays until no job that ran then
+    can run any more, and the cache is asked once again.
+    """
+
+    __tablename__ = "erased_users"
+
+    user_pk: Mapped[str] = mapped_column(String(32), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64))
+    erased_at: Mapped[datetime] = mapped_column(default=now)
+    forgotten_at: Mapped[datetime | None]
+
+
+class Chore(Base):
+    """Work that one process of all is to do now and then; `begun_at` is when one last did."""
+
+    __tablename__ = "chores"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    begun_at: Mapped[datetime]
 
 
 class IdempotencyKey(Base):

@@ -16,6 +16,7 @@ from PIL import Image as PillowImage
 from service.core.choices import reading_sha256
 from service.core.errors import JobFailure, StorageFull
 from service.core.generation import Reason, blend
+from service.core.image_keys import generated_key
 from service.core.messages import JobEvent, step_event
 from service.core.ports import (
     AdapterFile,
@@ -34,6 +35,7 @@ from service.infra.leftovers import delete_leftovers
 from service.infra.parts import Parts
 from service.infra.repositories import Store
 from service.infra.tables import Adapter, Image, Job, Profile, new_id, now
+from service.infra.verified import read_verified
 
 log = logging.getLogger("ppd.worker")
 
@@ -67,9 +69,9 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         profile = await store.profiles.get(job.profile_pk)
         if profile is None:
             return False
-        keys = await _upload_keys(store, profile)
+        uploads = await _uploads(store, profile)
     given = profile.given_text
-    pairs = [await _labelled_pair(tools, keys, choice) for choice in profile.choices]
+    pairs = [await _labelled_pair(tools, uploads, choice) for choice in profile.choices]
 
     worked_s = 0.0
 
@@ -190,6 +192,7 @@ def _encode_all(job: Job, pictures: list[Picture]) -> tuple[list[Image], list[by
     for position, picture in enumerate(pictures):
         png = encode_png(PillowImage.fromarray(picture.image_HWC, "RGB"))
         height_px, width_px = picture.image_HWC.shape[:2]
+        sha256 = hashlib.sha256(png).hexdigest()
         data.append(png)
         images.append(
             Image(
@@ -199,8 +202,8 @@ def _encode_all(job: Job, pictures: list[Picture]) -> tuple[list[Image], list[by
                 job_id=job.id,
                 kind="generated",
                 position=position,
-                key=f"{job.id}/{job.attempt}-{position}.png",
-                sha256=hashlib.sha256(png).hexdigest(),
+                key=generated_key(job.id, job.attempt, position, sha256),
+                sha256=sha256,
                 size_bytes=len(png),
                 width_px=width_px,
                 height_px=height_px,
@@ -382,17 +385,17 @@ def _check(taste: Taste) -> None:
         raise JobFailure("encoder_invalid", "The encoder gave an empty profile.")
 
 
-async def _upload_keys(store: Store, profile: Profile) -> dict[str, str]:
+async def _uploads(store: Store, profile: Profile) -> dict[str, Image]:
     ids = [i for choice in profile.choices for i in choice["image_ids"] if i is not None]
-    return {image_id: image.key for image_id, image in (await store.images.by_id(ids)).items()}
+    return await store.images.by_id(ids)
 
 
 async def _labelled_pair(
-    tools: Tools, keys: dict[str, str], choice: dict[str, Any]
+    tools: Tools, uploads: dict[str, Image], choice: dict[str, Any]
 ) -> LabelledPair:
     """An answer with its pictures."""
     try:
-        data = await _pictures(tools, keys, choice)
+        data = await _pictures(tools, uploads, choice)
     except OSError as error:
         log.exception("a picture of a choice could not be read")
         raise JobFailure("storage") from error
@@ -400,10 +403,10 @@ async def _labelled_pair(
     return LabelledPair(choice["caption"], first, second, choice["preferred"])
 
 
-async def _pictures(tools: Tools, keys: dict[str, str], choice: dict[str, Any]) -> list[bytes]:
+async def _pictures(tools: Tools, uploads: dict[str, Image], choice: dict[str, Any]) -> list[bytes]:
     """Both pictures' bytes, from the pool or from the image store."""
     if choice["pair_id"] is None:
-        return [await tools.images.get(keys[image_id]) for image_id in choice["image_ids"]]
+        return [await read_verified(tools.images, uploads[i]) for i in choice["image_ids"]]
     pair = tools.pool.get(choice["pair_id"])
     if pair is None:
         raise JobFailure("pair_not_found")

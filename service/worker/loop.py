@@ -5,6 +5,7 @@ import logging
 
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
+from service.infra.housekeeping import keep_house
 from service.infra.parts import Parts
 from service.worker import reencoding
 from service.worker.runner import Runner
@@ -53,6 +54,7 @@ class Worker:
         beside = [
             asyncio.create_task(self._sweep.forever(_SWEEP_EVERY_S)),
             asyncio.create_task(self._runner.renew_forever(self._lease_s / 3)),
+            asyncio.create_task(keep_house(self._parts)),
         ]
         try:
             versions = await self._begin()

@@ -19,6 +19,7 @@ from typing import Any
 
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
+from service.infra.housekeeping import keep_house
 from service.infra.parts import Parts
 from service.infra.tables import Job
 from service.infra.tickets import Tickets
@@ -83,6 +84,7 @@ class WorkerProcess:
                     self._presence.forever(self._terms.seen_every_s),
                     self._sweep.forever(lease_s / 3),
                     self._runner.renew_forever(min(_LONGEST_UNTIL_NOTICED_S, lease_s / 3)),
+                    keep_house(self._parts),
                 ),
             ):
                 try:

@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, MetaData, create_engine, func, inspect, select, text
 
 from service.infra import migrate
-from service.infra.tables import Base
+from service.infra.tables import Base, Chore, User
 
 AT = "2026-01-01 00:00:00+00:00"
 PARENTS_FIRST = (
@@ -74,6 +74,8 @@ def test_what_is_held_survives_every_step_up_and_down(url: str, engine: Engine) 
     expect_one_row_each(engine, revisions[0])
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT turn FROM jobs")) == 0
+        assert connection.scalar(select(User.seen_at)).year >= 2026, "nobody is inactive yet"
+        assert connection.scalar(select(func.max(Chore.begun_at))).year == 1970
         assert connection.scalar(text("SELECT scope FROM api_keys")) == "admin"
 
 
