@@ -15,8 +15,11 @@ from service.api import (
     health,
     images,
     jobs,
+    keys,
+    openai,
     pages,
     pairs,
+    signed_pictures,
     users,
 )
 from service.api.edge import Edge
@@ -43,7 +46,20 @@ def create_app(
     )
     app.state.services = services
     error_handlers.install(app)
-    routers: list[Any] = [health, pairs, choices, users, generate, jobs, images, docs, pages]
+    routers: list[Any] = [
+        health,
+        pairs,
+        choices,
+        users,
+        generate,
+        jobs,
+        signed_pictures,
+        images,
+        openai,
+        keys,
+        docs,
+        pages,
+    ]
     for module in routers:
         app.include_router(module.router)
     static = services.web_dir / "static"

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from service.api.openai_errors import is_openai, openai_error
 from service.api.strict_json import pointer
 from service.core.errors import FieldError, ServiceError
 
@@ -44,6 +45,11 @@ def install(app: FastAPI) -> None:
 
 def problem(scope: Scope, error: ServiceError) -> Response:
     """The response for an error."""
+    headers = {**error.headers}
+    if error.status == 401:
+        headers.setdefault("WWW-Authenticate", 'Bearer realm="ppd"')
+    if is_openai(scope):
+        return openai_error(error, headers)
     body: dict[str, Any] = {
         "type": f"/docs#error-{error.code}",
         "title": HTTPStatus(error.status).phrase,
@@ -54,9 +60,6 @@ def problem(scope: Scope, error: ServiceError) -> Response:
         "errors": [_field(fault) for fault in error.errors],
         "request_id": scope.get("state", {}).get("request_id"),
     }
-    headers = {**error.headers}
-    if error.status == 401:
-        headers.setdefault("WWW-Authenticate", 'Bearer realm="ppd"')
     return Response(
         json.dumps(body, ensure_ascii=True, allow_nan=False),
         status_code=error.status,

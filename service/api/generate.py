@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, WaitDep
-from service.api.idempotency import Accepted, OnceDep
+from service.api.idempotency import Accepted, Once, OnceDep
 from service.api.jobs import shown, wait_for_end
 from service.api.queueing import check_room, generate_job
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
@@ -36,15 +36,23 @@ async def generate(
     once: OnceDep,
 ) -> JobOut:
     """Make pictures, in a person's taste if one is named."""
+    job_id = await accept(body, caller, services, once, waits=wait_s is not None)
+    return await _present(services, response, job_id, wait_s)
+
+
+async def accept(
+    body: GenerateIn, caller: Caller, services: Services, once: Once, *, waits: bool
+) -> str:
+    """The id of the job that makes these pictures, which is queued when this returns."""
     request = _request(body, services)
 
     async def work(store: Store) -> Accepted:
-        job = await _queue(store, services, caller, body, request, waits=wait_s is not None)
+        job = await _queue(store, services, caller, body, request, waits=waits)
         return Accepted({"job_id": job.id}, user_pk=job.user_pk, job_id=job.id)
 
     accepted = await once.do(work)
     services.signals.ring()
-    return await _present(services, response, accepted["job_id"], wait_s)
+    return str(accepted["job_id"])
 
 
 def _request(body: GenerateIn, services: Services) -> dict[str, Any]:

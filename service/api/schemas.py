@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from service.core.auth import BROWSER_TENANT, KeyScope
 from service.core.messages import JobStatus
 
 MAX_CHOICES_PER_POST = 16
@@ -18,6 +19,12 @@ def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be blank")
     return text
+
+
+def _takes_keys(tenant: str) -> str:
+    if tenant == BROWSER_TENANT:
+        raise ValueError("is the tenant of browser sessions, which has no keys")
+    return tenant
 
 
 NotBlank = AfterValidator(_not_blank)
@@ -107,6 +114,23 @@ class GenerateIn(Body):
         if self.seed is not None and self.seed + self.n - 1 > MAX_SEED:
             raise ValueError(f"seed + n - 1 is at most {MAX_SEED}")
         return self
+
+
+class KeyIn(Body):
+    """What a key is for, and what it opens."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128), NotBlank]
+    tenant: Annotated[
+        str,
+        AfterValidator(_takes_keys),
+        Field(
+            pattern=r"^[A-Za-z0-9._-]{1,64}$",
+            description="Whose users, jobs and pictures it opens; made by its first key.",
+        ),
+    ]
+    scope: Annotated[
+        KeyScope, Field(description="admin opens the routes under /admin as well.")
+    ] = "client"
 
 
 class FieldErrorOut(BaseModel):
@@ -278,6 +302,29 @@ class GalleryOut(BaseModel):
 
     results: list[GalleryImageOut]
     next: str | None
+
+
+class KeyOut(BaseModel):
+    """A key, without the key itself: of that only a hash is kept."""
+
+    id: str
+    tenant: str
+    scope: KeyScope
+    name: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class KeyMadeOut(KeyOut):
+    """A new key. `key` is shown here once; null when the request is a repetition."""
+
+    key: str | None
+
+
+class KeysOut(BaseModel):
+    """All keys."""
+
+    results: list[KeyOut]
 
 
 class ErasedOut(BaseModel):

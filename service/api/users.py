@@ -4,7 +4,7 @@ import base64
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from service.api.choices import choice_out, found_user, version_out
 from service.api.cursors import decode_cursor, encode_cursor
@@ -102,7 +102,11 @@ async def export(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -
 
 @router.delete("")
 async def erase(
-    user_id: UserIdDep, response: Response, caller: CallerDep, services: ServicesDep
+    user_id: UserIdDep,
+    request: Request,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
 ) -> ErasedOut:
     """Erase the person everywhere; running jobs of theirs stop. Blends with others go too."""
     async with services.database.write() as store:
@@ -115,7 +119,7 @@ async def erase(
     await services.images.delete(erased.image_keys)
     scrubbed = await services.database.scrub()
     if caller.is_session:
-        end_session(response)
+        end_session(request, response)
     return ErasedOut(
         user_id=user_id,
         erased={

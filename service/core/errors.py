@@ -5,11 +5,15 @@ from dataclasses import dataclass
 
 CODES: Mapping[str, str] = {
     "unauthorized": "No valid API key or browser session came with the request.",
+    "admin_only": "The routes under /admin are for keys of the scope admin.",
     "forbidden_origin": "A browser session may change things only from the service's own pages.",
     "not_found": "There is no such address.",
     "user_not_found": "This tenant has no such user.",
     "job_not_found": "This tenant has no such job.",
     "image_not_found": "This tenant has no such image.",
+    "key_not_found": "There is no such key in use.",
+    "own_key": "A key does not revoke itself; another admin key does, or `ppd keys revoke`.",
+    "model_not_found": "This model is not served; GET /v1/models names the one that is.",
     "pair_not_found": "The pool has no such pair.",
     "method_not_allowed": "This address does not answer that method.",
     "malformed_body": "The body is not a JSON object in UTF-8 without repeated names.",
@@ -34,6 +38,7 @@ CODES: Mapping[str, str] = {
     "encoder_invalid": "The encoder gave an embedding that cannot be used.",
     "numerical_error": "The model gave values that are not finite.",
     "model_error": "The model failed on this job.",
+    "still_running": "The job has not ended in the time that a request may wait; it goes on.",
     "canceled": "The job was canceled.",
     "expired": "The job waited longer than it may.",
     "internal": "The service failed; the request id finds the reason in its log.",
