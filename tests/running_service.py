@@ -134,6 +134,13 @@ class Service:
             await store.keys.add(tenant, "test", key_sha256(key), scope)
         return key
 
+    async def id_of_key(self, key: str) -> str:
+        """Under which a key is listed and revoked."""
+        async with self.database.read() as store:
+            found = await store.keys.active(key_sha256(key))
+        assert found is not None
+        return found.pk
+
 
 @asynccontextmanager
 async def running(

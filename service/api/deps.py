@@ -24,6 +24,7 @@ SECURE_COOKIE = f"__Host-{COOKIE}"
 MAX_WAIT_S = 60
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,6})\"?\s*", re.IGNORECASE)
+_IDEMPOTENCY_KEY = r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"
 _bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="A tenant's API key.")
 _cookie = APIKeyCookie(
     name=COOKIE,
@@ -207,12 +208,13 @@ def idempotency_key(
         str | None,
         Header(
             alias="Idempotency-Key",
+            json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _IDEMPOTENCY_KEY},
             description="A repeated POST with the same key leads to what the first one led to.",
         ),
     ] = None,
 ) -> str | None:
     """The key, checked."""
-    if key is not None and not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?", key):
+    if key is not None and not re.fullmatch(_IDEMPOTENCY_KEY, key):
         raise ServiceError(400, "invalid_idempotency_key")
     return key
 

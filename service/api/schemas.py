@@ -1,9 +1,18 @@
 """Bodies, strictly read, and the shapes of answers."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from service.core.auth import BROWSER_TENANT, KeyScope
 from service.core.messages import JobStatus
@@ -27,7 +36,17 @@ def _takes_keys(tenant: str) -> str:
     return tenant
 
 
-NotBlank = AfterValidator(_not_blank)
+@dataclass(frozen=True)
+class _NotBlank(AfterValidator):
+    """Refuses text of spaces only; the schema says so too."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "pattern": r"\S"}
+
+
+NotBlank = _NotBlank(_not_blank)
 UserId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 
 
@@ -40,8 +59,22 @@ class Body(BaseModel):
 class ChoiceIn(Body):
     """An answer to a pair of the pool, or to the client's own pair."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["pair_id"], "properties": {"pair_id": {"type": "string"}}},
+                {
+                    "required": ["caption", "images"],
+                    "properties": {"caption": {"type": "string"}, "images": {"type": "array"}},
+                },
+            ]
+        }
+    )
+
     pair_id: Annotated[str | None, Field(min_length=1, max_length=128)] = None
-    caption: Annotated[str | None, Field(min_length=1, max_length=300)] = None
+    caption: Annotated[
+        Annotated[str, Field(min_length=1, max_length=300), NotBlank] | None, Field()
+    ] = None
     images: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=MAX_UPLOAD_BYTES * 4 // 3 + 4)]] | None,
         Field(min_length=2, max_length=2, description="Two pictures, base64 PNG, JPEG or WebP."),
@@ -57,8 +90,6 @@ class ChoiceIn(Body):
         pool = self.pair_id is not None and self.caption is None and self.images is None
         if not pool and (self.pair_id is not None or not own):
             raise ValueError("takes either pair_id, or caption and images")
-        if self.caption is not None:
-            _not_blank(self.caption)
         return self
 
 
@@ -122,11 +153,12 @@ class KeyIn(Body):
     name: Annotated[str, Field(min_length=1, max_length=128), NotBlank]
     tenant: Annotated[
         str,
-        AfterValidator(_takes_keys),
         Field(
             pattern=r"^[A-Za-z0-9._-]{1,64}$",
             description="Whose users, jobs and pictures it opens; made by its first key.",
+            json_schema_extra={"not": {"const": BROWSER_TENANT}},
         ),
+        AfterValidator(_takes_keys),
     ]
     scope: Annotated[
         KeyScope, Field(description="admin opens the routes under /admin as well.")
