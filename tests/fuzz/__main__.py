@@ -11,7 +11,6 @@ from tests.fake_runtime import FakeRuntime
 from tests.fuzz.schemathesis_run import run_schemathesis
 from tests.running_service import make_pool, running
 
-
 PHASES = "examples,coverage,fuzzing,stateful"
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from service.settings import Settings
 from tests.api_calls import BODIES, annes
+from tests.integration.conftest import Start
 from tests.running_service import Service
 
 pytestmark = pytest.mark.anyio
@@ -77,6 +79,82 @@ async def test_pages_and_errors_carry_the_protecting_headers(service: Service) -
         assert "unsafe" not in policy
         assert "access-control-allow-origin" not in headers
         assert re.fullmatch(r"[0-9a-f]{16}", headers["x-request-id"])
+
+
+async def test_over_https_the_cookie_is_secure_and_bound_to_the_host(service: Service) -> None:
+    client = service.bare(headers={"X-Forwarded-Proto": "https", "Sec-Fetch-Site": "same-origin"})
+    page = await client.get("/")
+    cookie = page.headers["set-cookie"]
+    assert cookie.startswith("__Host-ppd_session=")
+    assert "Secure" in cookie
+    assert "Path=/" in cookie
+    assert "Domain" not in cookie
+    value = cookie.split(";")[0].split("=", 1)[1]
+    sent = {"Cookie": f"__Host-ppd_session={value}"}
+    user_id = page.text.split('name="ppd-user" content="')[1].split('"')[0]
+    assert (await client.get(f"/users/{user_id}/quiz", headers=sent)).status_code == 200
+    plain = {"Cookie": f"ppd_session={value}"}  # which a neighbour of the host could have set
+    assert (await client.get(f"/users/{user_id}/quiz", headers=plain)).status_code == 401
+    await client.post(
+        f"/users/{user_id}/preferences",
+        json=BODIES["POST /users/{user_id}/preferences"],
+        headers=sent,
+    )
+    gone = await client.delete(f"/users/{user_id}", headers=sent)
+    assert gone.status_code == 200
+    assert gone.headers["set-cookie"].startswith('__Host-ppd_session=""')
+    assert "Secure" in gone.headers["set-cookie"]
+
+
+async def test_only_a_trusted_proxy_says_that_it_is_https(start: Start) -> None:
+    service: Service = await start(trusted_proxies="10.0.0.0/8, 192.168.1.1")
+    page = await service.bare(headers={"X-Forwarded-Proto": "https"}).get("/")
+    assert page.headers["set-cookie"].startswith("ppd_session=")
+    assert "Secure" not in page.headers["set-cookie"]
+
+
+@pytest.mark.parametrize("proxies", ["*", "proxy", "10.0.0.0/40", "10.0.0.1,", "10.0.0.1;x"])
+def test_proxies_are_addresses_or_networks(proxies: str) -> None:
+    with pytest.raises(ValueError, match=r"such as 10\.0\.0\.0/8"):
+        Settings(trusted_proxies=proxies)
+
+
+async def test_behind_tls_an_origin_is_https_too(service: Service) -> None:
+    browser, user_id = await service.session()
+    del browser.headers["Sec-Fetch-Site"]
+    origin = {"Origin": service.url.replace("http://", "https://")}
+    body = BODIES["POST /users/{user_id}/preferences"]
+    answer = await browser.post(f"/users/{user_id}/preferences", json=body, headers=origin)
+    assert answer.status_code == 403
+
+
+async def test_no_page_of_another_site_may_read_or_frame_anything(service: Service) -> None:
+    client = service.client()
+    evil = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+    for path in ("/", "/pairs", "/openapi.json", "/v1/models", "/nowhere", "/static/js/dom.js"):
+        answer = await client.get(path, headers=evil)
+        assert not [name for name in answer.headers if name.startswith("access-control")], path
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        asked = {**evil, "Access-Control-Request-Method": "POST"}
+        preflight = await client.options(path, headers=asked)
+        assert preflight.status_code in (404, 405), path
+        assert not [name for name in preflight.headers if name.startswith("access-control")]
+
+
+async def test_the_policy_lets_no_inline_script_and_no_other_site_in(service: Service) -> None:
+    for path in ("/", "/studio", "/docs"):
+        page = await service.bare().get(path)
+        policy = dict(
+            directive.strip().split(" ", 1)
+            for directive in page.headers["content-security-policy"].split(";")
+        )
+        assert policy["default-src"] == "'self'"
+        assert policy["object-src"] == policy["base-uri"] == "'none'"
+        assert policy["frame-ancestors"] == "'none'"
+        assert policy["form-action"] == "'self'"
+        assert not {"script-src", "style-src", "connect-src"} & set(policy)
+        assert not re.search(r"<script(?![^>]*\bsrc=\"/)|\son\w+=|\sstyle=|<style", page.text), path
 
 
 async def held(service: Service) -> dict[str, Any]:
