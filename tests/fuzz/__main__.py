@@ -3,6 +3,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -15,7 +16,8 @@ PHASES = "examples,coverage,fuzzing,stateful"
 
 
 async def fuzz(examples: int, seed: int, cases: int) -> int:
-    with tempfile.TemporaryDirectory(prefix="ppd-fuzz-") as folder:
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="ppd-fuzz-", dir=memory) as folder:
         (Path(folder) / "pool").mkdir()
         pool_dir = make_pool(Path(folder) / "pool")
         async with running(
@@ -31,7 +33,7 @@ async def fuzz(examples: int, seed: int, cases: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=100, help="of every operation and phase")
+    parser.add_argument("--examples", type=int, default=45, help="of every operation and phase")
     parser.add_argument("--cases", type=int, default=5000, help="fewer in all are a fault")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

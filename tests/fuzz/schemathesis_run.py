@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.api_calls import annes
 from tests.running_service import Service
@@ -34,6 +35,17 @@ async def run_schemathesis(
     configuration = folder / "schemathesis.toml"
     known = _dictionaries(await _real_values(service))
     configuration.write_text(CONFIGURATION.read_text() + known)
+    log = folder / "schemathesis.txt"
+    with log.open("wb") as file:
+        exit_code = await _run(service, configuration, file, seed, examples, phases)
+    output = log.read_text(errors="replace")
+    counted = re.search(r"(\d+) generated", output)
+    return Fuzzed(int(counted[1]) if counted else 0, exit_code, output)
+
+
+async def _run(
+    service: Service, configuration: Path, log: BinaryIO, seed: int, examples: int, phases: str
+) -> int:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "schemathesis.cli", f"--config-file={configuration}"),
@@ -41,20 +53,16 @@ async def run_schemathesis(
         *("--checks=all", f"--seed={seed}", f"--max-examples={examples}", f"--phases={phases}"),
         *("--generation-database=none", "--suppress-health-check=all"),
         *("-H", f"Authorization: Bearer {service.key}"),
-        cwd=folder,
-        stdout=asyncio.subprocess.PIPE,
+        cwd=configuration.parent,
+        stdout=log,
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            written, _ = await process.communicate()
+            return await process.wait()
     finally:
         if process.returncode is None:
             process.kill()
-    output = written.decode()
-    counted = re.search(r"(\d+) generated", output)
-    assert process.returncode is not None
-    return Fuzzed(int(counted[1]) if counted else 0, process.returncode, output)
 
 
 async def _real_values(service: Service) -> Mapping[str, Sequence[str | int]]:
