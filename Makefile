@@ -15,7 +15,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-build-isolation
 
-.PHONY: run test lint types check unit mini evaluate clean
+.PHONY: run test lint types check unit fuzz mini evaluate clean
 
 run: $(VENV)/.serve
 	$(if $(ADAPTER),PPD_ADAPTER=$(ADAPTER)) $(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
@@ -32,6 +32,10 @@ check: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit tests/integration
 	$(BIN)/python -m pytest tests/e2e
+
+# Schemathesis over the API's schema, 5,000 requests or more; `make test` sends some hundreds.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz
 
 mini: $(VENV)/.train gl
 	BIN=$(BIN) RUN=$(RUN) training/make_mini.sh

@@ -127,6 +127,8 @@ def run_server(settings: Settings, parts: Served) -> None:
         access_log=False,
         log_level="warning",
         server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     typer.echo(f"Open http://{settings.host}:{settings.port}/")
@@ -186,6 +188,8 @@ def create_key(
     """Make a key and print it once."""
     if not TENANT.fullmatch(tenant) or tenant == BROWSER_TENANT:
         raise _refuse(f"{tenant!r} cannot be a tenant: 1 to 64 of A-Za-z0-9._-, not browser")
+    if not name.strip() or len(name) > 128 or not name.isprintable():
+        raise _refuse(f"{name!r} cannot be a name: 1 to 128 printable characters")
     key = new_key()
 
     async def add(store: Store) -> str:
@@ -216,9 +220,21 @@ def revoke_key(
     data_dir: DataDir = None,
 ) -> None:
     """Revoke a key at once."""
-    if not _in_database(data_dir, lambda store: store.keys.revoke(key_id)):
+
+    async def revoke(store: Store) -> tuple[bool, bool]:
+        revoked = await store.keys.revoke(key_id)
+        in_use = [key for key in await store.keys.all() if key.revoked_at is None]
+        return revoked, any(key.scope == "admin" for key in in_use)
+
+    revoked, has_admin = _in_database(data_dir, revoke)
+    if not revoked:
         raise _refuse(f"there is no key {key_id} in use")
     typer.echo("revoked")
+    if not has_admin:
+        typer.echo(
+            "warning: no admin key is in use now; `ppd keys create --scope admin` makes one",
+            err=True,
+        )
 
 
 def _settings(**given: Any) -> Settings:

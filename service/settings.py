@@ -1,5 +1,6 @@
 """The one settings class. Read it only where a process is wired."""
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Literal, Self
@@ -29,6 +30,8 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    trusted_proxies: str = "127.0.0.1"
+    """Addresses or networks, with commas between: their X-Forwarded-Proto and -For are believed."""
     data_dir: Path = Path("data")
     database_url: str | None = Field(default=None, repr=False)
     """postgresql://...; the default is the SQLite file `ppd.db` in the data folder.
@@ -110,6 +113,8 @@ class Settings(BaseSettings):
     """How often a worker process says that it is there; silent for three times that, it is gone."""
     worker_grace_s: float = Field(default=30.0, gt=0)
     """From SIGTERM to the end of a worker process; what runs longer waits for another worker."""
+    openai_wait_s: float = Field(default=300.0, gt=0, le=3600)
+    """How long POST /v1/images/generations waits for its pictures before it answers 504."""
     session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)
     shutdown_grace_s: int = Field(default=5, ge=1)
 
@@ -180,6 +185,16 @@ class Settings(BaseSettings):
         if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
             raise ValueError("PPD_S3_ACCESS_KEY_ID and PPD_S3_SECRET_ACCESS_KEY go together")
         return self
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _known_proxies(cls, text: str) -> str:
+        for part in text.split(","):
+            try:
+                ipaddress.ip_network(part.strip(), strict=False)
+            except ValueError:
+                raise ValueError("expected addresses or networks, such as 10.0.0.0/8") from None
+        return text
 
     @field_validator("session_secret")
     @classmethod

@@ -232,6 +232,7 @@ def _services(
             max_upload_bytes_per_user=settings.max_upload_bytes_per_user,
             job_expiry_s=settings.job_expiry_s,
             session_max_age_s=settings.session_max_age_s,
+            openai_wait_s=settings.openai_wait_s,
         ),
         in_flight=InFlight(),
         streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),

@@ -144,6 +144,13 @@ class Service:
             await store.keys.add(tenant, "test", key_sha256(key), scope)
         return key
 
+    async def id_of_key(self, key: str) -> str:
+        """Under which a key is listed and revoked."""
+        async with self.database.read() as store:
+            found = await store.keys.active(key_sha256(key))
+        assert found is not None
+        return found.pk
+
 
 @asynccontextmanager
 async def running(
@@ -155,7 +162,12 @@ async def running(
     await prepare(settings)
     parts = embedded(settings, runtime)
     config = uvicorn.Config(
-        parts.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2
+        parts.app,
+        host="127.0.0.1",
+        port=0,
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+        forwarded_allow_ips=settings.trusted_proxies,
     )
     server = Server(config, parts)
     serving = asyncio.create_task(server._serve())

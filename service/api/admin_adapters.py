@@ -6,28 +6,16 @@ A new one comes by `ppd adapters add`, where the models are that it is checked a
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
-from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.api.deps import AdminRoute, ServicesDep
 from service.api.idempotency import Accepted, OnceDep
 from service.api.services import Services
 from service.core.errors import ServiceError
 from service.infra.repositories import Store
 
-
-def admin(caller: CallerDep) -> None:
-    """Raise 403 for whoever has no admin's key."""
-    if caller.scope_of_key != "admin":
-        raise ServiceError(403, "admin_only")
-
-
-router = APIRouter(
-    prefix="/admin/adapters",
-    tags=["admin"],
-    route_class=ProtectedRoute,
-    dependencies=[Depends(admin)],
-)
+router = APIRouter(prefix="/admin/adapters", tags=["admin"], route_class=AdminRoute)
 
 
 class AdapterOut(BaseModel):

@@ -16,8 +16,11 @@ from service.api import (
     health,
     images,
     jobs,
+    keys,
+    openai,
     pages,
     pairs,
+    signed_pictures,
     users,
 )
 from service.api.edge import Edge
@@ -44,8 +47,21 @@ def create_app(
     )
     app.state.services = services
     error_handlers.install(app)
-    routers: list[Any] = [health, pairs, choices, users, generate, jobs, images, docs, pages]
-    routers.append(admin_adapters)
+    routers: list[Any] = [
+        health,
+        pairs,
+        choices,
+        users,
+        generate,
+        jobs,
+        signed_pictures,
+        images,
+        openai,
+        keys,
+        admin_adapters,
+        docs,
+        pages,
+    ]
     for module in routers:
         app.include_router(module.router)
     static = services.web_dir / "static"

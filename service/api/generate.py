@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, WaitDep
-from service.api.idempotency import Accepted, OnceDep
+from service.api.idempotency import Accepted, Once, OnceDep
 from service.api.jobs import shown, wait_for_end
 from service.api.queueing import check_room, generate_job
 from service.api.rates import check_gpu_quota
@@ -37,21 +37,31 @@ async def generate(
     once: OnceDep,
 ) -> JobOut:
     """Make pictures, in a person's taste if one is named."""
-    request = _request(body, services)
+    job_id, made = await accept(body, caller, services, once, waits=wait_s is not None)
+    if made is not None and wait_s is None:  # nobody has to be asked how it stands
+        response.headers["Location"] = f"/jobs/{job_id}"
+        return await shown(services, made)
+    return await _present(services, response, job_id, wait_s)
 
+
+async def accept(
+    body: GenerateIn, caller: Caller, services: Services, once: Once, *, waits: bool
+) -> tuple[str, Job | None]:
+    """The id of the job that makes these pictures, which is queued when this returns.
+
+    With the job, unless an earlier request with the same Idempotency-Key made it.
+    """
+    request = _request(body, services)
     made: list[Job] = []
 
     async def work(store: Store) -> Accepted:
-        job = await _queue(store, services, caller, body, request, waits=wait_s is not None)
+        job = await _queue(store, services, caller, body, request, waits=waits)
         made.append(job)
         return Accepted({"job_id": job.id}, user_pk=job.user_pk, job_id=job.id)
 
     accepted = await once.do(work)
     services.signals.ring()
-    if made and wait_s is None:  # nobody has to be asked how it stands
-        response.headers["Location"] = f"/jobs/{made[0].id}"
-        return await shown(services, made[0])
-    return await _present(services, response, accepted["job_id"], wait_s)
+    return str(accepted["job_id"]), made[0] if made else None
 
 
 def _request(body: GenerateIn, services: Services) -> dict[str, Any]:

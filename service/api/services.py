@@ -38,6 +38,8 @@ class Limits:
     max_upload_bytes_per_user: int
     job_expiry_s: float
     session_max_age_s: int
+    openai_wait_s: float
+    """How long POST /v1/images/generations waits for its job."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from service.api.choices import found_user
@@ -68,14 +68,18 @@ async def export(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -
 
 @router.delete("")
 async def erase(
-    user_id: UserIdDep, response: Response, caller: CallerDep, services: ServicesDep
+    user_id: UserIdDep,
+    request: Request,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
 ) -> ErasedOut:
     """Erase the person everywhere; running jobs of theirs stop. Blends with others go too."""
     receipt = await erase_person(services, caller.tenant, user_id)
     if receipt is None:
         raise ServiceError(404, "user_not_found")
     if caller.is_session:
-        end_session(response)
+        end_session(request, response)
     return ErasedOut(
         user_id=user_id,
         erased=receipt.erased,

@@ -164,6 +164,10 @@ class Keys(_Repository):
         await self._session.flush()
         return row
 
+    async def get(self, pk: str) -> ApiKey | None:
+        """The key of this id, revoked or not."""
+        return await self._session.get(ApiKey, pk)
+
     async def all(self) -> Sequence[ApiKey]:
         """Every key, oldest first."""
         return (await self._session.scalars(select(ApiKey).order_by(ApiKey.created_at))).all()

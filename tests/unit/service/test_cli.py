@@ -36,6 +36,31 @@ def test_a_key_is_shown_once_listed_without_itself_and_revoked_once(tmp_path: Pa
     assert "revoked" in ppd(data_dir, "keys", "list")[1]
 
 
+def test_a_key_has_a_scope_and_the_last_admins_end_is_warned_of(tmp_path: Path) -> None:
+    data_dir = tmp_path / "d"
+    ppd(data_dir, "keys", "create", "--name", "desk", "--scope", "admin")
+    assert ppd(data_dir, "keys", "create", "--name", "x", "--scope", "root")[0] == 2
+    rows = [line.split() for line in ppd(data_dir, "keys", "list")[1].splitlines()]
+    admins = [row[0] for row in rows if "admin" in row]
+    assert len(admins) == 2
+    assert ppd(data_dir, "keys", "revoke", admins[0]) == (0, "revoked\n")
+    code, output = ppd(data_dir, "keys", "revoke", admins[1])
+    assert code == 0
+    assert "no admin key is in use" in output
+
+
+def test_a_key_that_is_unknown_is_not_revoked(tmp_path: Path) -> None:
+    code, output = ppd(tmp_path / "d", "keys", "revoke", "unknown")
+    assert (code, output) == (1, "there is no key unknown in use\n")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 129])
+def test_some_names_of_keys_cannot_be(tmp_path: Path, name: str) -> None:
+    code, output = ppd(tmp_path / "d", "keys", "create", "--name", name)
+    assert code == 1
+    assert "cannot be a name" in output
+
+
 @pytest.mark.parametrize("tenant", ["browser", "", "a b", "../x", "x" * 65])
 def test_some_tenants_cannot_be(tmp_path: Path, tenant: str) -> None:
     code, output = ppd(tmp_path / "d", "keys", "create", "--name", "x", "--tenant", tenant)
