@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service.infra.adapters import AdapterFolder
-from service.settings import Settings
+from service.settings import Settings, read
 
 adapters = typer.Typer(no_args_is_help=True, help="Adapters: put one into service, or go back.")
 
@@ -60,7 +60,7 @@ def deactivate(data_dir: DataDir = None) -> None:
 
 def _settings(data_dir: Path | None) -> Settings:
     try:
-        return Settings() if data_dir is None else Settings(data_dir=data_dir)
+        return read(data_dir=data_dir)
     except ValueError as error:
         raise _refuse(str(error)) from error
 

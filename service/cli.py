@@ -1,7 +1,6 @@
 """`ppd`: start the service, make keys, bring the schema up to date, look after its health."""
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,14 +9,16 @@ import uvicorn
 
 from service.adapters_cli import adapters
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
+from service.doctor import examine
 from service.infra import migrate as migrations
 from service.infra.adapters import AdapterFolder
 from service.infra.database import Database
 from service.infra.repositories import Store
 from service.infra.secrets import key_sha256, new_key
+from service.jobs_cli import jobs
 from service.models_cli import models
-from service.settings import Settings
-from service.wiring import Embedded, embedded, free_bytes, prepare, sole_user_of, writable
+from service.settings import Settings, read
+from service.wiring import Embedded, embedded, prepare, sole_user_of, start_logs
 
 if TYPE_CHECKING:
     from service.core.ports import ModelRuntime
@@ -27,6 +28,7 @@ keys = typer.Typer(no_args_is_help=True, help="API keys. A key belongs to one te
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 app.add_typer(adapters, name="adapters")
+app.add_typer(jobs, name="jobs")
 
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
 
@@ -39,8 +41,7 @@ def serve(
 ) -> None:
     """Start the service: API, pages and worker in one process."""
     settings = _settings(data_dir=data_dir, host=host, port=port)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    start_logs(settings)
     try:
         with sole_user_of(settings.data_dir):
             new_key_path = asyncio.run(prepare(settings))
@@ -58,7 +59,7 @@ def run_server(settings: Settings, parts: Embedded) -> None:
         host=settings.host,
         port=settings.port,
         access_log=False,
-        log_level="warning",
+        log_config=None,  # its lines go the way of ours
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
@@ -91,17 +92,9 @@ def migrate(data_dir: DataDir = None) -> None:
 
 @app.command()
 def doctor(data_dir: DataDir = None) -> None:
-    """Check settings, data folder, database and weights; exit 1 when something is wrong."""
+    """Check settings, stores, workers and weights; exit 1 when something is wrong."""
     settings = _settings(data_dir=data_dir)
-    for name, value in settings.redacted().items():
-        typer.echo(f"{name:>28}  {value}")
-    faults = [
-        *_check("data folder", lambda: _data_folder(settings)),
-        *_check("database", lambda: _database(settings)),
-        *_check("pool of pairs", lambda: _pool(settings)),
-        *_check("weights", lambda: _weights(settings)),
-    ]
-    if faults:
+    if not examine(settings, lambda: _runtime(settings), typer.echo):
         raise typer.Exit(1)
 
 
@@ -156,7 +149,7 @@ def revoke_key(
 
 def _settings(**given: Any) -> Settings:
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return read(**given)
     except ValueError as error:
         raise _refuse(str(error)) from error
 
@@ -198,51 +191,6 @@ def _in_database(data_dir: Path | None, work: Any) -> Any:
             await database.close()
 
     return asyncio.run(run())
-
-
-def _check(what: str, look: Any) -> list[str]:
-    try:
-        typer.echo(f"ok      {what}: {look()}")
-    except Exception as error:
-        typer.echo(f"FAULT   {what}: {error}")
-        return [what]
-    return []
-
-
-def _data_folder(settings: Settings) -> str:
-    folder = settings.data_dir
-    if not folder.is_dir():
-        raise ValueError(f"{folder} does not exist; `ppd migrate` makes it")
-    if not writable(folder):
-        raise ValueError(f"{folder} cannot be written to")
-    if free_bytes(folder) < settings.min_free_bytes:
-        raise ValueError(
-            f"{folder} has {free_bytes(folder) // 2**20} MiB left; below "
-            f"{settings.min_free_bytes // 2**20} MiB no picture is stored (PPD_MIN_FREE_BYTES)"
-        )
-    return f"{folder}, {free_bytes(folder) // 2**30} GiB left"
-
-
-def _database(settings: Settings) -> str:
-    current, head = migrations.revision(settings.database)
-    if current != head:
-        raise ValueError(f"the schema is at {current}, the newest is {head}; run `ppd migrate`")
-    return f"schema {current}"
-
-
-def _pool(settings: Settings) -> str:
-    from service.core.pool import load_pool
-
-    pool = load_pool(settings.pool_dir)
-    return f"version {pool.version}, {len(pool.pairs)} pairs"
-
-
-def _weights(settings: Settings) -> str:
-    versions = _runtime(settings).load()
-    return (
-        f"model {versions.model}, adapter {versions.adapter_version}, "
-        f"encoder {versions.encoder_version}"
-    )
 
 
 def _refuse(message: str) -> typer.Exit:

@@ -17,17 +17,21 @@ from service.api.edge import Edge
 from service.api.in_flight import InFlight
 from service.api.services import Limits, Services
 from service.api.streams import OpenStreams
+from service.api.tracing import exporting_provider
 from service.core.pool import load_pool
-from service.core.ports import ModelRuntime
-from service.infra import migrate
+from service.core.ports import ImageStore, ModelRuntime
+from service.infra import logs, migrate
 from service.infra.database import Database
 from service.infra.embedding_cache import InProcessEmbeddingCache
 from service.infra.events import InProcessEvents
 from service.infra.image_store import FolderImageStore
 from service.infra.job_signals import InProcessSignals
+from service.infra.metrics import CountedCache, Metrics
 from service.infra.parts import Parts
+from service.infra.queue_state import QueueMetrics
 from service.infra.secrets import first_key, key_sha256, session_secret
 from service.settings import Settings
+from service.worker.gpu_memory import GpuMemory
 from service.worker.loop import Worker
 
 DEFAULT_TENANT = "default"
@@ -46,13 +50,16 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     """Wire everything for one process. `prepare` comes before; the app's lifespan runs the rest."""
     images = FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
     events = InProcessEvents()
+    metrics = Metrics()
+    metrics.also(GpuMemory())
     parts = Parts(
         database=Database(settings.database),
         images=images,
-        cache=InProcessEmbeddingCache(),
+        cache=CountedCache(InProcessEmbeddingCache(), metrics),
         events=events,
         signals=InProcessSignals(),
         pool=load_pool(settings.pool_dir),
+        metrics=metrics,
     )
     worker = Worker(parts, runtime, settings.job_lease_s)
     services = Services(
@@ -74,6 +81,9 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
         streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
         session_secret=session_secret(settings.data_dir),
         web_dir=settings.web_dir,
+        queue_metrics=QueueMetrics(parts.database),
+        metrics_access=settings.metrics,
+        tracer_provider=exporting_provider() if settings.tracing else None,
         new_seed=lambda: secrets.randbelow(2**31),
     )
 
@@ -92,6 +102,24 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
             await parts.database.close()
 
     return Embedded(create_app(services, lifespan), events, worker)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database, as commands use it: what they queue is delivered as the service's own."""
+    return Database(settings.database)
+
+
+def open_images(settings: Settings) -> ImageStore:
+    """The image store."""
+    if settings.images_url is not None:
+        raise ValueError("PPD_IMAGES_URL: no store for this scheme")
+    return FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
+
+
+def start_logs(settings: Settings) -> None:
+    """Let this process write its log as the settings say; first of all."""
+    form = settings.log_format or ("json" if settings.production else "text")
+    logs.install(form, settings.log_level, settings.secrets)
 
 
 async def prepare(settings: Settings) -> Path | None:

@@ -145,7 +145,7 @@ async def running(
     await prepare(settings)
     parts = embedded(settings, runtime)
     config = uvicorn.Config(
-        parts.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2
+        parts.app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=2
     )
     server = Server(config, parts)
     serving = asyncio.create_task(server._serve())

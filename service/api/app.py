@@ -15,6 +15,7 @@ from service.api import (
     health,
     images,
     jobs,
+    metrics,
     pages,
     pairs,
     users,
@@ -22,6 +23,7 @@ from service.api import (
 from service.api.edge import Edge
 from service.api.schemas import PROBLEMS
 from service.api.services import Services
+from service.api.tracing import telemetry
 
 
 def create_app(
@@ -39,13 +41,15 @@ def create_app(
         responses=PROBLEMS,
         lifespan=lifespan,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False},
+        telemetry=telemetry(services.tracer_provider),
     )
     app.state.services = services
     error_handlers.install(app)
     routers: list[Any] = [health, pairs, choices, users, generate, jobs, images, docs, pages]
+    routers.append(metrics)
     for module in routers:
         app.include_router(module.router)
     static = services.web_dir / "static"
     app.mount("/static", StaticFiles(directory=static, check_dir=False), name="static")
-    return Edge(app)
+    services.metrics.streams_are(services.streams.count)
+    return Edge(app, services.metrics)

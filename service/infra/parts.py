@@ -1,11 +1,12 @@
 """What API and worker of one deployment share, chosen once by `service.wiring`."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from service.core.pool import Pool
 from service.core.ports import EmbeddingCache, ImageStore, JobSignals, ProgressEvents
 from service.infra.database import Database
+from service.infra.metrics import Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class Parts:
     events: ProgressEvents
     signals: JobSignals
     pool: Pool
+    metrics: Metrics = field(default_factory=Metrics)
 
     def by_name(self) -> dict[str, Any]:
         """These parts as keyword arguments, for a class that adds its own to them."""
-        return {field.name: getattr(self, field.name) for field in fields(Parts)}
+        return {part.name: getattr(self, part.name) for part in fields(Parts)}

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -61,11 +62,15 @@ async def encode(tools: Tools, versions: Versions, job: Job) -> bool:
             return False
         keys = await _upload_keys(store, profile)
     given = profile.given_text
+    encode_s = 0.0
     pairs = [await _labelled_pair(tools, keys, choice) for choice in profile.choices]
 
     async def read() -> Taste:
+        nonlocal encode_s
+        started_s = time.monotonic()
         taste: Taste = await tools.in_model_thread(tools.runtime.encode, pairs, profile.seed, given)
         _check(taste)
+        encode_s = time.monotonic() - started_s
         return taste
 
     taste = await tools.cache.once(_key(job.tenant, profile, versions.encoder_version), read)
@@ -83,6 +88,9 @@ async def encode(tools: Tools, versions: Versions, job: Job) -> bool:
         if not await store.jobs.finish(job.id, job.attempt, "succeeded", result=result):
             return False
         await store.profiles.finish(profile.pk, "ready", **values)
+    assert job.started_at is not None
+    queue_s = (job.started_at - job.created_at).total_seconds()
+    tools.metrics.encoded(versions.encoder_version, queue_s, encode_s)
     return True
 
 
@@ -131,7 +139,9 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
     except Exception:  # no cancellation: it may come after the commit, and has no time to look
         await delete_leftovers(tools, keys)
         raise
-    if not published:
+    if published:
+        tools.metrics.generated(result)
+    else:
         await delete_leftovers(tools, keys)
     return published
 

@@ -1,6 +1,7 @@
 """START HERE: takes jobs one by one, runs them in the model's thread, records how they ended."""
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,10 @@ from typing import Any
 from service.core.errors import JobCanceled, JobFailure
 from service.core.messages import JobStatus, end_seq, status_event
 from service.core.ports import ModelRuntime, Versions
+from service.infra import logs
 from service.infra.parts import Parts
 from service.infra.repositories import Store
-from service.infra.tables import Job, now
+from service.infra.tables import Job, now, seconds_since
 from service.worker import handlers, reencoding
 
 log = logging.getLogger("ppd.worker")
@@ -91,10 +93,12 @@ class Worker:
         if job is None:
             await self._tools.signals.wait(_IDLE_S)
         else:
-            await self._work(job, versions)
+            with logs.of_job(job.id, job.attempt):
+                await self._work(job, versions)
 
     async def _work(self, job: Job, versions: Versions | None) -> None:
         """Run one job to one end."""
+        code = ""
         self._running = job.id
         if self._stopping:
             self._tools.signals.cancel(job.id)
@@ -115,12 +119,14 @@ class Worker:
             return
         except Exception as error:
             status = "failed"
+            code = error.code if isinstance(error, JobFailure) else "model_error"
             if not await self._fail(job, error):
                 return
         finally:
             renewing.cancel()
             self._running = None
             self._tools.signals.forget(job.id)
+        self._tools.metrics.job_ended(job.kind, status, seconds_since(job.created_at), code)
         self._tools.events.publish(job.id, status_event(end_seq(job.attempt, 0), status))
 
     async def _fail(self, job: Job, error: Exception) -> bool:
@@ -128,7 +134,7 @@ class Worker:
         if isinstance(error, JobFailure):
             code, detail = error.code, error.detail
         else:
-            log.error("job %s failed", job.id, exc_info=error)
+            log.error("the job failed", exc_info=error)
             code, detail = "model_error", type(error).__name__
         async with self._tools.database.write() as store:
             ours = await store.jobs.finish(job.id, job.attempt, "failed", error=(code, detail))
@@ -145,6 +151,8 @@ class Worker:
         again, spent = await store.jobs.requeue_orphans(MAX_ATTEMPTS, lease_ended, self._running)
         for job in spent:
             await _fail_profile(store, job, "worker_crash")
+            took_s = seconds_since(job.created_at)
+            self._tools.metrics.job_ended(job.kind, "failed", took_s, "worker_crash")
         if again or spent:
             log.warning("jobs left unfinished: %d run again, %d failed", again, len(spent))
 
@@ -169,12 +177,14 @@ class Worker:
             await self._requeue(store, lease_ended=now())
             await store.idempotency.prune(_KEEP_IDEMPOTENCY_KEYS)
         for job in expired:
+            self._tools.metrics.job_ended(job.kind, "expired", seconds_since(job.created_at))
             self._tools.events.publish(job.id, status_event(job.seq, "expired"))
         await self._tools.database.scrub_again()
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, function, *args)
+        context = contextvars.copy_context()  # the thread's log lines are this job's too
+        return await loop.run_in_executor(self._thread, context.run, function, *args)
 
 
 async def _fail_profile(store: Store, job: Job, code: str) -> None:
