@@ -10,7 +10,7 @@ from service.core.pool import load_pool
 from service.core.ports import ModelRuntime
 from service.infra import logs, migrate, queue_state
 from service.settings import Settings, unknown_variables
-from service.wiring import free_bytes, open_database, open_images, writable
+from service.wiring import free_bytes, open_database, image_store, writable
 
 _PATIENCE_S = 10.0
 
@@ -140,7 +140,7 @@ def _redis(settings: Settings) -> str:
 
 async def _images(settings: Settings) -> str:
     """Write, read back and delete a few bytes."""
-    images = open_images(settings)
+    images = image_store(settings)
     if settings.images_url is None and not settings.data_dir.is_dir():
         raise ValueError(f"its folder lies in {settings.data_dir}, which does not exist")
     key, data = f"doctor/{secrets.token_hex(16)}.png", secrets.token_bytes(64)

@@ -176,9 +176,14 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> list[str]:
         """What must appear in no line of any output."""
-        urls = [self.database_url, _revealed(self.redis_url), self.images_url]
-        passwords = [urlsplit(url).password for url in urls if url]
-        return [value for value in (*passwords, _revealed(self.session_secret)) if value]
+        found: list[str | None] = []
+        for name, value in self.model_dump().items():
+            revealed = value.get_secret_value() if isinstance(value, SecretStr) else value
+            if name.endswith("_url") and revealed:
+                found.append(urlsplit(str(revealed)).password)
+            elif isinstance(value, SecretStr):
+                found.append(value.get_secret_value())
+        return [secret for secret in found if secret]
 
     def redacted(self) -> dict[str, str]:
         """All settings for people to read, as PPD_<NAME>, without secrets."""
@@ -226,8 +231,8 @@ def without_credentials(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
-def _revealed(value: SecretStr | None) -> str | None:
-    return None if value is None else value.get_secret_value()
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _fault(fault: Mapping[str, Any]) -> str:

@@ -109,8 +109,8 @@ def open_database(settings: Settings) -> Database:
     return Database(settings.database)
 
 
-def open_images(settings: Settings) -> ImageStore:
-    """The image store."""
+def image_store(settings: Settings) -> ImageStore:
+    """The folder, or the bucket that PPD_IMAGES_URL names. Opens no connection."""
     if settings.images_url is not None:
         raise ValueError("PPD_IMAGES_URL: no store for this scheme")
     return FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)

@@ -73,7 +73,8 @@ async def test_what_waits_fails_and_is_canceled_is_counted(start: Start) -> None
     jobs = [(await client.post("/generate", json={"prompt": "x"})).json()["id"] for _ in range(3)]
     await service.until(client, jobs[0], "running")
     async with client.stream("GET", f"/jobs/{jobs[0]}/events") as stream:
-        assert await anext(stream.aiter_lines())
+        lines = stream.aiter_lines()
+        assert await anext(lines)
         series, _ = await scrape(service)
     assert of(series, "ppd_jobs", kind="generate", status="queued") == 2
     assert of(series, "ppd_jobs", kind="generate", status="running") == 1

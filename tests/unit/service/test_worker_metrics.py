@@ -15,9 +15,11 @@ from service.worker.metrics_server import serve_metrics
 def test_a_worker_answers_scrapes_until_it_ends() -> None:
     metrics = Metrics()
     metrics.job_ended("encode", "succeeded", 1.5)
-    with serve_metrics(metrics, 0) as port:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
-            text = answer.read().decode()
+    with (
+        serve_metrics(metrics, 0) as port,
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer,
+    ):
+        text = answer.read().decode()
     assert 'ppd_job_seconds_count{code="",kind="encode",outcome="succeeded"} 1.0' in text
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20)
