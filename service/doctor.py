@@ -10,7 +10,7 @@ from service.core.pool import load_pool
 from service.core.ports import ModelRuntime
 from service.infra import logs, migrate, queue_state
 from service.settings import Settings, unknown_variables
-from service.wiring import free_bytes, open_database, image_store, writable
+from service.wiring import free_bytes, image_store, open_database, writable
 
 _PATIENCE_S = 10.0
 
