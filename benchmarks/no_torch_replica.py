@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.servers import free_port, postgres_server, redis_server
 
-_READY_S = 60.0
+_READY_S = 180.0
 
 
 def ask(url: str) -> tuple[int, str]:

@@ -16,6 +16,7 @@ from service.settings import Settings, variable
 from tests.compose_file import ROOT, RUN, our_command, services
 
 OURS = ["migrate", "api", "worker", "worker-gpu"]
+SETTING = re.compile(r"\bPPD_[A-Z0-9_]*[A-Z0-9]\b")
 TEXT = (ROOT / "docker-compose.yml").read_text()
 
 
@@ -47,7 +48,7 @@ def test_every_command_is_one_of_ppd_with_options_that_it_has(words: list[str]) 
 
 def test_every_setting_in_it_is_one() -> None:
     known = {variable(name) for name in Settings.model_fields}
-    named = set(re.findall(r"\bPPD_[A-Z0-9_]*[A-Z0-9]\b", TEXT + (ROOT / "Dockerfile").read_text()))
+    named = set(SETTING.findall(TEXT + (ROOT / "Dockerfile").read_text()))
     assert named
     assert named <= known
 
@@ -145,4 +146,4 @@ def test_the_examples_for_kubernetes_and_systemd_run_real_commands() -> None:
         options = {o for p in command_of(words[0].split()).params for o in p.opts}
         assert {word for word in words[0].split() if word.startswith("--")} <= options, path
     for path in examples:
-        assert set(re.findall(r"\bPPD_[A-Z0-9_]*[A-Z0-9]\b", path.read_text())) <= known, path
+        assert set(SETTING.findall(path.read_text())) <= known, path
