@@ -1,8 +1,11 @@
 """`ppd`: start the service, make keys, bring the schema up to date, look after its health."""
 
 import asyncio
+import logging
+import os
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import uvicorn
@@ -18,7 +21,18 @@ from service.infra.secrets import key_sha256, new_key
 from service.jobs_cli import jobs
 from service.models_cli import models
 from service.settings import Settings, read
-from service.wiring import Embedded, embedded, prepare, sole_user_of, start_logs
+from service.wiring import (
+    UNSCRAPED,
+    Scraped,
+    Served,
+    api,
+    embedded,
+    prepare,
+    sole_user_of,
+    start_logs,
+)
+from service.wiring import worker as run_worker
+from service.worker.loop import KINDS
 
 if TYPE_CHECKING:
     from service.core.ports import ModelRuntime
@@ -39,10 +53,17 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Start the service: API, pages and worker in one process."""
+    """Start the service: API, pages and worker in one process.
+
+    With PPD_DATABASE_URL=postgresql://... API and pages only: `ppd worker` runs the jobs.
+    """
     settings = _settings(data_dir=data_dir, host=host, port=port)
     start_logs(settings)
     try:
+        if settings.production:
+            asyncio.run(prepare(settings))
+            run_server(settings, api(settings))
+            return
         with sole_user_of(settings.data_dir):
             new_key_path = asyncio.run(prepare(settings))
             if new_key_path is not None:
@@ -52,7 +73,55 @@ def serve(
         raise _refuse(str(error)) from error
 
 
-def run_server(settings: Settings, parts: Embedded) -> None:
+@app.command()
+def worker(
+    queues: Annotated[str, typer.Option(help="Kinds of job to take, with commas between.")] = (
+        ",".join(KINDS)
+    ),
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Jobs under way at once.")] = 4,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of its own /metrics; none without.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of that.")] = "127.0.0.1",
+    data_dir: DataDir = None,
+) -> None:
+    """Start a worker of the production scale; SIGTERM lets its jobs end."""
+    settings = _settings(data_dir=data_dir)
+    kinds = {name.strip() for name in queues.split(",")}
+    if not kinds or not kinds <= set(KINDS):
+        raise _refuse(f"--queues {queues!r}: expected {' and '.join(KINDS)}, or one of them")
+    if not settings.production:
+        raise _refuse(
+            "`ppd worker` needs PPD_DATABASE_URL=postgresql://...; "
+            "without it `ppd serve` runs the jobs itself"
+        )
+    start_logs(settings)
+    metrics = Scraped(metrics_host, metrics_port)
+    work(settings, lambda: _runtime(settings, kinds), kinds, concurrency, metrics)
+
+
+def work(
+    settings: Settings,
+    runtime: Callable[[], "ModelRuntime"],
+    kinds: set[str],
+    concurrency: int,
+    scraped: Scraped = UNSCRAPED,
+) -> NoReturn:
+    """Be a worker process, to its end.
+
+    That end does not wait for the model's thread: no loading and no reading of choices can be cut
+    short, and what that thread still does is nobody's any more.
+    """
+    try:
+        asyncio.run(prepare(settings))
+        status = asyncio.run(run_worker(settings, runtime(), kinds, concurrency, scraped))
+    except (ValueError, OSError) as error:
+        raise _refuse(str(error)) from error
+    logging.shutdown()
+    os._exit(status)
+
+
+def run_server(settings: Settings, parts: Served) -> None:
     """Serve until stopped; followers of events are let go first, then requests end."""
     config = uvicorn.Config(
         parts.app,
@@ -70,7 +139,7 @@ def run_server(settings: Settings, parts: Embedded) -> None:
 class Server(uvicorn.Server):
     """Ends event streams when it stops; they would keep it waiting otherwise."""
 
-    def __init__(self, config: uvicorn.Config, parts: Embedded) -> None:
+    def __init__(self, config: uvicorn.Config, parts: Served) -> None:
         super().__init__(config)
         self._parts = parts
 
@@ -154,8 +223,8 @@ def _settings(**given: Any) -> Settings:
         raise _refuse(str(error)) from error
 
 
-def _runtime(settings: Settings) -> "ModelRuntime":
-    """The model. Imported here: the other commands need no torch."""
+def _runtime(settings: Settings, kinds: Collection[str] = KINDS) -> "ModelRuntime":
+    """The model, as far as these kinds of job need it. Imported here: all else needs no torch."""
     from ppd_model.presets import get_preset
     from service.worker.engine import PpdRuntime, weights_folder
 
@@ -169,8 +238,8 @@ def _runtime(settings: Settings) -> "ModelRuntime":
     return PpdRuntime(
         settings.preset,
         settings.weights_dir,
-        generator_place=settings.generator_place,
-        encoder_place=settings.encoder_place,
+        generator_place=settings.generator_place if "generate" in kinds else None,
+        encoder_place=settings.encoder_place if "encode" in kinds else None,
         prompt_variant=settings.prompt_variant,
         decoding=settings.decoding,
         threads=settings.model_threads,

@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     """The image store takes no picture that would leave less room than this."""
     job_expiry_s: float = Field(default=3600.0, gt=0)
     job_lease_s: float = Field(default=60.0, gt=0)
+    worker_seen_every_s: float = Field(default=5.0, gt=0)
+    """How often a worker process says that it is there; silent for three times that, it is gone."""
+    worker_grace_s: float = Field(default=30.0, gt=0)
+    """From SIGTERM to the end of a worker process; what runs longer waits for another worker."""
     session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)
     shutdown_grace_s: int = Field(default=5, ge=1)
 

@@ -1,4 +1,8 @@
-"""The one place that decides what stands behind each port of `service.core.ports`."""
+"""The one place that decides what stands behind each port of `service.core.ports`.
+
+`embedded` is the default: all in one process. `api` and `worker` are the production scale, each a
+process of its own, any number of them. What production needs is imported where it is wired.
+"""
 
 import asyncio
 import contextlib
@@ -6,20 +10,22 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from ppd_model.presets import get_preset
 from service.api.app import create_app
 from service.api.edge import Edge
 from service.api.in_flight import InFlight
-from service.api.services import Limits, Services
+from service.api.services import Limits, Services, WorkerState
 from service.api.streams import OpenStreams
 from service.api.tracing import exporting_provider
 from service.core.pool import load_pool
-from service.core.ports import ImageStore, ModelRuntime
+from service.core.ports import Capabilities, ImageStore, ModelRuntime, ProgressEvents
 from service.infra import logs, migrate
 from service.infra.database import Database
 from service.infra.embedding_cache import InProcessEmbeddingCache
@@ -32,17 +38,31 @@ from service.infra.queue_state import QueueMetrics
 from service.infra.secrets import first_key, key_sha256, session_secret
 from service.settings import Settings
 from service.worker.gpu_memory import GpuMemory
-from service.worker.loop import Worker
+from service.worker.loop import KINDS, Worker
+from service.worker.metrics_server import serve_metrics
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from service.infra.tickets import ProcrastinateDelivery
 
 DEFAULT_TENANT = "default"
+SILENT_TIMES = 3
+"""A worker that missed so many of its own reports is gone."""
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """API and worker in one process, over SQLite and a local folder."""
+class Served:
+    """What a server serves, and whose followers it lets go when it stops."""
 
     app: Edge
-    events: InProcessEvents
+    events: ProgressEvents
+
+
+@dataclass(frozen=True)
+class Embedded(Served):
+    """API and worker in one process, over SQLite and a local folder."""
+
     worker: Worker
 
 
@@ -62,30 +82,8 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
         metrics=metrics,
     )
     worker = Worker(parts, runtime, settings.job_lease_s)
-    services = Services(
-        **parts.by_name(),
-        capabilities=runtime.capabilities,
-        worker=worker,
-        limits=Limits(
-            max_body_bytes=settings.max_body_bytes,
-            max_queued_jobs=settings.max_queued_jobs,
-            max_queued_jobs_of_sessions=settings.max_queued_jobs_of_sessions,
-            max_queued_jobs_per_caller=settings.max_queued_jobs_per_caller,
-            max_queued_jobs_per_session=settings.max_queued_jobs_per_session,
-            max_uploads_per_user=settings.max_uploads_per_user,
-            max_upload_bytes_per_user=settings.max_upload_bytes_per_user,
-            job_expiry_s=settings.job_expiry_s,
-            session_max_age_s=settings.session_max_age_s,
-        ),
-        in_flight=InFlight(),
-        streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
-        session_secret=session_secret(settings.data_dir),
-        web_dir=settings.web_dir,
-        queue_metrics=QueueMetrics(parts.database),
-        metrics_access=settings.metrics,
-        tracer_provider=exporting_provider() if settings.tracing else None,
-        new_seed=lambda: secrets.randbelow(2**31),
-    )
+    secret = session_secret(settings.data_dir)
+    services = _services(settings, parts, runtime.capabilities, worker, secret)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -104,9 +102,150 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     return Embedded(create_app(services, lifespan), events, worker)
 
 
+@dataclass(frozen=True)
+class Scraped:
+    """Where a worker answers Prometheus; a `port` of None is nowhere, 0 a free one."""
+
+    host: str
+    port: int | None
+
+
+UNSCRAPED = Scraped("127.0.0.1", None)
+
+
+@dataclass(frozen=True)
+class Production:
+    """What an API replica and a worker process have in common."""
+
+    parts: Parts
+    delivery: "ProcrastinateDelivery"
+    redis: "Redis"
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Connected until the end of the block. PostgreSQL and Redis may come later, or go."""
+        try:
+            yield
+        finally:
+            self.parts.events.close()
+            await self.redis.aclose()
+            await self.parts.database.close()
+
+
+def parts_of(settings: Settings) -> Production:
+    """The parts of the production scale. Opens nothing yet."""
+    from redis.asyncio import Redis
+
+    from service.infra.tickets import ProcrastinateDelivery
+
+    assert settings.redis_url is not None
+    redis = Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=1)
+    delivery = ProcrastinateDelivery()
+    metrics = Metrics()
+    parts = Parts(
+        database=Database(settings.database, delivery),
+        images=image_store(settings),
+        # NOT YET of all processes: the three below are of this one alone.
+        cache=CountedCache(InProcessEmbeddingCache(), metrics),
+        events=InProcessEvents(),
+        signals=InProcessSignals(),
+        pool=load_pool(settings.pool_dir),
+        metrics=metrics,
+    )
+    return Production(parts, delivery, redis)
+
+
+def api(settings: Settings) -> Served:
+    """Wire an API replica: no model, no torch, nothing of its own that must not be lost."""
+    from service.infra.remote_workers import RemoteWorkers
+
+    production = parts_of(settings)
+    parts = production.parts
+    gone_after_s = SILENT_TIMES * settings.worker_seen_every_s
+    workers = RemoteWorkers(parts.database, KINDS, gone_after_s, production.redis.ping)
+    preset = get_preset(settings.preset)
+    capabilities = Capabilities(preset.name, preset.default_side_px, preset.allowed_sides_px)
+    assert settings.session_secret is not None
+    secret = settings.session_secret.get_secret_value()
+    services = _services(settings, parts, capabilities, workers, secret)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with production.opened():
+            yield
+
+    return Served(create_app(services, lifespan), parts.events)
+
+
+async def worker(
+    settings: Settings,
+    runtime: ModelRuntime,
+    kinds: Collection[str],
+    concurrency: int,
+    scraped: Scraped = UNSCRAPED,
+) -> int:
+    """Run a worker process until it is told to stop; its exit status."""
+    from service.infra.tickets import Tickets
+    from service.worker.process import Terms, WorkerProcess
+
+    production = parts_of(settings)
+    parts = production.parts
+    tickets = Tickets(settings.database, parts.database, production.delivery, KINDS)
+    terms = Terms(
+        frozenset(kinds),
+        concurrency,
+        lease_s=settings.job_lease_s,
+        grace_s=settings.worker_grace_s,
+        seen_every_s=settings.worker_seen_every_s,
+    )
+    serving = contextlib.nullcontext(0)
+    if scraped.port is not None:
+        serving = serve_metrics(parts.metrics, scraped.port, scraped.host)
+    with serving:
+        async with production.opened():
+            return await WorkerProcess(parts, tickets, runtime, terms).run()
+
+
+def _services(
+    settings: Settings,
+    parts: Parts,
+    capabilities: Capabilities,
+    worker: WorkerState,
+    secret: str,
+) -> Services:
+    return Services(
+        **parts.by_name(),
+        capabilities=capabilities,
+        worker=worker,
+        limits=Limits(
+            max_body_bytes=settings.max_body_bytes,
+            max_queued_jobs=settings.max_queued_jobs,
+            max_queued_jobs_of_sessions=settings.max_queued_jobs_of_sessions,
+            max_queued_jobs_per_caller=settings.max_queued_jobs_per_caller,
+            max_queued_jobs_per_session=settings.max_queued_jobs_per_session,
+            max_uploads_per_user=settings.max_uploads_per_user,
+            max_upload_bytes_per_user=settings.max_upload_bytes_per_user,
+            job_expiry_s=settings.job_expiry_s,
+            session_max_age_s=settings.session_max_age_s,
+        ),
+        in_flight=InFlight(),
+        streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
+        session_secret=secret,
+        web_dir=settings.web_dir,
+        queue_metrics=QueueMetrics(parts.database),
+        metrics_access=settings.metrics,
+        tracer_provider=exporting_provider() if settings.tracing else None,
+        new_seed=lambda: secrets.randbelow(2**31),
+    )
+
+
 def open_database(settings: Settings) -> Database:
     """The database, as commands use it: what they queue is delivered as the service's own."""
-    return Database(settings.database)
+    if not settings.production:
+        return Database(settings.database)
+    from service.infra.tickets import ProcrastinateDelivery
+
+    return Database(settings.database, ProcrastinateDelivery())
 
 
 def image_store(settings: Settings) -> ImageStore:
@@ -127,7 +266,14 @@ async def prepare(settings: Settings) -> Path | None:
 
     The key's file comes before its hash, which commits last: wherever a first start is lost, the
     next one takes it up. Gives the path of the file when the key came into use now.
+
+    In production there is one `ppd migrate` for many processes, which may be newer than some of
+    them, and `ppd keys create` instead of a file on one of the machines: here it is only looked
+    whether the schema is old. Raises ValueError then.
     """
+    if settings.production:
+        await asyncio.to_thread(migrate.refuse_old, settings.database)
+        return None
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if settings.database_url is None:  # SQLite gives its other files the mode of this one
         (settings.data_dir / "ppd.db").touch(mode=0o600)

@@ -36,7 +36,8 @@ async def ready(services: ServicesDep) -> JSONResponse:
     if reasons:
         body = {"status": "not ready", "reason": reasons[0], "reasons": reasons}
         return JSONResponse(body, status_code=503)
-    return JSONResponse({"status": "ready"})
+    impaired = await _look("Redis", services.worker.impaired())
+    return JSONResponse({"status": "ready", **({"impaired": impaired} if impaired else {})})
 
 
 async def _look(store: str, look: Awaitable[str | None]) -> str | None:

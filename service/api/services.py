@@ -20,6 +20,9 @@ class WorkerState(Protocol):
     async def why_not_ready(self) -> str | None:
         """Why not; None when they can."""
 
+    async def impaired(self) -> str | None:
+        """What works only in part meanwhile; None when all of it does."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -22,13 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.auth import KeyScope
-from service.core.messages import (
-    SEQ_PER_ATTEMPT,
-    JobStatus,
-    end_seq,
-    first_seq,
-    requeued_seq,
-)
+from service.core.messages import JobStatus, end_seq, first_seq, requeued_seq
 from service.infra.delivery import JobDelivery
 from service.infra.tables import (
     ApiKey,
@@ -39,6 +33,8 @@ from service.infra.tables import (
     JobSubject,
     Profile,
     User,
+    UtcDateTime,
+    WorkerRow,
     now,
 )
 
@@ -55,6 +51,15 @@ class Store:
         self.jobs = Jobs(session, delivery)
         self.images = Images(session)
         self.idempotency = Idempotency(session)
+        self.workers = Workers(session)
+
+    async def alone(self, what: str) -> None:
+        """Go on alone of all processes that say the same, until the transaction ends.
+
+        On SQLite whoever writes is alone anyway.
+        """
+        if self.session.get_bind().dialect.name == "postgresql":
+            await self.session.execute(select(func.pg_advisory_xact_lock(func.hashtext(what))))
 
 
 class _Repository:
@@ -65,6 +70,17 @@ class _Repository:
         result = await self._session.execute(statement)
         assert isinstance(result, CursorResult)
         return result.rowcount
+
+    async def _database_now(self) -> datetime:
+        """The present by the clock that all processes share: the database's, else this machine's.
+
+        Leases are compared between machines, whose own clocks may differ.
+        """
+        if self._session.get_bind().dialect.name == "sqlite":
+            return now()
+        at = await self._session.scalar(select(func.clock_timestamp(type_=UtcDateTime)))
+        assert at is not None
+        return at
 
 
 class Keys(_Repository):
@@ -375,15 +391,24 @@ class Jobs(_Repository):
             )
         ).all()
 
-    async def claim(self, kinds: Collection[str], worker_id: str, lease_s: float) -> Job | None:
-        """Take the next job of these kinds: by turn, in a turn encodings first, then by age."""
+    async def claim(
+        self,
+        kinds: Collection[str],
+        worker_id: str,
+        lease_s: float,
+        losses_below: int | None = None,
+    ) -> Job | None:
+        """Take the next job of these kinds: by turn, in a turn encodings first, then by age.
+
+        `losses_below` leaves those out that have lost so many workers already.
+        """
+        at = await self._database_now()
+        fits = [Job.kind.in_(kinds), or_(Job.expires_at.is_(None), Job.expires_at > at)]
+        if losses_below is not None:
+            fits.append(Job.losses < losses_below)
         job = await self._session.scalar(
             select(Job)
-            .where(
-                Job.status == "queued",
-                Job.kind.in_(kinds),
-                or_(Job.expires_at.is_(None), Job.expires_at > now()),
-            )
+            .where(Job.status == "queued", *fits)
             .order_by(Job.turn, Job.priority, Job.created_at, Job.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -393,16 +418,31 @@ class Jobs(_Repository):
         job.status = "running"
         job.attempt += 1
         job.seq = first_seq(job.attempt)
-        job.started_at = now()
+        job.started_at = at
         job.worker_id = worker_id
-        job.lease_until = now() + timedelta(seconds=lease_s)
+        job.lease_until = at + timedelta(seconds=lease_s)
         await self._session.flush()
         return job
 
-    async def renew(self, job_id: str, attempt: int, lease_s: float) -> bool:
-        """Hold on to a running job."""
-        statement = _fenced(job_id, attempt).values(lease_until=now() + timedelta(seconds=lease_s))
-        return bool(await self._changed(statement))
+    async def put_ticket_back(self, kind: str) -> None:
+        """Another ticket of a kind, for one that was spent on nothing of it, if jobs of it wait."""
+        if await self.queued(kind):
+            await self._delivery.enqueue(self._session, kind, 1)
+
+    async def renew(
+        self, held: Collection[tuple[str, int]], lease_s: float
+    ) -> set[tuple[str, int]]:
+        """Hold on to running jobs, each an id and an attempt; gives those that are still ours."""
+        ours = or_(*((Job.id == job_id) & (Job.attempt == attempt) for job_id, attempt in held))
+        until = await self._database_now() + timedelta(seconds=lease_s)
+        kept = await self._session.execute(
+            update(Job)
+            .where(Job.status == "running", ours)
+            .values(lease_until=until)
+            .returning(Job.id, Job.attempt)
+            .execution_options(synchronize_session=False)
+        )
+        return {(job_id, attempt) for job_id, attempt in kept}
 
     async def finish(
         self,
@@ -449,41 +489,36 @@ class Jobs(_Repository):
         return bool(await self._changed(statement))
 
     async def requeue_orphans(
-        self, max_attempts: int, lease_ended: datetime | None, running: str | None
-    ) -> tuple[int, list[Job]]:
-        """Queue again what a lost worker ran; what was begun too often fails.
+        self, max_losses: int, *, lease_ended: bool, running: Collection[str] = ()
+    ) -> tuple[list[Job], list[Job]]:
+        """Queue again what a lost worker ran; what has lost too many fails.
 
-        Takes jobs whose lease ended before `lease_ended` (all, for None: no worker may run then),
-        but never `running`. Gives the number queued again and the jobs that failed.
+        Takes jobs whose lease has ended (all, without `lease_ended`: no worker may run then), but
+        never those of `running`. Gives the jobs queued again and those that failed. Jobs that
+        another process is ending, or sweeping, at this moment are left to it.
         """
-        orphan = [Job.status == "running"]
-        if lease_ended is not None:
-            orphan.append(Job.lease_until < lease_ended)
-        if running is not None:
-            orphan.append(Job.id != running)
-        spent = (
-            await self._session.scalars(select(Job).where(*orphan, Job.attempt >= max_attempts))
-        ).all()
-        for job in spent:
-            job.status, job.error_code = "failed", "worker_crash"
-            job.seq, job.finished_at = end_seq(job.attempt, job.seq), now()
-            job.lease_until = None
-        await self._session.flush()
-        kinds = await self._session.scalars(
-            update(Job)
-            .where(*orphan)
-            .values(
-                status="queued",
-                lease_until=None,
-                seq=Job.attempt * SEQ_PER_ATTEMPT + requeued_seq(0),
-            )
-            .returning(Job.kind)
-            .execution_options(synchronize_session=False)
+        orphan = [Job.status == "running", Job.id.not_in(running)]
+        if lease_ended:
+            orphan.append(Job.lease_until < await self._database_now())
+        orphans = await self._session.scalars(
+            select(Job).where(*orphan).with_for_update(skip_locked=True)
         )
-        again = Counter(kinds.all())
-        for kind, count in again.items():
+        again: list[Job] = []
+        spent: list[Job] = []
+        for job in orphans:
+            job.losses += 1
+            job.lease_until = None
+            if job.losses < max_losses:
+                job.status, job.seq = "queued", requeued_seq(job.attempt)
+                again.append(job)
+            else:
+                job.status, job.error_code = "failed", "worker_crash"
+                job.seq, job.finished_at = end_seq(job.attempt, job.seq), now()
+                spent.append(job)
+        await self._session.flush()
+        for kind, count in Counter(job.kind for job in again).items():
             await self._delivery.enqueue(self._session, kind, count)
-        return again.total(), list(spent)
+        return again, spent
 
     async def page(self, status: JobStatus | None, kind: str | None, limit: int) -> Sequence[Job]:
         """Jobs of every tenant, newest first (in this state, of this kind)."""
@@ -502,6 +537,7 @@ class Jobs(_Repository):
             job.attempt += 1  # it expired unbegun time and again: a new block of numbers
         job.status, job.expires_at = "queued", expires_at
         job.error_code = job.error_detail = None
+        job.losses = 0
         job.started_at = job.finished_at = None
         await self._session.flush()
         await self._delivery.enqueue(self._session, job.kind, 1)
@@ -510,7 +546,9 @@ class Jobs(_Repository):
         """End jobs that waited too long."""
         late = (
             await self._session.scalars(
-                select(Job).where(Job.status == "queued", Job.expires_at < now())
+                select(Job)
+                .where(Job.status == "queued", Job.expires_at < await self._database_now())
+                .with_for_update(skip_locked=True)
             )
         ).all()
         for job in late:
@@ -610,3 +648,30 @@ class Idempotency(_Repository):
         return await self._changed(
             delete(IdempotencyKey).where(IdempotencyKey.created_at < now() - older_than)
         )
+
+
+class Workers(_Repository):
+    """The processes that run jobs, as they last said."""
+
+    async def put(self, row: WorkerRow) -> None:
+        """Say how one is, now."""
+        row.seen_at = await self._database_now()
+        await self._session.merge(row)
+        await self._session.flush()
+
+    async def seen(self, within_s: float) -> Sequence[WorkerRow]:
+        """Those that spoke within so many seconds, oldest first."""
+        since = await self._database_now() - timedelta(seconds=within_s)
+        rows = await self._session.scalars(
+            select(WorkerRow).where(WorkerRow.seen_at >= since).order_by(WorkerRow.started_at)
+        )
+        return rows.all()
+
+    async def remove(self, worker_id: str) -> None:
+        """One has gone."""
+        await self._session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
+
+    async def prune(self, silent_for: timedelta) -> int:
+        """Forget those that have not spoken for so long."""
+        before = await self._database_now() - silent_for
+        return await self._changed(delete(WorkerRow).where(WorkerRow.seen_at < before))

@@ -162,7 +162,8 @@ class Job(Base):
     """Something the worker is to do. The row is the truth about it.
 
     `kind`: encode, generate. `turn`, then `priority`: lower runs first. `attempt` fences: only the
-    attempt that the row names may finish it. `user_pk`: the user whom the job belongs to, if any.
+    attempt that the row names may finish it. `losses`: how many attempts ended with the loss of
+    their worker. `user_pk`: the user whom the job belongs to, if any.
     """
 
     __tablename__ = "jobs"
@@ -183,6 +184,7 @@ class Job(Base):
     status: Mapped[str] = mapped_column(String(16), default="queued")
     seq: Mapped[int] = mapped_column(Integer, default=1)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
+    losses: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     request: Mapped[dict[str, Any]]
     result: Mapped[dict[str, Any] | None]
     error_code: Mapped[str | None] = mapped_column(String(64))

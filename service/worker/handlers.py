@@ -53,8 +53,11 @@ class _Conditioning:
     profile_versions: list[int | None]
 
 
-async def encode(tools: Tools, versions: Versions, job: Job) -> bool:
-    """Read four answers into a profile version. False when the job is not ours any more."""
+async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable[[], bool]) -> bool:
+    """Read four answers into a profile version. False when the job is not ours any more.
+
+    A reading cannot be stopped once it has begun.
+    """
     assert job.profile_pk is not None
     async with tools.database.read() as store:
         profile = await store.profiles.get(job.profile_pk)
@@ -94,8 +97,13 @@ async def encode(tools: Tools, versions: Versions, job: Job) -> bool:
     return True
 
 
-async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
-    """Make the pictures of a job. False when the job is not ours any more."""
+async def generate(
+    tools: Tools, versions: Versions, job: Job, cancelled: Callable[[], bool]
+) -> bool:
+    """Make the pictures of a job. False when the job is not ours any more.
+
+    `cancelled` is also called from the model's thread.
+    """
     assert job.started_at is not None
     request = job.request
     conditioning = await _condition(tools, versions, job)
@@ -103,14 +111,14 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
     loop = asyncio.get_running_loop()
 
     def tell(event: JobEvent) -> None:
-        if not tools.signals.cancelled(job.id):  # its memory may have been erased
+        if not cancelled():  # its memory may have been erased
             tools.events.publish(job.id, event)
 
     def on_step(done: int, total: int) -> None:
         loop.call_soon_threadsafe(tell, step_event(job.attempt, done, total))
 
     pictures: list[Picture] = await tools.in_model_thread(
-        tools.runtime.generate, specs, on_step, lambda: tools.signals.cancelled(job.id)
+        tools.runtime.generate, specs, on_step, cancelled
     )
     images, data = await asyncio.to_thread(_encode_all, job, pictures)
     result = {

@@ -9,9 +9,11 @@ async def queue_stale(database: Database, versions: Versions) -> int:
     """Queue an encoding for everybody whose newest profile is of another encoder.
 
     The text stays; a new version with a new embedding takes the old one's place. One is read per
-    turn of the queue, so that nobody waits until all of them are. Gives the number of people.
+    turn of the queue, so that nobody waits until all of them are. Of several workers that start at
+    once the first queues them. Gives the number of people.
     """
     async with database.write() as store:
+        await store.alone("reencoding")
         stale = await store.profiles.stale(versions.encoder_version)
         turn = await store.jobs.present_turn()
         for place, old in enumerate(stale):

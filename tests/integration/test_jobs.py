@@ -184,7 +184,7 @@ async def test_a_job_that_never_finishes_fails_after_three_attempts(
     job_id = (await service.generate(service.client()))["id"]
     async with service.database.write() as store:
         await store.session.execute(
-            update(Job).values(status="running", attempt=3, result=None, finished_at=None)
+            update(Job).values(status="running", losses=2, result=None, finished_at=None)
         )
     await stop(service)
     again: Service = await start(data_dir=tmp_path / "d")
