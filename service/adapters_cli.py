@@ -12,7 +12,7 @@ from service.infra.adapters import AdapterCopies, keep
 from service.infra.database import Database
 from service.infra.repositories import misfit_text
 from service.infra.tables import Adapter
-from service.settings import Settings
+from service.settings import Settings, read
 from service.wiring import adapter_stores, prepare
 
 adapters = typer.Typer(no_args_is_help=True, help="Adapters: put one into service, or go back.")
@@ -194,7 +194,7 @@ def _say_override(settings: Settings) -> None:
 
 def _settings(data_dir: Path | None) -> Settings:
     try:
-        return Settings() if data_dir is None else Settings(data_dir=data_dir)
+        return read(data_dir=data_dir)
     except ValueError as error:
         raise _refuse(str(error)) from error
 

@@ -12,23 +12,26 @@ import uvicorn
 
 from service.adapters_cli import adapters
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
+from service.doctor import examine
 from service.images_cli import images
 from service.infra import migrate as migrations
 from service.infra.repositories import Store
 from service.infra.secrets import key_sha256, new_key
+from service.jobs_cli import jobs
 from service.models_cli import models
-from service.settings import Settings
+from service.settings import Settings, read
 from service.users_cli import users
 from service.wiring import (
+    UNSCRAPED,
+    Scraped,
     Served,
     adapter_stores,
     api,
     embedded,
-    free_bytes,
     open_database,
     prepare,
     sole_user_of,
-    writable,
+    start_logs,
 )
 from service.wiring import worker as run_worker
 from service.worker.loop import KINDS
@@ -43,6 +46,7 @@ app.add_typer(models, name="models")
 app.add_typer(adapters, name="adapters")
 app.add_typer(images, name="images")
 app.add_typer(users, name="users")
+app.add_typer(jobs, name="jobs")
 
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
 
@@ -58,7 +62,7 @@ def serve(
     With PPD_DATABASE_URL=postgresql://... API and pages only: `ppd worker` runs the jobs.
     """
     settings = _settings(data_dir=data_dir, host=host, port=port)
-    start_logs()
+    start_logs(settings)
     try:
         if settings.production:
             asyncio.run(prepare(settings))
@@ -79,6 +83,10 @@ def worker(
         ",".join(KINDS)
     ),
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Jobs under way at once.")] = 4,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of its own /metrics; none without.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of that.")] = "127.0.0.1",
     data_dir: DataDir = None,
 ) -> None:
     """Start a worker of the production scale; SIGTERM lets its jobs end."""
@@ -91,12 +99,17 @@ def worker(
             "`ppd worker` needs PPD_DATABASE_URL=postgresql://...; "
             "without it `ppd serve` runs the jobs itself"
         )
-    start_logs()
-    work(settings, lambda: _runtime(settings, kinds), kinds, concurrency)
+    start_logs(settings)
+    metrics = Scraped(metrics_host, metrics_port)
+    work(settings, lambda: _runtime(settings, kinds), kinds, concurrency, metrics)
 
 
 def work(
-    settings: Settings, runtime: Callable[[], "ModelRuntime"], kinds: set[str], concurrency: int
+    settings: Settings,
+    runtime: Callable[[], "ModelRuntime"],
+    kinds: set[str],
+    concurrency: int,
+    scraped: Scraped = UNSCRAPED,
 ) -> NoReturn:
     """Be a worker process, to its end.
 
@@ -105,7 +118,7 @@ def work(
     """
     try:
         asyncio.run(prepare(settings))
-        status = asyncio.run(run_worker(settings, runtime(), kinds, concurrency))
+        status = asyncio.run(run_worker(settings, runtime(), kinds, concurrency, scraped))
     except (ValueError, OSError) as error:
         raise _refuse(str(error)) from error
     logging.shutdown()
@@ -125,7 +138,7 @@ def run_server(settings: Settings, parts: Served) -> None:
         host=settings.host,
         port=settings.port,
         access_log=False,
-        log_level="warning",
+        log_config=None,  # its lines go the way of ours
         server_header=False,
         proxy_headers=True,
         forwarded_allow_ips=settings.trusted_proxies,
@@ -160,17 +173,9 @@ def migrate(data_dir: DataDir = None) -> None:
 
 @app.command()
 def doctor(data_dir: DataDir = None) -> None:
-    """Check settings, data folder, database and weights; exit 1 when something is wrong."""
+    """Check settings, stores, workers and weights; exit 1 when something is wrong."""
     settings = _settings(data_dir=data_dir)
-    for name, value in settings.redacted().items():
-        typer.echo(f"{name:>28}  {value}")
-    faults = [
-        *_check("data folder", lambda: _data_folder(settings)),
-        *_check("database", lambda: _database(settings)),
-        *_check("pool of pairs", lambda: _pool(settings)),
-        *_check("weights", lambda: _weights(settings)),
-    ]
-    if faults:
+    if not examine(settings, lambda: _runtime(settings), typer.echo):
         raise typer.Exit(1)
 
 
@@ -239,16 +244,9 @@ def revoke_key(
 
 def _settings(**given: Any) -> Settings:
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return read(**given)
     except ValueError as error:
         raise _refuse(str(error)) from error
-
-
-def start_logs() -> None:
-    """Log to standard error, and leave the libraries' small talk out."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    for name in ("alembic", "procrastinate", "psycopg.pool"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _runtime(settings: Settings, kinds: Collection[str] = KINDS) -> "ModelRuntime":
@@ -289,51 +287,6 @@ def _in_database(data_dir: Path | None, work: Any) -> Any:
             await database.close()
 
     return asyncio.run(run())
-
-
-def _check(what: str, look: Any) -> list[str]:
-    try:
-        typer.echo(f"ok      {what}: {look()}")
-    except Exception as error:
-        typer.echo(f"FAULT   {what}: {error}")
-        return [what]
-    return []
-
-
-def _data_folder(settings: Settings) -> str:
-    folder = settings.data_dir
-    if not folder.is_dir():
-        raise ValueError(f"{folder} does not exist; `ppd migrate` makes it")
-    if not writable(folder):
-        raise ValueError(f"{folder} cannot be written to")
-    if free_bytes(folder) < settings.min_free_bytes:
-        raise ValueError(
-            f"{folder} has {free_bytes(folder) // 2**20} MiB left; below "
-            f"{settings.min_free_bytes // 2**20} MiB no picture is stored (PPD_MIN_FREE_BYTES)"
-        )
-    return f"{folder}, {free_bytes(folder) // 2**30} GiB left"
-
-
-def _database(settings: Settings) -> str:
-    current, head = migrations.revision(settings.database)
-    if current != head:
-        raise ValueError(f"the schema is at {current}, the newest is {head}; run `ppd migrate`")
-    return f"schema {current}"
-
-
-def _pool(settings: Settings) -> str:
-    from service.core.pool import load_pool
-
-    pool = load_pool(settings.pool_dir)
-    return f"version {pool.version}, {len(pool.pairs)} pairs"
-
-
-def _weights(settings: Settings) -> str:
-    versions = _runtime(settings).load()
-    return (
-        f"model {versions.model}, adapter {versions.adapter_version}, "
-        f"encoder {versions.encoder_version}"
-    )
 
 
 def _refuse(message: str) -> typer.Exit:

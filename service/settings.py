@@ -1,12 +1,15 @@
 """The one settings class. Read it only where a process is wired."""
 
 import ipaddress
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from limits import parse_many
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.placement import Place
@@ -14,14 +17,17 @@ from service.core.placement import Place
 _REDIS = re.compile(r"rediss?://.|unix://.")
 _S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
+SECRETS_DIR = Path("/run/secrets")
+"""A file here named after a setting (ppd_session_secret) holds it, unless the environment does."""
+_PREFIX = "PPD_"
 _DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]?))?")
 
 
 class Settings(BaseSettings):
-    """Every setting, from the environment as PPD_<NAME>; secrets may lie in /run/secrets."""
+    """Every setting, from the environment as PPD_<NAME>. `read` looks into /run/secrets too."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PPD_",
+        env_prefix=_PREFIX,
         env_ignore_empty=True,
         extra="forbid",
         frozen=True,
@@ -117,6 +123,15 @@ class Settings(BaseSettings):
     """How long POST /v1/images/generations waits for its pictures before it answers 504."""
     session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)
     shutdown_grace_s: int = Field(default=5, ge=1)
+
+    metrics: Literal["open", "admin", "off"] = "open"
+    """Who may read `/metrics`: everybody, an admin's key, nobody. It holds no personal data."""
+    tracing: bool = False
+    """Send spans by OTLP; needs the extra `tracing`. OTEL_* variables say where to."""
+    log_format: Literal["text", "json"] | None = None
+    """The default is text, with PostgreSQL json."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Of this program's own lines; those of libraries are written from WARNING on."""
 
     @model_validator(mode="after")
     def _production_is_whole(self) -> Self:
@@ -264,12 +279,68 @@ class Settings(BaseSettings):
         """Where a worker has its copies of the adapters that jobs are pinned to."""
         return self.data_dir / "adapters"
 
+    @property
+    def secrets(self) -> list[str]:
+        """What must appear in no line of any output."""
+        found: list[str | None] = []
+        for name, value in self.model_dump().items():
+            revealed = value.get_secret_value() if isinstance(value, SecretStr) else value
+            if name.endswith("_url") and revealed:
+                found.append(urlsplit(str(revealed)).password)
+            elif isinstance(value, SecretStr):
+                found.append(value.get_secret_value())
+        return [secret for secret in found if secret]
+
     def redacted(self) -> dict[str, str]:
-        """All settings for people to read, without secrets."""
-        shown = {name: str(value) for name, value in self.model_dump().items()}
-        shown["database_url"] = "(set, not shown)" if self.database_url else "(default)"
+        """All settings for people to read, as PPD_<NAME>, without secrets."""
+        shown: dict[str, str] = {}
+        for name, value in self.model_dump().items():
+            revealed = _revealed(value) if isinstance(value, SecretStr) else value
+            if name.endswith("_url") and revealed:
+                revealed = without_credentials(str(revealed))
+            elif isinstance(value, SecretStr):
+                revealed = "(set, not shown)"
+            shown[variable(name)] = "(default)" if revealed is None else str(revealed)
         return shown
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return _PREFIX + name.upper()
+
+
+def read(**given: Any) -> Settings:
+    """The settings of this process; what is given and not None comes before the environment.
+
+    Raises ValueError that names every wrong variable, and never what it was set to.
+    """
+    secrets_dir = SECRETS_DIR if SECRETS_DIR.is_dir() else None
+    named = {name: value for name, value in given.items() if value is not None}
+    named["_secrets_dir"] = secrets_dir
+    try:
+        return Settings(**named)
+    except ValidationError as error:
+        faults = error.errors(include_input=False, include_url=False, include_context=False)
+        raise ValueError("\n".join(_fault(fault) for fault in faults)) from None
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Variables that look like settings and are none: misspelled ones, mostly."""
+    known = {variable(name) for name in Settings.model_fields}
+    return sorted(n for n in environment if n.startswith(_PREFIX) and n not in known)
+
+
+def without_credentials(url: str) -> str:
+    """Scheme, host and path of a URL."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def _revealed(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return ": ".join([*(variable(str(name)) for name in fault["loc"][:1]), message])

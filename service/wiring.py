@@ -24,9 +24,10 @@ from service.api.edge import Edge
 from service.api.in_flight import InFlight
 from service.api.services import Limits, Services, WorkerState
 from service.api.streams import OpenStreams
+from service.api.tracing import exporting_provider
 from service.core.pool import load_pool
 from service.core.ports import Capabilities, ImageStore, ModelRuntime, ProgressEvents
-from service.infra import migrate
+from service.infra import logs, migrate
 from service.infra.adapters import AdapterCopies, take_over
 from service.infra.connection_limits import ConnectionLimits
 from service.infra.database import Database
@@ -36,12 +37,16 @@ from service.infra.events import InProcessEvents
 from service.infra.image_store import FolderImageStore
 from service.infra.job_signals import InProcessSignals
 from service.infra.leftovers import sweep_orphans
+from service.infra.metrics import CountedCache, Metrics
 from service.infra.parts import Parts
+from service.infra.queue_state import QueueMetrics
 from service.infra.rate_limits import CountedRateLimits, Rates
 from service.infra.retention import Retention
 from service.infra.secrets import first_key, key_sha256, session_secret
 from service.settings import Settings
+from service.worker.gpu_memory import GpuMemory
 from service.worker.loop import KINDS, Worker
+from service.worker.metrics_server import serve_metrics
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -96,15 +101,18 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
 
 def embedded_parts(settings: Settings, events: InProcessEvents) -> Parts:
     """What one process needs to itself."""
+    metrics = Metrics()
+    metrics.also(GpuMemory())
     return Parts(
         database=open_database(settings),
         images=image_store(settings),
-        cache=InProcessEmbeddingCache(),
+        cache=CountedCache(InProcessEmbeddingCache(), metrics),
         events=events,
         signals=InProcessSignals(),
         rates=CountedRateLimits(rates_of(settings)),
         pool=load_pool(settings.pool_dir),
         retention=retention(settings),
+        metrics=metrics,
     )
 
 
@@ -121,6 +129,17 @@ async def opened_parts(settings: Settings) -> AsyncIterator[Parts]:
         yield parts
     finally:
         await parts.database.close()
+
+
+@dataclass(frozen=True)
+class Scraped:
+    """Where a worker answers Prometheus; a `port` of None is nowhere, 0 a free one."""
+
+    host: str
+    port: int | None
+
+
+UNSCRAPED = Scraped("127.0.0.1", None)
 
 
 @dataclass(frozen=True)
@@ -154,15 +173,17 @@ def parts_of(settings: Settings) -> Production:
     assert settings.redis_url is not None
     redis = open_redis(settings.redis_url.get_secret_value())
     events, signals = RedisEvents(redis), RedisSignals(redis)
+    metrics = Metrics()
     parts = Parts(
         database=open_database(settings),
         images=image_store(settings),
-        cache=RedisEmbeddingCache(redis),
+        cache=CountedCache(RedisEmbeddingCache(redis), metrics),
         events=events,
         signals=signals,
         rates=RedisRateLimits(redis, rates_of(settings)),
         pool=load_pool(settings.pool_dir),
         retention=retention(settings),
+        metrics=metrics,
     )
     return Production(parts, events, signals, redis)
 
@@ -190,7 +211,11 @@ def api(settings: Settings) -> Served:
 
 
 async def worker(
-    settings: Settings, runtime: ModelRuntime, kinds: Collection[str], concurrency: int
+    settings: Settings,
+    runtime: ModelRuntime,
+    kinds: Collection[str],
+    concurrency: int,
+    scraped: Scraped = UNSCRAPED,
 ) -> int:
     """Run a worker process until it is told to stop; its exit status."""
     from service.infra.tickets import Tickets
@@ -206,9 +231,13 @@ async def worker(
         grace_s=settings.worker_grace_s,
         seen_every_s=settings.worker_seen_every_s,
     )
-    async with production.opened():
-        adapters = AdapterCopies(settings.adapters_dir, parts.images)
-        return await WorkerProcess(parts, tickets, runtime, terms, adapters).run()
+    serving = contextlib.nullcontext(0)
+    if scraped.port is not None:
+        serving = serve_metrics(parts.metrics, scraped.port, scraped.host)
+    with serving:
+        async with production.opened():
+            adapters = AdapterCopies(settings.adapters_dir, parts.images)
+            return await WorkerProcess(parts, tickets, runtime, terms, adapters).run()
 
 
 def _services(
@@ -238,6 +267,9 @@ def _services(
         streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
         session_secret=secret,
         web_dir=settings.web_dir,
+        queue_metrics=QueueMetrics(parts.database),
+        metrics_access=settings.metrics,
+        tracer_provider=exporting_provider() if settings.tracing else None,
         new_seed=lambda: secrets.randbelow(2**31),
     )
 
@@ -289,6 +321,12 @@ def retention(settings: Settings) -> Retention:
         jobs=days(settings.retain_jobs_days),
         inactive_users=days(settings.retain_inactive_users_days),
     )
+
+
+def start_logs(settings: Settings) -> None:
+    """Let this process write its log as the settings say; first of all."""
+    form = settings.log_format or ("json" if settings.production else "text")
+    logs.install(form, settings.log_level, settings.secrets)
 
 
 async def prepare(settings: Settings) -> Path | None:

@@ -165,7 +165,7 @@ async def running(
         parts.app,
         host="127.0.0.1",
         port=0,
-        log_level="warning",
+        log_config=None,
         timeout_graceful_shutdown=2,
         forwarded_allow_ips=settings.trusted_proxies,
     )

@@ -17,6 +17,7 @@ from service.api import (
     images,
     jobs,
     keys,
+    metrics,
     openai,
     pages,
     pairs,
@@ -26,6 +27,7 @@ from service.api import (
 from service.api.edge import Edge
 from service.api.schemas import PROBLEMS
 from service.api.services import Services
+from service.api.tracing import telemetry
 
 
 def create_app(
@@ -43,7 +45,7 @@ def create_app(
         responses=PROBLEMS,
         lifespan=lifespan,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False},
+        telemetry=telemetry(services.tracer_provider),
     )
     app.state.services = services
     error_handlers.install(app)
@@ -59,6 +61,7 @@ def create_app(
         openai,
         keys,
         admin_adapters,
+        metrics,
         docs,
         pages,
     ]
@@ -66,4 +69,5 @@ def create_app(
         app.include_router(module.router)
     static = services.web_dir / "static"
     app.mount("/static", StaticFiles(directory=static, check_dir=False), name="static")
-    return Edge(app)
+    services.metrics.streams_are(services.streams.count)
+    return Edge(app, services.metrics)

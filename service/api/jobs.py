@@ -15,7 +15,7 @@ from service.core.auth import Caller
 from service.core.errors import CODES, ServiceError
 from service.core.messages import TERMINAL, JobEvent, status_event
 from service.infra.repositories import Store
-from service.infra.tables import Job
+from service.infra.tables import Job, seconds_since
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ProtectedRoute)
 
@@ -41,6 +41,7 @@ async def cancel_job(job_id: JobId, caller: CallerDep, services: ServicesDep) ->
             await store.profiles.finish(job.profile_pk, "failed", error_code="canceled")
         await store.session.refresh(job)
     if canceled:
+        services.metrics.job_ended(job.kind, "canceled", seconds_since(job.created_at))
         services.signals.cancel(job.id)
         services.events.publish(job.id, status_event(job.seq, "canceled"))
     return job_out(job)

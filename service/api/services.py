@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+from opentelemetry.trace import TracerProvider
 
 from service.api.in_flight import InFlight
 from service.api.streams import OpenStreams
 from service.core.ports import Capabilities
 from service.infra.parts import Parts
+from service.infra.queue_state import QueueMetrics
 
 
 class WorkerState(Protocol):
@@ -53,5 +56,10 @@ class Services(Parts):
     streams: OpenStreams
     session_secret: str
     web_dir: Path
+    queue_metrics: QueueMetrics
+    metrics_access: Literal["open", "admin", "off"] = "open"
+    """Who may read `/metrics`: everybody, an admin's key, nobody."""
+    tracer_provider: TracerProvider | None = None
+    """Where spans go; None records none."""
     new_seed: Callable[[], int]
     """Draws a seed in 0..2^31-1 for a request that names none."""

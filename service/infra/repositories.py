@@ -418,6 +418,11 @@ class Profiles(_Repository):
         statement = update(Profile).where(Profile.pk == pk, Profile.status == "encoding")
         return bool(await self._changed(statement.values(status=status, **values)))
 
+    async def reopen(self, pk: str) -> bool:
+        """Encode a version that failed once more; false when it is in another state."""
+        statement = update(Profile).where(Profile.pk == pk, Profile.status == "failed")
+        return bool(await self._changed(statement.values(status="encoding", error_code=None)))
+
     async def stale(
         self, encoder_version: str, user_pks: Collection[str] | None = None
     ) -> list[Profile]:
@@ -724,6 +729,28 @@ class Jobs(_Repository):
         for kind, count in Counter(job.kind for job in again).items():
             await self._delivery.enqueue(self._session, kind, count)
         return again, spent
+
+    async def page(self, status: JobStatus | None, kind: str | None, limit: int) -> Sequence[Job]:
+        """Jobs of every tenant, newest first (in this state, of this kind)."""
+        statement = select(Job).order_by(Job.created_at.desc(), Job.id).limit(limit)
+        if status is not None:
+            statement = statement.where(Job.status == status)
+        if kind is not None:
+            statement = statement.where(Job.kind == kind)
+        return (await self._session.scalars(statement)).all()
+
+    async def requeue(self, job: Job, expires_at: datetime | None) -> None:
+        """Queue a failed or expired job again, as a further attempt. Its `seq` goes on growing."""
+        assert job.status in ("failed", "expired"), job.status
+        job.seq = max(requeued_seq(job.attempt), job.seq + 1)
+        if job.seq >= first_seq(job.attempt + 1):
+            job.attempt += 1  # it expired unbegun time and again: a new block of numbers
+        job.status, job.expires_at = "queued", expires_at
+        job.error_code = job.error_detail = None
+        job.losses = 0
+        job.started_at = job.finished_at = None
+        await self._session.flush()
+        await self._delivery.enqueue(self._session, job.kind, 1)
 
     async def expire(self) -> list[Job]:
         """End jobs that waited too long; one that somebody has in hand is left to them."""

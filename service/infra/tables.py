@@ -53,6 +53,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def seconds_since(then: datetime) -> float:
+    """How long ago that was."""
+    return (now() - then).total_seconds()
+
+
 def _user_fk(*, optional: bool = False) -> Any:
     return mapped_column(ForeignKey("users.pk", ondelete="CASCADE"), nullable=optional, index=True)
 

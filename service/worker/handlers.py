@@ -105,6 +105,9 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         await store.profiles.finish(profile.pk, "ready", **values)
     if worked_s:
         await tools.rates.charge_gpu_seconds(profile.user_pk, worked_s)
+    assert job.started_at is not None
+    queue_s = (job.started_at - job.created_at).total_seconds()
+    tools.metrics.encoded(versions.encoder_version, queue_s, worked_s)
     return True
 
 
@@ -168,7 +171,9 @@ async def generate(
     except Exception:  # no cancellation: it may come after the commit, and has no time to look
         await delete_leftovers(tools, keys)
         raise
-    if not published:
+    if published:
+        tools.metrics.generated(result)
+    else:
         await delete_leftovers(tools, keys)
     elif job.user_pk is not None:
         worked_s = sum(picture.denoise_s + picture.decode_s for picture in pictures)

@@ -1,6 +1,7 @@
 """Runs jobs that were claimed, in the model's thread, and records how they ended."""
 
 import asyncio
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Collection
@@ -12,10 +13,11 @@ from sqlalchemy.exc import OperationalError
 from service.core.errors import DatabaseAway, JobCanceled, JobFailure
 from service.core.messages import JobStatus, end_seq, status_event
 from service.core.ports import ModelRuntime, Versions
+from service.infra import logs
 from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
 from service.infra.repositories import Store
-from service.infra.tables import Job
+from service.infra.tables import Job, seconds_since
 from service.worker import handlers
 
 log = logging.getLogger("ppd.worker")
@@ -28,6 +30,8 @@ class Run:
         self.job = job
         self.stopped = threading.Event()
         """Set to end it at its next step. Local, unlike a signal: another process may run it."""
+        self.error_code = ""
+        """Why it failed, once it has."""
         self.put_back = False
         """Whether the job is to wait again once it has stopped."""
 
@@ -85,7 +89,11 @@ class Runner:
 
         Raises DatabaseAway when the database is lost: the job runs again when its lease ends.
         """
-        run = Run(job)
+        with logs.of_job(job.id, job.attempt):
+            await self._run(Run(job), versions)
+
+    async def _run(self, run: Run, versions: Versions | None) -> None:
+        job = run.job
         self._runs[run.key] = run
         if self._stopping:
             _put_back(run)
@@ -97,6 +105,8 @@ class Runner:
             del self._runs[run.key]
             self._tools.signals.forget(job.id)
         if status is not None:
+            took_s = seconds_since(job.created_at)
+            self._tools.metrics.job_ended(job.kind, status, took_s, run.error_code)
             self._tools.events.publish(job.id, status_event(end_seq(job.attempt, 0), status))
 
     async def renew_forever(self, every_s: float) -> None:
@@ -141,15 +151,17 @@ class Runner:
         except (DatabaseAway, OperationalError):
             raise
         except Exception as error:
-            return "failed" if await self._fail(job, error) else None
+            return "failed" if await self._fail(run, error) else None
 
-    async def _fail(self, job: Job, error: Exception) -> bool:
+    async def _fail(self, run: Run, error: Exception) -> bool:
         """Write down why; false when the job is not ours any more."""
+        job = run.job
         if isinstance(error, JobFailure):
             code, detail = error.code, error.detail
         else:
-            log.error("job %s failed", job.id, exc_info=error)
+            log.error("the job failed", exc_info=error)
             code, detail = "model_error", type(error).__name__
+        run.error_code = code
         async with self._tools.database.write() as store:
             ours = await store.jobs.finish(job.id, job.attempt, "failed", error=(code, detail))
             if ours:
@@ -158,7 +170,8 @@ class Runner:
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, function, *args)
+        context = contextvars.copy_context()  # the thread's log lines are this job's too
+        return await loop.run_in_executor(self._thread, context.run, function, *args)
 
 
 async def fail_profile(store: Store, job: Job, code: str) -> None:

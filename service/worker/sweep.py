@@ -5,9 +5,9 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 
-from service.core.messages import status_event
+from service.core.messages import TERMINAL, status_event
 from service.infra.parts import Parts
-from service.infra.tables import Job
+from service.infra.tables import Job, seconds_since
 from service.worker.runner import fail_profile
 
 log = logging.getLogger("ppd.worker")
@@ -76,4 +76,7 @@ class Sweep:
 
     def _tell(self, jobs: Collection[Job], status: str) -> None:
         for job in jobs:
+            if status in TERMINAL:
+                took_s, code = seconds_since(job.created_at), job.error_code or ""
+                self._parts.metrics.job_ended(job.kind, status, took_s, code)
             self._parts.events.publish(job.id, status_event(job.seq, status))  # type: ignore[arg-type]
