@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 from typing import Literal, Self
 
+from limits import parse_many
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.placement import Place
 
+_REDIS = re.compile(r"rediss?://.|unix://.")
 _DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]?))?")
 
 
@@ -63,6 +65,14 @@ class Settings(BaseSettings):
     pool_dir: Path = Path(__file__).parent / "pool"
     web_dir: Path = Path(__file__).parent / "web"
 
+    rate_limit_key: str = "120000/minute"
+    """Requests with one API key."""
+    rate_limit_session: str = "1200/minute"
+    """Requests of one browser session."""
+    rate_limit_address: str = "1200/minute"
+    """Requests from one address without a valid key or session, new sessions included."""
+    gpu_seconds_per_user: str = "86400/day"
+    """How long the models may work for one person."""
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_queued_jobs: int = Field(default=64, ge=1)
     max_queued_jobs_of_sessions: int = Field(default=48, ge=1)
@@ -110,6 +120,26 @@ class Settings(BaseSettings):
         if scheme == "sqlite+aiosqlite" and separator:
             return url
         raise ValueError("expected postgresql://user:password@host/database, or nothing for SQLite")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _REDIS.match(url.get_secret_value()):
+            raise ValueError("expected redis://host:port/0, rediss://... (TLS) or unix:///path")
+        return url
+
+    @field_validator(
+        "rate_limit_key", "rate_limit_session", "rate_limit_address", "gpu_seconds_per_user"
+    )
+    @classmethod
+    def _known_rate(cls, rate: str) -> str:
+        try:
+            known = parse_many(rate)
+        except ValueError:
+            known = []
+        if len(known) != 1 or known[0].amount < 1 or known[0].multiples < 1:
+            raise ValueError("expected a number per time, as in 600/minute or 7200 per 2 hours")
+        return rate
 
     @field_validator("session_secret")
     @classmethod

@@ -34,6 +34,7 @@ from service.infra.events import InProcessEvents
 from service.infra.image_store import FolderImageStore
 from service.infra.job_signals import InProcessSignals
 from service.infra.parts import Parts
+from service.infra.rate_limits import CountedRateLimits, Rates
 from service.infra.secrets import first_key, key_sha256, session_secret
 from service.settings import Settings
 from service.worker.loop import KINDS, Worker
@@ -74,6 +75,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
         cache=InProcessEmbeddingCache(),
         events=events,
         signals=InProcessSignals(),
+        rates=CountedRateLimits(rates_of(settings)),
         pool=load_pool(settings.pool_dir),
     )
     worker = Worker(parts, runtime, settings.job_lease_s)
@@ -122,6 +124,7 @@ def parts_of(settings: Settings) -> Production:
     from service.infra.redis_cache import RedisEmbeddingCache
     from service.infra.redis_client import open_redis
     from service.infra.redis_events import RedisEvents
+    from service.infra.redis_rate_limits import RedisRateLimits
     from service.infra.redis_signals import RedisSignals
 
     assert settings.redis_url is not None
@@ -133,6 +136,7 @@ def parts_of(settings: Settings) -> Production:
         cache=RedisEmbeddingCache(redis),
         events=events,
         signals=signals,
+        rates=RedisRateLimits(redis, rates_of(settings)),
         pool=load_pool(settings.pool_dir),
     )
     return Production(parts, events, signals, redis)
@@ -226,6 +230,16 @@ def open_database(settings: Settings) -> Database:
         statement_timeout_s=settings.database_statement_timeout_s,
     )
     return Database(settings.database, delivery, limits)
+
+
+def rates_of(settings: Settings) -> Rates:
+    """The limits that are counted, by this process alone or by all together."""
+    return Rates(
+        key=settings.rate_limit_key,
+        session=settings.rate_limit_session,
+        address=settings.rate_limit_address,
+        gpu_seconds=settings.gpu_seconds_per_user,
+    )
 
 
 async def prepare(settings: Settings) -> Path | None:

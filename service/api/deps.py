@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import APIKeyCookie, HTTPBearer
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
+from service.api.rates import count_caller, count_stranger
 from service.api.services import Services
 from service.api.strict_json import StrictRequest, parse_json, require_json_type
 from service.core.auth import BROWSER_TENANT, USER_ID, Caller
@@ -64,7 +65,14 @@ class ProtectedRoute(StrictRoute):
 
     async def admit(self, request: Request) -> None:
         """Raise 401 or 403 for others."""
-        request.state.caller = await authenticate(request)
+        rates = services_of(request).rates
+        try:
+            caller = await authenticate(request)
+        except ServiceError:
+            await count_stranger(request, rates)
+            raise
+        await count_caller(request, rates, caller)
+        request.state.caller = caller
 
 
 async def authenticate(request: Request) -> Caller:
@@ -82,7 +90,7 @@ async def authenticate(request: Request) -> Caller:
             found = await store.keys.active(key_sha256(key.strip()))
         if found is None:
             raise ServiceError(401, "unauthorized")
-        return Caller(found.tenant, scope_of_key=found.scope)  # type: ignore[arg-type]
+        return Caller(found.tenant, scope_of_key=found.scope, key_pk=found.pk)  # type: ignore[arg-type]
     user_id = session_user(request, services)
     if user_id is None:
         raise ServiceError(401, "unauthorized")

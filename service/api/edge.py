@@ -80,7 +80,7 @@ class Edge:
 
 def _add_headers(headers: MutableHeaders, scope: Scope, request_id: str) -> None:
     headers["X-Request-ID"] = request_id
-    for name, value in _HEADERS.items():
+    for name, value in {**_HEADERS, **scope["state"].get("rate_headers", {})}.items():
         headers.setdefault(name, value)
     cache = "no-cache" if scope["path"].startswith("/static/") else "private, no-store"
     headers.setdefault("Cache-Control", cache)

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from service.core.messages import TERMINAL, JobEvent, status_event
+from service.core.messages import JobEvent, status_event
 from service.infra.database import Database
-from service.infra.tables import Job
 
 log = logging.getLogger("ppd.http")
 
@@ -32,22 +31,19 @@ async def follow(
             return
         except TimeoutError:
             try:
-                job = await _row(database, job_id)
+                async with database.read() as store:
+                    state = await store.jobs.state(job_id)
             except (OperationalError, PoolTimeoutError):
                 log.warning("a look at a job's row failed; it comes again", exc_info=True)
                 continue
-            if job is None:
+            if state is None:
                 return
-            event = status_event(job.seq, job.status)  # type: ignore[arg-type]
-            if job.status in TERMINAL:
-                after_seq = min(after_seq, job.seq - 1)
+            status, seq = state
+            event = status_event(seq, status)
+            if event.terminal:
+                after_seq = min(after_seq, seq - 1)
         if event.seq > after_seq:
             after_seq = event.seq
             yield event
             if event.terminal:
                 return
-
-
-async def _row(database: Database, job_id: str) -> Job | None:
-    async with database.read() as store:
-        return await store.jobs.get(job_id)

@@ -8,6 +8,7 @@ from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, WaitDep
 from service.api.idempotency import Accepted, OnceDep
 from service.api.jobs import shown, wait_for_end
 from service.api.queueing import check_room, generate_job
+from service.api.rates import check_gpu_quota
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
 from service.api.services import Services
 from service.api.uploads import STORAGE_RETRY_AFTER
@@ -115,6 +116,8 @@ async def _queue(
     if owner_pk is None and len(subjects) == 1:
         owner_pk = subjects[0].user_pk
     await check_room(store, services.limits, "generate", caller, owner_pk)
+    if owner_pk is not None:
+        await check_gpu_quota(services.rates, owner_pk)
     request = {**request, "reason": reasons[0] if reasons else None}
     if await services.images.full():
         raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)

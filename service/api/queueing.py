@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from service.api.rates import check_gpu_quota
 from service.api.services import Limits, Services
 from service.core.auth import Caller
 from service.core.choices import KnownReading, already_read, reading_seed, reading_sha256
@@ -79,6 +80,7 @@ async def queue_encoding(
         await store.session.refresh(waiting)
         overtaken.append(waiting)
     await check_room(store, services.limits, "encode", caller, user_pk)
+    await check_gpu_quota(services.rates, user_pk)
     seed = reading_seed(snapshot, text)
     profile = await store.profiles.add(user_pk, source, snapshot, seed, text)
     turn = await store.jobs.next_turn("encode", caller.tenant, user_pk)

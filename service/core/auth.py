@@ -22,6 +22,7 @@ class Caller:
     tenant: str
     own_user_id: str | None = None
     scope_of_key: KeyScope = "client"
+    key_pk: str | None = None
 
     @property
     def is_session(self) -> bool:

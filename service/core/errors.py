@@ -22,6 +22,8 @@ CODES: Mapping[str, str] = {
     "idempotency_key_in_flight": "The first request with this Idempotency-Key still runs.",
     "not_enough_choices": "A profile needs four choices that are not ties.",
     "too_many_jobs": "This caller already has its share of the waiting jobs.",
+    "rate_limited": "This caller asks more often than it may; Retry-After says when it may again.",
+    "gpu_quota": "The models have worked for this person as long as they may for now.",
     "too_many_streams": "This caller already has its share of the open event streams.",
     "streams_full": "The service already has as many open event streams as it holds.",
     "queue_full": "The service already has as many waiting jobs as it takes.",

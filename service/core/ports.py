@@ -188,6 +188,40 @@ class ProgressEvents(Protocol):
         """End every subscription: the process stops."""
 
 
+@dataclass(frozen=True)
+class Allowance:
+    """What somebody has left of a limit in the present window, which ends after `reset_s`."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+    over: bool = False
+    """Whether this was more than the limit allows."""
+
+
+class RateLimits(Protocol):
+    """How often somebody may ask, and how long the models may work for a person.
+
+    Counted together for all processes where that is possible; else each process counts alone.
+    Raises nothing.
+    """
+
+    async def of_key(self, key_pk: str) -> Allowance:
+        """Count a request with this API key."""
+
+    async def of_session(self, user_id: str) -> Allowance:
+        """Count a request of the browser session that owns this user."""
+
+    async def of_address(self, address: str) -> Allowance:
+        """Count a request from this address that came with nothing to know its sender by."""
+
+    async def gpu_seconds(self, user_pk: str) -> Allowance:
+        """What a person has left of the models' time; counts nothing."""
+
+    async def charge_gpu_seconds(self, user_pk: str, seconds: float) -> None:
+        """Count time that the models have worked for a person."""
+
+
 class Subscription(Protocol):
     """An async context manager over the events of one job, in order of `seq`."""
 

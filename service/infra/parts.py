@@ -4,7 +4,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from service.core.pool import Pool
-from service.core.ports import EmbeddingCache, ImageStore, JobSignals, ProgressEvents
+from service.core.ports import (
+    EmbeddingCache,
+    ImageStore,
+    JobSignals,
+    ProgressEvents,
+    RateLimits,
+)
 from service.infra.database import Database
 
 
@@ -17,6 +23,7 @@ class Parts:
     cache: EmbeddingCache
     events: ProgressEvents
     signals: JobSignals
+    rates: RateLimits
     pool: Pool
 
     def by_name(self) -> dict[str, Any]:

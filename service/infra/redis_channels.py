@@ -56,6 +56,11 @@ class Channels:
         with contextlib.suppress(asyncio.CancelledError):
             await self._listening
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None
+
     async def join(self, channel: str) -> None:
         """Listen to this channel too; `joined` says when that has come into force."""
         self._wanted.add(channel)

@@ -60,6 +60,7 @@ class RedisEvents:
         )
         self._followers: dict[str, set[RedisSubscription]] = {}
         self._in_force: dict[str, asyncio.Event] = {}
+        self._missed: set[str] = set()
         self._catching_up: set[asyncio.Task[None]] = set()
         self._tasks = contextlib.AsyncExitStack()
         self._closed = False
@@ -122,9 +123,12 @@ class RedisEvents:
         if in_force is None:
             in_force = self._in_force[job_id] = asyncio.Event()
             await self._channels.join(_stream(job_id))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_JOIN_S):
-                await in_force.wait()
+        if self._channels.connected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_JOIN_S):
+                    await in_force.wait()
+        if not in_force.is_set():
+            self._missed.add(job_id)
         return await self._remembered(job_id)
 
     async def _leave(self, follower: "RedisSubscription") -> None:
@@ -132,6 +136,7 @@ class RedisEvents:
         followers.discard(follower)
         if not followers:
             self._followers.pop(follower.job_id, None)
+            self._missed.discard(follower.job_id)
             if self._in_force.pop(follower.job_id, None) is not None:
                 await self._channels.leave(_stream(follower.job_id))
 
@@ -155,12 +160,13 @@ class RedisEvents:
             follower.take(told)
 
     def _joined(self, channel: str) -> None:
-        """The subscription is in force. Where it was before, the connection had been lost."""
+        """The subscription is in force, for the first time or after a loss of the connection."""
         job_id = _job_of(channel)
         in_force = self._in_force.get(job_id)
         if in_force is None:
             return
-        if in_force.is_set():
+        if in_force.is_set() or job_id in self._missed:
+            self._missed.discard(job_id)
             task = asyncio.create_task(self._catch_up(job_id))
             self._catching_up.add(task)
             task.add_done_callback(self._catching_up.discard)

@@ -405,6 +405,13 @@ class Jobs(_Repository):
         """One job."""
         return await self._session.get(Job, job_id)
 
+    async def state(self, job_id: str) -> tuple[JobStatus, int] | None:
+        """A job's status and seq, and nothing else of it."""
+        row = (
+            await self._session.execute(select(Job.status, Job.seq).where(Job.id == job_id))
+        ).one_or_none()
+        return (row[0], row[1]) if row is not None else None  # type: ignore[return-value]
+
     async def find(self, tenant: str, job_id: str, *, lock: bool = False) -> Job | None:
         """The tenant's job of this id; with `lock` nobody else changes it until the end."""
         if not _ID.fullmatch(job_id):  # PostgreSQL takes not every text

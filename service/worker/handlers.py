@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -66,8 +67,18 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
     given = profile.given_text
     pairs = [await _labelled_pair(tools, keys, choice) for choice in profile.choices]
 
+    worked_s = 0.0
+
+    def in_thread() -> Taste:
+        nonlocal worked_s
+        began = time.monotonic()
+        try:
+            return tools.runtime.encode(pairs, profile.seed, given)
+        finally:
+            worked_s += time.monotonic() - began
+
     async def read() -> Taste:
-        taste: Taste = await tools.in_model_thread(tools.runtime.encode, pairs, profile.seed, given)
+        taste: Taste = await tools.in_model_thread(in_thread)
         _check(taste)
         return taste
 
@@ -86,6 +97,8 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         if not await store.jobs.finish(job.id, job.attempt, "succeeded", result=result):
             return False
         await store.profiles.finish(profile.pk, "ready", **values)
+    if worked_s:
+        await tools.rates.charge_gpu_seconds(profile.user_pk, worked_s)
     return True
 
 
@@ -146,6 +159,9 @@ async def generate(
         raise
     if not published:
         await delete_leftovers(tools, keys)
+    elif job.user_pk is not None:
+        worked_s = sum(picture.denoise_s + picture.decode_s for picture in pictures)
+        await tools.rates.charge_gpu_seconds(job.user_pk, worked_s)
     return published
 
 

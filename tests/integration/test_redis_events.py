@@ -230,6 +230,29 @@ async def test_who_comes_while_redis_is_away_is_let_in_and_hears_later(
         assert await following == [1001, 1998]
 
 
+async def test_what_was_published_before_the_connection_was_back_is_told_then(
+    redis_url: str, redis_store: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.infra.redis_channels._AGAIN_S", (4.0, 4.0))
+    async with process(redis_url) as (api, _):
+        redis_store.stop()
+        try:
+            async with asyncio.timeout(10):
+                while api._channels.connected:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            following = asyncio.create_task(follow(api))
+            async with asyncio.timeout(10):
+                while "j" not in api._missed:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        finally:
+            redis_store.start()
+        async with process(redis_url) as (worker, _):
+            worker.publish("j", RUNNING)
+            worker.publish("j", SUCCEEDED)
+            await until_latest(worker, 1998)
+        assert await following == [1001, 1998]
+
+
 async def test_a_flush_loses_what_was_remembered_and_nothing_that_comes(
     redis_url: str, redis_store: Server
 ) -> None:
