@@ -784,7 +784,7 @@ class Workers(_Repository):
 
     async def put(self, row: WorkerRow) -> None:
         """Say how one is, now."""
-        row.seen_at = present()  # type: ignore[assignment]
+        row.seen_at = present()
         await self._session.merge(row)
         await self._session.flush()
 
