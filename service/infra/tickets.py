@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Status
+from procrastinate.types import JSONDict
 from psycopg import AsyncConnection
 from psycopg import OperationalError as PostgresAway
 from psycopg_pool import AsyncConnectionPool
@@ -33,8 +34,10 @@ class ProcrastinateDelivery:
             return
         raw = await (await session.connection()).get_raw_connection()
         queue = self._app.configure_task(TASK, queue=kind, connection=raw.driver_connection)
+        ticket: JSONDict = {"kind": kind}
+        tickets = [ticket] * count
         try:
-            await queue.batch_defer_async(*({"kind": kind} for _ in range(count)))
+            await queue.batch_defer_async(*tickets)
         except ConnectorException as error:
             if isinstance(error.__cause__, PostgresAway):  # as if the session had lost it
                 raise OperationalError("tickets", None, error.__cause__) from error
@@ -60,7 +63,7 @@ class Tickets:
         async def run(kind: str) -> None:
             await take_turn(kind)
 
-        self._app.task(run, name=TASK)
+        self._app.task(name=TASK)(run)
         pool: AsyncConnectionPool[AsyncConnection] = AsyncConnectionPool(
             self._url,
             min_size=1,
