@@ -42,6 +42,8 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
+        if settings.production:
+            raise ValueError("PPD_DATABASE_URL: PostgreSQL is not served yet; leave it unset")
         with sole_user_of(settings.data_dir):
             new_key_path = asyncio.run(prepare(settings))
             if new_key_path is not None:
