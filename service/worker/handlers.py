@@ -171,14 +171,14 @@ async def generate(
     except Exception:  # no cancellation: it may come after the commit, and has no time to look
         await delete_leftovers(tools, keys)
         raise
-    if published:
-        tools.metrics.generated(result)
-    else:
+    if not published:
         await delete_leftovers(tools, keys)
-    elif job.user_pk is not None:
+        return False
+    tools.metrics.generated(result)
+    if job.user_pk is not None:
         worked_s = sum(picture.denoise_s + picture.decode_s for picture in pictures)
         await tools.rates.charge_gpu_seconds(job.user_pk, worked_s)
-    return published
+    return True
 
 
 async def _store(tools: Tools, images: list[Image], data: list[bytes]) -> None:
