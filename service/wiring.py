@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -231,7 +232,7 @@ async def worker(
         grace_s=settings.worker_grace_s,
         seen_every_s=settings.worker_seen_every_s,
     )
-    serving = contextlib.nullcontext(0)
+    serving: AbstractContextManager[int] = contextlib.nullcontext(0)
     if scraped.port is not None:
         serving = serve_metrics(parts.metrics, scraped.port, scraped.host)
     with serving:

@@ -210,13 +210,16 @@ class Users(_Repository):
         )
         return {row.pk: row.tenant for row in rows}
 
-    async def _locked(self, tenant: str, user_id: str, **lock: bool) -> User | None:
-        return await self._session.scalar(
+    async def _locked(
+        self, tenant: str, user_id: str, *, read: bool = False, key_share: bool = False
+    ) -> User | None:
+        user: User | None = await self._session.scalar(
             select(User)
             .where(User.tenant == tenant, User.user_id == user_id)
-            .with_for_update(**lock)
+            .with_for_update(read=read, key_share=key_share)
             .execution_options(**_FRESH)
         )
+        return user
 
     async def get_or_create(self, tenant: str, user_id: str, *, alone: bool = False) -> User:
         """The user, held (or held alone), made now on first use. Needs a write transaction.
@@ -231,7 +234,9 @@ class Users(_Repository):
                     user.seen_at = datetime.now(UTC)
                 return user
             insert = _insert_user(self._session).values(tenant=tenant, user_id=user_id)
-            made = await self._session.scalar(insert.on_conflict_do_nothing().returning(User))
+            made: User | None = await self._session.scalar(
+                insert.on_conflict_do_nothing().returning(User)
+            )
             if made is not None:
                 return made
             # Somebody else made this user meanwhile, and may have erased it again.
@@ -720,7 +725,7 @@ class Jobs(_Repository):
             if job.losses >= max_losses:
                 job.status, job.error_code = "failed", "worker_crash"
                 job.seq = end_seq(job.attempt, job.seq)
-                job.finished_at = present()  # type: ignore[assignment]
+                job.finished_at = present()
                 spent.append(job)
             else:
                 job.status, job.seq = "queued", requeued_seq(job.attempt)
@@ -757,7 +762,7 @@ class Jobs(_Repository):
         late = await self._in_nobodys_hand([Job.status == "queued", Job.expires_at < present()])
         for job in late:
             job.status, job.error_code = "expired", "expired"
-            job.finished_at = present()  # type: ignore[assignment]
+            job.finished_at = present()
             job.seq = end_seq(job.attempt, job.seq)
         await self._session.flush()
         return list(late)
