@@ -110,7 +110,11 @@ async def test_adapters_lie_beside_pictures_and_outlive_every_sweep(tmp_path: Pa
     store = FolderImageStore(tmp_path)
     key = f"adapters/{'a' * 64}.safetensors"
     await store.put(key, b"weights")
-    assert await store.sweep(set()) == 0
+
+    async def none_known(keys: Sequence[str]) -> set[str]:
+        return set()
+
+    assert await store.sweep(datetime.now(UTC) + timedelta(hours=1), none_known) == 0
     assert await store.get(key) == b"weights"
     for wrong in ("adapters/short.safetensors", f"other/{'a' * 64}.safetensors"):
         with pytest.raises(ValueError, match="not a key"):
