@@ -16,6 +16,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Mount, Route
 
 from service.api.deps import AdminRoute, ProtectedRoute
+from service.infra.adapters import keep
+from service.infra.image_store import FolderImageStore
 from tests.running_service import Service
 
 MARK = "zqxj-marker"
@@ -178,7 +180,7 @@ def protected(service: Service) -> list[Call]:
 
 
 async def annes(service: Service, client: httpx.AsyncClient, user_id: str) -> dict[str, str]:
-    """A real id for every name that a path may hold: a filled user, and a spare key."""
+    """A real id for every name that a path may hold: a filled user, a spare key, an adapter."""
     await service.answer(client, user_id)
     text = BODIES["PUT /users/{user_id}/profile"]
     answer = await client.put(f"/users/{user_id}/profile", json=text, headers={"Prefer": "wait=60"})
@@ -192,7 +194,18 @@ async def annes(service: Service, client: httpx.AsyncClient, user_id: str) -> di
         "image_id": image_id,
         "key_id": await service.id_of_key(spare),
         "model": "mini",
+        "version": await adapter_in_service(service),
     }
+
+
+async def adapter_in_service(service: Service) -> str:
+    """The version of a kept adapter, put into service in place of the shipped one."""
+    images = FolderImageStore(service.settings.data_dir / "images")
+    of = {"base_model": "fake-model", "encoder_id": "fake-encoder-1"}
+    row = await keep(service.database, images, b"weights", **of)
+    async with service.database.write() as store:
+        assert await store.adapters.activate(row.version)
+    return row.version
 
 
 def code_of(answer: httpx.Response) -> str:

@@ -15,10 +15,11 @@ from PIL import Image
 
 from service.cli import Server
 from service.core.auth import KeyScope
+from service.infra import migrate
 from service.infra.database import Database
 from service.infra.secrets import key_sha256, new_key
 from service.settings import Settings
-from service.wiring import Embedded, embedded, open_database, prepare
+from service.wiring import DEFAULT_TENANT, Embedded, embedded, open_database, prepare
 from tests.fake_runtime import FakeRuntime
 
 LOOKS = ["brightness", "contrast", "saturation", "warmth"]
@@ -159,7 +160,7 @@ async def running(
     """A service until the end of the block."""
     given.setdefault("min_free_bytes", 0)  # a folder in memory may be small
     settings = Settings(data_dir=data_dir, pool_dir=pool_dir, port=0, **given)
-    await prepare(settings)
+    await (_prepare_production if settings.production else prepare)(settings)
     parts = embedded(settings, runtime)
     config = uvicorn.Config(
         parts.app,
@@ -197,6 +198,21 @@ async def running(
         finally:
             await stack.aclose()
             await stop(service)
+
+
+async def _prepare_production(settings: Settings) -> None:
+    """As an operator would: `ppd migrate`, then `ppd keys create`. Nothing on a second start."""
+    key_file = settings.data_dir / "api-key"
+    if key_file.exists():
+        return
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(migrate.upgrade, settings.database)
+    key = new_key()
+    key_file.write_text(key)
+    database = open_database(settings)
+    async with database.write() as store:
+        await store.keys.add(DEFAULT_TENANT, "test", key_sha256(key), "admin")
+    await database.close()
 
 
 async def stop(service: Service) -> None:

@@ -5,7 +5,8 @@ from datetime import timedelta
 from sqlalchemy import CursorResult, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.infra.tables import Chore, now
+from service.infra.clock import in_seconds, present
+from service.infra.tables import Chore
 
 
 class Chores:
@@ -16,7 +17,9 @@ class Chores:
 
     async def begin(self, name: str, every: timedelta) -> bool:
         """Whether it is due, and so this caller's to do; nobody else gets it before `every`."""
-        due = update(Chore).where(Chore.name == name, Chore.begun_at < now() - every)
-        result = await self._session.execute(due.values(begun_at=now()))
+        due = update(Chore).where(
+            Chore.name == name, Chore.begun_at < in_seconds(-every.total_seconds())
+        )
+        result = await self._session.execute(due.values(begun_at=present()))
         assert isinstance(result, CursorResult)
         return result.rowcount == 1

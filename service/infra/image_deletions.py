@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, delete, func, insert, literal, select
+from sqlalchemy import ColumnElement, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.infra.tables import Image, ImageToDelete, now
+from service.infra.clock import present
+from service.infra.tables import Image, ImageToDelete
 
 
 class ImageDeletions:
@@ -16,7 +17,7 @@ class ImageDeletions:
 
     async def note(self, which: ColumnElement[bool]) -> None:
         """Pictures whose rows go in this transaction."""
-        keys = select(Image.key, literal(now(), ImageToDelete.asked_at.type)).where(which)
+        keys = select(Image.key, present()).where(which)
         await self._session.execute(insert(ImageToDelete).from_select(["key", "asked_at"], keys))
 
     async def note_keys(self, keys: Sequence[str]) -> None:
@@ -26,7 +27,7 @@ class ImageDeletions:
                 select(ImageToDelete.key).where(ImageToDelete.key.in_(keys))
             )
         )
-        rows = [{"key": key, "asked_at": now()} for key in keys if key not in known]
+        rows = [{"key": key} for key in keys if key not in known]
         if rows:
             await self._session.execute(insert(ImageToDelete), rows)
 

@@ -8,8 +8,9 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry, Gauge
 from sqlalchemy import func, select
 
+from service.infra.clock import in_seconds
 from service.infra.database import Database
-from service.infra.tables import Job, WorkerRow, now, seconds_since
+from service.infra.tables import Job, WorkerRow, seconds_since
 
 KINDS = ("encode", "generate")
 _FRESH_S = 1.0
@@ -45,7 +46,9 @@ async def read(database: Database) -> QueueState:
             if status == "queued":
                 oldest_s[kind] = max(0.0, seconds_since(first))
         seen = await store.session.execute(
-            select(WorkerRow.kinds, WorkerRow.not_ready).where(WorkerRow.seen_at > now() - _SEEN)
+            select(WorkerRow.kinds, WorkerRow.not_ready).where(
+                WorkerRow.seen_at > in_seconds(-_SEEN.total_seconds())
+            )
         )
         for kinds, not_ready in seen:
             for kind in kinds:

@@ -232,7 +232,7 @@ class ImageToDelete(Base):
     __tablename__ = "images_to_delete"
 
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
-    asked_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    asked_at: Mapped[datetime] = mapped_column(default=present(), index=True)
 
 
 class ErasedUser(Base):
@@ -246,7 +246,7 @@ class ErasedUser(Base):
 
     user_pk: Mapped[str] = mapped_column(String(32), primary_key=True)
     tenant: Mapped[str] = mapped_column(String(64))
-    erased_at: Mapped[datetime] = mapped_column(default=now)
+    erased_at: Mapped[datetime] = mapped_column(default=present())
     forgotten_at: Mapped[datetime | None]
 
 

@@ -26,8 +26,7 @@ async def database(postgres_url: str) -> AsyncIterator[Database]:
 
 async def erase(database: Database, user_id: str = "ann") -> Erased | None:
     async with database.write() as store:
-        user = await store.users.find("t", user_id)
-        return None if user is None else await store.users.erase(user)
+        return await store.users.erase("t", user_id)
 
 
 async def running_job(database: Database, *subjects: str) -> tuple[Job, User]:
@@ -67,7 +66,7 @@ async def test_a_picture_that_is_being_committed_is_waited_for_and_deleted(
 ) -> None:
     job, user = await running_job(database, "bob")  # ann's job, which uses bob's taste
     async with database.write() as store:
-        assert await store.users.hold(user.pk)
+        assert await store.users.hold_pk(user.pk)
         assert await store.jobs.finish(job.id, job.attempt, "succeeded", result={})
         await store.images.add([picture(job)])
         erasing = asyncio.create_task(erase(database, who))
@@ -86,13 +85,11 @@ async def test_a_worker_that_comes_after_the_erasure_finds_no_job(database: Data
 
     async def finish() -> bool:
         async with database.write() as store:
-            await store.users.hold(user.pk)
+            await store.users.hold_pk(user.pk)
             return await store.jobs.finish(job.id, job.attempt, "succeeded", result={})
 
     async with database.write() as store:
-        found = await store.users.find("t", "ann")
-        assert found is not None
-        await store.users.erase(found)
+        assert await store.users.erase("t", "ann") is not None
         finishing = asyncio.create_task(finish())
         await waits(finishing)
     async with asyncio.timeout(30):
@@ -112,9 +109,7 @@ async def test_a_request_that_comes_during_the_erasure_begins_a_new_person(
             return user.pk
 
     async with database.write() as store:
-        found = await store.users.find("t", "ann")
-        assert found is not None
-        await store.users.erase(found)
+        assert await store.users.erase("t", "ann") is not None
         asking = asyncio.create_task(ask())
         await waits(asking)
     async with asyncio.timeout(30):
