@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.cli import start_logs, work
+from service.cli import work
 from service.core.errors import JobCanceled
 from service.core.ports import Picture, PictureSpec, Versions
 from service.settings import Settings
+from service.wiring import start_logs
 from tests.fake_runtime import FakeRuntime
 
 
@@ -51,9 +52,10 @@ def main() -> None:
     parser.add_argument("--load-s", type=float, default=0.0, help="time of loading the model")
     parser.add_argument("--wait-for", type=Path, help="a file; no step is made before it exists")
     options = parser.parse_args()
-    start_logs()
+    settings = Settings()
+    start_logs(settings)
     runtime = DeadlyRuntime(options.step_s, options.load_s, options.wait_for)
-    work(Settings(), lambda: runtime, set(options.queues.split(",")), options.concurrency)
+    work(settings, lambda: runtime, set(options.queues.split(",")), options.concurrency)
 
 
 if __name__ == "__main__":

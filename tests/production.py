@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,28 @@ class Deployment:
     environment: dict[str, str]
     settings: Settings
     database: Database
-    client: httpx.AsyncClient
     url: str
     log: Path
+    stack: AsyncExitStack
+    client: httpx.AsyncClient = field(init=False)
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    async def client_of(self, tenant: str, url: str | None = None) -> httpx.AsyncClient:
+        """A client with a new key of this tenant, of the replica at `url` (else of the first)."""
+        key = new_key()
+        async with self.database.write() as store:
+            await store.keys.add(tenant, "test", key_sha256(key), "client")
+        client = httpx.AsyncClient(
+            base_url=url or self.url,
+            timeout=60,
+            trust_env=False,
+            headers={"Authorization": f"Bearer {key}"},
+        )
+        return await self.stack.enter_async_context(client)
+
+    async def another_replica(self) -> str:
+        """Start one more API replica; its address."""
+        return await self.stack.enter_async_context(_replica(self.settings))
 
     def worker(self, **options: object) -> "subprocess.Popen[bytes]":
         """Start a worker process; options as in `tests.fake_worker`."""
@@ -71,6 +89,10 @@ class Deployment:
             )
         self.workers.append(process)
         return process
+
+    def workers_alive(self) -> int:
+        """How many of the started workers still run."""
+        return sum(process.poll() is None for process in self.workers)
 
     async def ready(self) -> None:
         """Wait until every kind of job is taken."""
@@ -139,31 +161,37 @@ async def deployment(
     settings = Settings(**{name.removeprefix("PPD_").lower(): wanted[name] for name in wanted})
     await asyncio.to_thread(migrate.upgrade, settings.database)
     database = Database(settings.database, ProcrastinateDelivery())
-    key = new_key()
-    async with database.write() as store:
-        await store.keys.add("default", "test", key_sha256(key), "client")
+    log = data_dir.parent / "workers.log"
+    async with AsyncExitStack() as replicas:
+        url = await replicas.enter_async_context(_replica(settings))
+        made = Deployment({**os.environ, **wanted}, settings, database, url, log, replicas)
+        made.client = await made.client_of("default")
+        try:
+            yield made
+        finally:
+            for process in made.workers:
+                process.kill()
+                process.wait(10)
+            await database.close()
+
+
+@asynccontextmanager
+async def _replica(settings: Settings) -> AsyncIterator[str]:
+    """An API replica until the end of the block; its address."""
     parts = api(settings)
     config = uvicorn.Config(
-        parts.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2
+        parts.app,
+        host="127.0.0.1",
+        port=0,
+        log_config=None,
+        timeout_graceful_shutdown=2,
+        forwarded_allow_ips=settings.trusted_proxies,
     )
     server = Server(config, parts)
     serving = asyncio.create_task(server._serve())
     while not server.started:
         assert not serving.done(), serving.result()
         await asyncio.sleep(0.005)
-    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    client = httpx.AsyncClient(
-        base_url=url, timeout=60, trust_env=False, headers={"Authorization": f"Bearer {key}"}
-    )
-    log = data_dir.parent / "workers.log"
-    made = Deployment({**os.environ, **wanted}, settings, database, client, url, log)
-    try:
-        yield made
-    finally:
-        for process in made.workers:
-            process.kill()
-            process.wait(10)
-        await client.aclose()
-        server.should_exit = True
-        await serving
-        await database.close()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await serving

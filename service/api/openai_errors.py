@@ -12,6 +12,8 @@ from service.core.errors import FieldError, ServiceError
 _CODES = {
     "unauthorized": "invalid_api_key",
     "too_many_jobs": "rate_limit_exceeded",
+    "rate_limited": "rate_limit_exceeded",
+    "gpu_quota": "insufficient_quota",
     "not_found": "unknown_url",
 }
 """OpenAI's word where its clients look for one; our own code elsewhere."""

@@ -388,6 +388,8 @@ def _check(taste: Taste) -> None:
         raise JobFailure("encoder_invalid")
     if not taste.text.strip():
         raise JobFailure("encoder_invalid", "The encoder gave an empty profile.")
+    if "\0" in "".join([taste.text, *taste.likes, *taste.dislikes]):  # no database keeps it
+        raise JobFailure("encoder_invalid", "The encoder gave a profile with a NUL in it.")
 
 
 async def _uploads(store: Store, profile: Profile) -> dict[str, Image]:
