@@ -76,6 +76,7 @@ async def _real_values(service: Service) -> Mapping[str, Sequence[str | int]]:
         "images": [ids["image_id"]],
         "tokens": [made["data"][0]["url"].rsplit("/", 1)[1]],
         "models": [ids["model"]],
+        "adapters": [ids["version"]],
         "files": ["pair-00-a.webp"],
         "sides": [128],
     }

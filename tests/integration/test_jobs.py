@@ -206,7 +206,10 @@ async def test_a_job_whose_lease_ended_without_a_worker_is_taken_up(service: Ser
     assert service.runtime.generated[0] == service.runtime.generated[1]
 
 
-async def test_what_waited_too_long_expires(start: Start, tmp_path: Path) -> None:
+async def test_what_waited_too_long_expires(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.worker.loop._SWEEP_EVERY_S", 0.2)
     runtime = FakeRuntime()
     runtime.load_gate.clear()
     service: Service = await start(runtime, tmp_path / "d", ready=False)

@@ -16,8 +16,10 @@ from service.infra.tables import Base, Chore, User
 AT = "2026-01-01 00:00:00+00:00"
 PARENTS_FIRST = (
     "api_keys", "users", "profiles", "jobs", "idempotency_keys", "images", "job_subjects",
-    "choices", "workers", "adapters", "adapter_activations",
+    "choices", "workers", "adapters", "adapter_activations", "images_to_delete", "erased_users",
+    "chores",
 )  # fmt: skip
+LATER = ("workers", "adapters", "adapter_activations", "images_to_delete", "erased_users")
 PLAIN = {"VARCHAR": "x", "TEXT": "x", "INTEGER": 1, "BIGINT": 1, "FLOAT": 1.0, "BOOLEAN": True}
 
 
@@ -43,13 +45,6 @@ def test_the_migrations_make_the_tables_of_the_code(url: str) -> None:
     current, head = migrate.revision(url)
     assert current == head
     migrate.upgrade(url)
-
-
-def test_procrastinates_tables_are_not_taken_for_ours(url: str, engine: Engine) -> None:
-    migrate.upgrade(url)
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE procrastinate_jobs (id INTEGER PRIMARY KEY)"))
-    command.check(migrate.alembic_config(url))
 
 
 def test_the_migrations_can_be_undone(url: str, engine: Engine) -> None:
@@ -109,12 +104,14 @@ def fill(engine: Engine) -> set[str]:
 
 
 def expect_one_row_each(engine: Engine, revision: str) -> None:
-    """In all tables that there are; those of later revisions are empty when they come again."""
+    """In all tables that there are; those of later revisions are as new when they come again."""
     with engine.connect() as connection:
         for name in ours(set(inspect(engine).get_table_names())):
             count = connection.scalar(text(f"SELECT count(*) FROM {name}"))
-            first = name not in ("workers", "adapters", "adapter_activations")
-            assert count == 1 or (count == 0 and not first), (revision, name)
+            if name == "chores":
+                assert count == 2, "its own migration fills it"
+            else:
+                assert count == 1 or (count == 0 and name in LATER), (revision, name)
 
 
 def ours(names: set[str]) -> set[str]:

@@ -145,7 +145,8 @@ async def test_versions_of_one_person_asked_for_at_once_are_numbered_one_by_one(
 
     async def post(i: int) -> int:
         if i == 0 or i % 3:
-            answer = await clients[i % 2].post("/users/ann/preferences", json=body)
+            chosen = [c | {"preferred": i >> bit & 1} for bit, c in enumerate(body["choices"])]
+            answer = await clients[i % 2].post("/users/ann/preferences", json={"choices": chosen})
         else:
             profile = {"text": f"I like fog, {i} times."}
             answer = await clients[i % 2].put("/users/ann/profile", json=profile)
@@ -290,12 +291,18 @@ async def test_a_cancel_that_waited_for_the_end_changes_nothing(
 
 
 async def orphans(database: Database, number: int, attempt: int) -> list[str]:
+    """Jobs of workers that are gone, as were those of all attempts before."""
     ids = await add_jobs(database, number)
     async with database.write() as store:
         await store.session.execute(
             update(Job)
             .where(Job.id.in_(ids))
-            .values(status="running", attempt=attempt, lease_until=datetime(2026, 1, 1, tzinfo=UTC))
+            .values(
+                status="running",
+                attempt=attempt,
+                losses=attempt - 1,
+                lease_until=datetime(2026, 1, 1, tzinfo=UTC),
+            )
         )
     return ids
 
@@ -310,7 +317,7 @@ async def test_two_sweeps_at_once_take_up_each_lost_job_once(
         async with database.write() as store:
             queued, failed = await store.jobs.requeue_orphans(3)
             await asyncio.sleep(0.1)
-            return queued, [job.id for job in failed]
+            return len(queued), [job.id for job in failed]
 
     swept = await at_once(*(sweep(database) for database in databases * 2))
     assert sum(queued for queued, _ in swept) == 10
@@ -325,7 +332,7 @@ async def test_a_sweep_leaves_what_is_just_being_finished(databases: Sequence[Da
     async with here.write() as store:
         assert await store.jobs.finish(job_id, 3, "succeeded", result={})
         async with there.write() as other:
-            assert await other.jobs.requeue_orphans(3) == (0, [])
+            assert await other.jobs.requeue_orphans(3) == ([], [])
     assert await status_of(here, job_id) == "succeeded"
 
 
@@ -353,7 +360,7 @@ async def test_leases_and_expiry_go_by_the_databases_clock(
     (job_id,) = await add_jobs(databases[0], 1)
     async with databases[0].write() as store:
         assert await store.jobs.claim(["generate"], "w", 60) is not None
-        assert await store.jobs.renew(job_id, 1, 90)
+        assert await store.jobs.renew([(job_id, 1)], 90) == {(job_id, 1)}
         left, queued = (
             await store.session.execute(
                 text(
@@ -365,7 +372,7 @@ async def test_leases_and_expiry_go_by_the_databases_clock(
     assert 60 < left < 91
     assert 0 <= queued < 30
     async with databases[1].write() as store:
-        assert await store.jobs.requeue_orphans(3) == (0, [])
+        assert await store.jobs.requeue_orphans(3) == ([], [])
 
 
 # Erasing

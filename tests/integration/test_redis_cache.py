@@ -14,6 +14,7 @@ from service.core.ports import EmbeddingKey, Taste
 from service.infra import embedding_bytes
 from service.infra.redis_cache import RedisEmbeddingCache
 from service.infra.redis_client import open_redis
+from service.infra.redis_guard import RedisAway
 from tests.servers import Redis as Server
 
 pytestmark = pytest.mark.anyio
@@ -218,7 +219,8 @@ async def test_a_person_forgotten_while_redis_was_away_is_forgotten_when_it_is_b
         assert redis_store._process is not None
         redis_store._process.send_signal(signal.SIGSTOP)
         try:
-            await cache.forget_user("default", KEY.user_pk)
+            with pytest.raises(RedisAway):
+                await cache.forget_user("default", KEY.user_pk)
         finally:
             redis_store._process.send_signal(signal.SIGCONT)
         other = EmbeddingKey("default", "c" * 32, "vlm-1", "d" * 64)
