@@ -15,7 +15,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-build-isolation
 
-.PHONY: run test lint types check unit mini evaluate clean
+.PHONY: run test lint types check unit fuzz mini evaluate clean compose-env no-torch
 
 run: $(VENV)/.serve
 	$(if $(ADAPTER),PPD_ADAPTER=$(ADAPTER)) $(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
@@ -33,6 +33,10 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit tests/integration
 	$(BIN)/python -m pytest tests/e2e
 
+# Schemathesis over the API's schema, 5,000 requests or more; `make test` sends some hundreds.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz
+
 mini: $(VENV)/.train gl
 	BIN=$(BIN) RUN=$(RUN) training/make_mini.sh
 
@@ -41,6 +45,14 @@ evaluate: $(VENV)/.train gl
 	$(BIN)/python -m training.evaluate --preset mini --out $(RUN)/evaluation \
 	  $(addprefix --probe_data ,$(wildcard $(RUN)/precompute)) \
 	  $(addprefix --taste_adapter ,$(wildcard $(RUN)/adapter_taste/adapter.safetensors))
+
+# Fresh secrets for docker-compose.yml, in .env.
+compose-env:
+	docs/deploy/compose_env.sh .env
+
+# An API replica as production has it: an environment without torch, PostgreSQL, Redis.
+no-torch: $(VENV)/.dev servers
+	BIN=$(BIN) benchmarks/no_torch_replica.sh
 
 clean:
 	rm -rf $(VENV)

@@ -28,7 +28,6 @@ import numpy as np
 import torch
 
 from ppd_model.admission import Admission, StepCurve
-from ppd_model.checkpoint import sha256_of
 from ppd_model.clock import StepClock
 from ppd_model.conditioning import Conditioning
 from ppd_model.decoding import DecodeThread, Glimpse, Latent
@@ -43,12 +42,10 @@ from ppd_model.faults import (
     give_memory_back,
 )
 from ppd_model.jobs import EngineClosed, EngineFull, Handle, Job, Picture, Progress, Ticket
-from ppd_model.pipeline import SHORT_DIGEST, ImageRequest, Pipeline
+from ppd_model.pipeline import ImageRequest, Pipeline
 from ppd_model.previewer import Previewer
-from ppd_model.row_exact import use_row_exact
 from ppd_model.rows import Row
 from ppd_model.running_batch import RunningBatch
-from ppd_model.stage_c import read_adapter
 from ppd_model.turns import FairQueue
 
 QUEUED_ROWS = 256
@@ -182,15 +179,11 @@ class Engine:
         Rows that run keep the adapter that they began with. With `default`, jobs that name none
         get this one.
         """
-        adapter, _ = read_adapter(
-            self._pipeline.stage_c, self._pipeline.preset, path, encoder_id=encoder_id
-        )
-        use_row_exact(adapter)
-        version = sha256_of(path)[:SHORT_DIGEST]
-        self._adapters[version] = adapter
+        loaded = self._pipeline.adapter_from(path, encoder_id=encoder_id)
+        self._adapters[loaded.version] = loaded.adapter
         if default:
-            self._default_adapter = version
-        return version
+            self._default_adapter = loaded.version
+        return loaded.version
 
     def remove_adapter(self, version: str) -> None:
         """Offer it no longer; jobs that were handed in are still made with it.

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ppd_model.adapter import AttentionInput
+from ppd_model.adapter import Adapter, AttentionInput
 from ppd_model.checkpoint import sha256_of, verify_manifest
 from ppd_model.decoder import Decoder, build_decoder, load_decoder
 from ppd_model.diffusion import ddpm_step, row_noise, sampling_times
@@ -30,7 +30,7 @@ from ppd_model.presets import Preset, get_preset
 from ppd_model.published import generator_dtype, load_generator
 from ppd_model.response_norm import use_fast_response_norm
 from ppd_model.row_exact import use_row_exact
-from ppd_model.stage_c import StageC, build_stage_c, load_adapter, load_stage_c
+from ppd_model.stage_c import StageC, build_stage_c, load_stage_c, read_adapter
 from ppd_model.text_encoder import (
     TextEncoder,
     TextFeatures,
@@ -83,6 +83,18 @@ class Generated:
     seed: int
     denoise_s: float
     decode_s: float
+
+
+@dataclass(frozen=True)
+class LoadedAdapter:
+    """An adapter in memory. ``version`` and ``encoder_id`` as the pipeline's, once it is in place.
+
+    As many as there is room for may be kept and put in place in turn.
+    """
+
+    adapter: Adapter
+    version: str
+    encoder_id: str
 
 
 class Pipeline:
@@ -247,10 +259,38 @@ class Pipeline:
 
     def use_adapter(self, path: Path, *, encoder_id: str | None = None) -> None:
         """Put another adapter in place. Raises ArtifactError if it does not belong here."""
-        spec = load_adapter(self.stage_c, self.preset, path, encoder_id=encoder_id)
-        use_row_exact(self.stage_c.adapter)
-        self.adapter_version = sha256_of(path)[:SHORT_DIGEST]
-        self.encoder_id = spec.extra.get("encoder_id", "")
+        self.install(self.adapter_from(path, encoder_id=encoder_id))
+
+    def adapter_from(
+        self, path: Path, *, sha256: str | None = None, encoder_id: str | None = None
+    ) -> LoadedAdapter:
+        """An adapter of this base, to ``install`` when it is wanted; what is in place stays.
+
+        Raises FileNotFoundError, and ArtifactError for a file that is damaged (its content is not
+        ``sha256``) or belongs to another base model or another user encoder, where those are given.
+        """
+        adapter, spec = read_adapter(
+            self.stage_c, self.preset, path, sha256=sha256, encoder_id=encoder_id
+        )
+        use_row_exact(adapter)
+        version = (sha256 or sha256_of(path))[:SHORT_DIGEST]
+        return LoadedAdapter(adapter, version, spec.extra.get("encoder_id", ""))
+
+    @property
+    def installed(self) -> LoadedAdapter:
+        """The adapter in place."""
+        return LoadedAdapter(self.stage_c.adapter, self.adapter_version, self.encoder_id)
+
+    def install(self, loaded: LoadedAdapter) -> None:
+        """Put an adapter that is in memory in place, by reference: nothing is copied or read.
+
+        Keys and values of text and user are made once at the beginning of ``generate`` and travel
+        with it, so a picture that is being made keeps the adapter that it began with.
+        """
+        assert self.stage_c.adapter.enabled, "an adapter was changed within disabled()"
+        self.stage_c.adapter = loaded.adapter
+        self.adapter_version = loaded.version
+        self.encoder_id = loaded.encoder_id
 
     def generate(
         self,

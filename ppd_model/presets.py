@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ppd_model.diffusion import Target
+if TYPE_CHECKING:  # it imports torch; what only asks for sizes has none
+    from ppd_model.diffusion import Target
 
 STABLE_CASCADE_PX_PER_LATENT = 42.67
 

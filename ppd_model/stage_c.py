@@ -190,15 +190,25 @@ def load_adapter(
 
 
 def read_adapter(
-    stage_c: StageC, preset: Preset, path: Path, *, encoder_id: str | None = None
+    stage_c: StageC,
+    preset: Preset,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    encoder_id: str | None = None,
 ) -> tuple[Adapter, ArtifactSpec]:
-    """The adapter of ``path`` beside the one in place, which stays. Raises as ``load_adapter``."""
+    """The adapter of ``path`` as a module of its own, where the one in place is; that one stays.
+
+    Draws no random numbers. Raises ArtifactError as ``load_adapter`` does.
+    """
     tensors, spec = load_artifact(
-        path, kind="adapter", base_model=preset.base_model, encoder_id=encoder_id
+        path, kind="adapter", sha256=sha256, base_model=preset.base_model, encoder_id=encoder_id
     )
-    fitting = _fresh_adapter(_tokens_of(tensors, preset), preset, stage_c)
-    load_strict(fitting, tensors)
-    return fitting.eval(), spec
+    with torch.device("meta"):
+        adapter = build_adapter(_with_tokens_of(tensors, preset), stage_c.unet)
+    adapter.to_empty(device=stage_c.adapter.projector.center_D.device)
+    load_strict(adapter, tensors)
+    return adapter.train(stage_c.adapter.training), spec
 
 
 def adapter_for(tensors: Mapping[str, Tensor], preset: Preset, stage_c: StageC) -> Adapter:
@@ -206,24 +216,23 @@ def adapter_for(tensors: Mapping[str, Tensor], preset: Preset, stage_c: StageC) 
 
     Raises ArtifactError for fewer than two tokens.
     """
-    tokens = _tokens_of(tensors, preset)
-    if tokens == stage_c.adapter.projector.tokens:
+    fitting = _with_tokens_of(tensors, preset)
+    if fitting.user_tokens == stage_c.adapter.projector.tokens:
         return stage_c.adapter
-    return _fresh_adapter(tokens, preset, stage_c).train(stage_c.adapter.training)
+    device = stage_c.adapter.projector.center_D.device
+    fresh = build_adapter(fitting, stage_c.unet).to(device)
+    return fresh.train(stage_c.adapter.training)
 
 
-def _tokens_of(tensors: Mapping[str, Tensor], preset: Preset) -> int:
+def _with_tokens_of(tensors: Mapping[str, Tensor], preset: Preset) -> Preset:
+    """The preset with as many user tokens as these weights make."""
     weight = tensors.get("projector.to_tokens.weight")
+    tokens = preset.user_tokens
     if weight is not None and weight.dim() == 2:
-        return len(weight) // preset.user_token_dim
-    return preset.user_tokens
-
-
-def _fresh_adapter(tokens: int, preset: Preset, stage_c: StageC) -> Adapter:
+        tokens = len(weight) // preset.user_token_dim
     if tokens < 2:
         raise ArtifactError(f"an adapter of {tokens} user tokens, expected 2 at least")
-    device = stage_c.adapter.projector.center_D.device
-    return build_adapter(replace(preset, user_tokens=tokens), stage_c.unet).to(device)
+    return replace(preset, user_tokens=tokens)
 
 
 def adapter_spec(preset: Preset, *, encoder_id: str, **extra: str) -> ArtifactSpec:

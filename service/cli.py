@@ -2,22 +2,39 @@
 
 import asyncio
 import logging
+import os
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import uvicorn
 
 from service.adapters_cli import adapters
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
+from service.doctor import examine
+from service.images_cli import images
 from service.infra import migrate as migrations
-from service.infra.adapters import AdapterFolder
-from service.infra.database import Database
 from service.infra.repositories import Store
 from service.infra.secrets import key_sha256, new_key
+from service.jobs_cli import jobs
 from service.models_cli import models
-from service.settings import Settings
-from service.wiring import Embedded, embedded, free_bytes, prepare, sole_user_of, writable
+from service.settings import Settings, read
+from service.users_cli import users
+from service.wiring import (
+    UNSCRAPED,
+    Scraped,
+    Served,
+    adapter_stores,
+    api,
+    embedded,
+    open_database,
+    prepare,
+    sole_user_of,
+    start_logs,
+)
+from service.wiring import worker as run_worker
+from service.worker.loop import KINDS
 
 if TYPE_CHECKING:
     from service.core.ports import ModelRuntime
@@ -27,6 +44,9 @@ keys = typer.Typer(no_args_is_help=True, help="API keys. A key belongs to one te
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 app.add_typer(adapters, name="adapters")
+app.add_typer(images, name="images")
+app.add_typer(users, name="users")
+app.add_typer(jobs, name="jobs")
 
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
 
@@ -37,13 +57,19 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Start the service: API, pages and worker in one process."""
+    """Start the service: API, pages and worker in one process.
+
+    With PPD_DATABASE_URL=postgresql://... API and pages only: `ppd worker` runs the jobs.
+    """
     settings = _settings(data_dir=data_dir, host=host, port=port)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    start_logs(settings)
     try:
+        if settings.production:
+            asyncio.run(prepare(settings))
+            run_server(settings, api(settings))
+            return
         with sole_user_of(settings.data_dir):
-            new_key_path = asyncio.run(prepare(settings))
+            new_key_path = asyncio.run(_prepare(settings))
             if new_key_path is not None:
                 typer.echo(f"An API key was written to {new_key_path}")
             run_server(settings, embedded(settings, _runtime(settings)))
@@ -51,15 +77,71 @@ def serve(
         raise _refuse(str(error)) from error
 
 
-def run_server(settings: Settings, parts: Embedded) -> None:
+@app.command()
+def worker(
+    queues: Annotated[str, typer.Option(help="Kinds of job to take, with commas between.")] = (
+        ",".join(KINDS)
+    ),
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Jobs under way at once.")] = 4,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of its own /metrics; none without.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of that.")] = "127.0.0.1",
+    data_dir: DataDir = None,
+) -> None:
+    """Start a worker of the production scale; SIGTERM lets its jobs end."""
+    settings = _settings(data_dir=data_dir)
+    kinds = {name.strip() for name in queues.split(",")}
+    if not kinds or not kinds <= set(KINDS):
+        raise _refuse(f"--queues {queues!r}: expected {' and '.join(KINDS)}, or one of them")
+    if not settings.production:
+        raise _refuse(
+            "`ppd worker` needs PPD_DATABASE_URL=postgresql://...; "
+            "without it `ppd serve` runs the jobs itself"
+        )
+    start_logs(settings)
+    metrics = Scraped(metrics_host, metrics_port)
+    work(settings, lambda: _runtime(settings, kinds), kinds, concurrency, metrics)
+
+
+def work(
+    settings: Settings,
+    runtime: Callable[[], "ModelRuntime"],
+    kinds: set[str],
+    concurrency: int,
+    scraped: Scraped = UNSCRAPED,
+) -> NoReturn:
+    """Be a worker process, to its end.
+
+    That end does not wait for the model's thread: no loading and no reading of choices can be cut
+    short, and what that thread still does is nobody's any more.
+    """
+    try:
+        asyncio.run(prepare(settings))
+        status = asyncio.run(run_worker(settings, runtime(), kinds, concurrency, scraped))
+    except (ValueError, OSError) as error:
+        raise _refuse(str(error)) from error
+    logging.shutdown()
+    os._exit(status)
+
+
+async def _prepare(settings: Settings) -> Path | None:
+    new_key_path = await prepare(settings)
+    async with adapter_stores(settings):  # takes over what an earlier version kept
+        return new_key_path
+
+
+def run_server(settings: Settings, parts: Served) -> None:
     """Serve until stopped; followers of events are let go first, then requests end."""
     config = uvicorn.Config(
         parts.app,
         host=settings.host,
         port=settings.port,
         access_log=False,
-        log_level="warning",
+        log_config=None,  # its lines go the way of ours
         server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     typer.echo(f"Open http://{settings.host}:{settings.port}/")
@@ -69,7 +151,7 @@ def run_server(settings: Settings, parts: Embedded) -> None:
 class Server(uvicorn.Server):
     """Ends event streams when it stops; they would keep it waiting otherwise."""
 
-    def __init__(self, config: uvicorn.Config, parts: Embedded) -> None:
+    def __init__(self, config: uvicorn.Config, parts: Served) -> None:
         super().__init__(config)
         self._parts = parts
 
@@ -91,17 +173,9 @@ def migrate(data_dir: DataDir = None) -> None:
 
 @app.command()
 def doctor(data_dir: DataDir = None) -> None:
-    """Check settings, data folder, database and weights; exit 1 when something is wrong."""
+    """Check settings, stores, workers and weights; exit 1 when something is wrong."""
     settings = _settings(data_dir=data_dir)
-    for name, value in settings.redacted().items():
-        typer.echo(f"{name:>28}  {value}")
-    faults = [
-        *_check("data folder", lambda: _data_folder(settings)),
-        *_check("database", lambda: _database(settings)),
-        *_check("pool of pairs", lambda: _pool(settings)),
-        *_check("weights", lambda: _weights(settings)),
-    ]
-    if faults:
+    if not examine(settings, lambda: _runtime(settings), typer.echo):
         raise typer.Exit(1)
 
 
@@ -119,6 +193,8 @@ def create_key(
     """Make a key and print it once."""
     if not TENANT.fullmatch(tenant) or tenant == BROWSER_TENANT:
         raise _refuse(f"{tenant!r} cannot be a tenant: 1 to 64 of A-Za-z0-9._-, not browser")
+    if not name.strip() or len(name) > 128 or not name.isprintable():
+        raise _refuse(f"{name!r} cannot be a name: 1 to 128 printable characters")
     key = new_key()
 
     async def add(store: Store) -> str:
@@ -149,20 +225,32 @@ def revoke_key(
     data_dir: DataDir = None,
 ) -> None:
     """Revoke a key at once."""
-    if not _in_database(data_dir, lambda store: store.keys.revoke(key_id)):
+
+    async def revoke(store: Store) -> tuple[bool, bool]:
+        revoked = await store.keys.revoke(key_id)
+        in_use = [key for key in await store.keys.all() if key.revoked_at is None]
+        return revoked, any(key.scope == "admin" for key in in_use)
+
+    revoked, has_admin = _in_database(data_dir, revoke)
+    if not revoked:
         raise _refuse(f"there is no key {key_id} in use")
     typer.echo("revoked")
+    if not has_admin:
+        typer.echo(
+            "warning: no admin key is in use now; `ppd keys create --scope admin` makes one",
+            err=True,
+        )
 
 
 def _settings(**given: Any) -> Settings:
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return read(**given)
     except ValueError as error:
         raise _refuse(str(error)) from error
 
 
-def _runtime(settings: Settings) -> "ModelRuntime":
-    """The model. Imported here: the other commands need no torch."""
+def _runtime(settings: Settings, kinds: Collection[str] = KINDS) -> "ModelRuntime":
+    """The model, as far as these kinds of job need it. Imported here: all else needs no torch."""
     from ppd_model.presets import get_preset
     from service.worker.engine import PpdRuntime, weights_folder
 
@@ -176,12 +264,13 @@ def _runtime(settings: Settings) -> "ModelRuntime":
     return PpdRuntime(
         settings.preset,
         settings.weights_dir,
-        generator_place=settings.generator_place,
-        encoder_place=settings.encoder_place,
+        generator_place=settings.generator_place if "generate" in kinds else None,
+        encoder_place=settings.encoder_place if "encode" in kinds else None,
         prompt_variant=settings.prompt_variant,
         decoding=settings.decoding,
         threads=settings.model_threads,
-        adapter=settings.adapter or AdapterFolder(settings.adapters_dir).active(),
+        adapter=settings.adapter,
+        kept_adapters=settings.adapters_in_memory,
     )
 
 
@@ -190,7 +279,7 @@ def _in_database(data_dir: Path | None, work: Any) -> Any:
 
     async def run() -> Any:
         await prepare(settings)
-        database = Database(settings.database)
+        database = open_database(settings)
         try:
             async with database.write() as store:
                 return await work(store)
@@ -198,51 +287,6 @@ def _in_database(data_dir: Path | None, work: Any) -> Any:
             await database.close()
 
     return asyncio.run(run())
-
-
-def _check(what: str, look: Any) -> list[str]:
-    try:
-        typer.echo(f"ok      {what}: {look()}")
-    except Exception as error:
-        typer.echo(f"FAULT   {what}: {error}")
-        return [what]
-    return []
-
-
-def _data_folder(settings: Settings) -> str:
-    folder = settings.data_dir
-    if not folder.is_dir():
-        raise ValueError(f"{folder} does not exist; `ppd migrate` makes it")
-    if not writable(folder):
-        raise ValueError(f"{folder} cannot be written to")
-    if free_bytes(folder) < settings.min_free_bytes:
-        raise ValueError(
-            f"{folder} has {free_bytes(folder) // 2**20} MiB left; below "
-            f"{settings.min_free_bytes // 2**20} MiB no picture is stored (PPD_MIN_FREE_BYTES)"
-        )
-    return f"{folder}, {free_bytes(folder) // 2**30} GiB left"
-
-
-def _database(settings: Settings) -> str:
-    current, head = migrations.revision(settings.database)
-    if current != head:
-        raise ValueError(f"the schema is at {current}, the newest is {head}; run `ppd migrate`")
-    return f"schema {current}"
-
-
-def _pool(settings: Settings) -> str:
-    from service.core.pool import load_pool
-
-    pool = load_pool(settings.pool_dir)
-    return f"version {pool.version}, {len(pool.pairs)} pairs"
-
-
-def _weights(settings: Settings) -> str:
-    versions = _runtime(settings).load()
-    return (
-        f"model {versions.model}, adapter {versions.adapter_version}, "
-        f"encoder {versions.encoder_version}"
-    )
 
 
 def _refuse(message: str) -> typer.Exit:

@@ -1,22 +1,33 @@
 """The one settings class. Read it only where a process is wired."""
 
+import ipaddress
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from limits import parse_many
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.placement import Place
 
+_REDIS = re.compile(r"rediss?://.|unix://.")
+_S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
+_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
+SECRETS_DIR = Path("/run/secrets")
+"""A file here named after a setting (ppd_session_secret) holds it, unless the environment does."""
+_PREFIX = "PPD_"
 _DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]?))?")
 
 
 class Settings(BaseSettings):
-    """Every setting, from the environment as PPD_<NAME>; secrets may lie in /run/secrets."""
+    """Every setting, from the environment as PPD_<NAME>. `read` looks into /run/secrets too."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PPD_",
+        env_prefix=_PREFIX,
         env_ignore_empty=True,
         extra="forbid",
         frozen=True,
@@ -25,16 +36,33 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    trusted_proxies: str = "127.0.0.1"
+    """Addresses or networks, with commas between: their X-Forwarded-Proto and -For are believed."""
     data_dir: Path = Path("data")
     database_url: str | None = Field(default=None, repr=False)
     """postgresql://...; the default is the SQLite file `ppd.db` in the data folder.
 
     With PostgreSQL this is the production scale: `ppd serve` runs no model, `ppd worker` does.
     """
+    database_pool_size: int = Field(default=10, ge=1, le=1000)
+    """Connections of one process to PostgreSQL; no more are ever open."""
+    database_pool_timeout_s: float = Field(default=5.0, gt=0)
+    database_connect_timeout_s: int = Field(default=5, ge=2)
+    database_lock_timeout_s: float = Field(default=5.0, gt=0)
+    database_statement_timeout_s: float = Field(default=15.0, gt=0)
     redis_url: SecretStr | None = None
     """redis://...; production keeps embeddings, progress events and rate limits there."""
     images_url: str | None = None
     """s3://bucket/prefix; the default is the folder `images` in the data folder."""
+    s3_endpoint: str | None = None
+    """https://host[:port] of an S3-compatible store; the default is Amazon's. As for region and
+    credentials, AWS_* variables count where these are not set."""
+    s3_region: str | None = None
+    s3_access_key_id: SecretStr | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_session_token: SecretStr | None = None
+    s3_timeout_s: float = Field(default=10.0, gt=0, le=300)
+    """How long reading or writing one picture may take, with what is tried again."""
     session_secret: SecretStr | None = None
     """Signs browser sessions, 32 characters or more; the default is made in the data folder."""
 
@@ -43,6 +71,8 @@ class Settings(BaseSettings):
     """Folder of the preset's weights; the default is the one shipped with the code."""
     adapter: Path | None = None
     """An adapter's file to serve, whatever `ppd adapters activate` has put into service."""
+    adapters_in_memory: int = Field(default=2, ge=1, le=64)
+    """Adapters that a worker keeps loaded beside the shipped one, each as large as its file."""
     device: str = "cpu"
     """Of the generator: cpu, cuda or cuda:N."""
     vlm_device: str | None = None
@@ -57,6 +87,14 @@ class Settings(BaseSettings):
     pool_dir: Path = Path(__file__).parent / "pool"
     web_dir: Path = Path(__file__).parent / "web"
 
+    rate_limit_key: str = "120000/minute"
+    """Requests with one API key."""
+    rate_limit_session: str = "1200/minute"
+    """Requests of one browser session."""
+    rate_limit_address: str = "1200/minute"
+    """Requests from one address without a valid key or session, new sessions included."""
+    gpu_seconds_per_user: str = "86400/day"
+    """How long the models may work for one person."""
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_queued_jobs: int = Field(default=64, ge=1)
     max_queued_jobs_of_sessions: int = Field(default=48, ge=1)
@@ -68,10 +106,32 @@ class Settings(BaseSettings):
     max_upload_bytes_per_user: int = Field(default=128 * 2**20, ge=0)
     min_free_bytes: int = Field(default=200 * 2**20, ge=0)
     """The image store takes no picture that would leave less room than this."""
+    retain_pictures_days: int | None = Field(default=None, ge=1)
+    """Pictures that were made are deleted this long after; None keeps them, as below."""
+    retain_jobs_days: int | None = Field(default=None, ge=3)
+    """Jobs are deleted this long after they ended, with their pictures; 3, since Idempotency-Key
+    holds for two days."""
+    retain_inactive_users_days: int | None = Field(default=None, ge=1)
+    """People for whom nothing was asked for this long are erased as by DELETE /users/{id}."""
     job_expiry_s: float = Field(default=3600.0, gt=0)
     job_lease_s: float = Field(default=60.0, gt=0)
+    worker_seen_every_s: float = Field(default=5.0, gt=0)
+    """How often a worker process says that it is there; silent for three times that, it is gone."""
+    worker_grace_s: float = Field(default=30.0, gt=0)
+    """From SIGTERM to the end of a worker process; what runs longer waits for another worker."""
+    openai_wait_s: float = Field(default=300.0, gt=0, le=3600)
+    """How long POST /v1/images/generations waits for its pictures before it answers 504."""
     session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)
     shutdown_grace_s: int = Field(default=5, ge=1)
+
+    metrics: Literal["open", "admin", "off"] = "open"
+    """Who may read `/metrics`: everybody, an admin's key, nobody. It holds no personal data."""
+    tracing: bool = False
+    """Send spans by OTLP; needs the extra `tracing`. OTEL_* variables say where to."""
+    log_format: Literal["text", "json"] | None = None
+    """The default is text, with PostgreSQL json."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Of this program's own lines; those of libraries are written from WARNING on."""
 
     @model_validator(mode="after")
     def _production_is_whole(self) -> Self:
@@ -100,6 +160,56 @@ class Settings(BaseSettings):
         if scheme == "sqlite+aiosqlite" and separator:
             return url
         raise ValueError("expected postgresql://user:password@host/database, or nothing for SQLite")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _REDIS.match(url.get_secret_value()):
+            raise ValueError("expected redis://host:port/0, rediss://... (TLS) or unix:///path")
+        return url
+
+    @field_validator(
+        "rate_limit_key", "rate_limit_session", "rate_limit_address", "gpu_seconds_per_user"
+    )
+    @classmethod
+    def _known_rate(cls, rate: str) -> str:
+        try:
+            known = parse_many(rate)
+        except ValueError:
+            known = []
+        if len(known) != 1 or known[0].amount < 1 or known[0].multiples < 1:
+            raise ValueError("expected a number per time, as in 600/minute or 7200 per 2 hours")
+        return rate
+
+    @field_validator("images_url")
+    @classmethod
+    def _known_image_store(cls, url: str | None) -> str | None:
+        if url is not None and not _S3_URL.fullmatch(url):
+            raise ValueError("expected s3://bucket or s3://bucket/prefix, or nothing for a folder")
+        return url
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _endpoint_is_bare(cls, url: str | None) -> str | None:
+        if url is not None and not _ENDPOINT.fullmatch(url):
+            raise ValueError("expected https://host or http://host:port, without credentials")
+        return url
+
+    @model_validator(mode="after")
+    def _s3_credentials_are_whole(self) -> Self:
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("PPD_S3_ACCESS_KEY_ID and PPD_S3_SECRET_ACCESS_KEY go together")
+        return self
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _known_proxies(cls, text: str) -> str:
+        for part in text.split(","):
+            try:
+                ipaddress.ip_network(part.strip(), strict=False)
+            except ValueError:
+                raise ValueError("expected addresses or networks, such as 10.0.0.0/8") from None
+        return text
 
     @field_validator("session_secret")
     @classmethod
@@ -153,13 +263,84 @@ class Settings(BaseSettings):
         """The database's URL."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'ppd.db'}"
 
+    def s3_config(self) -> dict[str, str]:
+        """What is set of endpoint, region and credentials, by obstore's names; with the secrets."""
+        given = {
+            "endpoint": self.s3_endpoint,
+            "region": self.s3_region,
+            "access_key_id": _revealed(self.s3_access_key_id),
+            "secret_access_key": _revealed(self.s3_secret_access_key),
+            "session_token": _revealed(self.s3_session_token),
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
     @property
     def adapters_dir(self) -> Path:
-        """Where activated adapters are kept."""
+        """Where a worker has its copies of the adapters that jobs are pinned to."""
         return self.data_dir / "adapters"
 
+    @property
+    def secrets(self) -> list[str]:
+        """What must appear in no line of any output."""
+        found: list[str | None] = []
+        for name, value in self.model_dump().items():
+            revealed = value.get_secret_value() if isinstance(value, SecretStr) else value
+            if name.endswith("_url") and revealed:
+                found.append(urlsplit(str(revealed)).password)
+            elif isinstance(value, SecretStr):
+                found.append(value.get_secret_value())
+        return [secret for secret in found if secret]
+
     def redacted(self) -> dict[str, str]:
-        """All settings for people to read, without secrets."""
-        shown = {name: str(value) for name, value in self.model_dump().items()}
-        shown["database_url"] = "(set, not shown)" if self.database_url else "(default)"
+        """All settings for people to read, as PPD_<NAME>, without secrets."""
+        shown: dict[str, str] = {}
+        for name, value in self.model_dump().items():
+            revealed = _revealed(value) if isinstance(value, SecretStr) else value
+            if name.endswith("_url") and revealed:
+                revealed = without_credentials(str(revealed))
+            elif isinstance(value, SecretStr):
+                revealed = "(set, not shown)"
+            shown[variable(name)] = "(default)" if revealed is None else str(revealed)
         return shown
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return _PREFIX + name.upper()
+
+
+def read(**given: Any) -> Settings:
+    """The settings of this process; what is given and not None comes before the environment.
+
+    Raises ValueError that names every wrong variable, and never what it was set to.
+    """
+    secrets_dir = SECRETS_DIR if SECRETS_DIR.is_dir() else None
+    named = {name: value for name, value in given.items() if value is not None}
+    named["_secrets_dir"] = secrets_dir
+    try:
+        return Settings(**named)
+    except ValidationError as error:
+        faults = error.errors(include_input=False, include_url=False, include_context=False)
+        raise ValueError("\n".join(_fault(fault) for fault in faults)) from None
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Variables that look like settings and are none: misspelled ones, mostly."""
+    known = {variable(name) for name in Settings.model_fields}
+    return sorted(n for n in environment if n.startswith(_PREFIX) and n not in known)
+
+
+def without_credentials(url: str) -> str:
+    """Scheme, host and path of a URL."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return ": ".join([*(variable(str(name)) for name in fault["loc"][:1]), message])

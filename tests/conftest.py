@@ -1,9 +1,10 @@
 """A real PostgreSQL and a real Redis, started once, at the first test that asks for one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from service.infra import migrate
 from tests.servers import Postgres, Redis, postgres_server, redis_server
 
 
@@ -25,6 +26,14 @@ def redis_store() -> Iterator[Redis]:
 def postgres_url(postgres: Postgres) -> str:
     """A new, empty database."""
     return postgres.database()
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: Postgres) -> Callable[[], str]:
+    """Makes new databases that have the newest schema already."""
+    template = postgres.database()
+    migrate.upgrade(template)
+    return lambda: postgres.database(template)
 
 
 @pytest.fixture

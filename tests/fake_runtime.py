@@ -1,4 +1,4 @@
-"""A model of ten lines: a picture that shows whose seed, user, strength and prompt made it."""
+"""A model of ten lines: a picture shows whose seed, user, strength, prompt and adapter made it."""
 
 import hashlib
 import threading
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import JobCanceled
+from service.core.errors import JobCanceled, JobFailure
 from service.core.ports import (
     Capabilities,
     LabelledPair,
@@ -17,6 +17,7 @@ from service.core.ports import (
     Taste,
     Versions,
 )
+from service.infra.adapters import file_sha256
 
 EMB_DIM = 8
 
@@ -56,6 +57,9 @@ class FakeRuntime:
         if self.fail_with is not None:
             raise self.fail_with
         self.entered.set()
+        for adapter in {spec.adapter for spec in specs} - {None}:
+            if file_sha256(adapter.path) != adapter.sha256:
+                raise JobFailure("adapter_unavailable")
         steps = specs[0].steps
         for step in range(1, steps + 1):
             while not self.gate.wait(0.01):
@@ -89,11 +93,13 @@ class FakeRuntime:
 def paint(spec: PictureSpec) -> NDArray[np.uint8]:
     """All that the picture depends on, as blocks of colour; gentle, so that people can look at it.
 
-    Strength 0 and no user at all give the same picture.
+    Strength 0 and no user at all give the same picture, whatever the adapter.
     """
     user, strength = b"", 0.0
     if spec.user_emb_D is not None and spec.strength > 0:
         user, strength = spec.user_emb_D.tobytes(), spec.strength
+        if spec.adapter is not None:
+            user += spec.adapter.path.read_bytes()
     seen = f"{spec.prompt}|{spec.seed}|{spec.steps}|{spec.guidance_scale}|{strength}".encode()
     noise = np.random.default_rng(list(hashlib.sha256(seen + user).digest()))
     blocks = noise.integers(40, 216, (8, 8, 3)).astype(np.uint8)

@@ -15,10 +15,11 @@ from PIL import Image
 
 from service.cli import Server
 from service.core.auth import KeyScope
+from service.infra import migrate
 from service.infra.database import Database
 from service.infra.secrets import key_sha256, new_key
 from service.settings import Settings
-from service.wiring import Embedded, embedded, prepare
+from service.wiring import DEFAULT_TENANT, Embedded, embedded, open_database, prepare
 from tests.fake_runtime import FakeRuntime
 
 LOOKS = ["brightness", "contrast", "saturation", "warmth"]
@@ -53,6 +54,16 @@ def make_pool(folder: Path) -> Path:
     words = {"subjects": ["fox"], "settings": ["hill"], "words": ["fox"], "suggestions": ["a fox"]}
     (folder / "vocabulary.json").write_text(json.dumps(words))
     return folder
+
+
+def on_postgres(url: str) -> dict[str, Any]:
+    """Settings for this database, with everything else in one process all the same."""
+    return {
+        "database_url": url,
+        "redis_url": "redis://127.0.0.1:1/0",  # `embedded` asks for none
+        "session_secret": "a secret of thirty-two characters",
+        "database_pool_timeout_s": 60.0,  # a busy machine is not what is tested
+    }
 
 
 @dataclass
@@ -134,6 +145,13 @@ class Service:
             await store.keys.add(tenant, "test", key_sha256(key), scope)
         return key
 
+    async def id_of_key(self, key: str) -> str:
+        """Under which a key is listed and revoked."""
+        async with self.database.read() as store:
+            found = await store.keys.active(key_sha256(key))
+        assert found is not None
+        return found.pk
+
 
 @asynccontextmanager
 async def running(
@@ -142,10 +160,15 @@ async def running(
     """A service until the end of the block."""
     given.setdefault("min_free_bytes", 0)  # a folder in memory may be small
     settings = Settings(data_dir=data_dir, pool_dir=pool_dir, port=0, **given)
-    await prepare(settings)
+    await (_prepare_production if settings.production else prepare)(settings)
     parts = embedded(settings, runtime)
     config = uvicorn.Config(
-        parts.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2
+        parts.app,
+        host="127.0.0.1",
+        port=0,
+        log_config=None,
+        timeout_graceful_shutdown=2,
+        forwarded_allow_ips=settings.trusted_proxies,
     )
     server = Server(config, parts)
     serving = asyncio.create_task(server._serve())
@@ -153,7 +176,7 @@ async def running(
         assert not serving.done(), serving.result()
         await asyncio.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
-    database = Database(settings.database)
+    database = open_database(settings)
     async with AsyncExitStack() as stack:
         service = Service(
             f"http://127.0.0.1:{port}",
@@ -175,6 +198,21 @@ async def running(
         finally:
             await stack.aclose()
             await stop(service)
+
+
+async def _prepare_production(settings: Settings) -> None:
+    """As an operator would: `ppd migrate`, then `ppd keys create`. Nothing on a second start."""
+    key_file = settings.data_dir / "api-key"
+    if key_file.exists():
+        return
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(migrate.upgrade, settings.database)
+    key = new_key()
+    key_file.write_text(key)
+    database = open_database(settings)
+    async with database.write() as store:
+        await store.keys.add(DEFAULT_TENANT, "test", key_sha256(key), "admin")
+    await database.close()
 
 
 async def stop(service: Service) -> None:

@@ -90,12 +90,13 @@ class Postgres(Server):
         """An immediate shutdown: without it the children outlive their killed parent."""
         self._end(signal.SIGQUIT)
 
-    def database(self) -> str:
-        """The URL of a new, empty database."""
+    def database(self, template: str | None = None) -> str:
+        """The URL of a new database: empty, or a copy of the one with this URL."""
         self._made += 1
         name = f"test_{self._made}"
         with psycopg.connect(self.admin_url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            source = "" if template is None else f" TEMPLATE {template.rpartition('/')[2]}"
+            connection.execute(f"CREATE DATABASE {name}{source}")
         return f"postgresql://ppd@127.0.0.1:{self.port}/{name}"
 
 
@@ -166,7 +167,7 @@ def postgres_server() -> Iterator[Postgres]:
             server.start()
             yield server
         finally:
-            server.stop()
+            server.kill()  # nothing is kept
 
 
 @contextlib.contextmanager

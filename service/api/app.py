@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from service.api import (
+    admin_adapters,
     choices,
     docs,
     error_handlers,
@@ -15,13 +16,18 @@ from service.api import (
     health,
     images,
     jobs,
+    keys,
+    metrics,
+    openai,
     pages,
     pairs,
+    signed_pictures,
     users,
 )
 from service.api.edge import Edge
 from service.api.schemas import PROBLEMS
 from service.api.services import Services
+from service.api.tracing import telemetry
 
 
 def create_app(
@@ -39,13 +45,29 @@ def create_app(
         responses=PROBLEMS,
         lifespan=lifespan,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False},
+        telemetry=telemetry(services.tracer_provider),
     )
     app.state.services = services
     error_handlers.install(app)
-    routers: list[Any] = [health, pairs, choices, users, generate, jobs, images, docs, pages]
+    routers: list[Any] = [
+        health,
+        pairs,
+        choices,
+        users,
+        generate,
+        jobs,
+        signed_pictures,
+        images,
+        openai,
+        keys,
+        admin_adapters,
+        metrics,
+        docs,
+        pages,
+    ]
     for module in routers:
         app.include_router(module.router)
     static = services.web_dir / "static"
     app.mount("/static", StaticFiles(directory=static, check_dir=False), name="static")
-    return Edge(app)
+    services.metrics.streams_are(services.streams.count)
+    return Edge(app, services.metrics)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, WaitDep
 from service.api.idempotency import Accepted, OnceDep
 from service.api.jobs import wait_for_end
-from service.api.pairs import pair_out, pair_url
+from service.api.pairs import pair_out
 from service.api.queueing import queue_encoding
 from service.api.schemas import (
     ChoiceIn,
@@ -28,6 +28,7 @@ from service.core.auth import Caller
 from service.core.choices import begins_encoding, profile_state
 from service.core.errors import CODES, ServiceError
 from service.core.messages import status_event
+from service.core.pool import pair_url
 from service.core.quiz import CHOICES_PER_EMBEDDING, needed, next_pairs, sides
 from service.infra.leftovers import delete_leftovers
 from service.infra.repositories import Store
@@ -75,13 +76,16 @@ async def post_preferences(
     wait_s: WaitDep,
     once: OnceDep,
 ) -> PreferencesStateOut:
-    """Store answers. Once four are decided, the profile is encoded anew from the newest four."""
+    """Store answers. Once four are decided, the profile is encoded anew from the newest four.
+
+    Where these are the four that the newest version was read from, or is being, it stands.
+    """
     sent = await clean_uploads(services, body)
     stored_keys: list[str] = []
     overtaken: list[Job] = []
 
     async def work(store: Store) -> Accepted:
-        user = await store.users.get_or_create(caller.tenant, user_id)
+        user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
         uploads = [[image_row(user, data) for data in pictures] for pictures in sent]
         await check_quota(store, services.limits, user, [i for images in uploads for i in images])
         for choice, images, pictures in zip(body.choices, uploads, sent, strict=True):
@@ -117,22 +121,17 @@ async def put_profile(
 ) -> PreferencesStateOut:
     """Put an edited text in the place of the profile; the same encoder reads it anew."""
     async with services.database.write() as store:
-        user = await found_user(store, caller, user_id)
+        user = await store.users.alone(caller.tenant, user_id)
+        if user is None:
+            raise ServiceError(404, "user_not_found")
         newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)
         if len(newest) < CHOICES_PER_EMBEDDING:
             raise ServiceError(409, "not_enough_choices")
-        profile, job, overtaken = await queue_encoding(
-            store,
-            services.limits,
-            caller,
-            user.pk,
-            source="edited",
-            choices=newest,
-            text=body.text,
+        encoding = await queue_encoding(
+            store, services, caller, user.pk, source="edited", choices=newest, text=body.text
         )
-        accepted = {"profile_pk": profile.pk, "job_id": job.id}
-    _announce(services, overtaken, job.id)
-    return await _present(user_id, accepted, response, caller, services, wait_s)
+    _announce(services, encoding.overtaken, encoding.ids["job_id"])
+    return await _present(user_id, encoding.ids, response, caller, services, wait_s)
 
 
 @router.get("/preferences")
@@ -247,15 +246,10 @@ async def _begin(
     if not begins_encoding(decided_in_post, decided):
         return {"profile_pk": None, "job_id": None}, []
     newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)
-    profile, job, overtaken = await queue_encoding(
-        store,
-        services.limits,
-        caller,
-        user.pk,
-        source="generated",
-        choices=newest,
+    encoding = await queue_encoding(
+        store, services, caller, user.pk, source="generated", choices=newest
     )
-    return {"profile_pk": profile.pk, "job_id": job.id}, overtaken
+    return encoding.ids, encoding.overtaken
 
 
 def _announce(services: Services, overtaken: list[Job], job_id: str | None) -> None:

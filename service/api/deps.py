@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import APIKeyCookie, HTTPBearer
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
+from service.api.rates import count_caller, count_stranger
 from service.api.services import Services
 from service.api.strict_json import StrictRequest, parse_json, require_json_type
 from service.core.auth import BROWSER_TENANT, USER_ID, Caller
@@ -19,15 +20,21 @@ from service.core.errors import ServiceError
 from service.infra.secrets import key_sha256
 
 COOKIE = "ppd_session"
+SECURE_COOKIE = f"__Host-{COOKIE}"
+"""Over https: browsers take this name from this very host only, and not over plain http."""
 MAX_WAIT_S = 60
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,6})\"?\s*", re.IGNORECASE)
+_IDEMPOTENCY_KEY = r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"
 _bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="A tenant's API key.")
 _cookie = APIKeyCookie(
     name=COOKIE,
     auto_error=False,
     scheme_name="BrowserSession",
-    description="The signed session that the pages give a browser; it owns exactly one user.",
+    description=(
+        "The signed session that the pages give a browser; it owns exactly one user. "
+        f"Over https it is called {SECURE_COOKIE}."
+    ),
 )
 
 
@@ -64,7 +71,24 @@ class ProtectedRoute(StrictRoute):
 
     async def admit(self, request: Request) -> None:
         """Raise 401 or 403 for others."""
-        request.state.caller = await authenticate(request)
+        rates = services_of(request).rates
+        try:
+            caller = await authenticate(request)
+        except ServiceError:
+            await count_stranger(request, rates)
+            raise
+        await count_caller(request, rates, caller)
+        request.state.caller = caller
+
+
+class AdminRoute(ProtectedRoute):
+    """A route under /admin, for keys of the scope admin only."""
+
+    async def admit(self, request: Request) -> None:
+        """Raise 403 for everybody else who is let in elsewhere."""
+        await super().admit(request)
+        if not request.state.caller.is_admin:
+            raise ServiceError(403, "admin_only")
 
 
 async def authenticate(request: Request) -> Caller:
@@ -82,7 +106,8 @@ async def authenticate(request: Request) -> Caller:
             found = await store.keys.active(key_sha256(key.strip()))
         if found is None:
             raise ServiceError(401, "unauthorized")
-        return Caller(found.tenant, scope_of_key=found.scope)  # type: ignore[arg-type]
+        scope: Any = found.scope
+        return Caller(found.tenant, scope_of_key=scope, key_pk=found.pk)
     user_id = session_user(request, services)
     if user_id is None:
         raise ServiceError(401, "unauthorized")
@@ -93,7 +118,7 @@ async def authenticate(request: Request) -> Caller:
 
 def session_user(request: Request, services: Services) -> str | None:
     """The user whom the request's session cookie owns, if it is signed and fresh."""
-    cookie = request.cookies.get(COOKIE)
+    cookie = request.cookies.get(_cookie_name(request))
     if not cookie:
         return None
     try:
@@ -106,7 +131,7 @@ def session_user(request: Request, services: Services) -> str | None:
 def start_session(request: Request, response: Response, services: Services, user_id: str) -> None:
     """Give the browser a session that owns `user_id`."""
     response.set_cookie(
-        COOKIE,
+        _cookie_name(request),
         _signer(services).dumps(user_id),
         max_age=services.limits.session_max_age_s,
         httponly=True,
@@ -120,9 +145,18 @@ def new_session_user() -> str:
     return f"me-{secrets.token_hex(12)}"
 
 
-def end_session(response: Response) -> None:
+def end_session(request: Request, response: Response) -> None:
     """Take the browser's session away."""
-    response.delete_cookie(COOKIE, httponly=True, samesite="lax")
+    response.delete_cookie(
+        _cookie_name(request),
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+
+
+def _cookie_name(request: Request) -> str:
+    return SECURE_COOKIE if request.url.scheme == "https" else COOKIE
 
 
 def _signer(services: Services) -> URLSafeTimedSerializer:
@@ -137,9 +171,10 @@ def _same_origin(request: Request) -> bool:
     if origin is None:
         return False
     try:
-        return urlsplit(origin).netloc == request.headers.get("host")
+        sent = urlsplit(origin)
     except ValueError:  # brackets that are no address, say
         return False
+    return (sent.scheme, sent.netloc) == (request.url.scheme, request.headers.get("host"))
 
 
 def caller_of(
@@ -181,12 +216,13 @@ def idempotency_key(
         str | None,
         Header(
             alias="Idempotency-Key",
+            json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _IDEMPOTENCY_KEY},
             description="A repeated POST with the same key leads to what the first one led to.",
         ),
     ] = None,
 ) -> str | None:
     """The key, checked."""
-    if key is not None and not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?", key):
+    if key is not None and not re.fullmatch(_IDEMPOTENCY_KEY, key):
         raise ServiceError(400, "invalid_idempotency_key")
     return key
 

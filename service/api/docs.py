@@ -13,7 +13,8 @@ from service.core.errors import CODES
 DESCRIPTION = (
     "Send four choices between pictures, read a profile of the person's taste, and make pictures "
     "in it. Calls carry `Authorization: Bearer KEY`. Bodies are strict JSON; errors are "
-    "`application/problem+json` with a stable `code`."
+    "`application/problem+json` with a stable `code`. Routes under `/admin` are for keys of the "
+    "scope admin. Routes under `/v1` speak OpenAI's shapes, errors too: 422 is 400 there."
 )
 
 router = APIRouter(include_in_schema=False, route_class=StrictRoute)

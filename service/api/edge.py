@@ -1,4 +1,4 @@
-"""The outermost layer: request ids, security headers, one log line per request."""
+"""The outermost layer: request ids, security headers, one log line and one count per request."""
 
 import logging
 import re
@@ -10,6 +10,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.error_handlers import http_problem
+from service.infra import logs
+from service.infra.metrics import Metrics
 
 log = logging.getLogger("ppd.http")
 
@@ -34,8 +36,9 @@ class Edge:
     The log names the route, never the path: paths hold user ids, and those can be erased.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request through."""
@@ -44,6 +47,7 @@ class Edge:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        logs.begin_request(request_id)  # for as long as the task: the server's own lines come last
         started = time.monotonic()
         status = 500
         replaced = False
@@ -73,14 +77,17 @@ class Edge:
         try:
             await self.app(scope, receive, send_with_headers)
         finally:
-            took_ms = (time.monotonic() - started) * 1000
+            took_s = time.monotonic() - started
             route = getattr(scope.get("route"), "path", "-")
-            log.info("%s %s %d %.1f ms %s", scope["method"], route, status, took_ms, request_id)
+            self._metrics.request(scope["method"], route, status, took_s)
+            method, took_ms = scope["method"], round(took_s * 1000, 1)
+            seen = {"method": method, "route": route, "status": status, "ms": took_ms}
+            log.info("%s %s %d %.1f ms", method, route, status, took_ms, extra={"fields": seen})
 
 
 def _add_headers(headers: MutableHeaders, scope: Scope, request_id: str) -> None:
     headers["X-Request-ID"] = request_id
-    for name, value in _HEADERS.items():
+    for name, value in {**_HEADERS, **scope["state"].get("rate_headers", {})}.items():
         headers.setdefault(name, value)
     cache = "no-cache" if scope["path"].startswith("/static/") else "private, no-store"
     headers.setdefault("Cache-Control", cache)

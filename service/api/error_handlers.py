@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from service.api.openai_errors import is_openai, openai_error
 from service.api.strict_json import pointer
 from service.core.errors import FieldError, ServiceError
 
@@ -44,6 +46,11 @@ def install(app: FastAPI) -> None:
 
 def problem(scope: Scope, error: ServiceError) -> Response:
     """The response for an error."""
+    headers = {**error.headers}
+    if error.status == 401:
+        headers.setdefault("WWW-Authenticate", 'Bearer realm="ppd"')
+    if is_openai(scope):
+        return openai_error(error, headers)
     body: dict[str, Any] = {
         "type": f"/docs#error-{error.code}",
         "title": HTTPStatus(error.status).phrase,
@@ -54,9 +61,6 @@ def problem(scope: Scope, error: ServiceError) -> Response:
         "errors": [_field(fault) for fault in error.errors],
         "request_id": scope.get("state", {}).get("request_id"),
     }
-    headers = {**error.headers}
-    if error.status == 401:
-        headers.setdefault("WWW-Authenticate", 'Bearer realm="ppd"')
     return Response(
         json.dumps(body, ensure_ascii=True, allow_nan=False),
         status_code=error.status,
@@ -101,11 +105,24 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code < 400:
         return Response(status_code=error.status_code, headers=error.headers)
-    return http_problem(request.scope, error.status_code, error.headers or {})
+    headers = {**(error.headers or {})}
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+    return http_problem(request.scope, error.status_code, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the address does answer: the framework names the methods of one of its routes only."""
+    methods: set[str] = set()
+    for context in iter_route_contexts(request.app.routes):
+        matches = getattr(context.original_route, "path_regex", None)
+        if matches is not None and matches.match(request.scope["path"]):
+            methods |= context.methods or {"GET"}
+    return sorted(methods)
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
-    """The database is locked, full or away: our fault, and worth another try."""
+    """SQLite is locked or full: our fault, and worth another try. (PostgreSQL: DatabaseAway.)"""
     log.error("the database does not answer", exc_info=error)
     return problem(request.scope, ServiceError(503, "database", headers={"Retry-After": "5"}))
 

@@ -5,12 +5,13 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, WaitDep
-from service.api.idempotency import Accepted, OnceDep
+from service.api.idempotency import Accepted, Once, OnceDep
 from service.api.jobs import shown, wait_for_end
 from service.api.queueing import check_room, generate_job
+from service.api.rates import check_gpu_quota
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
 from service.api.services import Services
-from service.api.uploads import STORAGE_RETRY_AFTER
+from service.api.uploads import check_storage
 from service.core.auth import Caller
 from service.core.errors import ServiceError, invalid
 from service.core.generation import Found, pin
@@ -36,15 +37,31 @@ async def generate(
     once: OnceDep,
 ) -> JobOut:
     """Make pictures, in a person's taste if one is named."""
+    job_id, made = await accept(body, caller, services, once, waits=wait_s is not None)
+    if made is not None and wait_s is None:  # nobody has to be asked how it stands
+        response.headers["Location"] = f"/jobs/{job_id}"
+        return await shown(services, made)
+    return await _present(services, response, job_id, wait_s)
+
+
+async def accept(
+    body: GenerateIn, caller: Caller, services: Services, once: Once, *, waits: bool
+) -> tuple[str, Job | None]:
+    """The id of the job that makes these pictures, which is queued when this returns.
+
+    With the job, unless an earlier request with the same Idempotency-Key made it.
+    """
     request = _request(body, services)
+    made: list[Job] = []
 
     async def work(store: Store) -> Accepted:
-        job = await _queue(store, services, caller, body, request, waits=wait_s is not None)
+        job = await _queue(store, services, caller, body, request, waits=waits)
+        made.append(job)
         return Accepted({"job_id": job.id}, user_pk=job.user_pk, job_id=job.id)
 
     accepted = await once.do(work)
     services.signals.ring()
-    return await _present(services, response, accepted["job_id"], wait_s)
+    return str(accepted["job_id"]), made[0] if made else None
 
 
 def _request(body: GenerateIn, services: Services) -> dict[str, Any]:
@@ -87,10 +104,14 @@ async def _queue(
         owner_pk = (await store.users.get_or_create(caller.tenant, caller.own_user_id)).pk
     subjects: list[JobSubject] = []
     reasons: list[str] = []
+    if not all(caller.may_use(user_id) for user_id, _ in _subjects(body)):
+        raise ServiceError(404, "user_not_found")
+    people = {
+        user_id: await store.users.get_or_create(caller.tenant, user_id)
+        for user_id in sorted(user_id for user_id, _ in _subjects(body))
+    }
     for position, (user_id, weight) in enumerate(_subjects(body)):
-        if not caller.may_use(user_id):
-            raise ServiceError(404, "user_not_found")
-        user = await store.users.get_or_create(caller.tenant, user_id)
+        user = people[user_id]
         ready = await store.profiles.newest(user.pk, "ready")
         encoding = await store.profiles.newest(user.pk, "encoding")
         found = Found(ready.pk if ready else None, encoding.pk if encoding else None)
@@ -105,9 +126,10 @@ async def _queue(
     if owner_pk is None and len(subjects) == 1:
         owner_pk = subjects[0].user_pk
     await check_room(store, services.limits, "generate", caller, owner_pk)
+    if owner_pk is not None:
+        await check_gpu_quota(services.rates, owner_pk)
     request = {**request, "reason": reasons[0] if reasons else None}
-    if await services.images.full():
-        raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)
+    await check_storage(services)
     turn = await store.jobs.next_turn("generate", caller.tenant, owner_pk)
     job = generate_job(
         caller.tenant, owner_pk, request, turn=turn, expiry_s=services.limits.job_expiry_s

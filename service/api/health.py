@@ -1,11 +1,17 @@
 """Whether the process lives, and whether it can do work."""
 
+import asyncio
+from collections.abc import Awaitable
+
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from service.api.deps import ServicesDep, StrictRoute
+from service.api.services import Services
 
 router = APIRouter(prefix="/health", tags=["health"], route_class=StrictRoute)
+
+_PATIENCE_S = 2.0
 
 
 @router.get("/live")
@@ -14,19 +20,41 @@ async def live() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", responses={503: {"description": "Not ready; `reason` says why."}})
+@router.get("/ready", responses={503: {"description": "Not ready; `reasons` say why."}})
 async def ready(services: ServicesDep) -> JSONResponse:
-    """A generation would be accepted, and a worker can run it."""
-    reason = await services.worker.why_not_ready()
-    if reason is None:
-        try:
-            async with services.database.read() as store:
-                if await store.jobs.queued("generate") >= services.limits.max_queued_jobs:
-                    reason = "the queue is full"
-            if await services.images.full():
-                reason = "the image store has no room for further pictures"
-        except Exception as error:
-            reason = f"a store does not answer: {type(error).__name__}"
-    if reason is not None:
-        return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
-    return JSONResponse({"status": "ready"})
+    """A generation would be accepted, and a worker can run it.
+
+    Everything is looked at at the same time and given two seconds, so that all that is missing is
+    named; `reason` is the first of `reasons`.
+    """
+    found = await asyncio.gather(
+        _look("the database", services.worker.why_not_ready()),
+        _look("the database", _queue(services)),
+        _look("the image store", _image_store(services)),
+    )
+    reasons = list(dict.fromkeys(reason for reason in found if reason is not None))
+    if reasons:
+        body = {"status": "not ready", "reason": reasons[0], "reasons": reasons}
+        return JSONResponse(body, status_code=503)
+    impaired = await _look("Redis", services.worker.impaired())
+    return JSONResponse({"status": "ready", **({"impaired": impaired} if impaired else {})})
+
+
+async def _look(store: str, look: Awaitable[str | None]) -> str | None:
+    """What a look finds missing: the whole store when it does not answer."""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await look
+    except Exception as error:
+        return f"{store} does not answer: {type(error).__name__}"
+
+
+async def _queue(services: Services) -> str | None:
+    async with services.database.read() as store:
+        waiting = await store.jobs.queued("generate")
+    return "the queue is full" if waiting >= services.limits.max_queued_jobs else None
+
+
+async def _image_store(services: Services) -> str | None:
+    full = await services.images.full()
+    return "the image store has no room for further pictures" if full else None

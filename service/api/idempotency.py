@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Response
 
 from service.api.deps import CallerDep, FingerprintDep, IdempotencyDep, ServicesDep
+from service.api.in_flight import being_carried_out
 from service.core.errors import ServiceError
 from service.infra.repositories import Store
 from service.infra.tables import IdempotencyKey
@@ -45,7 +46,8 @@ class Once:
     async def do(self, work: Work) -> dict[str, Any]:
         """The ids that `work` led to, now or when this key came first.
 
-        Raises 422 when the key came with another request, 409 while its first one still runs.
+        Raises 422 when the key came with another request, 409 while its first one still runs. What
+        another replica carries out is 409 until it is committed, whatever its request.
         """
         if self._key is None:
             async with self._database.write() as store:
@@ -56,6 +58,9 @@ class Once:
             return earlier
         with self._in_flight.hold(self._scope, self._key, self._fingerprint):
             async with self._database.write() as store:
+                # `in_flight` knows this process only; here the other replicas show themselves.
+                if not await store.alone_now(f"idempotency {self._scope} {self._key}"):
+                    raise being_carried_out()
                 return await self._earlier(store, self._key) or await self._first(
                     store, self._key, work
                 )

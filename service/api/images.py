@@ -1,6 +1,5 @@
 """Stored pictures."""
 
-import hashlib
 import logging
 from typing import Annotated
 
@@ -8,10 +7,16 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.api.services import Services
+from service.api.uploads import STORAGE_RETRY_AFTER
 from service.core.errors import ServiceError
+from service.infra.tables import Image
+from service.infra.verified import read_verified
 
 log = logging.getLogger("ppd.images")
 router = APIRouter(tags=["images"], route_class=ProtectedRoute)
+
+_YEAR_S = 365 * 24 * 3600
 
 
 @router.get(
@@ -34,18 +39,28 @@ async def get_image(
                 image = None
     if image is None:
         raise ServiceError(404, "image_not_found")
+    return await picture(services, image, request, max_age_s=_YEAR_S)
+
+
+async def picture(
+    services: Services, image: Image, request: Request, *, max_age_s: int
+) -> Response:
+    """The answer that holds a picture; 304 for a client that has it, 503 if it was not kept."""
     headers = {
         "ETag": f'"{image.sha256}"',
-        "Cache-Control": "private, max-age=31536000, immutable",
+        "Cache-Control": f"private, max-age={max_age_s}, immutable",
         "Content-Disposition": f'inline; filename="{image.id}.png"',
     }
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    try:
-        data = await services.images.get(image.key)
-    except FileNotFoundError:
-        data = b""
-    if hashlib.sha256(data).hexdigest() != image.sha256:
-        log.error("image %s: the stored bytes are not the ones that were written", image.id)
-        raise ServiceError(503, "storage")
+    data = await stored_bytes(services, image)
     return Response(data, media_type="image/png", headers=headers)
+
+
+async def stored_bytes(services: Services, image: Image) -> bytes:
+    """A picture's PNG; raises 503 unless it is what was written."""
+    try:
+        return await read_verified(services.images, image)
+    except OSError as error:
+        log.error("image %s could not be read: %s", image.id, error)
+        raise ServiceError(503, "storage", headers=STORAGE_RETRY_AFTER) from error

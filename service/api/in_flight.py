@@ -6,6 +6,11 @@ from contextlib import contextmanager
 from service.core.errors import ServiceError
 
 
+def being_carried_out() -> ServiceError:
+    """The refusal of a repetition that comes too early."""
+    return ServiceError(409, "idempotency_key_in_flight", headers={"Retry-After": "1"})
+
+
 class InFlight:
     """From the arrival of a key's first request until that has been committed or refused."""
 
@@ -19,7 +24,7 @@ class InFlight:
         if running is not None and running != fingerprint:
             raise ServiceError(422, "idempotency_key_reused")
         if running is not None:
-            raise ServiceError(409, "idempotency_key_in_flight", headers={"Retry-After": "1"})
+            raise being_carried_out()
         self._fingerprints[scope, key] = fingerprint
         try:
             yield

@@ -8,13 +8,14 @@ from fastapi import APIRouter, Depends, Header, Path
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.api.following import follow
 from service.api.schemas import ErrorOut, JobOut
 from service.api.services import Services
 from service.core.auth import Caller
 from service.core.errors import CODES, ServiceError
 from service.core.messages import TERMINAL, JobEvent, status_event
 from service.infra.repositories import Store
-from service.infra.tables import Job
+from service.infra.tables import Job, seconds_since
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ProtectedRoute)
 
@@ -34,12 +35,13 @@ async def get_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> Jo
 async def cancel_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> JobOut:
     """Cancel a job. One that has ended already stays as it is."""
     async with services.database.write() as store:
-        job = await visible_job(store, caller, job_id)
+        job = await visible_job(store, caller, job_id, lock=True)
         canceled = await store.jobs.cancel(job)
         if canceled and job.profile_pk is not None:
             await store.profiles.finish(job.profile_pk, "failed", error_code="canceled")
         await store.session.refresh(job)
     if canceled:
+        services.metrics.job_ended(job.kind, "canceled", seconds_since(job.created_at))
         services.signals.cancel(job.id)
         services.events.publish(job.id, status_event(job.seq, "canceled"))
     return job_out(job)
@@ -88,17 +90,13 @@ async def job_events(
             after = max(after, job.seq)
         if job.status in TERMINAL:
             return
-        async for event in stream:
-            if event.seq <= after:
-                continue
+        async for event in follow(services.database, job_id, stream, after):
             if event.terminal:
                 async with services.database.read() as store:
                     job = await store.jobs.get(job_id)
                 if job is None:
                     return
             yield _sse(event, job)
-            if event.terminal:
-                return
 
 
 def _sse(event: JobEvent, job: Job, *, retry: bool = False) -> ServerSentEvent:
@@ -113,9 +111,9 @@ def _sse(event: JobEvent, job: Job, *, retry: bool = False) -> ServerSentEvent:
     )
 
 
-async def visible_job(store: Store, caller: Caller, job_id: str) -> Job:
-    """The caller's job; 404 for everybody else's."""
-    job = await store.jobs.find(caller.tenant, job_id)
+async def visible_job(store: Store, caller: Caller, job_id: str, *, lock: bool = False) -> Job:
+    """The caller's job, with `lock` as nobody changes it now; 404 for everybody else's."""
+    job = await store.jobs.find(caller.tenant, job_id, lock=lock)
     if job is not None and caller.own_user_id is not None:
         user = await store.users.find(caller.tenant, caller.own_user_id)
         if user is None or job.user_pk != user.pk:
@@ -134,9 +132,8 @@ async def wait_for_end(services: Services, job_id: str, timeout_s: float) -> Non
             return
         try:
             async with asyncio.timeout(timeout_s):
-                async for event in stream:
-                    if event.terminal:
-                        return
+                async for _ in follow(services.database, job_id, stream, job.seq):
+                    pass
         except TimeoutError:
             return
 

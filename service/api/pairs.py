@@ -9,7 +9,7 @@ from service.api.cursors import decode_cursor, encode_cursor
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, StrictRoute
 from service.api.schemas import PairImageOut, PairOut, PairsOut
 from service.core.errors import ServiceError
-from service.core.pool import Pair
+from service.core.pool import Pair, pair_url
 
 router = APIRouter(tags=["pairs"], route_class=ProtectedRoute)
 public = APIRouter(tags=["pairs"], route_class=StrictRoute)
@@ -59,11 +59,6 @@ def pair_out(pair: Pair) -> PairOut:
         caption=pair.caption,
         images=[PairImageOut(url=pair_url(i.file), alt=i.alt) for i in pair.images],
     )
-
-
-def pair_url(file: str) -> str:
-    """Where a pair's picture is."""
-    return f"/pairs/images/{file}"
 
 
 router.include_router(public)

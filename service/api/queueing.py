@@ -1,15 +1,18 @@
 """What the queue takes, and the two kinds of job that routers put into it."""
 
-from datetime import timedelta
+from dataclasses import dataclass
 from typing import Any
 
-from service.api.services import Limits
+from service.api.rates import check_gpu_quota
+from service.api.services import Limits, Services
 from service.core.auth import Caller
-from service.core.choices import reading_seed
+from service.core.choices import KnownReading, already_read, reading_seed, reading_sha256
 from service.core.errors import ServiceError
 from service.core.fairness import share
-from service.infra.repositories import Store
-from service.infra.tables import Choice, Job, Profile, now
+from service.core.messages import TERMINAL
+from service.infra.clock import in_seconds
+from service.infra.repositories import ACTIVE_ADAPTER, Store
+from service.infra.tables import Choice, Job, Profile
 
 ENCODE_PRIORITY = 0
 GENERATE_PRIORITY = 10
@@ -20,33 +23,55 @@ async def check_room(
     store: Store, limits: Limits, kind: str, caller: Caller, user_pk: str | None
 ) -> None:
     """Raise 503 when the queue of this kind is full, 429 when this caller has its share of it."""
-    limit, waiting = limits.max_queued_jobs, await store.jobs.queued(kind)
-    mine = await store.jobs.queued(kind, caller.tenant, user_pk if caller.is_session else None)
+    limit = limits.max_queued_jobs
+    waiting, of_tenant, of_user = await store.jobs.shares(kind, caller.tenant, user_pk)
+    mine = of_user if caller.is_session else of_tenant
     cap = limits.max_queued_jobs_per_caller if kind == "generate" else limit
     if caller.is_session:
         cap = limits.max_queued_jobs_per_session
-        of_sessions = await store.jobs.queued(kind, caller.tenant)
-        limit = min(limit, waiting - of_sessions + limits.max_queued_jobs_of_sessions)
+        limit = min(limit, waiting - of_tenant + limits.max_queued_jobs_of_sessions)
     if waiting >= limit:
         raise ServiceError(503, "queue_full", headers=_RETRY_AFTER)
     if mine >= share(limit, waiting, cap):
         raise ServiceError(429, "too_many_jobs", headers=_RETRY_AFTER)
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """The version that answers come to, and its job; None where it is ready already.
+
+    `overtaken`: encodings that no worker had begun and that nobody needs any more.
+    """
+
+    profile: Profile
+    job: Job | None
+    overtaken: list[Job]
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """The two, as an idempotency record keeps them."""
+        return {"profile_pk": self.profile.pk, "job_id": self.job.id if self.job else None}
+
+
 async def queue_encoding(
     store: Store,
-    limits: Limits,
+    services: Services,
     caller: Caller,
     user_pk: str,
     *,
     source: str,
     choices: list[Choice],
     text: str | None = None,
-) -> tuple[Profile, Job, list[Job]]:
-    """Begin a new profile version and queue its job.
+) -> Encoding:
+    """Begin a new profile version and queue its job, unless the newest one is of the same reading.
 
-    Encodings of this user that no worker has begun are overtaken: they come back too.
+    Needs the user alone. Then that one stands, be it ready or on its way: a new one would be equal
+    to it. Encodings of this user that no worker has begun are overtaken: they come back too.
     """
+    snapshot = [snapshot_of(choice) for choice in choices]
+    standing = await _standing(store, services, user_pk, reading_sha256(snapshot, text))
+    if standing is not None:
+        return standing
     overtaken: list[Job] = []
     for waiting in await store.jobs.waiting_encode(user_pk):
         await store.jobs.cancel(waiting)
@@ -54,13 +79,33 @@ async def queue_encoding(
         await store.profiles.finish(waiting.profile_pk, "superseded")
         await store.session.refresh(waiting)
         overtaken.append(waiting)
-    await check_room(store, limits, "encode", caller, user_pk)
-    snapshot = [snapshot_of(choice) for choice in choices]
+    await check_room(store, services.limits, "encode", caller, user_pk)
+    await check_gpu_quota(services.rates, user_pk)
     seed = reading_seed(snapshot, text)
     profile = await store.profiles.add(user_pk, source, snapshot, seed, text)
     turn = await store.jobs.next_turn("encode", caller.tenant, user_pk)
     job = await store.jobs.add(encode_job(caller.tenant, profile, turn))
-    return profile, job, overtaken
+    return Encoding(profile, job, overtaken)
+
+
+async def _standing(store: Store, services: Services, user_pk: str, sha256: str) -> Encoding | None:
+    """The newest version where it is of this reading, with its job while that is on its way."""
+    newest = await store.profiles.standing(user_pk)
+    if newest is None:
+        return None
+    known = KnownReading(
+        reading_sha256(newest.choices, newest.given_text),
+        newest.status,  # type: ignore[arg-type]
+        newest.encoder_version,
+    )
+    if not already_read(sha256, known, await services.worker.encoder_version()):
+        return None
+    job = None
+    if newest.status == "encoding":
+        job = await store.jobs.of_profile(newest.pk)
+        if job is None or job.status in TERMINAL:
+            return None
+    return Encoding(newest, job, [])
 
 
 def encode_job(tenant: str, profile: Profile, turn: int) -> Job:
@@ -79,15 +124,16 @@ def encode_job(tenant: str, profile: Profile, turn: int) -> Job:
 def generate_job(
     tenant: str, user_pk: str | None, request: dict[str, Any], *, turn: int, expiry_s: float
 ) -> Job:
-    """The job that makes pictures."""
+    """The job that makes pictures, with the adapter that is in service when its row is written."""
     return Job(
         kind="generate",
+        adapter_version=ACTIVE_ADAPTER,
         priority=GENERATE_PRIORITY,
         turn=turn,
         tenant=tenant,
         user_pk=user_pk,
         request=request,
-        expires_at=now() + timedelta(seconds=expiry_s),
+        expires_at=in_seconds(expiry_s),
     )
 
 

@@ -1,10 +1,20 @@
 """Bodies, strictly read, and the shapes of answers."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
+from service.core.auth import BROWSER_TENANT, KeyScope
 from service.core.messages import JobStatus
 
 MAX_CHOICES_PER_POST = 16
@@ -20,7 +30,23 @@ def _not_blank(text: str) -> str:
     return text
 
 
-NotBlank = AfterValidator(_not_blank)
+def _takes_keys(tenant: str) -> str:
+    if tenant == BROWSER_TENANT:
+        raise ValueError("is the tenant of browser sessions, which has no keys")
+    return tenant
+
+
+@dataclass(frozen=True)
+class _NotBlank(AfterValidator):
+    """Refuses text of spaces only; the schema says so too."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "pattern": r"\S"}
+
+
+NotBlank = _NotBlank(_not_blank)
 UserId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 
 
@@ -33,8 +59,22 @@ class Body(BaseModel):
 class ChoiceIn(Body):
     """An answer to a pair of the pool, or to the client's own pair."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["pair_id"], "properties": {"pair_id": {"type": "string"}}},
+                {
+                    "required": ["caption", "images"],
+                    "properties": {"caption": {"type": "string"}, "images": {"type": "array"}},
+                },
+            ]
+        }
+    )
+
     pair_id: Annotated[str | None, Field(min_length=1, max_length=128)] = None
-    caption: Annotated[str | None, Field(min_length=1, max_length=300)] = None
+    caption: Annotated[
+        Annotated[str, Field(min_length=1, max_length=300), NotBlank] | None, Field()
+    ] = None
     images: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=MAX_UPLOAD_BYTES * 4 // 3 + 4)]] | None,
         Field(min_length=2, max_length=2, description="Two pictures, base64 PNG, JPEG or WebP."),
@@ -50,8 +90,6 @@ class ChoiceIn(Body):
         pool = self.pair_id is not None and self.caption is None and self.images is None
         if not pool and (self.pair_id is not None or not own):
             raise ValueError("takes either pair_id, or caption and images")
-        if self.caption is not None:
-            _not_blank(self.caption)
         return self
 
 
@@ -107,6 +145,24 @@ class GenerateIn(Body):
         if self.seed is not None and self.seed + self.n - 1 > MAX_SEED:
             raise ValueError(f"seed + n - 1 is at most {MAX_SEED}")
         return self
+
+
+class KeyIn(Body):
+    """What a key is for, and what it opens."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128), NotBlank]
+    tenant: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9._-]{1,64}$",
+            description="Whose users, jobs and pictures it opens; made by its first key.",
+            json_schema_extra={"not": {"const": BROWSER_TENANT}},
+        ),
+        AfterValidator(_takes_keys),
+    ]
+    scope: Annotated[
+        KeyScope, Field(description="admin opens the routes under /admin as well.")
+    ] = "client"
 
 
 class FieldErrorOut(BaseModel):
@@ -280,13 +336,42 @@ class GalleryOut(BaseModel):
     next: str | None
 
 
+class KeyOut(BaseModel):
+    """A key, without the key itself: of that only a hash is kept."""
+
+    id: str
+    tenant: str
+    scope: KeyScope
+    name: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class KeyMadeOut(KeyOut):
+    """A new key. `key` is shown here once; null when the request is a repetition."""
+
+    key: str | None
+
+
+class KeysOut(BaseModel):
+    """All keys."""
+
+    results: list[KeyOut]
+
+
 class ErasedOut(BaseModel):
     """The receipt of an erasure: how much is gone.
 
     `scrubbed`: the bytes are out of the database's log too. False when somebody was reading: then
-    that follows within a minute of the last such reader.
+    that follows within a minute of the last such reader. On PostgreSQL always false: no query finds
+    them, but the server's operator decides when their bytes are overwritten. `pending_images`:
+    pictures that nobody can reach any more and whose bytes are still to be deleted, within minutes
+    of the store's being well. `cache_forgotten`: the cache dropped its embeddings; else it is asked
+    again until it has.
     """
 
     user_id: str
     erased: dict[str, int]
+    pending_images: int
+    cache_forgotten: bool
     scrubbed: bool

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+from opentelemetry.trace import TracerProvider
 
 from service.api.in_flight import InFlight
 from service.api.streams import OpenStreams
 from service.core.ports import Capabilities
 from service.infra.parts import Parts
+from service.infra.queue_state import QueueMetrics
 
 
 class WorkerState(Protocol):
@@ -16,6 +19,12 @@ class WorkerState(Protocol):
 
     async def why_not_ready(self) -> str | None:
         """Why not; None when they can."""
+
+    async def impaired(self) -> str | None:
+        """What works only in part meanwhile; None when all of it does."""
+
+    async def encoder_version(self) -> str | None:
+        """The encoder that reads choices at present; None while that is not known."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class Limits:
     max_upload_bytes_per_user: int
     job_expiry_s: float
     session_max_age_s: int
+    openai_wait_s: float
+    """How long POST /v1/images/generations waits for its job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,5 +56,10 @@ class Services(Parts):
     streams: OpenStreams
     session_secret: str
     web_dir: Path
+    queue_metrics: QueueMetrics
+    metrics_access: Literal["open", "admin", "off"] = "open"
+    """Who may read `/metrics`: everybody, an admin's key, nobody."""
+    tracer_provider: TracerProvider | None = None
+    """Where spans go; None records none."""
     new_seed: Callable[[], int]
     """Draws a seed in 0..2^31-1 for a request that names none."""

@@ -18,6 +18,10 @@ class OpenStreams:
         self._cap = cap
         self._open: Counter[str] = Counter()
 
+    def count(self) -> int:
+        """How many are open now."""
+        return self._open.total()
+
     @contextmanager
     def hold(self, caller: str) -> Iterator[None]:
         """Hold a place; raise 503 when all are taken, 429 when the caller has its share of them."""

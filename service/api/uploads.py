@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from service.api.schemas import MAX_UPLOAD_BYTES, PreferencesIn
 from service.api.services import Limits, Services
 from service.core.errors import FieldError, ServiceError, StorageFull
+from service.core.image_keys import upload_key
 from service.core.uploads import clean_upload, png_size
 from service.infra.repositories import Store
 from service.infra.tables import Image, User, new_id
@@ -37,6 +38,19 @@ async def check_quota(store: Store, limits: Limits, user: User, new: Sequence[Im
         raise ServiceError(409, "upload_quota")
 
 
+async def check_storage(services: Services) -> None:
+    """Raise 503 when the image store would take no picture now, or does not answer."""
+    try:
+        full = await services.images.full()
+    except OSError as error:
+        log.error("the image store does not answer: %s", error)
+        raise ServiceError(
+            503, "storage", "The image store does not answer.", headers=STORAGE_RETRY_AFTER
+        ) from error
+    if full:
+        raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)
+
+
 async def put_pictures(
     services: Services, images: Sequence[Image], pictures: Sequence[bytes]
 ) -> None:
@@ -55,15 +69,15 @@ async def put_pictures(
 
 def image_row(user: User, data: bytes) -> Image:
     """The row of an own picture."""
-    image_id = new_id()
+    image_id, sha256 = new_id(), hashlib.sha256(data).hexdigest()
     width_px, height_px = png_size(data)
     return Image(
         id=image_id,
         tenant=user.tenant,
         user_pk=user.pk,
         kind="upload",
-        key=f"uploads/{image_id}.png",
-        sha256=hashlib.sha256(data).hexdigest(),
+        key=upload_key(user.pk, image_id, sha256),
+        sha256=sha256,
         size_bytes=len(data),
         width_px=width_px,
         height_px=height_px,

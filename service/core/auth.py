@@ -12,7 +12,12 @@ TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 KeyScope = Literal["client", "admin"]
-"""A client's key reaches its tenant's people, jobs and pictures; an admin's the service as well."""
+"""A client's key reaches its tenant's people, jobs and pictures, and nothing else.
+
+An admin's key reaches the same of its own tenant, and besides what stands under /admin, which
+concerns the whole service: the keys of every tenant, what is being served, and how it is run. It
+does not open another tenant's people.
+"""
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,17 @@ class Caller:
     tenant: str
     own_user_id: str | None = None
     scope_of_key: KeyScope = "client"
+    key_pk: str | None = None
 
     @property
     def is_session(self) -> bool:
         """Whether this is a browser session."""
         return self.own_user_id is not None
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the routes under /admin are open to the caller; no session's is one."""
+        return self.scope_of_key == "admin"
 
     @property
     def scope(self) -> str:

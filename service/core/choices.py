@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from service.core.quiz import CHOICES_PER_EMBEDDING
@@ -30,6 +31,30 @@ def reading_sha256(choices: Sequence[Any], given_text: str | None) -> str:
     """
     read = json.dumps([list(choices), given_text], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(read.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class KnownReading:
+    """What a profile version was read from, and how it stands; once ready, by which encoder."""
+
+    sha256: str
+    status: Literal["encoding", "ready", "failed"]
+    encoder_version: str | None
+
+
+def already_read(sha256: str, newest: KnownReading | None, encoder_version: str | None) -> bool:
+    """Whether a reading need not begin, since a person's newest version is, or will be, the same.
+
+    `newest` is the newest version that was not superseded. An older version of the same reading is
+    no reason: what came after it stands for answers, or a text, that were given since.
+    `encoder_version` is the present one; while that is not known, a version that is ready stands:
+    it is read anew where the encoder turns out to be another.
+    """
+    if newest is None or newest.sha256 != sha256 or newest.status == "failed":
+        return False
+    if newest.status == "encoding" or encoder_version is None:
+        return True
+    return newest.encoder_version == encoder_version
 
 
 def reading_seed(choices: Sequence[Any], given_text: str | None) -> int:

@@ -5,12 +5,20 @@ from dataclasses import dataclass
 
 CODES: Mapping[str, str] = {
     "unauthorized": "No valid API key or browser session came with the request.",
+    "admin_only": "The routes under /admin are for keys of the scope admin.",
     "forbidden_origin": "A browser session may change things only from the service's own pages.",
     "not_found": "There is no such address.",
     "user_not_found": "This tenant has no such user.",
     "job_not_found": "This tenant has no such job.",
     "image_not_found": "This tenant has no such image.",
+    "key_not_found": "There is no such key in use.",
+    "own_key": "A key does not revoke itself; another admin key does, or `ppd keys revoke`.",
+    "model_not_found": "This model is not served; GET /v1/models names the one that is.",
     "pair_not_found": "The pool has no such pair.",
+    "adapter_not_found": "No adapter of this version is kept here.",
+    "adapter_refused": "The adapter does not fit the models that are running.",
+    "adapter_unavailable": "The adapter that the job was to be made with cannot be had.",
+    "no_earlier_adapter": "There is no earlier adapter to go back to.",
     "method_not_allowed": "This address does not answer that method.",
     "malformed_body": "The body is not a JSON object in UTF-8 without repeated names.",
     "unsupported_media_type": "Bodies are application/json.",
@@ -22,11 +30,13 @@ CODES: Mapping[str, str] = {
     "idempotency_key_in_flight": "The first request with this Idempotency-Key still runs.",
     "not_enough_choices": "A profile needs four choices that are not ties.",
     "too_many_jobs": "This caller already has its share of the waiting jobs.",
+    "rate_limited": "This caller asks more often than it may; Retry-After says when it may again.",
+    "gpu_quota": "The models have worked for this person as long as they may for now.",
     "too_many_streams": "This caller already has its share of the open event streams.",
     "streams_full": "The service already has as many open event streams as it holds.",
     "queue_full": "The service already has as many waiting jobs as it takes.",
     "upload_quota": "This person's own pictures would take more room than they may.",
-    "database": "The database does not answer; what was sent was not stored.",
+    "database": "The database does not answer; it is not known whether what was sent was stored.",
     "storage": "A stored picture could not be read back as it was written.",
     "storage_full": "The image store has no room for further pictures; nothing was stored.",
     "worker_crash": "The job was started three times and never finished.",
@@ -34,6 +44,7 @@ CODES: Mapping[str, str] = {
     "encoder_invalid": "The encoder gave an embedding that cannot be used.",
     "numerical_error": "The model gave values that are not finite.",
     "model_error": "The model failed on this job.",
+    "still_running": "The job has not ended in the time that a request may wait; it goes on.",
     "canceled": "The job was canceled.",
     "expired": "The job waited longer than it may.",
     "internal": "The service failed; the request id finds the reason in its log.",
@@ -68,6 +79,13 @@ class ServiceError(Exception):
         self.detail = detail or CODES[code]
         self.errors = errors
         self.headers = dict(headers or {})
+
+
+class DatabaseAway(ServiceError):  # noqa: N818 - it is the name of the state
+    """The database does not answer, or not in time: worth another try."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "database", headers={"Retry-After": "5"})
 
 
 def invalid(pointer: str, message: str, code: str = "invalid_request") -> ServiceError:

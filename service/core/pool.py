@@ -82,3 +82,8 @@ def _pair(entry: Mapping[str, Any], dimensions: int, images_dir: Path) -> Pair:
             f"pair {entry['pair_id']!r} has {len(delta_L)} looks, expected {dimensions}"
         )
     return Pair(entry["pair_id"], entry["caption"], (first, second), delta_L)
+
+
+def pair_url(file: str) -> str:
+    """Where clients find a pair's picture."""
+    return f"/pairs/images/{file}"

@@ -3,8 +3,10 @@
 B, D suffixes: batch, embedding.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -31,17 +33,31 @@ class Versions:
     """What a result depends on; known once the weights are loaded.
 
     A process that only reads choices has no model and no adapter. `encoder_version` is the one
-    whose embeddings are made here, or taken.
+    whose embeddings are made here, or taken. `adapter_version` serves the jobs that name no other;
+    with `adapter_overrides` it serves those that do, too.
     """
 
     model: str | None
     adapter_version: str | None
     encoder_version: str
+    adapter_overrides: bool = False
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter that was put into service, on this machine."""
+
+    version: str
+    path: Path
+    sha256: str
 
 
 @dataclass(frozen=True)
 class PictureSpec:
-    """One picture to make. `user_emb_D` None means that the adapter is off."""
+    """One picture to make. `user_emb_D` None means that the adapter is off.
+
+    `adapter` is the one to make it with; None is the one that was loaded at the start.
+    """
 
     prompt: str
     seed: int
@@ -52,6 +68,7 @@ class PictureSpec:
     guidance_scale: float
     width_px: int
     height_px: int
+    adapter: AdapterFile | None = None
 
 
 @dataclass(frozen=True)
@@ -101,10 +118,11 @@ class ModelRuntime(Protocol):
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> list[Picture]:
-        """Make all pictures in one batch, in order.
+        """Make all pictures in one batch, in order, and with one adapter.
 
         `on_step(done, total)` follows every denoising step. Raises `JobCanceled` at the step
-        after `cancelled()` turned true, `JobFailure` for what the model cannot do.
+        after `cancelled()` turned true, `JobFailure` for what the model cannot do (code
+        `adapter_unavailable` for an adapter that is damaged or does not belong here).
         """
 
     def unread(self, prompt: str) -> str:
@@ -114,8 +132,12 @@ class ModelRuntime(Protocol):
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
 
 
+KnownKeys = Callable[[Sequence[str]], Awaitable[Collection[str]]]
+"""Those of a few hundred keys that are to stay."""
+
+
 class ImageStore(Protocol):
-    """Bytes of pictures by key. A key is a relative path made by the service."""
+    """Bytes of pictures, and of adapters, by key: a path made by `service.core.image_keys`."""
 
     async def put(self, key: str, data: bytes) -> None:
         """Store `data`; afterwards the key holds all of it or nothing.
@@ -124,13 +146,19 @@ class ImageStore(Protocol):
         """
 
     async def full(self) -> bool:
-        """Whether there is no room for further pictures."""
+        """Whether there is no room for further pictures; raises OSError if nobody can tell."""
 
     async def get(self, key: str) -> bytes:
-        """The bytes; raises FileNotFoundError."""
+        """The bytes; raises FileNotFoundError, or OSError for other faults."""
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Forget these keys; unknown ones are fine."""
+        """Forget these keys; unknown ones are fine. Raises OSError when some may be left."""
+
+    async def sweep(self, before: datetime, known: KnownKeys) -> int:
+        """Remove pictures stored before this moment that are not `known`; gives their number.
+
+        What was begun and never finished goes too. Other things than pictures stay.
+        """
 
 
 @dataclass(frozen=True)
@@ -163,7 +191,10 @@ class EmbeddingCache(Protocol):
         """
 
     async def forget_user(self, tenant: str, user_pk: str) -> None:
-        """Drop everything of one user, and whatever is put for it later: no pk is used again."""
+        """Drop everything of one user, and whatever is put for it later: no pk is used again.
+
+        Raises when that could not be done now: it is to be asked again.
+        """
 
 
 class ProgressEvents(Protocol):
@@ -188,11 +219,48 @@ class ProgressEvents(Protocol):
         """End every subscription: the process stops."""
 
 
+@dataclass(frozen=True)
+class Allowance:
+    """What somebody has left of a limit in the present window, which ends after `reset_s`."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+    over: bool = False
+    """Whether this was more than the limit allows."""
+
+
+class RateLimits(Protocol):
+    """How often somebody may ask, and how long the models may work for a person.
+
+    Counted together for all processes where that is possible; else each process counts alone.
+    Raises nothing.
+    """
+
+    async def of_key(self, key_pk: str) -> Allowance:
+        """Count a request with this API key."""
+
+    async def of_session(self, user_id: str) -> Allowance:
+        """Count a request of the browser session that owns this user."""
+
+    async def of_address(self, address: str) -> Allowance:
+        """Count a request from this address that came with nothing to know its sender by."""
+
+    async def gpu_seconds(self, user_pk: str) -> Allowance:
+        """What a person has left of the models' time; counts nothing."""
+
+    async def charge_gpu_seconds(self, user_pk: str, seconds: float) -> None:
+        """Count time that the models have worked for a person."""
+
+
 class Subscription(Protocol):
     """An async context manager over the events of one job, in order of `seq`."""
 
     async def __aenter__(self) -> AsyncIterator[JobEvent]:
-        """Start to follow; nothing published from here on is missed."""
+        """Start to follow; nothing published from here on is missed.
+
+        Whoever gives up the wait for the next event, after a timeout say, may ask for it again.
+        """
 
     async def __aexit__(self, *_: Any) -> None:
         """Stop to follow."""
@@ -212,6 +280,9 @@ class JobSignals(Protocol):
 
     def cancel(self, job_id: str) -> None:
         """Ask a running job to stop at its next step."""
+
+    def interrupt(self, job_id: str) -> None:
+        """Ask a job to stop that this process runs, because the process stops; tells no other."""
 
     def cancelled(self, job_id: str) -> bool:
         """Whether it was asked to; called from the worker's thread."""

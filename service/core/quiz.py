@@ -3,7 +3,7 @@
 A person prefers the second picture of a pair with probability sigmoid(taste . pair), `pair` being
 the difference of the two pictures in the pool's coordinates, in which tastes are about standard
 normal over people. The next pair is the one whose answer tells most about the taste, given the
-answers so far. docs/decisions/0005 says how that was measured.
+answers so far. docs/results/pair_choice.md says what that brings.
 
 Legend: P pairs, N answers, K coordinates, Q quadrature points.
 """

@@ -1,106 +1,172 @@
-"""Adapters put into service: files in the data folder, and the name of the one that is served."""
+"""Adapters' bytes: kept in the image store for all workers, copied to each machine that needs them.
 
+An adapter's version is the beginning of its sha256, so a version is one content for ever.
+"""
+
+import asyncio
 import hashlib
 import json
 import os
-import shutil
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import tempfile
 from pathlib import Path
+from typing import Any
 
-POINTER = "active.json"
+from service.core.ports import AdapterFile, ImageStore
+from service.infra.database import Database
+from service.infra.tables import Adapter
+
 SHORT_DIGEST = 12
+_POINTER = "active.json"
 
 
-@dataclass(frozen=True)
-class KeptAdapter:
-    """A file in the folder; `version` is what answers call `adapter_version`."""
-
-    version: str
-    path: Path
-    active: bool
+def version_of(sha256: str) -> str:
+    """What answers call `adapter_version`."""
+    return sha256[:SHORT_DIGEST]
 
 
-class AdapterFolder:
-    """`DIR/<version>.safetensors`, and `DIR/active.json` naming one of them by its sha256.
+async def keep(
+    database: Database, images: ImageStore, data: bytes, *, base_model: str, encoder_id: str
+) -> Adapter:
+    """Put an adapter's bytes where every worker finds them, then say so in its row.
 
-    Files are named after their content and never changed, so going back is activating an earlier
-    one again.
+    Raises ValueError when another adapter has this version; OSError when there is no room.
     """
+    sha256 = hashlib.sha256(data).hexdigest()
+    row = Adapter(
+        version=version_of(sha256),
+        sha256=sha256,
+        key=f"adapters/{sha256}.safetensors",
+        base_model=base_model,
+        encoder_id=encoder_id,
+        size_bytes=len(data),
+    )
+    await images.put(row.key, data)
+    async with database.write() as store:
+        kept = await store.adapters.add(row)
+    if kept.sha256 != sha256:
+        raise ValueError(f"another adapter of sha256 {kept.sha256} has version {kept.version}")
+    return kept
 
-    def __init__(self, folder: Path) -> None:
+
+class AdapterCopies:
+    """`DIR/<version>.safetensors` on this machine, each made when it is first asked for."""
+
+    def __init__(self, folder: Path, images: ImageStore) -> None:
         self._folder = folder
+        self._images = images
+        self._turn = asyncio.Lock()
 
-    def active(self) -> Path | None:
-        """The adapter to serve; None means the one that is shipped with the weights.
+    async def fetch(self, adapter: Adapter) -> AdapterFile:
+        """The adapter as a file here. What was here before is not read: loading checks it.
 
-        Raises ValueError when the file that was activated is missing or has changed.
+        Raises OSError when the bytes cannot be had, ValueError when they are not the adapter's.
         """
-        sha256 = self._active_sha256()
-        if sha256 is None:
-            return None
-        path = self._path(sha256)
-        if not path.is_file():
-            raise ValueError(f"the active adapter {path} is missing; activate it again")
-        found = file_sha256(path)
-        if found != sha256:
-            raise ValueError(f"{path} has sha256 {found}; {sha256} was activated")
-        return path
+        file = self._file(adapter)
+        async with self._turn:
+            if not await asyncio.to_thread(file.path.is_file):
+                await self._copy(adapter, file.path)
+        return file
 
-    def activate(self, source: Path) -> str:
-        """Copy an adapter here and make it the active one; returns its version."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sha256 = file_sha256(source)
-        kept = self._path(sha256)
-        if not kept.is_file() or file_sha256(kept) != sha256:
-            fresh = kept.with_suffix(".new")
-            shutil.copyfile(source, fresh)
-            fresh.replace(kept)
-        record = {"sha256": sha256, "activated_at": datetime.now(UTC).isoformat()}
-        fresh = self._folder / f"{POINTER}.new"
-        with fresh.open("w") as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._folder / POINTER)
-        return sha256[:SHORT_DIGEST]
-
-    def deactivate(self) -> bool:
-        """Go back to the shipped adapter; False when none was active. Files stay."""
-        pointer = self._folder / POINTER
-        if not pointer.exists():
-            return False
-        pointer.unlink()
+    async def repair(self, adapter: Adapter) -> bool:
+        """Copy it anew if the file here has changed; false when it is as it was."""
+        file = self._file(adapter)
+        async with self._turn:
+            try:
+                if await asyncio.to_thread(file_sha256, file.path) == adapter.sha256:
+                    return False
+            except FileNotFoundError:
+                pass
+            await self._copy(adapter, file.path)
         return True
 
-    def kept(self) -> list[KeptAdapter]:
-        """Every adapter here, oldest first."""
-        sha256 = self._active_sha256()
-        paths = sorted(self._folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-        return [
-            KeptAdapter(path.stem, path, sha256 is not None and path == self._path(sha256))
-            for path in paths
-        ]
+    async def forget(self, version: str) -> None:
+        """Remove the copy here of an adapter that is kept no more."""
+        path = self._path(version)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
 
-    def find(self, version: str) -> Path | None:
-        """The file of a version that is kept here."""
-        return next((one.path for one in self.kept() if one.version == version), None)
+    def _file(self, adapter: Adapter) -> AdapterFile:
+        return AdapterFile(adapter.version, self._path(adapter.version), adapter.sha256)
 
-    def _path(self, sha256: str) -> Path:
-        return self._folder / f"{sha256[:SHORT_DIGEST]}.safetensors"
+    def _path(self, version: str) -> Path:
+        return self._folder / f"{version}.safetensors"
 
-    def _active_sha256(self) -> str | None:
-        pointer = self._folder / POINTER
-        if not pointer.exists():
-            return None
-        try:
-            sha256 = json.loads(pointer.read_text())["sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{pointer} cannot be read: {error}") from error
-        return str(sha256)
+    async def _copy(self, adapter: Adapter, path: Path) -> None:
+        data = await self._images.get(adapter.key)
+        found = hashlib.sha256(data).hexdigest()
+        if found != adapter.sha256:
+            raise ValueError(f"{adapter.key} has sha256 {found}: add the adapter again")
+        await asyncio.to_thread(_write, path, data)
+
+
+async def take_over(folder: Path, database: Database, images: ImageStore) -> None:
+    """Keep the adapters of a data folder that named the active one in `active.json`.
+
+    Done once, by whatever opens the data folder first; unfinished jobs keep that adapter. Raises
+    ValueError when the adapter that was active is missing or has changed.
+    """
+    pointer = folder / _POINTER
+    if not pointer.is_file():
+        return
+    async with database.read() as store:
+        known = await store.adapters.was_ever_one()
+    if not known:
+        version, paths = await asyncio.to_thread(_kept_in, folder)
+        for path in paths:
+            data = await asyncio.to_thread(path.read_bytes)
+            await keep(database, images, data, **_spec_of(path, data))
+        async with database.write() as store:
+            await store.adapters.activate(version)
+            await store.adapters.pin_unfinished(version)
+    pointer.unlink(missing_ok=True)
+
+
+def _kept_in(folder: Path) -> tuple[str, list[Path]]:
+    """The version that was active in a folder, and every file that ever was, oldest first."""
+    sha256 = _named_by(folder / _POINTER)
+    version = version_of(sha256)
+    active = folder / f"{version}.safetensors"
+    if not active.is_file():
+        raise ValueError(f"the active adapter {active} is missing; remove {_POINTER} to go on")
+    found = file_sha256(active)
+    if found != sha256:
+        raise ValueError(f"{active} has sha256 {found}; {sha256} was activated")
+    paths = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    return version, [path for path in paths if path.stem == version_of(file_sha256(path))]
 
 
 def file_sha256(path: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _named_by(pointer: Path) -> str:
+    try:
+        return str(json.loads(pointer.read_text())["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{pointer} cannot be read: {error}") from error
+
+
+def _spec_of(path: Path, data: bytes) -> dict[str, str]:
+    """What the header of an artifact says that it belongs to."""
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header: dict[str, Any] = json.loads(data[8 : 8 + size])
+        spec = json.loads(header["__metadata__"]["spec"])
+        return {"base_model": spec["base_model"], "encoder_id": spec["extra"]["encoder_id"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: the header holds no readable spec: {error!r}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

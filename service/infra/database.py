@@ -1,10 +1,10 @@
-"""One SQLite file (or another database by URL), as short read and write transactions."""
+"""A SQLite file or a PostgreSQL, as short read and write transactions."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, event, text
@@ -12,6 +12,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from service.core.errors import DatabaseAway
+from service.infra.clock import SQLITE_FUNCTION, sqlite_in_seconds
+from service.infra.connection_limits import ConnectionLimits
 from service.infra.delivery import InProcessDelivery, JobDelivery
 from service.infra.repositories import Store
 
@@ -24,22 +27,42 @@ _SCRUB_TIMEOUT_MS = 1000
 class Database:
     """Opens on construction of the first transaction; `close` ends it."""
 
-    def __init__(self, url: str, delivery: JobDelivery | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        delivery: JobDelivery | None = None,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
+        """`limits` are for PostgreSQL; SQLite needs none."""
         self._delivery = delivery or InProcessDelivery()
-        # Errors are logged; with their parameters, prompts and profiles would be in the log.
-        self._engine = create_async_engine(url, hide_parameters=True)
         self._turn = asyncio.Lock()
         self._to_scrub = True
-        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._is_sqlite = url.startswith("sqlite")
         if self._is_sqlite:
+            # Errors are logged; with their parameters, prompts and profiles would be in the log.
+            self._engine = create_async_engine(url, hide_parameters=True)
             _prepare_sqlite(self._engine)
+            self._reader = self._snapshots = self._engine
+        else:
+            from service.infra import postgres  # the embedded default has no driver for it
+
+            self._engine = postgres.engine(url, limits or ConnectionLimits())
+            self._is_away = postgres.is_away
+            # At READ COMMITTED each statement is a snapshot of its own, in a transaction or not.
+            self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ")
         self._writer = self._engine.execution_options(writes=True)
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[Store]:
-        """A transaction that changes nothing."""
-        async with AsyncSession(self._engine, expire_on_commit=False) as session:
-            yield Store(session, self._delivery)
+    async def read(self, *, snapshot: bool = False) -> AsyncIterator[Store]:
+        """Statements that change nothing; with `snapshot` (on SQLite always) of one moment.
+
+        Raises DatabaseAway where PostgreSQL does not answer.
+        """
+        engine = self._snapshots if snapshot else self._reader
+        with self._noting_absence():
+            async with AsyncSession(engine, expire_on_commit=False) as session:
+                yield Store(session, self._delivery)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Store]:
@@ -48,13 +71,28 @@ class Database:
         On SQLite it takes the write lock at its start, so what it read stays true. Writers of this
         process take turns in the order in which they came: SQLite's own waiting is not fair, and
         each that waits there would hold a connection that readers need.
+
+        On PostgreSQL writers run beside each other, and what was read stays true only behind a
+        lock: see `repositories`. Raises DatabaseAway where it does not answer; at the end of the
+        block that leaves open whether the transaction was committed.
         """
-        async with (
-            self._turn if self._is_sqlite else contextlib.nullcontext(),
-            AsyncSession(self._writer, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield Store(session, self._delivery)
+        with self._noting_absence():
+            async with (
+                self._turn if self._is_sqlite else contextlib.nullcontext(),
+                AsyncSession(self._writer, expire_on_commit=False) as session,
+                session.begin(),
+            ):
+                yield Store(session, self._delivery)
+
+    @contextmanager
+    def _noting_absence(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self._is_sqlite or not self._is_away(error):
+                raise
+            log.exception("the database does not answer")
+            raise DatabaseAway from error
 
     async def ping(self) -> None:
         """Raise when the database does not answer."""
@@ -62,11 +100,15 @@ class Database:
             await connection.execute(text("SELECT 1"))
 
     async def scrub(self) -> bool:
-        """Fold the write-ahead log into the file, so that erased rows are in neither.
+        """Whether what was erased is out of the database's files too, as far as can be seen here.
 
+        On SQLite the write-ahead log is folded into the file, which overwrites what it deletes.
         False when that was not possible now, because somebody reads: it is logged, and
-        `scrub_again` is to be called until it is.
+        `scrub_again` is to be called until it is. On PostgreSQL always false: its operator says
+        when the bytes of deleted rows are overwritten, and how long its log is kept.
         """
+        if not self._is_sqlite:
+            return False
         self._to_scrub = True
         return await self.scrub_again()
 
@@ -104,6 +146,7 @@ class Database:
 def _prepare_sqlite(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "connect")
     def _connected(dbapi_connection: Any, _: ConnectionPoolEntry) -> None:
+        dbapi_connection.create_function(SQLITE_FUNCTION, 1, sqlite_in_seconds)
         # The driver must not begin transactions by itself: `_begin` says which kind it is.
         dbapi_connection.isolation_level = None
         cursor = dbapi_connection.cursor()

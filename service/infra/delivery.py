@@ -13,7 +13,7 @@ class JobDelivery(Protocol):
     """
 
     async def enqueue(self, session: AsyncSession, kind: str, count: int) -> None:
-        """Put `count` tickets out, in the transaction that queues the jobs."""
+        """Put `count` tickets out (none below 1), in the transaction that queues the jobs."""
 
 
 class InProcessDelivery:

@@ -80,12 +80,20 @@ class InProcessSubscription:
     async def __aenter__(self) -> AsyncIterator[JobEvent]:
         """Start to follow."""
         self._events._enter(self._job_id, self._after_seq, self._queue)
-        return self._iterate()
+        return self
 
     async def __aexit__(self, *_: Any) -> None:
         """Stop to follow."""
         self._events._leave(self._job_id, self._queue)
 
-    async def _iterate(self) -> AsyncIterator[JobEvent]:
-        while (event := await self._queue.get()) is not None:
-            yield event
+    def __aiter__(self) -> AsyncIterator[JobEvent]:
+        """The events."""
+        return self
+
+    async def __anext__(self) -> JobEvent:
+        """The next one. Giving up the wait for it loses nothing."""
+        event = await self._queue.get()
+        if event is None:
+            self._queue.put_nowait(None)  # whoever asks again hears the same
+            raise StopAsyncIteration
+        return event

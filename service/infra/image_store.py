@@ -1,19 +1,23 @@
-"""Pictures as files of a local folder."""
+"""Pictures, and adapters, as files of a local folder."""
 
 import asyncio
 import contextlib
 import errno
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from service.core.errors import StorageFull
+from service.core.image_keys import check_key, is_picture
+from service.core.ports import KnownKeys
 
 _TRIES = 10
-_KEY = re.compile(r"[a-z0-9]+(/[a-z0-9-]+)*\.png")
+_PART = ".part-"
+_SWEEP_BATCH = 500
 
 
 class FolderImageStore:
@@ -45,14 +49,19 @@ class FolderImageStore:
         """Remove files and the folders that this empties."""
         await asyncio.to_thread(self._delete, [self._path(key) for key in keys])
 
-    async def sweep(self, keep: Collection[str]) -> int:
-        """Remove every file whose key is not in `keep`; only while nothing is being written."""
-        return await asyncio.to_thread(self._sweep, frozenset(keep))
+    async def sweep(self, before: datetime, known: KnownKeys) -> int:
+        """Remove files of before this moment: pictures without rows, and what was half written."""
+        removed = 0
+        old = self._written_before(before)
+        while batch := await asyncio.to_thread(lambda: list(islice(old, _SWEEP_BATCH))):
+            held = await known([key for key, _ in batch if is_picture(key)])
+            orphans = [path for key, path in batch if key not in held]
+            await asyncio.to_thread(self._delete, orphans)
+            removed += len(orphans)
+        return removed
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is not a key of the image store")
-        return self._root / key
+        return self._root / check_key(key)
 
     def _room_after(self, size_bytes: int) -> int:
         """Bytes above the floor once this many more are stored."""
@@ -80,20 +89,24 @@ class FolderImageStore:
         for _ in range(_TRIES):
             folder.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
-                return tempfile.mkstemp(dir=folder, prefix=".part-")
+                return tempfile.mkstemp(dir=folder, prefix=_PART)
         raise FileNotFoundError(f"{folder} goes away as fast as it is made")
 
     def _delete(self, paths: Sequence[Path]) -> None:
         for path in paths:
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty, or gone already
-                path.parent.rmdir()
+                for folder in path.parents[: len(path.relative_to(self._root).parts) - 1]:
+                    folder.rmdir()
 
-    def _sweep(self, keep: frozenset[str]) -> int:
-        orphans = [
-            path
-            for path in self._root.rglob("*")
-            if path.is_file() and path.relative_to(self._root).as_posix() not in keep
-        ]
-        self._delete(orphans)
-        return len(orphans)
+    def _written_before(self, before: datetime) -> Iterator[tuple[str, Path]]:
+        """Keys and paths of pictures and parts of pictures."""
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                path = Path(folder, name)
+                key = path.relative_to(self._root).as_posix()
+                if not is_picture(key) and not name.startswith(_PART):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # a job has just ended with it
+                    if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
+                        yield key, path

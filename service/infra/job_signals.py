@@ -28,6 +28,10 @@ class InProcessSignals:
 
     def cancel(self, job_id: str) -> None:
         """Ask a running job to stop."""
+        self.interrupt(job_id)
+
+    def interrupt(self, job_id: str) -> None:
+        """Ask a job to stop that this process runs."""
         with self._lock:
             self._cancelled[job_id] = None
             if len(self._cancelled) > _REMEMBERED:  # those that no worker had begun

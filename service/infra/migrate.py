@@ -38,6 +38,22 @@ def revision(url: str) -> tuple[str | None, str | None]:
         engine.dispose()
 
 
+def refuse_old(url: str) -> None:
+    """Raises ValueError for a schema that this code has migrations for.
+
+    One that a newer `ppd migrate` has made is fine: it is the first step of an upgrade.
+    """
+    from alembic.script import ScriptDirectory
+
+    current, head = revision(url)
+    known = {
+        script.revision
+        for script in ScriptDirectory.from_config(alembic_config(url)).walk_revisions()
+    }
+    if current is None or (current in known and current != head):
+        raise ValueError(f"the schema is at {current}, the newest is {head}; run `ppd migrate`")
+
+
 def sync_url(url: str) -> str:
     """The same database through a driver that blocks."""
     return url.replace("sqlite+aiosqlite:", "sqlite:")

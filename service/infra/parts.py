@@ -1,11 +1,19 @@
 """What API and worker of one deployment share, chosen once by `service.wiring`."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from service.core.pool import Pool
-from service.core.ports import EmbeddingCache, ImageStore, JobSignals, ProgressEvents
+from service.core.ports import (
+    EmbeddingCache,
+    ImageStore,
+    JobSignals,
+    ProgressEvents,
+    RateLimits,
+)
 from service.infra.database import Database
+from service.infra.metrics import Metrics
+from service.infra.retention import KEEP_EVERYTHING, Retention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +25,11 @@ class Parts:
     cache: EmbeddingCache
     events: ProgressEvents
     signals: JobSignals
+    rates: RateLimits
     pool: Pool
+    retention: Retention = KEEP_EVERYTHING
+    metrics: Metrics = field(default_factory=Metrics)
 
     def by_name(self) -> dict[str, Any]:
         """These parts as keyword arguments, for a class that adds its own to them."""
-        return {field.name: getattr(self, field.name) for field in fields(Parts)}
+        return {part.name: getattr(self, part.name) for part in fields(Parts)}

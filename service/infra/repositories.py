@@ -1,9 +1,28 @@
-"""Every query of the service, one class per noun, together in `Store` over one transaction."""
+"""Every query of the service, one class per noun, together in `Store` over one transaction.
 
+SQLite lets one write transaction run at a time. On PostgreSQL they run beside each other, in any
+number of processes, so what a transaction decides by is locked first, and always in this order, so
+that no two of them wait for each other: a person's row (of several people, by user id), jobs' rows
+(by id), profiles' rows, then the rest.
+
+- A person's answers, profile versions and uploads change under `Users.alone`: one at a time.
+- Whatever refers to a person, a new job or a finished picture, holds the row as well, together with
+  others who do. An erasure holds it against all of them: it comes before, and they find nobody, or
+  after, and takes along what they left.
+- A job changes its state by one statement that names the state it leaves, or under its row's lock,
+  so of two ends the second finds nothing to end.
+
+Left without a lock, since a queue for it would cost more than the error: how many jobs wait, and
+whose turn comes next. Requests that come at the same moment do not see each other there, so a limit
+may be passed by as many as are written at once, which the pools of connections bound.
+"""
+
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -11,14 +30,18 @@ from sqlalchemy import (
     CursorResult,
     Executable,
     Select,
+    and_,
     case,
     delete,
     exists,
+    false,
     func,
     or_,
     select,
+    text,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.auth import KeyScope
@@ -29,8 +52,14 @@ from service.core.messages import (
     first_seq,
     requeued_seq,
 )
+from service.infra.chores import Chores
+from service.infra.clock import in_seconds, present
 from service.infra.delivery import JobDelivery
+from service.infra.image_deletions import ImageDeletions
+from service.infra.retention import Due
 from service.infra.tables import (
+    Adapter,
+    AdapterActivation,
     ApiKey,
     Choice,
     IdempotencyKey,
@@ -39,8 +68,29 @@ from service.infra.tables import (
     JobSubject,
     Profile,
     User,
-    now,
+    WorkerRow,
 )
+from service.infra.tombstones import Tombstones
+
+_SEEN_TO = timedelta(days=1)
+"""`seen_at` is not written again sooner."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_FRESH = {"populate_existing": True}
+"""What is read under a lock is what is stored now, whatever the session has read before."""
+
+ACTIVE_ADAPTER = (
+    select(AdapterActivation.version)
+    .order_by(AdapterActivation.pk.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+"""The version of the adapter in service, for an INSERT to write: it costs no query of its own.
+
+The row must be read again to know it.
+"""
+
+_WORKER_IS_GONE_AFTER_S = 120.0
 
 
 class Store:
@@ -55,6 +105,37 @@ class Store:
         self.jobs = Jobs(session, delivery)
         self.images = Images(session)
         self.idempotency = Idempotency(session)
+        self.workers = Workers(session)
+        self.adapters = Adapters(session)
+        self.deletions = ImageDeletions(session)
+        self.tombstones = Tombstones(session)
+        self.due = Due(session)
+        self.chores = Chores(session)
+
+    async def alone(self, purpose: str) -> None:
+        """Wait until no other transaction of any process is at this; hold it until the end."""
+        if not _is_sqlite(self.session):
+            await self.session.execute(select(func.pg_advisory_xact_lock(_lock_number(purpose))))
+
+    async def alone_now(self, purpose: str) -> bool:
+        """Hold this until the end of the transaction; false when another transaction does.
+
+        On SQLite there is no other transaction.
+        """
+        if _is_sqlite(self.session):
+            return True
+        lock = select(func.pg_try_advisory_xact_lock(_lock_number(purpose)))
+        return bool(await self.session.scalar(lock))
+
+
+def _is_sqlite(session: AsyncSession) -> bool:
+    return session.get_bind().dialect.name == "sqlite"
+
+
+def _lock_number(purpose: str) -> int:
+    """64 bits, signed, as advisory locks are named."""
+    digest = hashlib.sha256(f"ppd {purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 class _Repository:
@@ -83,6 +164,10 @@ class Keys(_Repository):
         await self._session.flush()
         return row
 
+    async def get(self, pk: str) -> ApiKey | None:
+        """The key of this id, revoked or not."""
+        return await self._session.get(ApiKey, pk)
+
     async def all(self) -> Sequence[ApiKey]:
         """Every key, oldest first."""
         return (await self._session.scalars(select(ApiKey).order_by(ApiKey.created_at))).all()
@@ -90,7 +175,7 @@ class Keys(_Repository):
     async def revoke(self, pk: str) -> bool:
         """Revoke a key; false when there is no such key in use."""
         statement = update(ApiKey).where(ApiKey.pk == pk, ApiKey.revoked_at.is_(None))
-        return bool(await self._changed(statement.values(revoked_at=now())))
+        return bool(await self._changed(statement.values(revoked_at=present())))
 
 
 class Users(_Repository):
@@ -102,26 +187,87 @@ class Users(_Repository):
             select(User).where(User.tenant == tenant, User.user_id == user_id)
         )
 
-    async def get_or_create(self, tenant: str, user_id: str) -> User:
-        """The user, made now on first use. Needs a write transaction."""
-        user = await self.find(tenant, user_id)
-        if user is None:
-            user = User(tenant=tenant, user_id=user_id)
-            self._session.add(user)
-            await self._session.flush()
+    async def hold(self, tenant: str, user_id: str) -> User | None:
+        """The user, who is not erased before this transaction ends."""
+        return await self._locked(tenant, user_id, read=True, key_share=True)
+
+    async def hold_pk(self, pk: str) -> bool:
+        """The same by our own name for the user; false when there is none (any more)."""
+        statement = select(User.pk).where(User.pk == pk).with_for_update(read=True, key_share=True)
+        return await self._session.scalar(statement) is not None
+
+    async def alone(self, tenant: str, user_id: str) -> User | None:
+        """The user, whose answers, versions and uploads only this transaction changes now."""
+        return await self._locked(tenant, user_id, key_share=True)
+
+    async def several_alone(self, pks: Collection[str]) -> dict[str, str]:
+        """Those of these people who are there, alone, with their tenants. For one who has none."""
+        rows = await self._session.execute(
+            select(User.pk, User.tenant)
+            .where(User.pk.in_(pks))
+            .order_by(User.pk)
+            .with_for_update(key_share=True)
+        )
+        return {row.pk: row.tenant for row in rows}
+
+    async def _locked(
+        self, tenant: str, user_id: str, *, read: bool = False, key_share: bool = False
+    ) -> User | None:
+        user: User | None = await self._session.scalar(
+            select(User)
+            .where(User.tenant == tenant, User.user_id == user_id)
+            .with_for_update(read=read, key_share=key_share)
+            .execution_options(**_FRESH)
+        )
         return user
+
+    async def get_or_create(self, tenant: str, user_id: str, *, alone: bool = False) -> User:
+        """The user, held (or held alone), made now on first use. Needs a write transaction.
+
+        Who needs several people asks for them in the order of their user ids.
+        """
+        find = self.alone if alone else self.hold
+        while True:
+            user = await find(tenant, user_id)
+            if user is not None:
+                if user.seen_at is None or user.seen_at < datetime.now(UTC) - _SEEN_TO:
+                    user.seen_at = datetime.now(UTC)
+                return user
+            insert = _insert_user(self._session).values(tenant=tenant, user_id=user_id)
+            made: User | None = await self._session.scalar(
+                insert.on_conflict_do_nothing().returning(User)
+            )
+            if made is not None:
+                return made
+            # Somebody else made this user meanwhile, and may have erased it again.
 
     async def user_id(self, pk: str) -> str | None:
         """The tenant's own name for this user."""
         return await self._session.scalar(select(User.user_id).where(User.pk == pk))
 
-    async def erase(self, user: User) -> "Erased":
-        """Delete the user, what hangs on it, and every job and picture that used its taste."""
+    async def erase(self, tenant: str, user_id: str) -> "Erased | None":
+        """Delete the user, what hangs on it, and every job and picture that used its taste.
+
+        The pictures' bytes are noted to be deleted, and the user as erased, in the same commit.
+        None when there is no such user.
+        """
+        user = await self._locked(tenant, user_id)
+        if user is None:
+            return None
         theirs = _jobs_about(user.pk)
-        jobs = (await self._session.scalars(theirs)).all()
+        jobs = (
+            await self._session.execute(
+                select(Job.id, Job.status)
+                .where(Job.id.in_(theirs))
+                .order_by(Job.id)
+                .with_for_update(of=Job)
+            )
+        ).all()
         images = (
             await self._session.scalars(select(Image.key).where(_pictures_about(user.pk)))
         ).all()
+        await Tombstones(self._session).add(user)
+        await ImageDeletions(self._session).note(_pictures_about(user.pk))
         choices = await self._session.scalar(
             select(func.count()).select_from(Choice).where(Choice.user_pk == user.pk)
         )
@@ -130,7 +276,18 @@ class Users(_Repository):
         )
         await self._session.execute(delete(Job).where(Job.id.in_(theirs)))
         await self._session.execute(delete(User).where(User.pk == user.pk))
-        return Erased(list(jobs), list(images), choices or 0, profiles or 0)
+        return Erased(
+            user_pk=user.pk,
+            job_ids=[job_id for job_id, _ in jobs],
+            running=[job_id for job_id, status in jobs if status == "running"],
+            image_keys=list(images),
+            choices=choices or 0,
+            profiles=profiles or 0,
+        )
+
+
+def _insert_user(session: AsyncSession) -> postgresql.Insert | sqlite.Insert:
+    return sqlite.insert(User) if _is_sqlite(session) else postgresql.insert(User)
 
 
 def _jobs_about(user_pk: str) -> Select[str]:
@@ -148,9 +305,11 @@ def _pictures_about(user_pk: str) -> ColumnElement[bool]:
 
 @dataclass(frozen=True)
 class Erased:
-    """What went: the ids of jobs, the keys of pictures, and counts."""
+    """Who and what went: the ids of jobs, the keys of pictures, and counts."""
 
+    user_pk: str
     job_ids: list[str]
+    running: list[str]
     image_keys: list[str]
     choices: int
     profiles: int
@@ -187,7 +346,10 @@ class Choices(_Repository):
         return int(row[0]), int(row[1])
 
     async def put(self, choice: Choice) -> None:
-        """Store an answer; one to the same pool pair takes the place of the earlier one."""
+        """Store an answer; one to the same pool pair takes the place of the earlier one.
+
+        Needs the user alone.
+        """
         if choice.pair_id is not None:
             await self._session.execute(
                 delete(Choice).where(
@@ -227,10 +389,19 @@ class Profiles(_Repository):
             statement = statement.where(Profile.encoder_version == encoder_version)
         return await self._session.scalar(statement)
 
+    async def standing(self, user_pk: str) -> Profile | None:
+        """The newest version that was not superseded."""
+        return await self._session.scalar(
+            select(Profile)
+            .where(Profile.user_pk == user_pk, Profile.status != "superseded")
+            .order_by(Profile.version.desc())
+            .limit(1)
+        )
+
     async def add(
         self, user_pk: str, source: str, choices: list[Any], seed: int, text: str | None
     ) -> Profile:
-        """Begin the next version, to be encoded."""
+        """Begin the next version, to be encoded. Needs the user alone."""
         last = await self._session.scalar(
             select(func.max(Profile.version)).where(Profile.user_pk == user_pk)
         )
@@ -252,8 +423,15 @@ class Profiles(_Repository):
         statement = update(Profile).where(Profile.pk == pk, Profile.status == "encoding")
         return bool(await self._changed(statement.values(status=status, **values)))
 
-    async def stale(self, encoder_version: str) -> list[Profile]:
-        """The newest ready version of every user, where another encoder made it.
+    async def reopen(self, pk: str) -> bool:
+        """Encode a version that failed once more; false when it is in another state."""
+        statement = update(Profile).where(Profile.pk == pk, Profile.status == "failed")
+        return bool(await self._changed(statement.values(status="encoding", error_code=None)))
+
+    async def stale(
+        self, encoder_version: str, user_pks: Collection[str] | None = None
+    ) -> list[Profile]:
+        """The newest ready version of every user (of these), where another encoder made it.
 
         Users with a version being encoded already are left out.
         """
@@ -264,15 +442,18 @@ class Profiles(_Repository):
             .subquery()
         )
         pending = exists().where(Profile.user_pk == newest.c.user_pk, Profile.status == "encoding")
-        rows = await self._session.scalars(
+        statement = (
             select(Profile)
             .join(
                 newest,
                 (Profile.user_pk == newest.c.user_pk) & (Profile.version == newest.c.version),
             )
             .where(Profile.encoder_version != encoder_version, ~pending.correlate(newest))
+            .order_by(Profile.user_pk)
         )
-        return list(rows)
+        if user_pks is not None:
+            statement = statement.where(Profile.user_pk.in_(user_pks))
+        return list(await self._session.scalars(statement.execution_options(**_FRESH)))
 
 
 class Jobs(_Repository):
@@ -286,9 +467,21 @@ class Jobs(_Repository):
         """One job."""
         return await self._session.get(Job, job_id)
 
-    async def find(self, tenant: str, job_id: str) -> Job | None:
-        """The tenant's job of this id."""
-        return await self._session.scalar(select(Job).where(Job.id == job_id, Job.tenant == tenant))
+    async def state(self, job_id: str) -> tuple[JobStatus, int] | None:
+        """A job's status and seq, and nothing else of it."""
+        row = (
+            await self._session.execute(select(Job.status, Job.seq).where(Job.id == job_id))
+        ).one_or_none()
+        return (row[0], row[1]) if row is not None else None  # type: ignore[return-value]
+
+    async def find(self, tenant: str, job_id: str, *, lock: bool = False) -> Job | None:
+        """The tenant's job of this id; with `lock` nobody else changes it until the end."""
+        if not _ID.fullmatch(job_id):  # PostgreSQL takes not every text
+            return None
+        statement = select(Job).where(Job.id == job_id, Job.tenant == tenant)
+        if lock:
+            statement = statement.with_for_update().execution_options(**_FRESH)
+        return await self._session.scalar(statement)
 
     async def add(self, job: Job, subjects: Sequence[JobSubject] = ()) -> Job:
         """Queue a job."""
@@ -318,6 +511,19 @@ class Jobs(_Repository):
             statement = statement.where(Job.user_pk == user_pk)
         return await self._session.scalar(statement) or 0
 
+    async def shares(self, kind: str, tenant: str, user_pk: str | None) -> tuple[int, int, int]:
+        """How many jobs of a kind wait: all, this tenant's, and this user's."""
+        row = (
+            await self._session.execute(
+                select(
+                    func.count(),
+                    func.count().filter(Job.tenant == tenant),
+                    func.count().filter(Job.user_pk == user_pk),
+                ).where(Job.status == "queued", Job.kind == kind)
+            )
+        ).one()
+        return int(row[0]), int(row[1]), int(row[2])
+
     async def next_turn(self, kind: str, tenant: str, user_pk: str | None) -> int:
         """The turn of a person's next job of a kind: the present one, or the one after their last.
 
@@ -325,79 +531,133 @@ class Jobs(_Repository):
         at the turn that is being served, and each further job one turn later. So people (and a
         tenant's jobs for nobody or for a blend, as one more) go round in turn.
         """
-        theirs = [Job.tenant == tenant, Job.user_pk.is_(None)]
+        theirs = and_(Job.tenant == tenant, Job.user_pk.is_(None))
         if user_pk is not None:
-            theirs = [Job.user_pk == user_pk]
-        last = await self._session.scalar(
-            select(func.max(Job.turn)).where(
-                *theirs, Job.kind == kind, Job.status.in_(("queued", "running"))
-            )
-        )
-        present = await self.present_turn()
+            theirs = Job.user_pk == user_pk
+        last, present = await self._turns(and_(theirs, Job.kind == kind))
         return present if last is None else max(present, last + 1)
 
     async def present_turn(self) -> int:
         """The turn that is being served: that of what runs, else of what comes next."""
-        running = await self._session.scalar(
-            select(func.max(Job.turn)).where(Job.status == "running")
-        )
-        coming = await self._session.scalar(
-            select(func.min(Job.turn)).where(Job.status == "queued")
-        )
+        return (await self._turns(false()))[1]
+
+    async def _turns(self, which: ColumnElement[bool]) -> tuple[int | None, int]:
+        """The last turn of these jobs among those that have not ended, and the present turn."""
+        last, running, coming = (
+            await self._session.execute(
+                select(
+                    func.max(Job.turn).filter(which),
+                    func.max(Job.turn).filter(Job.status == "running"),
+                    func.min(Job.turn).filter(Job.status == "queued"),
+                ).where(Job.status.in_(("queued", "running")))
+            )
+        ).one()
         if running is None or coming is None:
-            return running or coming or 0
-        return max(running, coming - 1)  # what runs may be of an old turn, begun once more
+            return last, running or coming or 0
+        return last, max(running, coming - 1)  # what runs may be of an old turn, begun once more
 
     async def of_profile(self, profile_pk: str) -> Job | None:
         """The job that encodes this profile version."""
         return await self._session.scalar(select(Job).where(Job.profile_pk == profile_pk))
 
-    async def of_user(self, user_pk: str) -> Sequence[Job]:
-        """All jobs of a user, and the blends that used the user's taste, oldest first."""
-        return (
-            await self._session.scalars(
-                select(Job).where(Job.id.in_(_jobs_about(user_pk))).order_by(Job.created_at, Job.id)
-            )
-        ).all()
+    async def ids_of_user(self, user_pk: str) -> list[str]:
+        """All of a user's jobs, and the blends that used the user's taste, oldest first."""
+        about = Job.id.in_(_jobs_about(user_pk))
+        oldest_first = select(Job.id).where(about).order_by(Job.created_at, Job.id)
+        return list(await self._session.scalars(oldest_first))
+
+    async def by_id(self, ids: Sequence[str]) -> dict[str, Job]:
+        """These few hundred jobs."""
+        rows = await self._session.scalars(select(Job).where(Job.id.in_(ids)))
+        return {row.id: row for row in rows}
+
+    async def uses_of(
+        self, user_pk: str, ids: Sequence[str]
+    ) -> Sequence[tuple[str, float, int | None]]:
+        """How these jobs used the user's taste: job, weight, and the pinned profile version."""
+        rows = await self._session.execute(
+            select(JobSubject.job_id, JobSubject.weight, Profile.version)
+            .outerjoin(Profile, Profile.pk == JobSubject.profile_pk)
+            .where(JobSubject.user_pk == user_pk, JobSubject.job_id.in_(ids))
+            .order_by(JobSubject.job_id, JobSubject.position)
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
 
     async def waiting_encode(self, user_pk: str) -> Sequence[Job]:
-        """Encode jobs of a user that no worker has begun."""
+        """Encode jobs of a user that no worker has begun, nor begins before the end."""
         return (
             await self._session.scalars(
-                select(Job).where(
-                    Job.user_pk == user_pk, Job.kind == "encode", Job.status == "queued"
-                )
+                select(Job)
+                .where(Job.user_pk == user_pk, Job.kind == "encode", Job.status == "queued")
+                .order_by(Job.id)
+                .with_for_update()
+                .execution_options(**_FRESH)
             )
         ).all()
 
-    async def claim(self, kinds: Collection[str], worker_id: str, lease_s: float) -> Job | None:
-        """Take the next job of these kinds: by turn, in a turn encodings first, then by age."""
-        job = await self._session.scalar(
-            select(Job)
+    async def claim(
+        self,
+        kinds: Collection[str],
+        worker_id: str,
+        lease_s: float,
+        losses_below: int | None = None,
+    ) -> Job | None:
+        """Take the next job of these kinds: by turn, in a turn encodings first, then by age.
+
+        Two workers never take the same: a row that one has its hand on is passed by.
+        `losses_below` leaves those out that have lost so many workers already.
+        """
+        fits = [] if losses_below is None else [Job.losses < losses_below]
+        following = (
+            select(Job.id)
             .where(
                 Job.status == "queued",
                 Job.kind.in_(kinds),
-                or_(Job.expires_at.is_(None), Job.expires_at > now()),
+                or_(Job.expires_at.is_(None), Job.expires_at > present()),
+                *fits,
             )
             .order_by(Job.turn, Job.priority, Job.created_at, Job.id)
             .limit(1)
             .with_for_update(skip_locked=True)
+            .scalar_subquery()
         )
-        if job is None:
-            return None
-        job.status = "running"
-        job.attempt += 1
-        job.seq = first_seq(job.attempt)
-        job.started_at = now()
-        job.worker_id = worker_id
-        job.lease_until = now() + timedelta(seconds=lease_s)
-        await self._session.flush()
-        return job
+        return await self._session.scalar(
+            update(Job)
+            .where(Job.id == following)
+            .values(
+                status="running",
+                attempt=Job.attempt + 1,
+                seq=(Job.attempt + 1) * SEQ_PER_ATTEMPT + first_seq(0),
+                started_at=present(),
+                worker_id=worker_id,
+                lease_until=in_seconds(lease_s),
+            )
+            .returning(Job)
+            .execution_options(synchronize_session=False, **_FRESH)
+        )
 
-    async def renew(self, job_id: str, attempt: int, lease_s: float) -> bool:
-        """Hold on to a running job."""
-        statement = _fenced(job_id, attempt).values(lease_until=now() + timedelta(seconds=lease_s))
-        return bool(await self._changed(statement))
+    async def put_tickets_out(self, kind: str, out: int) -> None:
+        """Tickets for those waiting jobs of a kind that have none, when so many are out."""
+        await self._delivery.enqueue(self._session, kind, await self.queued(kind) - out)
+
+    async def put_ticket_back(self, kind: str) -> None:
+        """Another ticket of a kind, for one that was spent on nothing of it, if jobs of it wait."""
+        if await self.queued(kind):
+            await self._delivery.enqueue(self._session, kind, 1)
+
+    async def renew(
+        self, held: Collection[tuple[str, int]], lease_s: float
+    ) -> set[tuple[str, int]]:
+        """Hold on to running jobs, each an id and an attempt; gives those that are still ours."""
+        ours = or_(*((Job.id == job_id) & (Job.attempt == attempt) for job_id, attempt in held))
+        kept = await self._session.execute(
+            update(Job)
+            .where(Job.status == "running", ours)
+            .values(lease_until=in_seconds(lease_s))
+            .returning(Job.id, Job.attempt)
+            .execution_options(synchronize_session=False)
+        )
+        return {(job_id, attempt) for job_id, attempt in kept}
 
     async def finish(
         self,
@@ -416,7 +676,7 @@ class Jobs(_Repository):
             result=result,
             error_code=code,
             error_detail=detail,
-            finished_at=now(),
+            finished_at=present(),
             lease_until=None,
         )
         return bool(await self._changed(statement))
@@ -430,69 +690,94 @@ class Jobs(_Repository):
             await self._delivery.enqueue(self._session, job.kind, 1)
 
     async def cancel(self, job: Job) -> bool:
-        """End a job that has not ended; false when it has."""
+        """End a job that has not ended; false when it has. Needs the job locked."""
         statement = (
             update(Job)
             .where(Job.id == job.id, Job.status.in_(("queued", "running")))
             .values(
                 status="canceled",
                 seq=end_seq(job.attempt, job.seq),
-                finished_at=now(),
+                finished_at=present(),
                 lease_until=None,
             )
         )
         return bool(await self._changed(statement))
 
     async def requeue_orphans(
-        self, max_attempts: int, lease_ended: datetime | None, running: str | None
-    ) -> tuple[int, list[Job]]:
-        """Queue again what a lost worker ran; what was begun too often fails.
+        self, max_losses: int, *, leased_too: bool = False, but: Collection[str] = ()
+    ) -> tuple[list[Job], list[Job]]:
+        """Queue again what a lost worker ran; what has lost too many fails.
 
-        Takes jobs whose lease ended before `lease_ended` (all, for None: no worker may run then),
-        but never `running`. Gives the number queued again and the jobs that failed.
+        Takes jobs whose lease has ended, and with `leased_too` (no worker may run then) all that
+        run, but never those of `but`. A row that somebody has in hand (another sweep, an end, a
+        renewal) is left to them. Gives the jobs queued again and those that failed.
         """
         orphan = [Job.status == "running"]
-        if lease_ended is not None:
-            orphan.append(Job.lease_until < lease_ended)
-        if running is not None:
-            orphan.append(Job.id != running)
-        spent = (
-            await self._session.scalars(select(Job).where(*orphan, Job.attempt >= max_attempts))
-        ).all()
-        for job in spent:
-            job.status, job.error_code = "failed", "worker_crash"
-            job.seq, job.finished_at = end_seq(job.attempt, job.seq), now()
+        if not leased_too:
+            orphan.append(Job.lease_until < present())
+        if but:
+            orphan.append(Job.id.not_in(but))
+        spent: list[Job] = []
+        again: list[Job] = []
+        for job in await self._in_nobodys_hand(orphan):
             job.lease_until = None
+            job.losses += 1
+            if job.losses >= max_losses:
+                job.status, job.error_code = "failed", "worker_crash"
+                job.seq = end_seq(job.attempt, job.seq)
+                job.finished_at = present()
+                spent.append(job)
+            else:
+                job.status, job.seq = "queued", requeued_seq(job.attempt)
+                again.append(job)
         await self._session.flush()
-        kinds = await self._session.scalars(
-            update(Job)
-            .where(*orphan)
-            .values(
-                status="queued",
-                lease_until=None,
-                seq=Job.attempt * SEQ_PER_ATTEMPT + requeued_seq(0),
-            )
-            .returning(Job.kind)
-            .execution_options(synchronize_session=False)
-        )
-        again = Counter(kinds.all())
-        for kind, count in again.items():
+        for kind, count in Counter(job.kind for job in again).items():
             await self._delivery.enqueue(self._session, kind, count)
-        return again.total(), list(spent)
+        return again, spent
+
+    async def page(self, status: JobStatus | None, kind: str | None, limit: int) -> Sequence[Job]:
+        """Jobs of every tenant, newest first (in this state, of this kind)."""
+        statement = select(Job).order_by(Job.created_at.desc(), Job.id).limit(limit)
+        if status is not None:
+            statement = statement.where(Job.status == status)
+        if kind is not None:
+            statement = statement.where(Job.kind == kind)
+        return (await self._session.scalars(statement)).all()
+
+    async def requeue(self, job: Job, expires_at: datetime | None) -> None:
+        """Queue a failed or expired job again, as a further attempt. Its `seq` goes on growing."""
+        assert job.status in ("failed", "expired"), job.status
+        job.seq = max(requeued_seq(job.attempt), job.seq + 1)
+        if job.seq >= first_seq(job.attempt + 1):
+            job.attempt += 1  # it expired unbegun time and again: a new block of numbers
+        job.status, job.expires_at = "queued", expires_at
+        job.error_code = job.error_detail = None
+        job.losses = 0
+        job.started_at = job.finished_at = None
+        await self._session.flush()
+        await self._delivery.enqueue(self._session, job.kind, 1)
 
     async def expire(self) -> list[Job]:
-        """End jobs that waited too long."""
-        late = (
-            await self._session.scalars(
-                select(Job).where(Job.status == "queued", Job.expires_at < now())
-            )
-        ).all()
+        """End jobs that waited too long; one that somebody has in hand is left to them."""
+        late = await self._in_nobodys_hand([Job.status == "queued", Job.expires_at < present()])
         for job in late:
-            job.status, job.finished_at = "expired", now()
+            job.status, job.error_code = "expired", "expired"
+            job.finished_at = present()
             job.seq = end_seq(job.attempt, job.seq)
-            job.error_code = "expired"
         await self._session.flush()
         return list(late)
+
+    async def _in_nobodys_hand(self, which: Sequence[ColumnElement[bool]]) -> Sequence[Job]:
+        """Jobs, locked until the end, without those that another transaction has locked."""
+        return (
+            await self._session.scalars(
+                select(Job)
+                .where(*which)
+                .order_by(Job.id)
+                .with_for_update(skip_locked=True)
+                .execution_options(**_FRESH)
+            )
+        ).all()
 
 
 def _fenced(job_id: str, attempt: int) -> Any:
@@ -504,6 +789,8 @@ class Images(_Repository):
 
     async def find(self, tenant: str, image_id: str) -> Image | None:
         """The tenant's picture of this id."""
+        if not _ID.fullmatch(image_id):  # PostgreSQL takes not every text
+            return None
         return await self._session.scalar(
             select(Image).where(Image.id == image_id, Image.tenant == tenant)
         )
@@ -539,16 +826,17 @@ class Images(_Repository):
             )
         return [(row[0], row[1]) for row in await self._session.execute(statement)]
 
-    async def of(self, user_pk: str) -> Sequence[Image]:
+    async def ids_of_user(self, user_pk: str) -> list[str]:
         """All pictures of a user, those of blends too, oldest first."""
-        return (
-            await self._session.scalars(
-                select(Image).where(_pictures_about(user_pk)).order_by(Image.created_at, Image.id)
-            )
-        ).all()
+        about = _pictures_about(user_pk)
+        oldest_first = select(Image.id).where(about).order_by(Image.created_at, Image.id)
+        return list(await self._session.scalars(oldest_first))
 
     async def uploads(self, user_pk: str) -> tuple[int, int]:
-        """How many own pictures a user has sent, and their size in bytes."""
+        """How many own pictures a user has sent, and their size in bytes.
+
+        What follows from it holds for who has the user alone.
+        """
         row = (
             await self._session.execute(
                 select(func.count(), func.coalesce(func.sum(Image.size_bytes), 0)).where(
@@ -562,10 +850,6 @@ class Images(_Repository):
         """Those of a job's or a request's few keys that a row points to."""
         return set(await self._session.scalars(select(Image.key).where(Image.key.in_(keys))))
 
-    async def keys(self) -> set[str]:
-        """Every key that a row points to."""
-        return set(await self._session.scalars(select(Image.key)))
-
 
 class Idempotency(_Repository):
     """What earlier POSTs led to."""
@@ -573,6 +857,12 @@ class Idempotency(_Repository):
     async def find(self, caller: str, key: str) -> IdempotencyKey | None:
         """The record of a caller's key."""
         return await self._session.get(IdempotencyKey, (caller, key))
+
+    async def of_user(self, user_pk: str) -> Sequence[IdempotencyKey]:
+        """Those of requests about a user; they are kept for two days."""
+        theirs = IdempotencyKey.user_pk == user_pk
+        oldest_first = select(IdempotencyKey).where(theirs).order_by(IdempotencyKey.created_at)
+        return (await self._session.scalars(oldest_first)).all()
 
     async def add(self, record: IdempotencyKey) -> None:
         """Remember."""
@@ -582,5 +872,166 @@ class Idempotency(_Repository):
     async def prune(self, older_than: timedelta) -> int:
         """Forget old ones."""
         return await self._changed(
-            delete(IdempotencyKey).where(IdempotencyKey.created_at < now() - older_than)
+            delete(IdempotencyKey).where(
+                IdempotencyKey.created_at < in_seconds(-older_than.total_seconds())
+            )
         )
+
+
+class Workers(_Repository):
+    """The processes that run jobs, as they last said."""
+
+    async def put(self, row: WorkerRow) -> None:
+        """Say how one is, now."""
+        row.seen_at = present()
+        await self._session.merge(row)
+        await self._session.flush()
+
+    async def seen(self, within_s: float) -> Sequence[WorkerRow]:
+        """Those that spoke within so many seconds, oldest first."""
+        rows = await self._session.scalars(
+            select(WorkerRow)
+            .where(WorkerRow.seen_at >= in_seconds(-within_s))
+            .order_by(WorkerRow.started_at)
+        )
+        return rows.all()
+
+    async def remove(self, worker_id: str) -> None:
+        """One has gone."""
+        await self._session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
+
+    async def prune(self, silent_for: timedelta) -> int:
+        """Forget those that have not spoken for so long."""
+        since = in_seconds(-silent_for.total_seconds())
+        return await self._changed(delete(WorkerRow).where(WorkerRow.seen_at < since))
+
+
+class Adapters(_Repository):
+    """Adapters that are kept, and which of them is in service; None is the one shipped."""
+
+    async def get(self, version: str) -> Adapter | None:
+        """A kept adapter."""
+        return await self._session.get(Adapter, version)
+
+    async def all(self) -> Sequence[Adapter]:
+        """Every kept adapter, oldest first."""
+        statement = select(Adapter).order_by(Adapter.created_at, Adapter.version)
+        return (await self._session.scalars(statement)).all()
+
+    async def add(self, adapter: Adapter) -> Adapter:
+        """Keep an adapter whose bytes are in the image store; gives the row of an earlier time."""
+        kept = await self.get(adapter.version)
+        if kept is not None:
+            return kept
+        self._session.add(adapter)
+        await self._session.flush()
+        return adapter
+
+    async def active(self) -> str | None:
+        """The version in service."""
+        return await self._session.scalar(select(ACTIVE_ADAPTER))
+
+    async def was_ever_one(self) -> bool:
+        """Whether any adapter was ever put into service, or taken out of it."""
+        return bool(await self._session.scalar(select(func.count(AdapterActivation.pk))))
+
+    async def activate(self, version: str) -> bool:
+        """Serve a kept adapter from the next job on; false when it is not kept."""
+        if await self._session.get(Adapter, version, with_for_update=True) is None:
+            return False
+        if await self.active() != version:
+            await self._serve(version, back_to=None)
+        return True
+
+    async def deactivate(self) -> bool:
+        """Serve the shipped adapter from the next job on; false when it is in service already."""
+        if await self.active() is None:
+            return False
+        await self._serve(None, back_to=None)
+        return True
+
+    async def rollback(self) -> AdapterActivation | None:
+        """Serve what was served before, and done again what was before that; None at the end."""
+        newest = await self._newest_before(None)
+        place = 0 if newest is None else _place(newest)
+        while place and newest is not None:
+            earlier = await self._newest_before(place)
+            place = 0 if earlier is None else _place(earlier)
+            version = None if earlier is None else earlier.version
+            if version != newest.version:
+                return await self._serve(version, back_to=place)
+        return None
+
+    async def remove(self, version: str) -> str:
+        """Forget an adapter; gives the key of its bytes.
+
+        Raises ValueError for one that is not kept, is in service, or is what an unfinished job is
+        pinned to.
+        """
+        adapter = await self._session.get(Adapter, version, with_for_update=True)
+        if adapter is None:
+            raise ValueError(f"no adapter {version} is kept here")
+        if self._session.get_bind().dialect.name == "postgresql":  # jobs on their way are seen
+            await self._session.execute(text("LOCK TABLE jobs IN SHARE MODE"))
+        if await self.active() == version:
+            raise ValueError(f"adapter {version} is in service: activate another one first")
+        pinned = await self._session.scalar(
+            select(func.count()).where(
+                Job.adapter_version == version, Job.status.in_(("queued", "running"))
+            )
+        )
+        if pinned:
+            raise ValueError(f"{pinned} unfinished jobs are pinned to adapter {version}")
+        await self._changed(delete(AdapterActivation).where(AdapterActivation.version == version))
+        await self._session.delete(adapter)
+        await self._session.flush()
+        return adapter.key
+
+    async def pin_unfinished(self, version: str) -> None:
+        """Pin every unfinished job for pictures that names no adapter."""
+        statement = update(Job).where(
+            Job.kind == "generate",
+            Job.status.in_(("queued", "running")),
+            Job.adapter_version.is_(None),
+        )
+        await self._changed(statement.values(adapter_version=version))
+
+    async def misfit(self, adapter: Adapter) -> str | None:
+        """Why a worker that was seen lately could not use it; None when none says so."""
+        workers = await self._session.scalars(
+            select(WorkerRow).where(WorkerRow.seen_at > in_seconds(-_WORKER_IS_GONE_AFTER_S))
+        )
+        for worker in workers:
+            base_model = (worker.model or "").rpartition("@")[0]
+            for what, its, running in (
+                ("base model", adapter.base_model, base_model),
+                ("user encoder", adapter.encoder_id, worker.encoder_version),
+            ):
+                if running and its != running:
+                    return misfit_text(adapter.version, what, its, running)
+        return None
+
+    async def _newest_before(self, place: int | None) -> AdapterActivation | None:
+        statement = select(AdapterActivation).order_by(AdapterActivation.pk.desc()).limit(1)
+        if place is not None:
+            statement = statement.where(AdapterActivation.pk < place)
+        return await self._session.scalar(statement)
+
+    async def _serve(self, version: str | None, *, back_to: int | None) -> AdapterActivation:
+        row = AdapterActivation(version=version, back_to=back_to)
+        self._session.add(row)
+        await self._session.flush()
+        return row
+
+
+def _place(activation: AdapterActivation) -> int:
+    """Where in the history of activations this one leaves the service."""
+    return activation.pk if activation.back_to is None else activation.back_to
+
+
+def misfit_text(version: str, what: str, found: str, expected: str) -> str:
+    """A refusal with both ids; another encoder or base model needs other workers."""
+    return (
+        f"adapter {version}: {what} is {found!r}, expected {expected!r}. An adapter changes while "
+        f"the service runs; another {what} needs a restart with it"
+    )

@@ -8,8 +8,6 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
-    DateTime,
-    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -18,27 +16,11 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
-    TypeDecorator,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime, on databases that keep no time zone too."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times."""
-        if value is not None and value.tzinfo is None:
-            raise ValueError(f"naive datetime {value!r}")
-        return value and value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Say again that it is UTC."""
-        return value and (value.replace(tzinfo=UTC) if value.tzinfo is None else value)
+from service.infra.clock import UtcDateTime, present
 
 
 class Base(DeclarativeBase):
@@ -52,6 +34,8 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+    # JSON, not JSONB, on PostgreSQL too: nothing is ever asked of the inside of these, and JSON
+    # gives back what was written, in its order, as SQLite does.
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way to say this
         datetime: UtcDateTime,
         dict[str, Any]: JSON,
@@ -65,12 +49,21 @@ def new_id() -> str:
 
 
 def now() -> datetime:
-    """The present, in UTC."""
+    """The present, in UTC, by this process's clock: to be shown, never to be compared."""
     return datetime.now(UTC)
+
+
+def seconds_since(then: datetime) -> float:
+    """How long ago that was."""
+    return (now() - then).total_seconds()
 
 
 def _user_fk(*, optional: bool = False) -> Any:
     return mapped_column(ForeignKey("users.pk", ondelete="CASCADE"), nullable=optional, index=True)
+
+
+def _image_fk() -> Any:
+    return mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
 
 
 class ApiKey(Base):
@@ -83,7 +76,7 @@ class ApiKey(Base):
     scope: Mapped[str] = mapped_column(String(16), default="client")
     name: Mapped[str] = mapped_column(String(128))
     key_sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
     revoked_at: Mapped[datetime | None]
 
 
@@ -96,7 +89,9 @@ class User(Base):
     pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
     tenant: Mapped[str] = mapped_column(String(64))
     user_id: Mapped[str] = mapped_column(String(128))
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
+    seen_at: Mapped[datetime | None] = mapped_column(default=now)
+    """When something was last asked in this person's name, to the day."""
 
 
 class Choice(Base):
@@ -113,11 +108,11 @@ class Choice(Base):
     user_pk: Mapped[str] = _user_fk()
     pair_id: Mapped[str | None] = mapped_column(String(128))
     caption: Mapped[str] = mapped_column(Text)
-    image_0_id: Mapped[str | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
-    image_1_id: Mapped[str | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+    image_0_id: Mapped[str | None] = _image_fk()
+    image_1_id: Mapped[str | None] = _image_fk()
     preferred: Mapped[int | None] = mapped_column(Integer)
     swapped: Mapped[bool] = mapped_column(Boolean, default=False)
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
 
 
 class Profile(Base):
@@ -144,7 +139,7 @@ class Profile(Base):
     embedding: Mapped[bytes | None] = mapped_column(LargeBinary)
     encoder_version: Mapped[str | None] = mapped_column(String(256))
     error_code: Mapped[str | None] = mapped_column(String(64))
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
     ready_at: Mapped[datetime | None]
 
     @property
@@ -157,7 +152,8 @@ class Job(Base):
     """Something the worker is to do. The row is the truth about it.
 
     `kind`: encode, generate. `turn`, then `priority`: lower runs first. `attempt` fences: only the
-    attempt that the row names may finish it. `user_pk`: the user whom the job belongs to, if any.
+    attempt that the row names may finish it. `losses`: how many attempts ended with the loss of
+    their worker. `user_pk`: the user whom the job belongs to, if any.
     """
 
     __tablename__ = "jobs"
@@ -178,11 +174,12 @@ class Job(Base):
     status: Mapped[str] = mapped_column(String(16), default="queued")
     seq: Mapped[int] = mapped_column(Integer, default=1)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
+    losses: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     request: Mapped[dict[str, Any]]
     result: Mapped[dict[str, Any] | None]
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
@@ -201,7 +198,9 @@ class JobSubject(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     position: Mapped[int] = mapped_column(Integer, primary_key=True)
     user_pk: Mapped[str] = _user_fk()
-    profile_pk: Mapped[str | None] = mapped_column(ForeignKey("profiles.pk", ondelete="CASCADE"))
+    profile_pk: Mapped[str | None] = mapped_column(
+        ForeignKey("profiles.pk", ondelete="CASCADE"), index=True
+    )
     weight: Mapped[float] = mapped_column(Float)
 
 
@@ -224,7 +223,40 @@ class Image(Base):
     size_bytes: Mapped[int] = mapped_column(Integer)
     width_px: Mapped[int] = mapped_column(Integer)
     height_px: Mapped[int] = mapped_column(Integer)
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
+
+
+class ImageToDelete(Base):
+    """Bytes in the image store that are to go. Written with what makes them go, in one commit."""
+
+    __tablename__ = "images_to_delete"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    asked_at: Mapped[datetime] = mapped_column(default=present(), index=True)
+
+
+class ErasedUser(Base):
+    """A person who was erased, by the number that nothing else knows any more.
+
+    `forgotten_at`: when the cache dropped what it held. The row stays until no job that ran then
+    can run any more, and the cache is asked once again.
+    """
+
+    __tablename__ = "erased_users"
+
+    user_pk: Mapped[str] = mapped_column(String(32), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64))
+    erased_at: Mapped[datetime] = mapped_column(default=present())
+    forgotten_at: Mapped[datetime | None]
+
+
+class Chore(Base):
+    """Work that one process of all is to do now and then; `begun_at` is when one last did."""
+
+    __tablename__ = "chores"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    begun_at: Mapped[datetime]
 
 
 class IdempotencyKey(Base):
@@ -240,7 +272,7 @@ class IdempotencyKey(Base):
         ForeignKey("jobs.id", ondelete="CASCADE"), index=True
     )
     accepted: Mapped[dict[str, Any]]
-    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    created_at: Mapped[datetime] = mapped_column(default=present(), index=True)
 
 
 class WorkerRow(Base):
@@ -257,8 +289,8 @@ class WorkerRow(Base):
     model: Mapped[str | None] = mapped_column(String(256))
     adapter_version: Mapped[str | None] = mapped_column(String(64))
     encoder_version: Mapped[str | None] = mapped_column(String(256))
-    started_at: Mapped[datetime] = mapped_column(default=now)
-    seen_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime] = mapped_column(default=present())
+    seen_at: Mapped[datetime] = mapped_column(default=present())
 
 
 class Adapter(Base):
@@ -272,14 +304,19 @@ class Adapter(Base):
     base_model: Mapped[str] = mapped_column(String(256))
     encoder_id: Mapped[str] = mapped_column(String(256))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=present())
 
 
 class AdapterActivation(Base):
-    """From `activated_at` on this adapter is served, until a later row; null is the shipped one."""
+    """From `activated_at` on this adapter is served, until a later row; null is the shipped one.
+
+    `back_to`: the row whose state a rollback restored (0: that before the first); null for what was
+    activated anew.
+    """
 
     __tablename__ = "adapter_activations"
 
     pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     version: Mapped[str | None] = mapped_column(ForeignKey("adapters.version"))
-    activated_at: Mapped[datetime] = mapped_column(default=now)
+    back_to: Mapped[int | None] = mapped_column(Integer)
+    activated_at: Mapped[datetime] = mapped_column(default=present())

@@ -1,12 +1,21 @@
 """The model behind `ModelRuntime`: the only module of the service that touches torch."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from ppd_model.checkpoint import load_artifact, refuse_other_keys, shapes_of
-from ppd_model.pipeline import MINI_WEIGHTS_DIR, Cancelled, ImageRequest, NumericalError, Pipeline
+from ppd_model.pipeline import (
+    ADAPTER_FILE,
+    MINI_WEIGHTS_DIR,
+    NO_ADAPTER,
+    Cancelled,
+    ImageRequest,
+    NumericalError,
+    Pipeline,
+)
 from ppd_model.presets import Preset, get_preset
 from ppd_model.stage_c import adapter_for, build_stage_c
 from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
@@ -20,6 +29,9 @@ from service.core.ports import (
     Taste,
     Versions,
 )
+from service.worker.kept_adapters import KeptAdapters
+
+log = logging.getLogger("ppd.worker")
 
 
 def weights_folder(preset: str, weights_dir: Path | None) -> Path:
@@ -46,6 +58,29 @@ def check_adapter(
     and FileNotFoundError.
     """
     chosen = get_preset(preset)
+    base_model, encoder_id = served_ids(
+        preset,
+        weights_dir,
+        encoder_place=encoder_place,
+        prompt_variant=prompt_variant,
+        decoding=decoding,
+    )
+    tensors, _ = load_artifact(path, kind="adapter", base_model=base_model, encoder_id=encoder_id)
+    with torch.device("meta"):
+        adapter = adapter_for(tensors, chosen, build_stage_c(chosen))
+    refuse_other_keys("Adapter", shapes_of(adapter.state_dict()), shapes_of(tensors))
+    return base_model, encoder_id
+
+
+def served_ids(
+    preset: str,
+    weights_dir: Path | None,
+    *,
+    encoder_place: Place,
+    prompt_variant: str,
+    decoding: str,
+) -> tuple[str, str]:
+    """The base model and the encoder that are served with these settings; loads neither."""
     encoder_id = UserEncoder.version_of(
         preset,
         weights_dir,
@@ -54,13 +89,7 @@ def check_adapter(
         dtype=encoder_place.dtype,
         device=encoder_place.device,
     )
-    tensors, spec = load_artifact(
-        path, kind="adapter", base_model=chosen.base_model, encoder_id=encoder_id
-    )
-    with torch.device("meta"):
-        adapter = adapter_for(tensors, chosen, build_stage_c(chosen))
-    refuse_other_keys("Adapter", shapes_of(adapter.state_dict()), shapes_of(tensors))
-    return spec.base_model, encoder_id
+    return get_preset(preset).base_model, encoder_id
 
 
 def refuse_misplaced(preset: Preset, setting: str, place: Place) -> None:
@@ -81,7 +110,8 @@ class PpdRuntime:
     """Pipeline and user encoder of one preset; every method but `capabilities` blocks.
 
     The places are where each works. None is a runtime that does not load it; whoever asks such a
-    runtime for it gets a ValueError.
+    runtime for it gets a ValueError. `adapter` is served whatever jobs are pinned to; without it a
+    job's own adapter is put in place for it, and `kept_adapters` of them stay in memory.
     """
 
     def __init__(
@@ -95,6 +125,7 @@ class PpdRuntime:
         decoding: str,
         threads: int,
         adapter: Path | None = None,
+        kept_adapters: int = 2,
     ) -> None:
         self._preset = get_preset(preset)
         if generator_place is None and encoder_place is None:
@@ -110,6 +141,8 @@ class PpdRuntime:
         self._decoding = decoding
         self._threads = threads
         self._adapter = adapter
+        self._room = kept_adapters
+        self._adapters: KeptAdapters | None = None
         self._pipeline: Pipeline | None = None
         self._encoder: UserEncoder | None = None
 
@@ -143,7 +176,13 @@ class PpdRuntime:
         encoder_id = pipeline.encoder_id if encoder is None else encoder.encoder_version
         if not encoder_id:
             raise ValueError("the adapter does not say whose embeddings it takes")
-        return Versions(pipeline.model_id, pipeline.adapter_version, encoder_id)
+        self._adapters = KeptAdapters(pipeline, encoder_id, self._room)
+        return Versions(
+            pipeline.model_id,
+            pipeline.adapter_version,
+            encoder_id,
+            adapter_overrides=self._adapter is not None,
+        )
 
     def generate(
         self,
@@ -151,8 +190,9 @@ class PpdRuntime:
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> list[Picture]:
-        """Make all pictures in one batch."""
+        """Make all pictures in one batch, with the adapter that they name."""
         pipeline = self._loaded_pipeline()
+        self._put_in_place(pipeline, specs)
         requests = [
             ImageRequest(
                 prompt=spec.prompt,
@@ -199,6 +239,18 @@ class PpdRuntime:
         """The end of a prompt that is beyond what the text encoder reads; mostly empty."""
         return self._loaded_pipeline().text_encoder.unread(prompt)
 
+    def _put_in_place(self, pipeline: Pipeline, specs: Sequence[PictureSpec]) -> None:
+        assert self._adapters is not None
+        wanted = {spec.adapter for spec in specs}
+        if len(wanted) != 1:
+            raise ValueError(f"one batch is made with one adapter, got {len(wanted)}")
+        self._adapters.put_in_place(wanted.pop())
+        if pipeline.adapter_version == NO_ADAPTER and any(
+            spec.user_emb_D is not None and spec.strength > 0 for spec in specs
+        ):
+            detail = "No adapter is in service: `ppd adapters activate FILE`."
+            raise JobFailure("adapter_unavailable", detail)
+
     def _loaded_pipeline(self) -> Pipeline:
         if self._pipeline is None:
             raise ValueError("the generator is not loaded in this process: it makes no pictures")
@@ -220,7 +272,7 @@ class PpdRuntime:
             self._preset.name,
             self._weights_dir,
             place.device,
-            with_adapter=self._adapter is None,
+            with_adapter=self._adapter is None and self._adapter_beside_weights(encoder_id),
             encoder_id=encoder_id,
             dtype=place.dtype,
             offload=place.offload,
@@ -228,3 +280,15 @@ class PpdRuntime:
         if self._adapter is not None:
             pipeline.use_adapter(self._adapter, encoder_id=encoder_id)
         return pipeline
+
+    def _adapter_beside_weights(self, encoder_id: str | None) -> bool:
+        """Whether to load one from there: for published weights one may come by activation only.
+
+        A process without the encoder needs it, to know whose embeddings are taken.
+        """
+        if not self._preset.published or encoder_id is None:
+            return True
+        if self._weights_dir is not None and (self._weights_dir / ADAPTER_FILE).is_file():
+            return True
+        log.warning("no adapter lies beside the weights: personalised jobs need an activated one")
+        return False

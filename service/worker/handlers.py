@@ -1,10 +1,12 @@
 """What a job does, between the database and the model. Running one twice is harmless."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,8 +16,10 @@ from PIL import Image as PillowImage
 from service.core.choices import reading_sha256
 from service.core.errors import JobFailure, StorageFull
 from service.core.generation import Reason, blend
+from service.core.image_keys import generated_key
 from service.core.messages import JobEvent, step_event
 from service.core.ports import (
+    AdapterFile,
     Embedding,
     EmbeddingKey,
     LabelledPair,
@@ -26,10 +30,12 @@ from service.core.ports import (
     Versions,
 )
 from service.core.uploads import encode_png
+from service.infra.adapters import AdapterCopies
 from service.infra.leftovers import delete_leftovers
 from service.infra.parts import Parts
 from service.infra.repositories import Store
-from service.infra.tables import Image, Job, Profile, new_id, now
+from service.infra.tables import Adapter, Image, Job, Profile, new_id, now
+from service.infra.verified import read_verified
 
 log = logging.getLogger("ppd.worker")
 
@@ -39,6 +45,7 @@ class Tools(Parts):
     """What the handlers work with."""
 
     runtime: ModelRuntime
+    adapters: AdapterCopies
     in_model_thread: Callable[..., Awaitable[Any]]
     """Runs a function in the one thread that may touch the model."""
 
@@ -52,19 +59,32 @@ class _Conditioning:
     profile_versions: list[int | None]
 
 
-async def encode(tools: Tools, versions: Versions, job: Job) -> bool:
-    """Read four answers into a profile version. False when the job is not ours any more."""
+async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable[[], bool]) -> bool:
+    """Read four answers into a profile version. False when the job is not ours any more.
+
+    A reading cannot be stopped once it has begun.
+    """
     assert job.profile_pk is not None
     async with tools.database.read() as store:
         profile = await store.profiles.get(job.profile_pk)
         if profile is None:
             return False
-        keys = await _upload_keys(store, profile)
+        uploads = await _uploads(store, profile)
     given = profile.given_text
-    pairs = [await _labelled_pair(tools, keys, choice) for choice in profile.choices]
+    pairs = [await _labelled_pair(tools, uploads, choice) for choice in profile.choices]
+
+    worked_s = 0.0
+
+    def in_thread() -> Taste:
+        nonlocal worked_s
+        began = time.monotonic()
+        try:
+            return tools.runtime.encode(pairs, profile.seed, given)
+        finally:
+            worked_s += time.monotonic() - began
 
     async def read() -> Taste:
-        taste: Taste = await tools.in_model_thread(tools.runtime.encode, pairs, profile.seed, given)
+        taste: Taste = await tools.in_model_thread(in_thread)
         _check(taste)
         return taste
 
@@ -83,27 +103,42 @@ async def encode(tools: Tools, versions: Versions, job: Job) -> bool:
         if not await store.jobs.finish(job.id, job.attempt, "succeeded", result=result):
             return False
         await store.profiles.finish(profile.pk, "ready", **values)
+    if worked_s:
+        await tools.rates.charge_gpu_seconds(profile.user_pk, worked_s)
+    assert job.started_at is not None
+    queue_s = (job.started_at - job.created_at).total_seconds()
+    tools.metrics.encoded(versions.encoder_version, queue_s, worked_s)
     return True
 
 
-async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
-    """Make the pictures of a job. False when the job is not ours any more."""
+async def generate(
+    tools: Tools, versions: Versions, job: Job, cancelled: Callable[[], bool]
+) -> bool:
+    """Make the pictures of a job. False when the job is not ours any more.
+
+    `cancelled` is also called from the model's thread.
+    """
     assert job.started_at is not None
     request = job.request
     conditioning = await _condition(tools, versions, job)
-    specs = [_spec(request, conditioning, i) for i in range(request["n"])]
+    pinned = None if versions.adapter_overrides else await _pinned_adapter(tools, job)
     loop = asyncio.get_running_loop()
 
     def tell(event: JobEvent) -> None:
-        if not tools.signals.cancelled(job.id):  # its memory may have been erased
+        if not cancelled():  # its memory may have been erased
             tools.events.publish(job.id, event)
 
     def on_step(done: int, total: int) -> None:
         loop.call_soon_threadsafe(tell, step_event(job.attempt, done, total))
 
-    pictures: list[Picture] = await tools.in_model_thread(
-        tools.runtime.generate, specs, on_step, lambda: tools.signals.cancelled(job.id)
-    )
+    async def make(adapter: AdapterFile | None) -> list[Picture]:
+        specs = [_spec(request, conditioning, adapter, i) for i in range(request["n"])]
+        made: list[Picture] = await tools.in_model_thread(
+            tools.runtime.generate, specs, on_step, cancelled
+        )
+        return made
+
+    pictures = await _with_adapter(tools, pinned, make)
     images, data = await asyncio.to_thread(_encode_all, job, pictures)
     result = {
         "images": [
@@ -111,7 +146,7 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
             for image, picture in zip(images, pictures, strict=True)
         ],
         "model": versions.model,
-        "adapter_version": versions.adapter_version,
+        "adapter_version": versions.adapter_version if pinned is None else pinned.version,
         "encoder_version": versions.encoder_version,
         **_echo(request, conditioning),
         **await _warnings(tools, request["prompt"]),
@@ -125,7 +160,12 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
     try:
         await _store(tools, images, data)
         async with tools.database.write() as store:
-            published = await store.jobs.finish(job.id, job.attempt, "succeeded", result=result)
+            # The person first, as everywhere: the pictures' rows refer to them, and an erasure that
+            # has them already waits for the job's row.
+            held = job.user_pk is None or await store.users.hold_pk(job.user_pk)
+            published = held and await store.jobs.finish(
+                job.id, job.attempt, "succeeded", result=result
+            )
             if published:
                 await store.images.add(images)
     except Exception:  # no cancellation: it may come after the commit, and has no time to look
@@ -133,7 +173,12 @@ async def generate(tools: Tools, versions: Versions, job: Job) -> bool:
         raise
     if not published:
         await delete_leftovers(tools, keys)
-    return published
+        return False
+    tools.metrics.generated(result)
+    if job.user_pk is not None:
+        worked_s = sum(picture.denoise_s + picture.decode_s for picture in pictures)
+        await tools.rates.charge_gpu_seconds(job.user_pk, worked_s)
+    return True
 
 
 async def _store(tools: Tools, images: list[Image], data: list[bytes]) -> None:
@@ -152,6 +197,7 @@ def _encode_all(job: Job, pictures: list[Picture]) -> tuple[list[Image], list[by
     for position, picture in enumerate(pictures):
         png = encode_png(PillowImage.fromarray(picture.image_HWC, "RGB"))
         height_px, width_px = picture.image_HWC.shape[:2]
+        sha256 = hashlib.sha256(png).hexdigest()
         data.append(png)
         images.append(
             Image(
@@ -161,8 +207,8 @@ def _encode_all(job: Job, pictures: list[Picture]) -> tuple[list[Image], list[by
                 job_id=job.id,
                 kind="generated",
                 position=position,
-                key=f"{job.id}/{job.attempt}-{position}.png",
-                sha256=hashlib.sha256(png).hexdigest(),
+                key=generated_key(job.id, job.attempt, position, sha256),
+                sha256=sha256,
                 size_bytes=len(png),
                 width_px=width_px,
                 height_px=height_px,
@@ -180,7 +226,58 @@ async def _warnings(tools: Tools, prompt: str) -> dict[str, Any]:
     return {"warnings": [{"code": "prompt_truncated", "detail": detail}]}
 
 
-def _spec(request: dict[str, Any], conditioning: _Conditioning, i: int) -> PictureSpec:
+async def _pinned_adapter(tools: Tools, job: Job) -> Adapter | None:
+    """The adapter that was in service when the job came; None is the one shipped."""
+    if job.adapter_version is None:
+        return None
+    async with tools.database.read() as store:
+        adapter = await store.adapters.get(job.adapter_version)
+    if adapter is None:
+        detail = f"Adapter {job.adapter_version} is kept no more."
+        raise JobFailure("adapter_unavailable", detail)
+    return adapter
+
+
+async def _with_adapter(
+    tools: Tools,
+    adapter: Adapter | None,
+    make: Callable[[AdapterFile | None], Awaitable[list[Picture]]],
+) -> list[Picture]:
+    """Pictures made with this adapter; if its copy here was damaged, with another copy."""
+    if adapter is None:
+        return await make(None)
+    with _bytes_of(adapter):
+        file = await tools.adapters.fetch(adapter)
+    try:
+        return await make(file)
+    except JobFailure as failure:
+        if failure.code != "adapter_unavailable":
+            raise
+        with _bytes_of(adapter):
+            was_damaged = await tools.adapters.repair(adapter)
+        if not was_damaged:
+            raise
+    log.warning("the copy of adapter %s here was damaged; it is replaced", adapter.version)
+    return await make(file)
+
+
+@contextlib.contextmanager
+def _bytes_of(adapter: Adapter) -> Iterator[None]:
+    """Raises JobFailure for whatever keeps the adapter's bytes from being had."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        log.exception("the bytes of adapter %s cannot be had", adapter.version)
+        detail = f"The bytes of adapter {adapter.version} cannot be had."
+        raise JobFailure("adapter_unavailable", detail) from error
+
+
+def _spec(
+    request: dict[str, Any],
+    conditioning: _Conditioning,
+    adapter: AdapterFile | None,
+    i: int,
+) -> PictureSpec:
     return PictureSpec(
         prompt=request["prompt"],
         seed=request["seed"] + i,
@@ -191,6 +288,7 @@ def _spec(request: dict[str, Any], conditioning: _Conditioning, i: int) -> Pictu
         guidance_scale=request["guidance_scale"],
         width_px=request["width"],
         height_px=request["height"],
+        adapter=adapter,
     )
 
 
@@ -290,19 +388,21 @@ def _check(taste: Taste) -> None:
         raise JobFailure("encoder_invalid")
     if not taste.text.strip():
         raise JobFailure("encoder_invalid", "The encoder gave an empty profile.")
+    if "\0" in "".join([taste.text, *taste.likes, *taste.dislikes]):  # no database keeps it
+        raise JobFailure("encoder_invalid", "The encoder gave a profile with a NUL in it.")
 
 
-async def _upload_keys(store: Store, profile: Profile) -> dict[str, str]:
+async def _uploads(store: Store, profile: Profile) -> dict[str, Image]:
     ids = [i for choice in profile.choices for i in choice["image_ids"] if i is not None]
-    return {image_id: image.key for image_id, image in (await store.images.by_id(ids)).items()}
+    return await store.images.by_id(ids)
 
 
 async def _labelled_pair(
-    tools: Tools, keys: dict[str, str], choice: dict[str, Any]
+    tools: Tools, uploads: dict[str, Image], choice: dict[str, Any]
 ) -> LabelledPair:
     """An answer with its pictures."""
     try:
-        data = await _pictures(tools, keys, choice)
+        data = await _pictures(tools, uploads, choice)
     except OSError as error:
         log.exception("a picture of a choice could not be read")
         raise JobFailure("storage") from error
@@ -310,10 +410,10 @@ async def _labelled_pair(
     return LabelledPair(choice["caption"], first, second, choice["preferred"])
 
 
-async def _pictures(tools: Tools, keys: dict[str, str], choice: dict[str, Any]) -> list[bytes]:
+async def _pictures(tools: Tools, uploads: dict[str, Image], choice: dict[str, Any]) -> list[bytes]:
     """Both pictures' bytes, from the pool or from the image store."""
     if choice["pair_id"] is None:
-        return [await tools.images.get(keys[image_id]) for image_id in choice["image_ids"]]
+        return [await read_verified(tools.images, uploads[i]) for i in choice["image_ids"]]
     pair = tools.pool.get(choice["pair_id"])
     if pair is None:
         raise JobFailure("pair_not_found")

@@ -2,33 +2,44 @@
 
 from service.core.ports import Versions
 from service.infra.database import Database
-from service.infra.tables import Job, User
+from service.infra.repositories import Store
+from service.infra.tables import Job, Profile
+
+_PEOPLE_AT_ONCE = 100
 
 
 async def queue_stale(database: Database, versions: Versions) -> int:
     """Queue an encoding for everybody whose newest profile is of another encoder.
 
     The text stays; a new version with a new embedding takes the old one's place. One is read per
-    turn of the queue, so that nobody waits until all of them are. Gives the number of people.
+    turn of the queue, so that nobody waits until all of them are. Any number of workers may do
+    this at once: whoever has a person alone looks again. Gives the number of people.
     """
-    async with database.write() as store:
+    async with database.read() as store:
         stale = await store.profiles.stale(versions.encoder_version)
         turn = await store.jobs.present_turn()
-        for place, old in enumerate(stale):
-            user = await store.session.get_one(User, old.user_pk)
-            edited = old.source == "edited"
-            new = await store.profiles.add(
-                old.user_pk, "edited" if edited else "reencoded", old.choices, old.seed, old.text
-            )
-            await store.jobs.add(
-                Job(
-                    kind="encode",
-                    priority=0,
-                    turn=turn + place,
-                    tenant=user.tenant,
-                    user_pk=user.pk,
-                    profile_pk=new.pk,
-                    request={"profile_version": new.version},
-                )
-            )
-    return len(stale)
+    queued = 0
+    for begin in range(0, len(stale), _PEOPLE_AT_ONCE):
+        some = [old.user_pk for old in stale[begin : begin + _PEOPLE_AT_ONCE]]
+        async with database.write() as store:
+            tenants = await store.users.several_alone(some)
+            for old in await store.profiles.stale(versions.encoder_version, list(tenants)):
+                await _queue(store, tenants[old.user_pk], old, turn + queued)
+                queued += 1
+    return queued
+
+
+async def _queue(store: Store, tenant: str, old: Profile, turn: int) -> None:
+    source = "edited" if old.source == "edited" else "reencoded"
+    new = await store.profiles.add(old.user_pk, source, old.choices, old.seed, old.text)
+    await store.jobs.add(
+        Job(
+            kind="encode",
+            priority=0,
+            turn=turn,
+            tenant=tenant,
+            user_pk=new.user_pk,
+            profile_pk=new.pk,
+            request={"profile_version": new.version},
+        )
+    )

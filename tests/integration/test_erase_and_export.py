@@ -6,21 +6,24 @@ import io
 import json
 import logging
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
+from service.infra import housekeeping
 from service.infra.database import Database
-from service.infra.tables import Base, Job
+from service.infra.export import export_person
+from service.infra.tables import Base, ErasedUser, Job, now
 from tests.fake_runtime import EMB_DIM
 from tests.integration.conftest import Start
 from tests.running_service import Service, stop
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 PROMPT = "a fox of great secrecy"
 
@@ -80,6 +83,7 @@ async def test_the_export_holds_blends_and_names_nobody_else(service: Service) -
     assert receipt["erased"]["images"] == len(export["images"])
 
 
+@pytest.mark.sqlite_only
 async def test_after_an_erasure_nothing_is_left(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -106,6 +110,7 @@ async def test_after_an_erasure_nothing_is_left(
         "api_keys": 1, "users": 1, "profiles": 1, "jobs": 1, "choices": 4,
         "images": 0, "job_subjects": 0, "idempotency_keys": 0,
         "workers": 0, "adapters": 0, "adapter_activations": 0,
+        "images_to_delete": 0, "erased_users": 1, "chores": 2,
     }  # fmt: skip
     for trace in (b"ann-of-the-lake", PROMPT.encode(), b"secret garden", b"fog"):
         for file in service.settings.data_dir.rglob("*"):
@@ -114,10 +119,15 @@ async def test_after_an_erasure_nothing_is_left(
     assert (await client.get("/users/bob/preferences")).json()["status"] == "ready"
 
 
+def services_of(service: Service) -> Any:
+    return service.parts.app.app.state.services  # type: ignore[attr-defined]
+
+
 def bytes_of(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
+@pytest.mark.sqlite_only
 async def test_a_reader_in_the_way_of_the_last_traces_is_said_and_outwaited(
     service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,12 +141,13 @@ async def test_a_reader_in_the_way_of_the_last_traces_is_said_and_outwaited(
     assert receipt.json()["scrubbed"] is False
     assert "erased rows are still in the database's log" in caplog.text
     assert any(b"ann-of-the-lake" in bytes_of(f) for f in service.settings.data_dir.iterdir())
-    await service.parts.worker._sweep()
+    await service.parts.worker._sweep.once()
     reader.close()
-    await service.parts.worker._sweep()
+    await service.parts.worker._sweep.once()
     assert not any(b"ann-of-the-lake" in bytes_of(f) for f in service.settings.data_dir.iterdir())
 
 
+@pytest.mark.sqlite_only
 async def test_what_a_lost_process_left_in_the_log_is_folded_at_the_start(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,11 +166,12 @@ async def test_what_a_lost_process_left_in_the_log_is_folded_at_the_start(
     log = tmp_path / "d" / "ppd.db-wal"
     assert b"ann-of-the-lake" in log.read_bytes()
     again: Service = await start(data_dir=tmp_path / "d")
-    await again.parts.worker._sweep()
+    await again.parts.worker._sweep.once()
     assert b"ann-of-the-lake" not in bytes_of(log)
     reader.close()
 
 
+@pytest.mark.sqlite_only
 async def test_a_person_with_very_many_jobs_is_erased(service: Service) -> None:
     client = service.client()
     first = (await service.generate(client, user_id="ann"))["id"]
@@ -179,6 +191,105 @@ async def test_a_person_with_very_many_jobs_is_erased(service: Service) -> None:
     async with service.database.read() as store:
         assert await store.session.scalar(select(func.count()).select_from(Job)) == 0
     assert list((service.settings.data_dir / "images").rglob("*.png")) == []
+
+
+async def test_a_person_with_very_many_pictures_is_exported_and_erased(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = service.client()
+    job_id = (await service.generate(client, user_id="ann"))["id"]
+    many = """
+        WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < 33000)
+        INSERT INTO images (id, tenant, user_pk, job_id, kind, position, key, sha256, size_bytes,
+                            width_px, height_px, created_at)
+        SELECT 'image-' || n, tenant, user_pk, job_id, kind, n, 'many/' || n || '.png', sha256,
+               size_bytes, width_px, height_px, created_at
+        FROM images, i WHERE job_id = :job_id
+    """
+    async with service.database.write() as store:
+        await store.session.execute(text(many), {"job_id": job_id})
+    export = (await client.get("/users/ann/export")).json()
+    assert len({image["id"] for image in export["images"]}) == 33_001
+    monkeypatch.setattr("service.infra.erasure._IN_REQUEST_S", 0.2)
+    receipt = (await client.delete("/users/ann")).json()
+    assert receipt["erased"]["images"] == 33_001
+    async with service.database.read() as store:
+        assert await store.deletions.pending() == receipt["pending_images"] > 0
+    await housekeeping.tidy(services_of(service))
+    async with service.database.read() as store:
+        assert await store.deletions.pending() == 0
+    assert list((service.settings.data_dir / "images").rglob("*.png")) == []
+
+
+async def test_an_export_ends_well_when_the_person_is_erased_meanwhile(service: Service) -> None:
+    client = service.client()
+    await service.generate(client, user_id="ann")
+    async with service.database.read() as store:
+        user = await store.users.find("default", "ann")
+    assert user is not None
+    pieces = export_person(services_of(service), user)
+    begun = [await anext(pieces) for _ in range(2)]
+    await client.delete("/users/ann")
+    export = json.loads("".join(begun) + "".join([piece async for piece in pieces]))
+    assert (export["user_id"], export["jobs"], export["images"]) == ("ann", [], [])
+
+
+async def test_the_export_says_how_a_taste_was_used(service: Service) -> None:
+    client = service.client(headers={"Idempotency-Key": "k1"})
+    await service.answer(client, "ann")
+    client = service.client()
+    await service.generate(client, blend=[{"user_id": "ann", "weight": 0.25}])
+    export = (await client.get("/users/ann/export")).json()
+    assert [job["uses"] for job in export["jobs"]] == [
+        [],
+        [{"weight": 0.25, "pinned_profile_version": 1}],
+    ]
+    assert [request["key"] for request in export["idempotency_keys"]] == ["k1"]
+
+
+async def test_a_cache_that_was_away_is_asked_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = service.client()
+    await service.answer(client, "ann")
+    cache = services_of(service).cache
+
+    async def away(*_: str) -> None:
+        raise ConnectionError("the cache is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache, "forget_user", away)
+        receipt = await client.delete("/users/ann")
+        assert (receipt.status_code, receipt.json()["cache_forgotten"]) == (200, False)
+        await housekeeping.tidy(services_of(service))
+    assert len(embeddings_in(cache)) == 1
+    await housekeeping.tidy(services_of(service))
+    assert embeddings_in(cache) == {}
+
+
+async def test_an_erased_person_is_forgotten_once_more_when_no_job_of_then_can_run(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = service.client()
+    await service.answer(client, "ann")
+    await client.delete("/users/ann")
+    await housekeeping.tidy(services_of(service))
+    asked = []
+
+    async def note(tenant: str, user_pk: str) -> None:
+        asked.append((tenant, user_pk))
+
+    monkeypatch.setattr(services_of(service).cache, "forget_user", note)
+    await housekeeping.tidy(services_of(service))
+    assert asked == []
+    async with service.database.write() as store:
+        long_ago = now() - timedelta(days=2)
+        await store.session.execute(update(ErasedUser).values(erased_at=long_ago))
+    await housekeeping.tidy(services_of(service))
+    await housekeeping.tidy(services_of(service))
+    assert [tenant for tenant, _ in asked] == ["default"]
+    async with service.database.read() as store:
+        assert await store.session.scalar(select(func.count()).select_from(ErasedUser)) == 0
 
 
 async def test_an_erasure_stops_a_running_job_and_nothing_comes_back(service: Service) -> None:
@@ -216,7 +327,7 @@ async def test_an_embedding_that_comes_to_the_cache_after_the_erasure_is_dropped
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = service.client()
-    cache = service.parts.app.app.state.services.cache  # type: ignore[attr-defined]
+    cache = services_of(service).cache._cache  # type: ignore[attr-defined]
     put, late = cache.put, []
 
     async def put_late(*what: Any) -> None:
@@ -253,9 +364,14 @@ async def test_steps_after_the_erasure_are_not_remembered(service: Service) -> N
     await expect_nobody(service, job_id, second)
 
 
+def embeddings_in(cache: Any) -> Any:
+    """What the embedded cache holds, behind what counts its hits."""
+    return cache._cache._entries
+
+
 async def expect_nobody(service: Service, *job_ids: str) -> None:
     services = service.parts.app.app.state.services  # type: ignore[attr-defined]
-    assert services.cache._entries == {}
+    assert embeddings_in(services.cache) == {}
     for job_id in job_ids:
         assert await services.events.latest(job_id) is None
     async with service.database.read() as store:

@@ -9,7 +9,7 @@ from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 
 async def ask(client: httpx.AsyncClient, seed: int, **body: object) -> httpx.Response:

@@ -26,6 +26,7 @@ async def pngs(client: httpx.AsyncClient, job: dict[str, object]) -> list[bytes]
     return [(await client.get(image["url"])).content for image in result["images"]]
 
 
+@pytest.mark.both_databases
 async def test_a_picture_is_made_and_echoes_all_it_depends_on(service: Service) -> None:
     client = service.client()
     await service.answer(client, "ann")
@@ -176,6 +177,7 @@ async def test_a_job_keeps_the_profile_version_that_it_was_asked_with(service: S
     assert done["result"]["profile_version"] == 1
 
 
+@pytest.mark.both_databases
 async def test_a_blend_is_the_weighted_mean_of_its_people(service: Service) -> None:
     client = service.client()
     await service.answer(client, "ann", (0, 0, 0, 0))
@@ -205,6 +207,7 @@ async def test_a_blend_with_somebody_without_a_profile_is_not_applied(service: S
     assert job["result"]["reason"] == "no_profile"
 
 
+@pytest.mark.both_databases
 async def test_two_peoples_pictures_never_cross(service: Service) -> None:
     client = service.client()
     for name, side in (("ann", 0), ("bob", 1)):
@@ -231,6 +234,7 @@ async def test_a_failure_of_the_model_is_stored_with_its_code(service: Service) 
     assert (await service.generate(client))["status"] == "succeeded"
 
 
+@pytest.mark.both_databases
 async def test_a_full_queue_says_when_to_come_back(start: Start) -> None:
     runtime = FakeRuntime()
     runtime.load_gate.clear()
@@ -251,6 +255,7 @@ async def test_a_full_queue_says_when_to_come_back(start: Start) -> None:
     runtime.load_gate.set()
 
 
+@pytest.mark.both_databases
 async def test_the_gallery_shows_a_persons_pictures_newest_first(service: Service) -> None:
     client = service.client()
     await service.answer(client, "ann")

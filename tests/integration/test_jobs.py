@@ -15,7 +15,7 @@ from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service, stop
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 
 async def events(
@@ -184,7 +184,7 @@ async def test_a_job_that_never_finishes_fails_after_three_attempts(
     job_id = (await service.generate(service.client()))["id"]
     async with service.database.write() as store:
         await store.session.execute(
-            update(Job).values(status="running", attempt=3, result=None, finished_at=None)
+            update(Job).values(status="running", losses=2, result=None, finished_at=None)
         )
     await stop(service)
     again: Service = await start(data_dir=tmp_path / "d")
@@ -200,13 +200,16 @@ async def test_a_job_whose_lease_ended_without_a_worker_is_taken_up(service: Ser
             update(Job).values(status="running", lease_until=now() - timedelta(seconds=1))
         )
         await store.session.execute(text("DELETE FROM images"))
-    await service.parts.worker._sweep()
+    await service.parts.worker._sweep.once()
     job = await service.until(client, first["id"], "succeeded")
     assert job["seq"] > first["seq"]
     assert service.runtime.generated[0] == service.runtime.generated[1]
 
 
-async def test_what_waited_too_long_expires(start: Start, tmp_path: Path) -> None:
+async def test_what_waited_too_long_expires(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.worker.loop._SWEEP_EVERY_S", 0.2)
     runtime = FakeRuntime()
     runtime.load_gate.clear()
     service: Service = await start(runtime, tmp_path / "d", ready=False)
@@ -300,6 +303,7 @@ async def test_the_loop_stays_quick_while_the_model_works(start: Start) -> None:
     assert (await client.get(f"/jobs/{job_id}")).json()["status"] == "running"
 
 
+@pytest.mark.sqlite_only
 async def test_files_without_a_row_are_swept_at_the_start(start: Start, tmp_path: Path) -> None:
     service: Service = await start(data_dir=tmp_path / "d")
     url = (await service.generate(service.client()))["result"]["images"][0]["url"]
@@ -312,3 +316,57 @@ async def test_files_without_a_row_are_swept_at_the_start(start: Start, tmp_path
     assert (await again.client().get(url)).status_code == 200
     async with again.database.read() as store:
         assert await store.session.scalar(text("PRAGMA foreign_keys")) == 1
+
+
+async def test_the_end_of_a_job_is_told_although_every_event_of_it_was_lost(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    job_id = await queue(client)
+    monkeypatch.setattr(type(service.parts.events), "publish", lambda *_: None)
+    following = asyncio.create_task(events(client, job_id))
+    waiting = asyncio.create_task(service.generate(client, seed=9))
+    await service.until(client, job_id, "running")
+    service.runtime.gate.set()
+    async with asyncio.timeout(20):
+        seen = await following
+        assert (await waiting)["status"] == "succeeded"
+    assert {event["event"] for event in seen} == {"status"}
+    assert seen[-1]["data"]["status"] == "succeeded"
+    assert seen[-1]["data"]["result"]["images"][0]["seed"] == 1
+    assert [int(event["id"]) for event in seen] == sorted({int(event["id"]) for event in seen})
+
+
+async def test_a_look_at_the_row_between_events_repeats_and_loses_none(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.following.LOOK_EVERY_S", 0.02)
+    client = service.client()
+    service.runtime.gate.clear()
+    job_id = await queue(client, steps=6)
+    following = asyncio.create_task(events(client, job_id))
+    await service.until(client, job_id, "running")
+    await asyncio.sleep(0.2)
+    service.runtime.step_s = 0.05
+    service.runtime.gate.set()
+    async with asyncio.timeout(20):
+        seen = await following
+    assert [e["data"]["step"] for e in seen if e["event"] == "step"] == [1, 2, 3, 4, 5, 6]
+    states = [e["data"]["status"] for e in seen if e["event"] == "status"]
+    assert states in (["queued", "running", "succeeded"], ["running", "succeeded"])
+
+
+async def test_a_stream_whose_job_was_erased_ends_although_nobody_told_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(service.parts.events), "forget", lambda *_: None)
+    client = service.client()
+    service.runtime.gate.clear()
+    job_id = await queue(client, user_id="ann")
+    following = asyncio.create_task(events(client, job_id))
+    await service.until(client, job_id, "running")
+    assert (await client.delete("/users/ann")).status_code == 200
+    async with asyncio.timeout(20):
+        seen = await following
+    assert "succeeded" not in {event["data"].get("status") for event in seen}

@@ -12,7 +12,7 @@ from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.running_service import POOL_SIZE, Service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 
 async def post(

@@ -18,7 +18,7 @@ from ppd_model.checkpoint import ArtifactError, ArtifactSpec, save_artifact, wri
 from ppd_model.pipeline import Cancelled, ImageRequest, NumericalError, Pipeline
 from ppd_model.presets import Preset, get_preset
 from ppd_model.row_exact import RowExactConv2d, RowExactConvTranspose2d, RowExactLinear
-from ppd_model.stage_c import adapter_spec
+from ppd_model.stage_c import adapter_spec, build_adapter
 from ppd_model.text_encoder import save_word_tokenizer
 
 SameBits = Callable[[Tensor, Tensor], bool]
@@ -397,3 +397,49 @@ def test_another_adapter_can_be_put_in_place(saved: tuple[Pipeline, Path], tmp_p
     pipeline.use_adapter(tmp_path / "other.safetensors", encoder_id="encoder-3")
     assert pipeline.adapter_version == digest[:12]
     assert pipeline.encoder_id == "encoder-3"
+
+
+def test_a_picture_keeps_the_adapter_it_began_with(
+    saved: tuple[Pipeline, Path], tmp_path: Path
+) -> None:
+    """Keys and values are data of the call: another adapter put in place meanwhile changes none."""
+    pipeline = Pipeline.load("mini", saved[1])
+    mine = pipeline.installed
+    weights = mine.adapter.state_dict()
+    opposite = {n: -value if n.startswith("to_v") else value for n, value in weights.items()}
+    path = tmp_path / "other.safetensors"
+    save_artifact(path, opposite, adapter_spec(pipeline.preset, encoder_id="encoder-1"))
+    random_state = torch.random.get_rng_state()
+    other = pipeline.adapter_from(path)
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+    assert pipeline.installed == mine
+    request = ImageRequest("a red boat", 1, user_emb_D=np.ones(128, np.float32), steps=3)
+    expected = pipeline.generate([request])[0].image_HWC.tobytes()
+
+    def swap(done: int, _: int) -> None:
+        if done == 1:
+            pipeline.install(other)
+
+    assert pipeline.generate([request], swap)[0].image_HWC.tobytes() == expected
+    assert pipeline.adapter_version == other.version
+    assert pipeline.generate([request])[0].image_HWC.tobytes() != expected
+    with pipeline.stage_c.adapter.disabled(), pytest.raises(AssertionError, match="disabled"):
+        pipeline.install(mine)
+    pipeline.install(mine)
+    assert pipeline.generate([request])[0].image_HWC.tobytes() == expected
+
+
+def test_an_adapter_brings_its_own_number_of_user_tokens(
+    saved: tuple[Pipeline, Path], tmp_path: Path
+) -> None:
+    pipeline = Pipeline.load("mini", saved[1])
+    more = replace(pipeline.preset, user_tokens=pipeline.preset.user_tokens * 2)
+    adapter = build_adapter(more, pipeline.stage_c.unet)
+    path = tmp_path / "other.safetensors"
+    save_artifact(path, adapter.state_dict(), adapter_spec(more, encoder_id="encoder-1"))
+    before = pipeline.installed.adapter.projector.tokens
+    other = pipeline.adapter_from(path)
+    assert (before, other.adapter.projector.tokens) == (4, 8)
+    pipeline.install(other)
+    request = ImageRequest("a red boat", 1, user_emb_D=np.ones(128, np.float32), steps=1)
+    assert pipeline.generate([request])[0].image_HWC.shape == (128, 128, 3)

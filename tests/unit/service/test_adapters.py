@@ -1,120 +1,318 @@
-"""Adapters are put into service by content, and one that does not fit is refused."""
+"""Adapters are put into service by command, alternate bit for bit, and are refused if unfit."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from ppd_model.checkpoint import load_artifact, save_artifact
+from ppd_model.checkpoint import ArtifactSpec, load_artifact, save_artifact, sha256_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from service.cli import app
-from service.infra.adapters import AdapterFolder, file_sha256
+from service.core.errors import JobFailure
+from service.core.ports import AdapterFile, PictureSpec
+from service.infra.adapters import file_sha256
+from service.infra.database import Database
+from service.infra.repositories import Store
+from service.infra.tables import Job
 from service.settings import Settings
+from service.wiring import adapter_stores, prepare
 from service.worker.engine import PpdRuntime
 
 SHIPPED = MINI_WEIGHTS_DIR / "adapter.safetensors"
+SHIPPED_VERSION = file_sha256(SHIPPED)[:12]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> AdapterFolder:
-    return AdapterFolder(tmp_path / "adapters")
-
-
-def a_file(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
+def scaled(path: Path, factor: float, encoder_id: str | None = None) -> Path:
+    """The shipped adapter with all weights times `factor`."""
+    tensors, spec = load_artifact(SHIPPED, kind="adapter")
+    extra = spec.extra if encoder_id is None else {**spec.extra, "encoder_id": encoder_id}
+    save_artifact(
+        path,
+        {name: value * factor for name, value in tensors.items()},
+        ArtifactSpec(spec.kind, spec.config, spec.base_model, extra),
+    )
     return path
 
 
-def test_without_any_the_shipped_adapter_is_served(folder: AdapterFolder) -> None:
-    assert folder.active() is None
-    assert folder.kept() == []
-    assert not folder.deactivate()
-
-
-def test_an_earlier_adapter_can_be_put_back(folder: AdapterFolder, tmp_path: Path) -> None:
-    first = folder.activate(a_file(tmp_path / "a", b"first"))
-    second = folder.activate(a_file(tmp_path / "b", b"second"))
-    assert folder.active() == folder.find(second)
-    earlier = folder.find(first)
-    assert earlier is not None
-    assert folder.activate(earlier) == first
-    assert {one.version: one.active for one in folder.kept()} == {first: True, second: False}
-    assert folder.deactivate()
-    assert folder.active() is None
-
-
-def test_the_file_that_was_activated_is_kept_and_checked(
-    folder: AdapterFolder, tmp_path: Path
-) -> None:
-    source = a_file(tmp_path / "a", b"first")
-    folder.activate(source)
-    source.unlink()
-    kept = folder.active()
-    assert kept is not None
-    kept.write_bytes(b"changed")
-    with pytest.raises(ValueError, match=r"has sha256 .* was activated"):
-        folder.active()
-    kept.unlink()
-    with pytest.raises(ValueError, match="is missing"):
-        folder.active()
-
-
-def test_a_pointer_that_cannot_be_read_is_an_error(folder: AdapterFolder, tmp_path: Path) -> None:
-    folder.activate(a_file(tmp_path / "a", b"first"))
-    (tmp_path / "adapters" / "active.json").write_text("{")
-    with pytest.raises(ValueError, match="cannot be read"):
-        folder.active()
-
-
-def ppd(tmp_path: Path, *arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["adapters", *arguments, "--data-dir", str(tmp_path)])
+def ppd(data_dir: Path, *arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["adapters", *arguments, "--data-dir", str(data_dir)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.output
 
 
-def test_the_command_activates_lists_and_goes_back(tmp_path: Path) -> None:
-    version = file_sha256(SHIPPED)[:12]
+def active(data_dir: Path) -> str | None:
+    async def look() -> str | None:
+        database = Database(Settings(data_dir=data_dir).database)
+        async with database.read() as store:
+            found = await store.adapters.active()
+        await database.close()
+        return found
+
+    return asyncio.run(look())
+
+
+# The command
+
+
+def test_the_command_activates_lists_goes_back_and_removes(tmp_path: Path) -> None:
+    half = scaled(tmp_path / "half.safetensors", 0.5)
+    version = sha256_of(half)[:12]
     code, said = ppd(tmp_path, "activate", str(SHIPPED))
-    assert code == 0, said
-    assert version in said
-    assert AdapterFolder(tmp_path / "adapters").active() is not None
-    assert f"{version}  active" in ppd(tmp_path, "list")[1]
-    assert ppd(tmp_path, "deactivate")[0] == 0
+    assert (code, active(tmp_path)) == (0, SHIPPED_VERSION), said
+    assert SHIPPED_VERSION in said
+    code, said = ppd(tmp_path, "add", str(half))
+    assert (code, active(tmp_path)) == (0, SHIPPED_VERSION), said
     assert ppd(tmp_path, "activate", version)[0] == 0
+    lines = ppd(tmp_path, "list")[1].splitlines()
+    assert [(line.split()[0], "active" in line) for line in lines] == [
+        ("shipped", False),
+        (SHIPPED_VERSION, False),
+        (version, True),
+    ]
+    assert ppd(tmp_path, "remove", version)[0] == 1
+    assert ppd(tmp_path, "rollback")[0] == 0
+    assert active(tmp_path) == SHIPPED_VERSION
+    code, said = ppd(tmp_path, "remove", version)
+    assert code == 0, said
+    assert version not in ppd(tmp_path, "list")[1]
     assert ppd(tmp_path, "deactivate")[0] == 0
     assert ppd(tmp_path, "deactivate") == (1, "the shipped adapter is the one in service\n")
+    assert ppd(tmp_path, "rollback")[0] == 0
+    assert active(tmp_path) == SHIPPED_VERSION
+    assert ppd(tmp_path, "rollback")[0] == 0
+    assert active(tmp_path) is None
+    assert ppd(tmp_path, "rollback") == (1, "there is no earlier adapter to go back to\n")
 
 
 def test_what_does_not_fit_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     tensors, spec = load_artifact(SHIPPED, kind="adapter")
-    other = tmp_path / "other.safetensors"
-    save_artifact(other, tensors, spec.__class__(spec.kind, spec.config, spec.base_model, {}))
+    other = scaled(tmp_path / "other.safetensors", 1.0, encoder_id="encoder-9")
     code, said = ppd(tmp_path, "activate", str(other))
     assert code == 1
     assert "user encoder" in said
     assert spec.extra["encoder_id"] in said
+    assert "encoder-9" in said
     code, said = ppd(tmp_path, "activate", str(MINI_WEIGHTS_DIR / "stage_a.safetensors"))
     assert code == 1
     assert "kind" in said
-    narrow = {name: value[:1] for name, value in tensors.items()}
-    save_artifact(other, narrow, spec)
+    save_artifact(other, {name: value[:1] for name, value in tensors.items()}, spec)
     assert ppd(tmp_path, "activate", str(other))[0] == 1
-    assert ppd(tmp_path, "activate", str(tmp_path / "nothing"))[0] == 1
-    assert not (tmp_path / "adapters").exists()
+    assert ppd(tmp_path, "add", str(tmp_path / "nothing"))[0] == 1
+    assert not (tmp_path / "images").exists()
+    assert active(tmp_path) is None
 
 
-def test_the_service_answers_with_the_adapter_it_was_given(tmp_path: Path) -> None:
-    tensors, spec = load_artifact(SHIPPED, kind="adapter")
-    other = tmp_path / "other.safetensors"
-    digest = save_artifact(other, {name: value * 0.5 for name, value in tensors.items()}, spec)
-    settings = Settings(data_dir=tmp_path)
-    runtime = PpdRuntime(
-        settings.preset,
-        None,
-        prompt_variant=settings.prompt_variant,
-        decoding=settings.decoding,
-        threads=1,
-        adapter=other,
-    )
-    assert runtime.load().adapter_version == digest[:12]
+def test_a_kept_adapter_of_an_earlier_encoder_is_refused_with_both_ids(tmp_path: Path) -> None:
+    _, spec = load_artifact(SHIPPED, kind="adapter")
+    half = scaled(tmp_path / "half.safetensors", 0.5)
+    ppd(tmp_path, "activate", str(half))
+    ppd(tmp_path, "activate", str(SHIPPED))
+    version = sha256_of(half)[:12]
+
+    async def kept_for_another(store: Store) -> None:
+        row = await store.adapters.get(version)
+        assert row is not None
+        row.encoder_id = "encoder-9"
+
+    in_database(tmp_path, kept_for_another)
+    for command in (("activate", version), ("rollback",)):
+        code, said = ppd(tmp_path, *command)
+        assert code == 1
+        assert "encoder-9" in said
+        assert spec.extra["encoder_id"] in said
+        assert "restart" in said
+        assert active(tmp_path) == SHIPPED_VERSION
+
+
+def test_an_adapter_of_the_settings_is_said_to_override(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPD_ADAPTER", str(SHIPPED))
+    assert f"PPD_ADAPTER={SHIPPED} is served" in ppd(tmp_path, "list")[1]
+    monkeypatch.delenv("PPD_ADAPTER")
+    assert "PPD_ADAPTER" not in ppd(tmp_path, "list")[1]
+
+
+# What earlier versions kept
+
+
+def in_database(data_dir: Path, work: object) -> None:
+    async def run() -> None:
+        settings = Settings(data_dir=data_dir)
+        await prepare(settings)
+        database = Database(settings.database)
+        async with database.write() as store:
+            await work(store)  # type: ignore[operator]
+        await database.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A data folder of a version that kept adapters in files, with a job that was waiting."""
+    data_dir = tmp_path / "data"
+    folder = data_dir / "adapters"
+    folder.mkdir(parents=True)
+    half = scaled(tmp_path / "half.safetensors", 0.5)
+    for source in (half, SHIPPED):
+        shutil.copyfile(source, folder / f"{sha256_of(source)[:12]}.safetensors")
+    (folder / "active.json").write_text(json.dumps({"sha256": sha256_of(half)}))
+
+    async def a_job(store: Store) -> None:
+        await store.jobs.add(Job(id="waits", kind="generate", priority=0, tenant="t", request={}))
+
+    in_database(data_dir, a_job)
+    return data_dir
+
+
+async def taken_over(data_dir: Path) -> tuple[str | None, list[str], str | None]:
+    """What is active, what is kept, and what the waiting job is pinned to."""
+    settings = Settings(data_dir=data_dir)
+    async with adapter_stores(settings) as (database, _), database.read() as store:
+        job = await store.jobs.get("waits")
+        kept = [row.version for row in await store.adapters.all()]
+        assert job is not None
+        return await store.adapters.active(), sorted(kept), job.adapter_version
+
+
+def test_what_an_earlier_version_kept_is_taken_over_once(earlier: Path) -> None:
+    (pointer,) = (earlier / "adapters").glob("*.json")
+    half = json.loads(pointer.read_text())["sha256"][:12]
+    both = sorted([half, SHIPPED_VERSION])
+    assert asyncio.run(taken_over(earlier)) == (half, both, half)
+    assert not pointer.exists()
+    assert ppd(earlier, "deactivate")[0] == 0
+    pointer.write_text("left by a crash")
+    assert asyncio.run(taken_over(earlier)) == (None, both, half)
+
+
+def test_an_active_adapter_that_is_not_as_it_was_is_not_taken_over(earlier: Path) -> None:
+    pointer = earlier / "adapters" / "active.json"
+    active_file = pointer.with_name(f"{json.loads(pointer.read_text())['sha256'][:12]}.safetensors")
+    active_file.write_bytes(b"changed")
+    with pytest.raises(ValueError, match=r"has sha256 .* was activated"):
+        asyncio.run(taken_over(earlier))
+    active_file.unlink()
+    assert ppd(earlier, "list")[0] == 1
+    pointer.write_text("{")
+    assert "cannot be read" in ppd(earlier, "list")[1]
+    assert CliRunner().invoke(app, ["serve", "--data-dir", str(earlier)]).exit_code == 1
+
+
+# The model
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AdapterFile]:
+    """The shipped adapter at two strengths, and one of another encoder."""
+    folder = tmp_path_factory.mktemp("adapters")
+    paths = {
+        "half": scaled(folder / "half.safetensors", 0.5),
+        "twice": scaled(folder / "twice.safetensors", 2.0),
+        "foreign": scaled(folder / "foreign.safetensors", 1.0, encoder_id="encoder-9"),
+    }
+    return {
+        name: AdapterFile(sha256_of(path)[:12], path, sha256_of(path))
+        for name, path in paths.items()
+    }
+
+
+def a_runtime(**given: object) -> PpdRuntime:
+    chosen = {"prompt_variant": "paper", "decoding": "greedy", "threads": 1, **given}
+    return PpdRuntime("mini", None, encoder_place=None, **chosen)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[PpdRuntime]:
+    before = torch.get_num_threads()
+    loaded = a_runtime(kept_adapters=1)
+    loaded.load()
+    yield loaded
+    torch.set_num_threads(before)
+
+
+SPEC = PictureSpec("a red boat", 1, np.ones(128, np.float32), 1.0, "", 2, 4.0, 128, 128)
+
+
+def picture(runtime: PpdRuntime, spec: PictureSpec) -> bytes:
+    (made,) = runtime.generate([spec], lambda done, total: None, lambda: False)
+    return made.image_HWC.tobytes()
+
+
+def test_jobs_of_several_adapters_alternate_as_if_each_were_alone(
+    runtime: PpdRuntime, files: dict[str, AdapterFile]
+) -> None:
+    """With room for one adapter in memory, so each of the two makes way for the other."""
+    alone = {None: picture(a_runtime_of(SHIPPED), SPEC)}
+    for name in ("half", "twice"):
+        alone[name] = picture(a_runtime_of(files[name].path), SPEC)
+    assert len(set(alone.values())) == 3
+    for name in ("half", "twice", None, "half", "half", None, "twice"):
+        adapter = None if name is None else files[name]
+        assert picture(runtime, replace(SPEC, adapter=adapter)) == alone[name], name
+
+
+def a_runtime_of(path: Path) -> PpdRuntime:
+    """A process that was started with this adapter and never had another."""
+    started = a_runtime(adapter=path)
+    versions = started.load()
+    assert versions.adapter_version == sha256_of(path)[:12]
+    assert versions.adapter_overrides
+    return started
+
+
+def test_without_a_user_or_strength_every_adapter_gives_the_base(
+    runtime: PpdRuntime, files: dict[str, AdapterFile]
+) -> None:
+    nobody = replace(SPEC, user_emb_D=None)
+    base = picture(runtime, nobody)
+    for adapter in (files["twice"], files["half"], None):
+        assert picture(runtime, replace(nobody, adapter=adapter)) == base
+        assert picture(runtime, replace(SPEC, strength=0.0, adapter=adapter)) == base
+
+
+def test_a_kept_adapter_is_not_read_again_and_a_dropped_one_is_checked_again(
+    files: dict[str, AdapterFile], tmp_path: Path
+) -> None:
+    runtime = a_runtime(kept_adapters=1)
+    runtime.load()
+    path = shutil.copyfile(files["half"].path, tmp_path / "half.safetensors")
+    half = replace(files["half"], path=path)
+    made = picture(runtime, replace(SPEC, adapter=half))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert picture(runtime, replace(SPEC, adapter=half)) == made
+    picture(runtime, replace(SPEC, adapter=files["twice"]))
+    with pytest.raises(JobFailure, match="adapter_unavailable") as refused:
+        picture(runtime, replace(SPEC, adapter=half))
+    assert "sha256" in refused.value.detail
+    assert picture(runtime, replace(SPEC, adapter=files["half"])) == made
+
+
+def test_an_adapter_that_does_not_belong_here_fails_the_job_and_not_the_next(
+    runtime: PpdRuntime, files: dict[str, AdapterFile]
+) -> None:
+    before = picture(runtime, SPEC)
+    with pytest.raises(JobFailure, match="adapter_unavailable") as refused:
+        picture(runtime, replace(SPEC, adapter=files["foreign"]))
+    assert "encoder-9" in refused.value.detail
+    assert picture(runtime, SPEC) == before
+
+
+def test_a_batch_of_two_adapters_is_refused(
+    runtime: PpdRuntime, files: dict[str, AdapterFile]
+) -> None:
+    specs = [SPEC, replace(SPEC, adapter=files["half"])]
+    with pytest.raises(ValueError, match="one batch is made with one adapter, got 2"):
+        runtime.generate(specs, lambda done, total: None, lambda: False)

@@ -9,9 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli import app
+from service.doctor import examine
 from service.infra import migrate
-from service.settings import Settings
+from service.settings import Settings, read
 from service.wiring import sole_user_of
+from tests.fake_runtime import FakeRuntime
 
 
 def ppd(data_dir: Path, *words: str) -> tuple[int, str]:
@@ -36,6 +38,31 @@ def test_a_key_is_shown_once_listed_without_itself_and_revoked_once(tmp_path: Pa
     assert "revoked" in ppd(data_dir, "keys", "list")[1]
 
 
+def test_a_key_has_a_scope_and_the_last_admins_end_is_warned_of(tmp_path: Path) -> None:
+    data_dir = tmp_path / "d"
+    ppd(data_dir, "keys", "create", "--name", "desk", "--scope", "admin")
+    assert ppd(data_dir, "keys", "create", "--name", "x", "--scope", "root")[0] == 2
+    rows = [line.split() for line in ppd(data_dir, "keys", "list")[1].splitlines()]
+    admins = [row[0] for row in rows if "admin" in row]
+    assert len(admins) == 2
+    assert ppd(data_dir, "keys", "revoke", admins[0]) == (0, "revoked\n")
+    code, output = ppd(data_dir, "keys", "revoke", admins[1])
+    assert code == 0
+    assert "no admin key is in use" in output
+
+
+def test_a_key_that_is_unknown_is_not_revoked(tmp_path: Path) -> None:
+    code, output = ppd(tmp_path / "d", "keys", "revoke", "unknown")
+    assert (code, output) == (1, "there is no key unknown in use\n")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 129])
+def test_some_names_of_keys_cannot_be(tmp_path: Path, name: str) -> None:
+    code, output = ppd(tmp_path / "d", "keys", "create", "--name", name)
+    assert code == 1
+    assert "cannot be a name" in output
+
+
 @pytest.mark.parametrize("tenant", ["browser", "", "a b", "../x", "x" * 65])
 def test_some_tenants_cannot_be(tmp_path: Path, tenant: str) -> None:
     code, output = ppd(tmp_path / "d", "keys", "create", "--name", "x", "--tenant", tenant)
@@ -51,7 +78,10 @@ def test_migrate_says_where_the_schema_is(tmp_path: Path) -> None:
 def test_the_doctor_names_every_fault_and_shows_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PPD_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path}/s3cret.db")
+    monkeypatch.setenv("PPD_DATABASE_URL", "postgresql://ppd:s3cret@127.0.0.1:1/ppd")
+    monkeypatch.setenv("PPD_REDIS_URL", "redis://:s3cret@127.0.0.1:1/0")
+    monkeypatch.setenv("PPD_SESSION_SECRET", "s3cret" * 8)
+    monkeypatch.setenv("PPD_REDIS_ULR", "s3cret")
     monkeypatch.setenv("PPD_POOL_DIR", str(tmp_path / "no-pool"))
     monkeypatch.setenv("PPD_WEIGHTS_DIR", str(tmp_path / "no-weights"))
     code, output = ppd(tmp_path / "none", "doctor")
@@ -59,7 +89,20 @@ def test_the_doctor_names_every_fault_and_shows_no_secret(
     assert f"{tmp_path}/none does not exist" in output
     assert f"{tmp_path}/no-pool" in output
     assert f"{tmp_path}/no-weights" in output
+    assert "PPD_REDIS_ULR: no setting has this name" in output
+    assert "postgresql+psycopg://127.0.0.1:1/ppd" in output
+    assert output.count("FAULT") == 8, output
     assert "s3cret" not in output
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_fresh_embedded_service(tmp_path: Path) -> None:
+    data_dir = tmp_path / "d"
+    assert ppd(data_dir, "migrate")[0] == 0
+    said: list[str] = []
+    settings = Settings(data_dir=data_dir, min_free_bytes=0)
+    assert examine(settings, FakeRuntime, said.append), said
+    assert any(line.startswith("ok      image store") for line in said)
+    assert not list((data_dir / "images").rglob("*.png"))
 
 
 def test_a_data_folder_has_one_service(tmp_path: Path) -> None:
@@ -77,6 +120,32 @@ def test_settings_fail_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PPD_PORT", "70000")
     with pytest.raises(ValueError, match="port"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PPD_PORT", "hunter2", "PPD_PORT: "),
+        ("PPD_SESSION_SECRET", "hunter2", "PPD_SESSION_SECRET: expected 32 characters or more"),
+        ("PPD_DATABASE_URL", "mysql://a:hunter2@b/c", "PPD_DATABASE_URL: expected postgresql://"),
+        ("PPD_LOG_LEVEL", "hunter2", "PPD_LOG_LEVEL: "),
+        ("PPD_DATABASE_URL", "postgresql://a:hunter2@b/c", "PPD_REDIS_URL and PPD_SESSION_SECRET"),
+    ],
+)
+def test_a_wrong_setting_is_named_as_its_variable_and_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    code, output = ppd(tmp_path / "d", "serve")
+    assert code == 1
+    assert said in output
+    assert "hunter2" not in output
+
+
+def test_a_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ppd_session_secret").write_text("f" * 40 + "\n")
+    monkeypatch.setattr("service.settings.SECRETS_DIR", tmp_path)
+    assert read().secrets == ["f" * 40]
 
 
 def test_the_api_never_imports_torch() -> None:

@@ -2,6 +2,8 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,16 @@ def anyio_backend() -> str:
 
 def paths_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+async def test_a_deleted_upload_leaves_no_folder_of_its_person(tmp_path: Path) -> None:
+    store = FolderImageStore(tmp_path)
+    await store.put("uploads/ann/a-1.png", b"one")
+    await store.put("uploads/bob/b-1.png", b"two")
+    await store.delete(["uploads/ann/a-1.png"])
+    assert paths_in(tmp_path) == {"uploads", "uploads/bob", "uploads/bob/b-1.png"}
+    await store.delete(["uploads/bob/b-1.png"])
+    assert paths_in(tmp_path) == set()
 
 
 async def test_what_is_put_is_got_and_gone_after_delete(tmp_path: Path) -> None:
@@ -68,9 +80,45 @@ async def test_a_sweep_keeps_what_rows_point_to(tmp_path: Path) -> None:
     await store.put("abc/1-0.png", b"one")
     await store.put("def/1-0.png", b"two")
     (tmp_path / "abc" / ".part-x").write_bytes(b"half")
-    assert await store.sweep({"abc/1-0.png"}) == 2
-    assert paths_in(tmp_path) == {"abc", "abc/1-0.png"}
-    assert await FolderImageStore(tmp_path / "none").sweep(set()) == 0
+    (tmp_path / "adapter.safetensors").write_bytes(b"no picture")
+
+    async def known(keys: Sequence[str]) -> set[str]:
+        return {"abc/1-0.png"} & set(keys)
+
+    assert await store.sweep(datetime.now(UTC) - timedelta(hours=1), known) == 0
+    assert await store.sweep(datetime.now(UTC) + timedelta(hours=1), known) == 2
+    assert paths_in(tmp_path) == {"abc", "abc/1-0.png", "adapter.safetensors"}
+    assert await FolderImageStore(tmp_path / "none").sweep(datetime.now(UTC), known) == 0
+
+
+async def test_a_sweep_goes_on_over_many_pictures_of_many_jobs(tmp_path: Path) -> None:
+    store = FolderImageStore(tmp_path)
+    for i in range(1100):
+        path = tmp_path / f"job{i // 2}" / f"1-{i % 2}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+
+    async def known(keys: Sequence[str]) -> set[str]:
+        assert len(keys) <= 500
+        return {"job7/1-0.png", "job540/1-1.png"} & set(keys)
+
+    assert await store.sweep(datetime.now(UTC) + timedelta(hours=1), known) == 1098
+    assert paths_in(tmp_path) == {"job7", "job7/1-0.png", "job540", "job540/1-1.png"}
+
+
+async def test_adapters_lie_beside_pictures_and_outlive_every_sweep(tmp_path: Path) -> None:
+    store = FolderImageStore(tmp_path)
+    key = f"adapters/{'a' * 64}.safetensors"
+    await store.put(key, b"weights")
+
+    async def none_known(keys: Sequence[str]) -> set[str]:
+        return set()
+
+    assert await store.sweep(datetime.now(UTC) + timedelta(hours=1), none_known) == 0
+    assert await store.get(key) == b"weights"
+    for wrong in ("adapters/../up.safetensors", "/adapters/a.safetensors", "adapters//a"):
+        with pytest.raises(ValueError, match="not a key"):
+            await store.put(wrong, b"weights")
 
 
 async def test_a_folder_that_is_taken_away_meanwhile_is_made_again(

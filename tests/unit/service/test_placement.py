@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from typer.testing import CliRunner
 
 from ppd_model import pipeline as pipeline_module
 from ppd_model import user_encoder
-from ppd_model.checkpoint import ArtifactError, save_artifact
+from ppd_model.checkpoint import ArtifactError, save_artifact, sha256_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
 from ppd_model.presets import VLM_7B, Preset, get_preset
 from ppd_model.stage_c import StageC, adapter_spec, build_adapter
 from ppd_model.user_encoder import UserEncoder
 from service.cli import app
+from service.core.errors import JobFailure
 from service.core.placement import CPU, Place
-from service.core.ports import LabelledPair, PictureSpec
+from service.core.ports import AdapterFile, LabelledPair, PictureSpec
 from service.settings import Settings
 from service.worker import engine
 from service.worker.engine import PpdRuntime, check_adapter
@@ -280,6 +282,27 @@ def test_an_adapter_that_names_no_encoder_cannot_be_served(folder: Path, preset:
         a_runtime(preset.name, folder, encoder_place=None).load()
     with pytest.raises(ArtifactError, match="user encoder is ''"):
         a_runtime(preset.name, folder).load()
+
+
+def test_without_an_adapter_beside_published_weights_one_comes_by_activation(
+    folder: Path, preset: Preset, tmp_path: Path
+) -> None:
+    path = shutil.move(folder / "adapter.safetensors", tmp_path / "later.safetensors")
+    runtime = a_runtime(preset.name, folder)
+    assert runtime.load().adapter_version == "none"
+
+    def generate(spec: PictureSpec) -> np.ndarray:
+        return runtime.generate([spec], lambda done, total: None, lambda: False)[0].image_HWC
+
+    base = generate(replace(SPEC, user_emb_D=None))
+    assert np.array_equal(generate(replace(SPEC, strength=0.0)), base)
+    with pytest.raises(JobFailure, match="adapter_unavailable"):
+        generate(SPEC)
+    sha256 = sha256_of(path)
+    activated = AdapterFile(sha256[:12], path, sha256)
+    assert generate(replace(SPEC, adapter=activated)).shape == (128, 128, 3)
+    with pytest.raises(FileNotFoundError, match="no adapter weights"):
+        a_runtime(preset.name, folder, encoder_place=None).load()
 
 
 def test_a_runtime_of_nothing_is_refused() -> None:

@@ -1,0 +1,65 @@
+"""Who asks too often is told so, and when to come again; everybody is told what is left."""
+
+import ipaddress
+import math
+import time
+
+from fastapi import Request
+
+from service.core.auth import Caller
+from service.core.errors import ServiceError
+from service.core.ports import Allowance, RateLimits
+
+_IPV6_PREFIX = 64  # one customer has that many addresses at least
+
+
+async def count_caller(request: Request, rates: RateLimits, caller: Caller) -> None:
+    """Count a request of a known caller; raise 429 when it is one too many."""
+    if caller.own_user_id is not None:
+        _allow(request, await rates.of_session(caller.own_user_id))
+    elif caller.key_pk is not None:
+        _allow(request, await rates.of_key(caller.key_pk))
+
+
+async def count_stranger(request: Request, rates: RateLimits) -> None:
+    """Count a request that shows nothing to know its sender by; raise 429 when it is too many."""
+    _allow(request, await rates.of_address(address_of(request)))
+
+
+async def check_gpu_quota(rates: RateLimits, user_pk: str) -> None:
+    """Raise 429 when the models have worked for a person as long as they may for now."""
+    left = await rates.gpu_seconds(user_pk)
+    if left.over:
+        raise ServiceError(429, "gpu_quota", headers={**_headers(left), **_retry_after(left)})
+
+
+def address_of(request: Request) -> str:
+    """The client's address; of IPv6 the network, since one client has all of it."""
+    host = request.client.host if request.client is not None else ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a socket file, say
+        return "unknown"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((int(address), _IPV6_PREFIX), strict=False))
+    return str(address)
+
+
+def _allow(request: Request, allowance: Allowance) -> None:
+    request.state.rate_headers = _headers(allowance)
+    if allowance.over:
+        raise ServiceError(429, "rate_limited", headers=_retry_after(allowance))
+
+
+def _headers(allowance: Allowance) -> dict[str, str]:
+    return {
+        "X-RateLimit-Limit": str(allowance.limit),
+        "X-RateLimit-Remaining": str(allowance.remaining),
+        "X-RateLimit-Reset": str(math.ceil(time.time() + allowance.reset_s)),
+    }
+
+
+def _retry_after(allowance: Allowance) -> dict[str, str]:
+    return {"Retry-After": str(max(1, math.ceil(allowance.reset_s)))}

@@ -1,0 +1,45 @@
+"""Pictures that are to go: noted in the commit that makes them go, deleted after it."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, delete, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service.infra.clock import present
+from service.infra.tables import Image, ImageToDelete
+
+
+class ImageDeletions:
+    """The notes, over one session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def note(self, which: ColumnElement[bool]) -> None:
+        """Pictures whose rows go in this transaction."""
+        keys = select(Image.key, present()).where(which)
+        await self._session.execute(insert(ImageToDelete).from_select(["key", "asked_at"], keys))
+
+    async def note_keys(self, keys: Sequence[str]) -> None:
+        """Pictures whose rows never came."""
+        known = set(
+            await self._session.scalars(
+                select(ImageToDelete.key).where(ImageToDelete.key.in_(keys))
+            )
+        )
+        rows = [{"key": key} for key in keys if key not in known]
+        if rows:
+            await self._session.execute(insert(ImageToDelete), rows)
+
+    async def oldest(self, count: int) -> list[str]:
+        """The keys to delete next."""
+        oldest = select(ImageToDelete.key).order_by(ImageToDelete.asked_at, ImageToDelete.key)
+        return list(await self._session.scalars(oldest.limit(count)))
+
+    async def done(self, keys: Sequence[str]) -> None:
+        """They are gone."""
+        await self._session.execute(delete(ImageToDelete).where(ImageToDelete.key.in_(keys)))
+
+    async def pending(self) -> int:
+        """How many are still to go."""
+        return await self._session.scalar(select(func.count()).select_from(ImageToDelete)) or 0

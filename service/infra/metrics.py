@@ -1,0 +1,144 @@
+"""What is counted and timed, for Prometheus. Labels name routes, models and codes, never people."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
+
+from service.core.ports import EmbeddingCache, EmbeddingKey, Taste
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_JOB_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 900, 3600)
+
+
+class Metrics:
+    """The instruments of one process, in a registry of its own.
+
+    Who does a thing counts it: the handler that made the pictures, the route that canceled the
+    job, the sweep that gave it up.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._http = Histogram(
+            "ppd_http_request_seconds",
+            "From the first byte of a request to the last of its answer, by route template.",
+            ("method", "route", "status"),
+            buckets=_HTTP_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._jobs = Histogram(
+            "ppd_job_seconds",
+            "From the acceptance of a job to its end; `code` says why one failed.",
+            ("kind", "outcome", "code"),
+            buckets=_JOB_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._phases = Histogram(
+            "ppd_job_phase_seconds",
+            "Parts of a job that succeeded: queue, then encode, or denoise and decode.",
+            ("phase", "model", "adapter"),
+            buckets=_JOB_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._pictures = Counter(
+            "ppd_pictures",
+            "Pictures made, and whether a taste was applied; `reason` says why not, or how.",
+            ("personalized", "reason", "model", "adapter"),
+            registry=self.registry,
+        )
+        self._lookups = Counter(
+            "ppd_embedding_cache_lookups",
+            "Embeddings asked of the cache, by what came: hit, miss, error.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self._streams = Gauge(
+            "ppd_event_streams",
+            "Event streams that this process holds open.",
+            registry=self.registry,
+        )
+
+    def request(self, method: str, route: str, status: int, took_s: float) -> None:
+        """A request was answered. `route` is the template; what matched none has one name."""
+        known = method if method in _METHODS else "OTHER"
+        self._http.labels(known, route, str(status)).observe(took_s)
+
+    def job_ended(self, kind: str, outcome: str, took_s: float, code: str = "") -> None:
+        """A job has reached its end: succeeded, failed, canceled or expired."""
+        self._jobs.labels(kind, outcome, code).observe(max(0.0, took_s))
+
+    def generated(self, result: Mapping[str, Any]) -> None:
+        """Pictures were published; `result` is what the client sees of them."""
+        model, adapter = str(result["model"]), str(result["adapter_version"])
+        for phase in ("queue", "denoise", "decode"):
+            self._phases.labels(phase, model, adapter).observe(result["timings"][f"{phase}_s"])
+        applied = "yes" if result["personalization_applied"] else "no"
+        reason = result.get("reason") or ("" if applied == "yes" else "no_user")
+        made = self._pictures.labels(applied, reason, model, adapter)
+        made.inc(len(result["images"]))
+
+    def encoded(self, encoder: str, queue_s: float, encode_s: float) -> None:
+        """Choices were read. The model of this kind of job is the encoder; it has no adapter."""
+        self._phases.labels("queue", encoder, "").observe(max(0.0, queue_s))
+        self._phases.labels("encode", encoder, "").observe(encode_s)
+
+    def cache_lookup(self, outcome: str) -> None:
+        """The embedding cache was asked: hit, miss or error."""
+        self._lookups.labels(outcome).inc()
+
+    def streams_are(self, count: Callable[[], float]) -> None:
+        """Ask `count` at every scrape how many event streams are open."""
+        self._streams.set_function(count)
+
+    def also(self, collector: Collector) -> None:
+        """Ask this collector too at every scrape."""
+        self.registry.register(collector)
+
+
+class CountedCache:
+    """An EmbeddingCache that counts what another one finds."""
+
+    def __init__(self, cache: EmbeddingCache, metrics: Metrics) -> None:
+        self._cache = cache
+        self._metrics = metrics
+
+    async def get(self, key: EmbeddingKey) -> Taste | None:
+        """What was read, if it is here."""
+        try:
+            taste = await self._cache.get(key)
+        except Exception:
+            self._metrics.cache_lookup("error")
+            raise
+        self._metrics.cache_lookup("miss" if taste is None else "hit")
+        return taste
+
+    async def put(self, key: EmbeddingKey, taste: Taste) -> None:
+        """Keep it."""
+        await self._cache.put(key, taste)
+
+    async def once(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
+        """What is here, else what `read` gives; a miss is who has to read."""
+        reads = 0
+
+        async def counted() -> Taste:
+            nonlocal reads
+            reads += 1
+            self._metrics.cache_lookup("miss")
+            return await read()
+
+        taste = await self._cache.once(key, counted)
+        if not reads:
+            self._metrics.cache_lookup("hit")
+        return taste
+
+    async def forget_user(self, tenant: str, user_pk: str) -> None:
+        """Drop everything of one user."""
+        await self._cache.forget_user(tenant, user_pk)
+
+
+def text(registries: Iterable[CollectorRegistry]) -> bytes:
+    """These registries one after another in Prometheus's text format."""
+    return b"".join(generate_latest(registry) for registry in registries)

@@ -1,0 +1,62 @@
+"""A worker process with a fake model: `python -m tests.fake_worker --queues generate`. All else is
+as in `ppd worker`, and comes from the environment."""
+
+import argparse
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from service.cli import work
+from service.core.errors import JobCanceled
+from service.core.ports import Picture, PictureSpec, Versions
+from service.settings import Settings
+from service.wiring import start_logs
+from tests.fake_runtime import FakeRuntime
+
+
+class DeadlyRuntime(FakeRuntime):
+    """Its prompt `poison` kills the process; it may take long to load, and wait for a file."""
+
+    def __init__(self, step_s: float, load_s: float, wait_for: Path | None) -> None:
+        super().__init__(step_s)
+        self._load_s = load_s
+        self._wait_for = wait_for
+
+    def load(self) -> Versions:
+        time.sleep(self._load_s)
+        return super().load()
+
+    def generate(
+        self,
+        specs: Sequence[PictureSpec],
+        on_step: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+    ) -> list[Picture]:
+        if specs[0].prompt == "poison":
+            time.sleep(1)  # others come beside it meanwhile
+            os.kill(os.getpid(), signal.SIGKILL)
+        while self._wait_for is not None and not self._wait_for.exists():
+            if cancelled():
+                raise JobCanceled
+            time.sleep(0.02)
+        return super().generate(specs, on_step, cancelled)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--queues", default="encode,generate")
+    parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument("--step-s", type=float, default=0.0, help="time of one denoising step")
+    parser.add_argument("--load-s", type=float, default=0.0, help="time of loading the model")
+    parser.add_argument("--wait-for", type=Path, help="a file; no step is made before it exists")
+    options = parser.parse_args()
+    settings = Settings()
+    start_logs(settings)
+    runtime = DeadlyRuntime(options.step_s, options.load_s, options.wait_for)
+    work(settings, lambda: runtime, set(options.queues.split(",")), options.concurrency)
+
+
+if __name__ == "__main__":
+    main()

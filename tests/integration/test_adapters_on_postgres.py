@@ -1,0 +1,52 @@
+"""What only a database with several writers can get wrong about adapters."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from service.api.queueing import generate_job
+from service.infra import migrate
+from service.infra.adapters import keep
+from service.infra.database import Database
+from service.infra.image_store import FolderImageStore
+from service.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_adapter_is_not_removed_under_a_job_that_is_just_coming(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    url = Settings(
+        database_url=postgres_url, redis_url="redis://none", session_secret="x" * 32
+    ).database
+    await asyncio.to_thread(migrate.upgrade, url)
+    database = Database(url)
+    images = FolderImageStore(tmp_path / "images")
+    row = await keep(database, images, b"one", base_model="m", encoder_id="e")
+
+    async def remove() -> None:
+        async with database.write() as store:
+            await store.adapters.remove(row.version)
+
+    async with database.write() as store:
+        assert await store.adapters.activate(row.version)
+    async with database.write() as coming:
+        job = await coming.jobs.add(generate_job("t", None, {}, turn=0, expiry_s=60))
+        async with database.write() as store:
+            assert await store.adapters.deactivate()
+        removing = asyncio.create_task(remove())
+        await asyncio.sleep(0.5)
+        assert not removing.done()
+    with pytest.raises(ValueError, match="1 unfinished jobs are pinned"):
+        await asyncio.wait_for(removing, 30)
+    async with database.write() as store:
+        stored = await store.jobs.get(job.id)
+        assert stored is not None
+        assert stored.adapter_version == row.version
+        await store.jobs.cancel(stored)
+    await asyncio.wait_for(remove(), 30)
+    async with database.read() as store:
+        assert list(await store.adapters.all()) == []
+    await database.close()

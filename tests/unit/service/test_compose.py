@@ -1,0 +1,149 @@
+"""docker-compose.yml, without Docker: its commands, settings, secrets and fences are real."""
+
+import os
+import re
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from service.cli import app
+from service.settings import Settings, variable
+from tests.compose_file import ROOT, RUN, our_command, services
+
+OURS = ["migrate", "api", "worker", "worker-gpu"]
+SETTING = re.compile(r"\bPPD_[A-Z0-9_]*[A-Z0-9]\b")
+TEXT = (ROOT / "docker-compose.yml").read_text()
+
+
+def command_of(words: list[str]) -> Any:
+    """The subcommand that these words name; fails when there is none."""
+    found: Any = typer.main.get_command(app)
+    for word in words:
+        if not hasattr(found, "commands"):
+            break
+        assert word in found.commands, f"{word} is no command of ppd"
+        found = found.commands[word]
+    return found
+
+
+def dockerfile_commands() -> list[list[str]]:
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    found = re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)
+    commands = [yaml.safe_load(words) for words in found]
+    assert len(commands) == 3
+    assert all(words[: len(RUN)] == RUN for words in commands)
+    return [words[len(RUN) :] for words in commands]
+
+
+@pytest.mark.parametrize("words", [*map(our_command, OURS), *dockerfile_commands()], ids=" ".join)
+def test_every_command_is_one_of_ppd_with_options_that_it_has(words: list[str]) -> None:
+    options = {name for parameter in command_of(words).params for name in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_every_setting_in_it_is_one() -> None:
+    known = {variable(name) for name in Settings.model_fields}
+    named = set(SETTING.findall(TEXT + (ROOT / "Dockerfile").read_text()))
+    assert named
+    assert named <= known
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        ("cpu", {"postgres", "redis", "s3", "migrate", "api", "worker"}),
+        ("gpu", {"postgres", "redis", "s3", "migrate", "api", "worker-gpu"}),
+        ("embedded", {"embedded"}),
+    ],
+)
+def test_a_profile_is_whole(profile: str, expected: set[str]) -> None:
+    chosen = services(profile)
+    assert set(chosen) == expected
+    for name, service in chosen.items():
+        for other, how in service.get("depends_on", {}).items():
+            assert other in chosen
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in chosen[other], (name, other)
+
+
+def test_the_worker_on_a_gpu_reserves_one() -> None:
+    reserved = services()["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert reserved == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+
+
+@pytest.mark.parametrize("name", services())
+def test_every_container_is_fenced_in(name: str) -> None:
+    service = services()[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+    assert service["networks"]
+    published = service.get("ports", [])
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert bool(published) is (name in ("api", "embedded"))
+    if "build" not in service:
+        assert re.fullmatch(r"[a-z/]+:v?[0-9]+\.[0-9].*", service["image"]), "not pinned"
+
+
+def test_the_stores_are_reachable_from_inside_only() -> None:
+    networks = yaml.safe_load(TEXT)["networks"]
+    assert networks["stores"]["internal"] is True
+    for name in ("postgres", "redis", "s3"):
+        assert services()[name]["networks"] == ["stores"]
+
+
+def test_no_secret_has_a_default_and_the_script_makes_each_of_them(tmp_path: Path) -> None:
+    secrets = {name for name in re.findall(r"\$\{([A-Z0-9_]+)", TEXT) if "_KEY" in name}
+    secrets |= set(re.findall(r"\$\{([A-Z0-9_]*(?:PASSWORD|SECRET)[A-Z0-9_]*)", TEXT))
+    for name in secrets:
+        uses = re.findall(rf"\$\{{{name}[^}}]*\}}", TEXT)
+        assert uses
+        assert all(use.startswith(f"${{{name}:?") for use in uses), uses
+    file = tmp_path / ".env"
+    script = [str(ROOT / "docs/deploy/compose_env.sh"), str(file)]
+    subprocess.run(script, check=True, capture_output=True)
+    made = dict(line.split("=") for line in file.read_text().splitlines())
+    assert set(made) == secrets
+    assert len(set(made.values())) == len(made)
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in made.values())
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    again = subprocess.run(script, check=False, capture_output=True, env={**os.environ})
+    assert again.returncode == 1
+    assert dict(line.split("=") for line in file.read_text().splitlines()) == made
+
+
+def test_a_worker_is_given_longer_than_it_takes_to_stop() -> None:
+    for name in ("worker", "worker-gpu"):
+        grace_s = int(services()[name]["stop_grace_period"].removesuffix("s"))
+        assert grace_s > Settings().shutdown_grace_s
+        assert grace_s > Settings().job_lease_s
+
+
+def test_the_examples_for_kubernetes_and_systemd_run_real_commands() -> None:
+    examples = sorted((ROOT / "docs/deploy").glob("*"))
+    manifests = [path for path in examples if path.suffix == ".yaml"]
+    assert manifests
+    known = {variable(name) for name in Settings.model_fields}
+    for path in manifests:
+        for document in yaml.safe_load_all(path.read_text()):
+            template = document.get("spec", {}).get("template", {}).get("spec", {})
+            for container in template.get("containers", []):
+                words = container["command"]
+                assert words[: len(RUN)] == RUN
+                options = {o for p in command_of(words[len(RUN) :]).params for o in p.opts}
+                assert {word for word in words if word.startswith("--")} <= options, path
+    units = [path for path in examples if path.suffix == ".service"]
+    assert units
+    for path in units:
+        words = re.findall(r"^ExecStart=\S+ -m service\.cli (.*)$", path.read_text(), re.MULTILINE)
+        assert words
+        options = {o for p in command_of(words[0].split()).params for o in p.opts}
+        assert {word for word in words[0].split() if word.startswith("--")} <= options, path
+    for path in examples:
+        assert set(SETTING.findall(path.read_text())) <= known, path
