@@ -13,7 +13,7 @@ import torch
 
 from ppd_model.adapter import Adapter, KeyValue, UserPart
 from ppd_model.diffusion import sampling_times
-from ppd_model.pipeline import ImageRequest, Pipeline, personal_steps
+from ppd_model.pipeline import ImageRequest, LoadedAdapter, Pipeline, personal_steps
 from ppd_model.recent import Recent
 from ppd_model.rows import Row, TextPart
 
@@ -35,9 +35,9 @@ class Conditioning:
         self.texts: Recent[str, TextPart] = Recent(texts_kept)
         self.users: Recent[tuple[str, bytes], tuple[KeyValue, ...]] = Recent(users_kept)
 
-    def row(self, request: ImageRequest, adapter: Adapter, adapter_version: str) -> Row:
+    def row(self, request: ImageRequest, loaded: LoadedAdapter) -> Row:
         """A row at its beginning. Raises ValueError for a request that cannot be made."""
-        pipeline = self._pipeline
+        pipeline, adapter = self._pipeline, loaded.adapter
         shape_CHW = pipeline.check([request])
         guided = request.guidance_scale > 1
         emb_D = request.user_emb_D
@@ -46,7 +46,7 @@ class Conditioning:
             shape_CHW=shape_CHW,
             prompt=self._text(request.prompt),
             negative=self._text(request.negative_prompt) if guided else None,
-            user_blocks=self._user(request, adapter, adapter_version) if personal else None,
+            user_blocks=self._user(request, loaded) if personal else None,
             user_tokens=adapter.projector.tokens,
             strength=request.strength if personal else 0.0,
             guidance=max(request.guidance_scale, 1.0),
@@ -71,13 +71,11 @@ class Conditioning:
         assert attended.text_blocks is not None
         return TextPart(attended.text_blocks, text.pooled_B1D)
 
-    def _user(
-        self, request: ImageRequest, adapter: Adapter, adapter_version: str
-    ) -> tuple[KeyValue, ...]:
+    def _user(self, request: ImageRequest, loaded: LoadedAdapter) -> tuple[KeyValue, ...]:
         assert request.user_emb_D is not None
         emb_D = np.ascontiguousarray(request.user_emb_D, dtype=np.float32)
         return self.users.get_or_make(
-            (adapter_version, emb_D.tobytes()), lambda: self._make_user(emb_D, adapter)
+            (loaded.version, emb_D.tobytes()), lambda: self._make_user(emb_D, loaded.adapter)
         )
 
     def _make_user(self, emb_D: np.ndarray, adapter: Adapter) -> tuple[KeyValue, ...]:

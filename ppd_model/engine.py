@@ -21,7 +21,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ from ppd_model.faults import (
     give_memory_back,
 )
 from ppd_model.jobs import EngineClosed, EngineFull, Handle, Job, Picture, Progress, Ticket
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import ImageRequest, LoadedAdapter, Pipeline
 from ppd_model.previewer import Previewer
 from ppd_model.rows import Row
 from ppd_model.running_batch import RunningBatch
@@ -85,8 +84,7 @@ class Engine:
         self._threads = threads
         self._queued_rows = queued_rows
         self._clock = clock
-        self._adapters = {pipeline.adapter_version: pipeline.stage_c.adapter}
-        self._default_adapter = pipeline.adapter_version
+        self._default_adapter = pipeline.installed
         self._conditioning = Conditioning(pipeline)
         self._decoding = DecodeThread(
             pipeline.decoder,
@@ -105,7 +103,6 @@ class Engine:
         self._curves: dict[Shape, StepCurve] = dict(curves or {})
         self._tickets: dict[Row, Ticket] = {}
         self._counts: Counter[str] = Counter()
-        self._faults_in_a_row = 0
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ppd-steps", daemon=True)
         self._decoding.start()
@@ -118,21 +115,20 @@ class Engine:
         requests: Sequence[ImageRequest],
         *,
         owner: str = "",
-        adapter_version: str | None = None,
+        adapter: LoadedAdapter | None = None,
         timeout_s: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
         preview_every: int = 0,
     ) -> Handle:
         """Hand in a job. `owner` is whose turn it takes; `timeout_s` bounds all of it, waiting too.
 
-        `on_progress` is called from the engine's threads, after each step of the slowest picture
-        and, every `preview_every` steps (0: never), with previews; it should be quick. Raises
-        ValueError for a request that cannot be made, EngineFull, EngineClosed.
+        `adapter` is one of `Pipeline.adapter_from`; without it, the one that was in place when the
+        engine began. `on_progress` is called from the engine's threads, after each step of the
+        slowest picture and, every `preview_every` steps (0: never), with previews; `cancelled` is
+        asked there before each step, as an alternative to `Handle.cancel`. Both should be quick.
+        Raises ValueError for a request that cannot be made, EngineFull, EngineClosed.
         """
-        version = self._default_adapter if adapter_version is None else adapter_version
-        adapter = self._adapters.get(version)
-        if adapter is None:
-            raise ValueError(f"unknown adapter {version!r}; known: {sorted(self._adapters)}")
         if timeout_s is not None and not timeout_s > 0:
             raise ValueError(f"timeout_s must be positive, got {timeout_s}")
         if not requests:
@@ -142,11 +138,11 @@ class Engine:
         job = Job(
             owner=owner,
             requests=tuple(requests),
-            adapter_version=version,
-            adapter=adapter,
+            adapter=adapter or self._default_adapter,
             arrived_s=now_s,
             deadline_s=None if timeout_s is None else now_s + timeout_s,
             on_progress=on_progress,
+            cancelled=cancelled,
             preview_every=preview_every if self._previews else 0,
         )
         job.future.set_running_or_notify_cancel()
@@ -170,31 +166,6 @@ class Engine:
                 self._queue.push(owner, ticket.network_rows * ticket.request.steps, ticket)
             self._changed.notify()
         return Handle(job, self._wake)
-
-    def add_adapter(
-        self, path: Path, *, encoder_id: str | None = None, default: bool = False
-    ) -> str:
-        """Offer one more adapter; returns its version. Raises ArtifactError as `use_adapter`.
-
-        Rows that run keep the adapter that they began with. With `default`, jobs that name none
-        get this one.
-        """
-        loaded = self._pipeline.adapter_from(path, encoder_id=encoder_id)
-        self._adapters[loaded.version] = loaded.adapter
-        if default:
-            self._default_adapter = loaded.version
-        return loaded.version
-
-    def remove_adapter(self, version: str) -> None:
-        """Offer it no longer; jobs that were handed in are still made with it.
-
-        Raises ValueError for the default one, and for one that is not offered.
-        """
-        if version == self._default_adapter or version not in self._adapters:
-            raise ValueError(
-                f"cannot remove adapter {version!r}: {sorted(self._adapters)} are here"
-            )
-        del self._adapters[version]
 
     def wait_until_ready(self, timeout_s: float | None = None) -> bool:
         """Whether t(n) has been measured by then."""
@@ -229,8 +200,6 @@ class Engine:
             "step_s": {_named(shape): dict(c.points_s) for shape, c in self._curves.items()},
             "texts": _hits(self._conditioning.texts),
             "users": _hits(self._conditioning.users),
-            "adapters": sorted(self._adapters),
-            "faults_in_a_row": self._faults_in_a_row,
             "counts": dict(self._counts),
         }
 
@@ -268,7 +237,6 @@ class Engine:
         group = self._next_group()
         if group is not None:
             self._step(group)
-        self._faults_in_a_row = 0
 
     def _wait_for_work(self) -> bool:
         """Sleeps while there is none. False when the engine is closed."""
@@ -312,7 +280,7 @@ class Engine:
 
     def _may_join(self, rooms: dict[tuple[Group, int], bool], ticket: Ticket) -> bool:
         """Whether there is room; `rooms` remembers, since many wait and most are alike."""
-        key = (ticket.shape_CHW, ticket.job.adapter.projector.tokens)
+        key = (ticket.shape_CHW, ticket.job.adapter.adapter.projector.tokens)
         group, more = self._groups.get(key), ticket.network_rows
         if group is None:
             return True
@@ -344,7 +312,7 @@ class Engine:
 
     def _join(self, ticket: Ticket) -> None:
         job = ticket.job
-        row = self._conditioning.row(ticket.request, job.adapter, job.adapter_version)
+        row = self._conditioning.row(ticket.request, job.adapter)
         key = (row.shape_CHW, row.user_tokens)
         group = self._groups.get(key) or self._new_group(key)
         group.join(row)
@@ -383,10 +351,32 @@ class Engine:
             group.halve()
             guessed = self._timed_step(group)
         if isinstance(guessed, Fault):
-            self._fail_batch(group, guessed)
-            return
+            if guessed.code == OUT_OF_MEMORY or len(group.batch.rows) == 1:
+                self._fail_batch(group, guessed)
+                return
+            guessed = self._step_apart(group)
         group.stepped()
         self._after_step(group, guessed)
+
+    def _step_apart(self, group: _Group) -> dict[Row, torch.Tensor]:
+        """The same step, each row by itself: only those fail that cannot be stepped alone."""
+        guessed: dict[Row, torch.Tensor] = {}
+        rows = list(group.batch.rows)
+        for row in rows:
+            group.batch.leave(row)
+        sound = []
+        for row in rows:
+            group.join(row)
+            guessed_alone = self._timed_step(group)
+            group.batch.leave(row)
+            if isinstance(guessed_alone, Fault):
+                self._fail(self._tickets.pop(row).job, guessed_alone)
+            else:
+                sound.append(row)
+                guessed |= guessed_alone
+        for row in sound:
+            group.join(row)
+        return guessed
 
     def _timed_step(self, group: _Group) -> dict[Row, torch.Tensor] | Fault:
         batch = group.batch
@@ -470,15 +460,17 @@ class Engine:
                 self._changed.notify()
 
     def _fail_batch(self, group: _Group, fault: Fault) -> None:
-        """The step could not be made: whoever was in it fails, others go on."""
-        self._faults_in_a_row += 1
+        """The step could not be made with so few: whoever is left in it fails, others go on."""
         for row in group.batch.clear():
             self._fail(self._tickets.pop(row).job, fault)
 
     def _fail_running(self, fault: Fault) -> None:
-        """A fault of the engine's own: what runs fails, what waits does not."""
-        self._faults_in_a_row += 1
-        for ticket in self._running_tickets():
+        """A fault of the engine's own: what runs fails; what waits does if nothing ran."""
+        failing = self._running_tickets()
+        if not failing:  # else it would come again, and again
+            with self._changed:
+                failing = self._queue.take_out(lambda ticket: True)
+        for ticket in failing:
             self._fail(ticket.job, fault)
         self._tickets.clear()
         self._groups.clear()
@@ -508,20 +500,20 @@ class Engine:
 
     def _measure(self) -> StepCurve:
         """t(n) of personalised rows of the default shape, the least of a few steps each."""
-        adapter = self._adapters[self._default_adapter]
+        adapter = self._default_adapter
         user_emb_D = np.ones(self._pipeline.preset.user_emb_dim, np.float32)
         sizes = [n for n in self._support.measured if n <= self._support.max_rows]
         request = ImageRequest(
             "", seed=0, user_emb_D=user_emb_D, guidance_scale=1.0, steps=10 * MEASURED_STEPS
         )
         batch = RunningBatch(
-            self._pipeline, self._support, self._default_shape(), adapter.projector.tokens
+            self._pipeline, self._support, self._default_shape(), adapter.adapter.projector.tokens
         )
         clock = StepClock(asynchronous=self._support.asynchronous)
         points_s: dict[int, float] = {}
         for size in sizes:
             while batch.network_rows < size:
-                batch.join(self._conditioning.row(request, adapter, self._default_adapter))
+                batch.join(self._conditioning.row(request, adapter))
             seconds: list[float] = []
             for _ in range(1 + MEASURED_STEPS):
                 clock.begin()

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ppd_model.adapter import Adapter
 from ppd_model.faults import CANCELLED, DEADLINE, Fault
-from ppd_model.pipeline import Cancelled, Generated, ImageRequest
+from ppd_model.pipeline import Cancelled, Generated, ImageRequest, LoadedAdapter
 from ppd_model.rows import Row
 
 log = logging.getLogger("ppd.engine")
@@ -89,12 +88,12 @@ class Job:
 
     owner: str
     requests: Sequence[ImageRequest]
-    adapter_version: str
-    adapter: Adapter
+    adapter: LoadedAdapter
     arrived_s: float
     deadline_s: float | None
     """On the engine's clock, as all times here."""
     on_progress: Callable[[Progress], None] | None
+    cancelled: Callable[[], bool] | None
     preview_every: int
     cancel_asked: bool = False
     first_step_s: float | None = None
@@ -117,13 +116,24 @@ class Job:
 
     def unwanted(self, now_s: float) -> Fault | None:
         """Why it shall not go on: cancelled, or late."""
-        if self.cancel_asked:
+        if self.cancel_asked or self._cancelled_by_caller():
             return Fault(CANCELLED, "the job was cancelled")
         if self.deadline_s is not None and now_s > self.deadline_s:
             return Fault(
                 DEADLINE, f"not done {self.deadline_s - self.arrived_s:.3f} s after arrival"
             )
         return None
+
+    def _cancelled_by_caller(self) -> bool:
+        """A caller that cannot say is asked no more, and the job goes on."""
+        if self.cancelled is None:
+            return False
+        try:
+            return self.cancelled()
+        except Exception:
+            log.exception("whether a job is cancelled could not be asked")
+            self.cancelled = None
+            return False
 
     def stepped(self, now_s: float, others: int) -> None:
         """One of its pictures made a step in a pass with so many other jobs."""

@@ -130,7 +130,7 @@ class Pipeline:
         self.decoder = decoder.to(rest).eval()
         for unet in (self.stage_c.unet, self.decoder.stage_b):
             use_fast_response_norm(unet)
-        for part in (self.stage_c, self.text_encoder.model):
+        for part in (self.stage_c, self.text_encoder.model, self.decoder):
             use_row_exact(part)
         self.text_encoder.model.to(rest)
         self.offload = offload

@@ -41,7 +41,7 @@ def requests(user_emb_D: np.ndarray) -> list[ImageRequest]:
 
 
 def row_of(pipeline: Pipeline, request: ImageRequest) -> Row:
-    return Conditioning(pipeline).row(request, pipeline.stage_c.adapter, "one")
+    return Conditioning(pipeline).row(request, pipeline.installed)
 
 
 def alone(pipeline: Pipeline, request: ImageRequest) -> Tensor:
@@ -125,13 +125,13 @@ def test_keys_and_values_are_made_once_for_a_job_a_user_and_the_negative_prompt(
     batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
     for seed, prompt in enumerate(["a red boat", "a red boat", "the sea"]):
         request = ImageRequest(prompt, seed, user_emb_D=user_emb_D, steps=3)
-        batch.join(conditioning.row(request, pipeline.stage_c.adapter, "one"))
+        batch.join(conditioning.row(request, pipeline.installed))
     for _ in range(3):
         batch.step()
     # Two prompts and the negative one; one person, whose other adapter is another matter.
     assert sorted(calls) == ["text"] * 3 + ["user"]
     assert (conditioning.texts.hits, conditioning.texts.misses) == (3, 3)
-    conditioning.row(request, pipeline.stage_c.adapter, "two")
+    conditioning.row(request, replace(pipeline.installed, version="another"))
     assert calls.count("user") == 2
 
 
@@ -139,12 +139,12 @@ def test_rows_of_different_adapters_share_a_pass(
     pipeline: Pipeline, tiny: object, user_emb_D: np.ndarray
 ) -> None:
     request = ImageRequest("a tree", 3, user_emb_D=user_emb_D, steps=3)
-    other = Pipeline.random(pipeline.preset, ["a"], seed=9).stage_c.adapter
+    other = Pipeline.random(pipeline.preset, ["a"], seed=9).installed
     conditioning = Conditioning(pipeline)
     batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
     rows = [
-        conditioning.row(request, pipeline.stage_c.adapter, "one"),
-        conditioning.row(request, other, "other"),
+        conditioning.row(request, pipeline.installed),
+        conditioning.row(request, other),
     ]
     for row in rows:
         batch.join(row)
@@ -156,7 +156,7 @@ def test_rows_of_different_adapters_share_a_pass(
         assert row.latent_CHW is not None
         ends.append(row.latent_CHW)
     torch.testing.assert_close(ends[0], alone(pipeline, request), rtol=0, atol=1e-5)
-    pipeline.stage_c.adapter = other
+    pipeline.install(other)
     torch.testing.assert_close(ends[1], alone(pipeline, request), rtol=0, atol=1e-5)
     assert (ends[0] - ends[1]).abs().max() > 1e-3
 
