@@ -61,6 +61,7 @@ def support_of(device: torch.device) -> DeviceSupport:
 
 def enter_thread(device: torch.device, threads: int) -> None:
     """What each thread of the engine does first: torch keeps both by thread."""
+    torch.get_num_threads()  # a thread's first use would take over what another has set since
     torch.set_num_threads(threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -124,9 +124,9 @@ class Engine:
         """Hand in a job. `owner` is whose turn it takes; `timeout_s` bounds all of it, waiting too.
 
         `adapter` is one of `Pipeline.adapter_from`; without it, the one that was in place when the
-        engine began. `on_progress` is called from the engine's threads, after each step of the
-        slowest picture and, every `preview_every` steps (0: never), with previews; `cancelled` is
-        asked there before each step, as an alternative to `Handle.cancel`. Both should be quick.
+        engine began. `on_progress` is called from the engine's threads, whenever the job is a step
+        further and, every `preview_every` steps (0: never), with previews; `cancelled` is asked
+        there before each step, as an alternative to `Handle.cancel`. Both should be quick.
         Raises ValueError for a request that cannot be made, EngineFull, EngineClosed.
         """
         if timeout_s is not None and not timeout_s > 0:

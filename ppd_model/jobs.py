@@ -38,7 +38,7 @@ class JobError(RuntimeError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Steps of the job's slowest picture out of those of its longest.
+    """How far the job is as a whole, in steps of its longest picture.
 
     `previews` are small pictures, uint8 H x W x 3, of those of its pictures (by number) that have
     a new one.
@@ -143,8 +143,9 @@ class Job:
             self.denoised_s = now_s
 
     def tell_steps(self) -> None:
-        """Tell the slowest picture's progress where it has changed."""
-        done = self.total - max(ticket.remaining for ticket in self.tickets)
+        """Tell the progress of all pictures together where it has changed."""
+        steps = sum(request.steps for request in self.requests)
+        done = self.total * self.row_steps // steps
         if done > self.told:
             self.told = done
             self.tell({})

@@ -5,6 +5,7 @@ Legend: B prompts, S tokens of one prompt, D embedding width.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ class TextEncoder:
             )
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self._tokenizing = threading.Lock()
         self.max_tokens: int = model.config.max_position_embeddings
 
     @torch.no_grad()
@@ -72,13 +74,14 @@ class TextEncoder:
         """Token ids and attention mask, both B x S. What does not fit is cut: see ``unread``."""
         if not prompts:
             raise ValueError("no prompts to encode")
-        batch = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.max_tokens,
-            truncation=True,
-            return_tensors="pt",
-        )
+        with self._tokenizing:  # how it pads and cuts is a state of the tokenizer
+            batch = self.tokenizer(
+                list(prompts),
+                padding="max_length",
+                max_length=self.max_tokens,
+                truncation=True,
+                return_tensors="pt",
+            )
         return batch.input_ids.to(self.model.device), batch.attention_mask.to(self.model.device)
 
     def features(self, ids_BS: Tensor, mask_BS: Tensor) -> TextFeatures:
@@ -106,9 +109,10 @@ class TextEncoder:
 
     def _spans(self, prompt: str) -> list[tuple[int, int, int]]:
         """Token id, start and end in the prompt, of every token, cut or not."""
-        batch = self.tokenizer(
-            prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
+        with self._tokenizing:
+            batch = self.tokenizer(
+                prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )
         return [
             (token, start, end)
             for token, (start, end) in zip(batch.input_ids, batch.offset_mapping, strict=True)

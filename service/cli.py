@@ -101,7 +101,7 @@ def worker(
         )
     start_logs(settings)
     metrics = Scraped(metrics_host, metrics_port)
-    work(settings, lambda: _runtime(settings, kinds), kinds, concurrency, metrics)
+    work(settings, lambda: _runtime(settings, kinds, concurrency), kinds, concurrency, metrics)
 
 
 def work(
@@ -249,7 +249,9 @@ def _settings(**given: Any) -> Settings:
         raise _refuse(str(error)) from error
 
 
-def _runtime(settings: Settings, kinds: Collection[str] = KINDS) -> "ModelRuntime":
+def _runtime(
+    settings: Settings, kinds: Collection[str] = KINDS, jobs_at_once: int = 4
+) -> "ModelRuntime":
     """The model, as far as these kinds of job need it. Imported here: all else needs no torch."""
     from ppd_model.presets import get_preset
     from service.worker.engine import PpdRuntime, weights_folder
@@ -271,6 +273,7 @@ def _runtime(settings: Settings, kinds: Collection[str] = KINDS) -> "ModelRuntim
         threads=settings.model_threads,
         adapter=settings.adapter,
         kept_adapters=settings.adapters_in_memory,
+        jobs_at_once=jobs_at_once,
     )
 
 

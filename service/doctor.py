@@ -162,7 +162,9 @@ def _pool(settings: Settings) -> str:
 def _weights(runtime: Callable[[], ModelRuntime]) -> str:
     if importlib.util.find_spec("torch") is None:
         raise Skipped("torch is not installed here, so this process serves and runs no model")
-    versions = runtime().load()
+    model = runtime()
+    versions = model.load()
+    model.close()
     return (
         f"model {versions.model}, adapter {versions.adapter_version}, "
         f"encoder {versions.encoder_version}"

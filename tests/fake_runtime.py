@@ -44,6 +44,13 @@ class FakeRuntime:
     def capabilities(self) -> Capabilities:
         return Capabilities("mini", 128, (128,))
 
+    @property
+    def jobs_at_once(self) -> int:
+        return 1
+
+    def close(self) -> None:
+        pass
+
     def load(self) -> Versions:
         self.load_gate.wait(30)
         return Versions("fake-model-1", "fake-adapter-1", self.encoder_version)

@@ -56,7 +56,8 @@ class AdapterFile:
 class PictureSpec:
     """One picture to make. `user_emb_D` None means that the adapter is off.
 
-    `adapter` is the one to make it with; None is the one that was loaded at the start.
+    `adapter` is the one to make it with; None is the one that was loaded at the start. `owner` is
+    whose turn it takes where pictures of several wait for room.
     """
 
     prompt: str
@@ -69,16 +70,23 @@ class PictureSpec:
     width_px: int
     height_px: int
     adapter: AdapterFile | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished picture: uint8, H x W x 3, and how long its two halves took."""
+    """A finished picture: uint8, H x W x 3, and how long its two halves took.
+
+    `queue_s` is how long its job waited inside the model for its first step, `shared_with` the mean
+    number of other jobs in a step.
+    """
 
     image_HWC: NDArray[np.uint8]
     seed: int
     denoise_s: float
     decode_s: float
+    queue_s: float = 0.0
+    shared_with: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,15 @@ class Taste:
 
 
 class ModelRuntime(Protocol):
-    """The model, called from one worker thread only."""
+    """The model. All calls come from one thread, save those of `generate` and `unread`.
+
+    These come from as many threads as jobs may be in work at once; where that is one job, from the
+    thread of all the others.
+    """
+
+    @property
+    def jobs_at_once(self) -> int:
+        """Calls of `generate` that may run side by side; available before `load`."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -118,11 +134,12 @@ class ModelRuntime(Protocol):
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> list[Picture]:
-        """Make all pictures in one batch, in order, and with one adapter.
+        """Make all pictures, in order, and with one adapter.
 
-        `on_step(done, total)` follows every denoising step. Raises `JobCanceled` at the step
-        after `cancelled()` turned true, `JobFailure` for what the model cannot do (code
-        `adapter_unavailable` for an adapter that is damaged or does not belong here).
+        `on_step(done, total)` follows every denoising step; it and `cancelled` may be called from
+        other threads. Raises `JobCanceled` at the step after `cancelled()` turned true,
+        `JobFailure` for what the model cannot do (code `adapter_unavailable` for an adapter that is
+        damaged or does not belong here).
         """
 
     def unread(self, prompt: str) -> str:
@@ -130,6 +147,9 @@ class ModelRuntime(Protocol):
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
+
+    def close(self) -> None:
+        """End the threads that belong to the model; nothing is asked of it any more."""
 
 
 KnownKeys = Callable[[Sequence[str]], Awaitable[Collection[str]]]

@@ -2,17 +2,23 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ppd_model.checkpoint import load_artifact, refuse_other_keys, shapes_of
+from ppd_model.engine import Engine
+from ppd_model.faults import NUMERICAL, OUT_OF_MEMORY
+from ppd_model.jobs import JobError, Progress
 from ppd_model.pipeline import (
     ADAPTER_FILE,
     MINI_WEIGHTS_DIR,
     NO_ADAPTER,
     Cancelled,
+    Generated,
     ImageRequest,
+    LoadedAdapter,
     NumericalError,
     Pipeline,
 )
@@ -32,6 +38,9 @@ from service.core.ports import (
 from service.worker.kept_adapters import KeptAdapters
 
 log = logging.getLogger("ppd.worker")
+
+_PICTURES_OF_A_JOB = 64
+"""More than any has: the service's own queue refuses, the engine takes what comes from there."""
 
 
 def weights_folder(preset: str, weights_dir: Path | None) -> Path:
@@ -107,11 +116,15 @@ def refuse_misplaced(preset: Preset, setting: str, place: Place) -> None:
 
 
 class PpdRuntime:
-    """Pipeline and user encoder of one preset; every method but `capabilities` blocks.
+    """Pipeline and user encoder of one preset; every method blocks.
+
+    Jobs share the engine's running batch. With weights that rest in main memory there is none:
+    one job is made after the other.
 
     The places are where each works. None is a runtime that does not load it; whoever asks such a
     runtime for it gets a ValueError. `adapter` is served whatever jobs are pinned to; without it a
-    job's own adapter is put in place for it, and `kept_adapters` of them stay in memory.
+    job's own adapter is used for it, and `kept_adapters` of them stay in memory. `threads` are
+    torch's where choices are read; the engine's two threads share as many.
     """
 
     def __init__(
@@ -126,6 +139,7 @@ class PpdRuntime:
         threads: int,
         adapter: Path | None = None,
         kept_adapters: int = 2,
+        jobs_at_once: int = 4,
     ) -> None:
         self._preset = get_preset(preset)
         if generator_place is None and encoder_place is None:
@@ -144,7 +158,10 @@ class PpdRuntime:
         self._room = kept_adapters
         self._adapters: KeptAdapters | None = None
         self._pipeline: Pipeline | None = None
+        self._engine: Engine | None = None
         self._encoder: UserEncoder | None = None
+        shares = generator_place is not None and not generator_place.offload
+        self._jobs_at_once = jobs_at_once if shares else 1
 
     @property
     def capabilities(self) -> Capabilities:
@@ -152,6 +169,11 @@ class PpdRuntime:
         return Capabilities(
             self._preset.name, self._preset.default_side_px, self._preset.allowed_sides_px
         )
+
+    @property
+    def jobs_at_once(self) -> int:
+        """Jobs that may share a batch."""
+        return self._jobs_at_once
 
     def load(self) -> Versions:
         """Read the weights; an adapter of another encoder is refused with both ids named.
@@ -169,6 +191,7 @@ class PpdRuntime:
 
     def use(self, pipeline: Pipeline | None, encoder: UserEncoder | None) -> Versions:
         """Work with parts that are in memory already."""
+        self.close()
         self._pipeline, self._encoder = pipeline, encoder
         if pipeline is None:
             assert encoder is not None
@@ -177,6 +200,12 @@ class PpdRuntime:
         if not encoder_id:
             raise ValueError("the adapter does not say whose embeddings it takes")
         self._adapters = KeptAdapters(pipeline, encoder_id, self._room)
+        if not pipeline.offload:
+            self._engine = Engine(
+                pipeline,
+                threads=max(1, self._threads // 2),
+                queued_rows=self._jobs_at_once * _PICTURES_OF_A_JOB,
+            )
         return Versions(
             pipeline.model_id,
             pipeline.adapter_version,
@@ -190,32 +219,18 @@ class PpdRuntime:
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> list[Picture]:
-        """Make all pictures in one batch, with the adapter that they name."""
-        pipeline = self._loaded_pipeline()
-        self._put_in_place(pipeline, specs)
-        requests = [
-            ImageRequest(
-                prompt=spec.prompt,
-                seed=spec.seed,
-                user_emb_D=spec.user_emb_D,
-                strength=spec.strength,
-                negative_prompt=spec.negative_prompt,
-                steps=spec.steps,
-                guidance_scale=spec.guidance_scale,
-                width_px=spec.width_px,
-                height_px=spec.height_px,
-            )
-            for spec in specs
-        ]
+        """Make all pictures, in a batch with those of other jobs, with the adapter they name."""
+        loaded = self._adapter_of(specs)
         try:
-            made = pipeline.generate(requests, on_step, cancelled)
+            if self._engine is None:
+                return self._make_alone(specs, loaded, on_step, cancelled)
+            return self._make_in_company(self._engine, specs, loaded, on_step, cancelled)
         except Cancelled:
             raise JobCanceled from None
         except NumericalError as error:
             raise JobFailure("numerical_error") from error
-        # The batch is timed as a whole; each picture is given its share.
-        share = 1 / len(made)
-        return [Picture(g.image_HWC, g.seed, g.denoise_s * share, g.decode_s * share) for g in made]
+        except JobError as error:
+            raise _failure_of(error) from error
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
         """Read four pairs; an answer that cannot be used is asked for once more."""
@@ -239,17 +254,66 @@ class PpdRuntime:
         """The end of a prompt that is beyond what the text encoder reads; mostly empty."""
         return self._loaded_pipeline().text_encoder.unread(prompt)
 
-    def _put_in_place(self, pipeline: Pipeline, specs: Sequence[PictureSpec]) -> None:
+    def close(self) -> None:
+        """End the engine's threads."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _make_in_company(
+        self,
+        engine: Engine,
+        specs: Sequence[PictureSpec],
+        loaded: LoadedAdapter,
+        on_step: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+    ) -> list[Picture]:
+        def tell(progress: Progress) -> None:
+            on_step(progress.done, progress.total)
+
+        handle = engine.submit(
+            _requests(specs),
+            owner=specs[0].owner,
+            adapter=loaded,
+            on_progress=tell,
+            cancelled=cancelled,
+        )
+        made = handle.result()
+        assert handle.timings is not None
+        queue_s, shared_with = handle.timings.queue_s, handle.timings.shared_with
+        return [
+            replace(picture, queue_s=queue_s, shared_with=shared_with)
+            for picture in _pictures(made)
+        ]
+
+    def _make_alone(
+        self,
+        specs: Sequence[PictureSpec],
+        loaded: LoadedAdapter,
+        on_step: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+    ) -> list[Picture]:
+        pipeline = self._loaded_pipeline()
+        first = pipeline.installed
+        pipeline.install(loaded)
+        try:
+            return _pictures(pipeline.generate(_requests(specs), on_step, cancelled))
+        finally:  # one that is kept no more shall not take room because it is in place
+            pipeline.install(first)
+
+    def _adapter_of(self, specs: Sequence[PictureSpec]) -> LoadedAdapter:
+        self._loaded_pipeline()
         assert self._adapters is not None
         wanted = {spec.adapter for spec in specs}
         if len(wanted) != 1:
             raise ValueError(f"one batch is made with one adapter, got {len(wanted)}")
-        self._adapters.put_in_place(wanted.pop())
-        if pipeline.adapter_version == NO_ADAPTER and any(
+        loaded = self._adapters.get(wanted.pop())
+        if loaded.version == NO_ADAPTER and any(
             spec.user_emb_D is not None and spec.strength > 0 for spec in specs
         ):
             detail = "No adapter is in service: `ppd adapters activate FILE`."
             raise JobFailure("adapter_unavailable", detail)
+        return loaded
 
     def _loaded_pipeline(self) -> Pipeline:
         if self._pipeline is None:
@@ -292,3 +356,36 @@ class PpdRuntime:
             return True
         log.warning("no adapter lies beside the weights: personalised jobs need an activated one")
         return False
+
+
+def _requests(specs: Sequence[PictureSpec]) -> list[ImageRequest]:
+    return [
+        ImageRequest(
+            prompt=spec.prompt,
+            seed=spec.seed,
+            user_emb_D=spec.user_emb_D,
+            strength=spec.strength,
+            negative_prompt=spec.negative_prompt,
+            steps=spec.steps,
+            guidance_scale=spec.guidance_scale,
+            width_px=spec.width_px,
+            height_px=spec.height_px,
+        )
+        for spec in specs
+    ]
+
+
+def _pictures(made: Sequence[Generated]) -> list[Picture]:
+    """The job is timed as a whole; each picture is given its share."""
+    share = 1 / len(made)
+    return [Picture(g.image_HWC, g.seed, g.denoise_s * share, g.decode_s * share) for g in made]
+
+
+def _failure_of(error: JobError) -> JobFailure:
+    """What the client is told: the engine has finer codes, for the log."""
+    if error.code == NUMERICAL:
+        return JobFailure("numerical_error")
+    log.error("the engine ended the job: %s", error)
+    if error.code == OUT_OF_MEMORY:
+        return JobFailure("model_error", "The model ran out of memory.")
+    return JobFailure("model_error")

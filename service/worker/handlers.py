@@ -48,6 +48,8 @@ class Tools(Parts):
     adapters: AdapterCopies
     in_model_thread: Callable[..., Awaitable[Any]]
     """Runs a function in the one thread that may touch the model."""
+    in_picture_thread: Callable[..., Awaitable[Any]]
+    """Runs a function in one of those that may make pictures."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,12 @@ async def generate(
 ) -> bool:
     """Make the pictures of a job. False when the job is not ours any more.
 
-    `cancelled` is also called from the model's thread.
+    `cancelled` is also called from the model's threads.
     """
     assert job.started_at is not None
     request = job.request
     conditioning = await _condition(tools, versions, job)
+    owner = job.user_pk or job.tenant
     pinned = None if versions.adapter_overrides else await _pinned_adapter(tools, job)
     loop = asyncio.get_running_loop()
 
@@ -132,8 +135,8 @@ async def generate(
         loop.call_soon_threadsafe(tell, step_event(job.attempt, done, total))
 
     async def make(adapter: AdapterFile | None) -> list[Picture]:
-        specs = [_spec(request, conditioning, adapter, i) for i in range(request["n"])]
-        made: list[Picture] = await tools.in_model_thread(
+        specs = [_spec(request, conditioning, adapter, owner, i) for i in range(request["n"])]
+        made: list[Picture] = await tools.in_picture_thread(
             tools.runtime.generate, specs, on_step, cancelled
         )
         return made
@@ -151,7 +154,11 @@ async def generate(
         **_echo(request, conditioning),
         **await _warnings(tools, request["prompt"]),
         "timings": {
-            "queue_s": round((job.started_at - job.created_at).total_seconds(), 4),
+            "queue_s": round(
+                (job.started_at - job.created_at).total_seconds()
+                + max(p.queue_s for p in pictures),
+                4,
+            ),
             "denoise_s": round(sum(p.denoise_s for p in pictures), 4),
             "decode_s": round(sum(p.decode_s for p in pictures), 4),
         },
@@ -176,7 +183,7 @@ async def generate(
         return False
     tools.metrics.generated(result)
     if job.user_pk is not None:
-        worked_s = sum(picture.denoise_s + picture.decode_s for picture in pictures)
+        worked_s = sum((p.denoise_s + p.decode_s) / (1 + p.shared_with) for p in pictures)
         await tools.rates.charge_gpu_seconds(job.user_pk, worked_s)
     return True
 
@@ -219,7 +226,7 @@ def _encode_all(job: Job, pictures: list[Picture]) -> tuple[list[Image], list[by
 
 async def _warnings(tools: Tools, prompt: str) -> dict[str, Any]:
     """What the client should know about its prompt; mostly nothing."""
-    unread = await tools.in_model_thread(tools.runtime.unread, prompt)
+    unread = await tools.in_picture_thread(tools.runtime.unread, prompt)
     if not unread:
         return {}
     detail = f"The model reads no more than the first {len(prompt) - len(unread)} characters."
@@ -276,6 +283,7 @@ def _spec(
     request: dict[str, Any],
     conditioning: _Conditioning,
     adapter: AdapterFile | None,
+    owner: str,
     i: int,
 ) -> PictureSpec:
     return PictureSpec(
@@ -289,6 +297,7 @@ def _spec(
         width_px=request["width"],
         height_px=request["height"],
         adapter=adapter,
+        owner=owner,
     )
 
 

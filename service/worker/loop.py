@@ -1,4 +1,4 @@
-"""START HERE of the worker inside the service: takes jobs one by one and runs them."""
+"""START HERE of the worker inside the service: takes jobs in their order and runs them."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
 from service.infra.housekeeping import keep_house
 from service.infra.parts import Parts
+from service.infra.tables import Job
 from service.worker import reencoding
 from service.worker.runner import Runner
 from service.worker.sweep import Sweep
@@ -21,7 +22,7 @@ _SWEEP_EVERY_S = 30.0
 
 
 class Worker:
-    """One model, one thread, one job at a time; encodings before pictures."""
+    """One model, as many jobs under way as it takes at once; encodings before pictures."""
 
     def __init__(
         self, parts: Parts, runtime: ModelRuntime, lease_s: float, adapters: AdapterCopies
@@ -30,6 +31,8 @@ class Worker:
         self._runner = Runner(parts, runtime, lease_s, adapters)
         self._sweep = Sweep(parts, lambda: self._runner.running)
         self._lease_s = lease_s
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._free = asyncio.Semaphore(runtime.jobs_at_once)
         self._not_ready: str | None = "the model is being loaded"
         self._encoder_version: str | None = None
         self._stopping = False
@@ -64,6 +67,7 @@ class Worker:
                 except Exception:  # the database, say: its jobs are taken up by the sweep
                     log.exception("the worker failed; it goes on")
                     await asyncio.sleep(_AFTER_FAILURE_S)
+            await asyncio.gather(*self._under_way)
         finally:
             for task in beside:
                 task.cancel()
@@ -93,10 +97,28 @@ class Worker:
         return versions
 
     async def _next(self, versions: Versions | None) -> None:
-        """Run the next job, or wait for one."""
-        async with self._parts.database.write() as store:
-            job = await store.jobs.claim(KINDS, WORKER_ID, self._lease_s)
+        """Begin the next job once there is a place for one, or wait for one."""
+        await self._free.acquire()
+        job = None
+        try:
+            if not self._stopping:
+                async with self._parts.database.write() as store:
+                    job = await store.jobs.claim(KINDS, WORKER_ID, self._lease_s)
+        finally:
+            if job is None:
+                self._free.release()
         if job is None:
             await self._parts.signals.wait(_IDLE_S)
-        else:
+            return
+        running = asyncio.create_task(self._run(job, versions))
+        self._under_way.add(running)
+        running.add_done_callback(self._under_way.discard)
+
+    async def _run(self, job: Job, versions: Versions | None) -> None:
+        try:
             await self._runner.run(job, versions)
+        except Exception:  # the database, say: the job is taken up by the sweep
+            log.exception("a job was lost; the worker goes on")
+            await asyncio.sleep(_AFTER_FAILURE_S)
+        finally:
+            self._free.release()

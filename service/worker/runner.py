@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
@@ -42,17 +43,27 @@ class Run:
 
 
 class Runner:
-    """Any number of jobs under way, one at a time in the model's one thread."""
+    """Any number of jobs under way, and as many of pictures in work as the model takes at once.
+
+    Each of these has a thread, in which it waits for the model. All else that is asked of the model
+    comes from one thread; a model of one job at a time has no other.
+    """
 
     def __init__(
         self, parts: Parts, runtime: ModelRuntime, lease_s: float, adapters: AdapterCopies
     ) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ppd-model")
+        self._picture_threads = self._thread
+        if runtime.jobs_at_once > 1:
+            self._picture_threads = ThreadPoolExecutor(
+                max_workers=runtime.jobs_at_once, thread_name_prefix="ppd-pictures"
+            )
         self._tools = handlers.Tools(
             **parts.by_name(),
             runtime=runtime,
             adapters=adapters,
-            in_model_thread=self._in_thread,
+            in_model_thread=partial(_in_thread, self._thread),
+            in_picture_thread=partial(_in_thread, self._picture_threads),
         )
         self._lease_s = lease_s
         self._runs: dict[tuple[str, int], Run] = {}
@@ -60,7 +71,7 @@ class Runner:
 
     async def load(self) -> Versions:
         """Read the weights, in the model's thread."""
-        versions: Versions = await self._in_thread(self._tools.runtime.load)
+        versions: Versions = await self._tools.in_model_thread(self._tools.runtime.load)
         return versions
 
     @property
@@ -81,8 +92,10 @@ class Runner:
                 await store.jobs.release(run.job)
 
     def close(self) -> None:
-        """Wait for the model's thread to end."""
+        """Wait for the model's threads to end."""
+        self._picture_threads.shutdown()
         self._thread.shutdown()
+        self._tools.runtime.close()
 
     async def run(self, job: Job, versions: Versions | None) -> None:
         """Run one job to one end; without a model it fails with that reason.
@@ -168,10 +181,11 @@ class Runner:
                 await fail_profile(store, job, code)
         return ours
 
-    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        context = contextvars.copy_context()  # the thread's log lines are this job's too
-        return await loop.run_in_executor(self._thread, context.run, function, *args)
+
+async def _in_thread(threads: ThreadPoolExecutor, function: Callable[..., Any], *args: Any) -> Any:
+    loop = asyncio.get_running_loop()
+    context = contextvars.copy_context()  # the thread's log lines are this job's too
+    return await loop.run_in_executor(threads, context.run, function, *args)
 
 
 async def fail_profile(store: Store, job: Job, code: str) -> None:

@@ -296,7 +296,7 @@ def test_closing_ends_every_job(pipeline: Pipeline, gate: Gate) -> None:
 # Progress and what is reported
 
 
-def test_progress_follows_the_slowest_picture_and_shows_previews(pipeline: Pipeline) -> None:
+def test_progress_follows_all_pictures_and_shows_previews(pipeline: Pipeline) -> None:
     seen: list[Progress] = []
     previewer = Previewer(latent_channels=16, hidden=16)
     with Engine(pipeline, previewer, curves={SHAPE: FREE}) as engine:
@@ -310,6 +310,14 @@ def test_progress_follows_the_slowest_picture_and_shows_previews(pipeline: Pipel
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert all(picture.shape == (64, 64, 3) for picture in shown)
     assert all(picture.dtype == np.uint8 for picture in shown)
+
+
+def test_progress_goes_on_while_pictures_are_made_one_after_the_other(pipeline: Pipeline) -> None:
+    seen: list[Progress] = []
+    with Engine(pipeline, curves={SHAPE: FULL}) as engine:
+        handle = engine.submit([request(1), request(2)], on_progress=seen.append)
+        handle.result(PATIENCE_S)
+    assert [(p.done, p.total) for p in seen] == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_without_a_wish_or_a_previewer_there_are_no_previews(engine: Engine) -> None:
