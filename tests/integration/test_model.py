@@ -1,13 +1,17 @@
 """The real pipeline and encoder behind the service, with random weights."""
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
+from ppd_model.adapter import AttentionInput
+from ppd_model.admission import Admission
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import get_preset
 from service.core.ports import Versions
@@ -25,11 +29,25 @@ class RandomWeights(PpdRuntime):
     def __init__(self, folder: Path) -> None:
         super().__init__("mini", None, prompt_variant="paper", decoding="greedy", threads=1)
         self.folder = folder
+        self.gate = threading.Event()
+        """Holds every step while it is not set."""
+        self.gate.set()
+        self.rows: list[int] = []
+        """Rows of each step."""
 
     def load(self) -> Versions:
         preset = get_preset("mini")
+        pipeline = Pipeline.random(preset, ["a", "fox", "blocks"])
+        predict = pipeline.stage_c.predict_noise
+
+        def watched(x_BCHW: Tensor, t_B: Tensor, attended: AttentionInput) -> Tensor:
+            self.rows.append(len(x_BCHW))
+            assert self.gate.wait(60)
+            return predict(x_BCHW, t_B, attended)
+
+        pipeline.stage_c.predict_noise = watched  # type: ignore[method-assign]
         return self.use(
-            Pipeline.random(preset, ["a", "fox", "blocks"]),
+            pipeline,
             make_encoder(write_tokenizer(self.folder), preset.user_emb_dim, kind=Scripted),
         )
 
@@ -76,3 +94,42 @@ async def test_a_real_run_stops_when_it_is_canceled(service: Service) -> None:
     await service.until(client, job["id"], "running")
     assert (await client.delete(f"/jobs/{job['id']}")).json()["status"] == "canceled"
     assert (await service.generate(client, steps=1))["status"] == "succeeded"
+
+
+async def test_jobs_under_way_share_a_batch_and_give_the_bytes_they_give_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Admission, "admits", lambda *_: True)
+    client = service.client()
+    bodies = [
+        {"prompt": "a fox", "seed": 1, "steps": 6},
+        {"prompt": "blocks", "seed": 2, "steps": 2, "guidance_scale": 1},
+        {"prompt": "a fox", "seed": 3, "steps": 4, "n": 2},
+    ]
+
+    async def pngs(job: dict[str, Any]) -> list[bytes]:
+        assert job["status"] == "succeeded", job
+        return [(await client.get(made["url"])).content for made in job["result"]["images"]]
+
+    alone = [await pngs(await service.generate(client, **body)) for body in bodies]
+    service.runtime.gate.clear()
+    service.runtime.rows.clear()
+    jobs = [(await client.post("/generate", json=body)).json() for body in bodies]
+    for job in jobs:
+        await service.until(client, job["id"], "running")
+    service.runtime.gate.set()
+    ended = [await service.until(client, job["id"], "succeeded") for job in jobs]
+    assert [await pngs(job) for job in ended] == alone
+    assert max(service.runtime.rows) == 2 + 1 + 4
+    for job in ended:
+        assert set(job["result"]["timings"]) == {"queue_s", "denoise_s", "decode_s"}
+
+
+async def test_choices_are_read_while_pictures_are_made(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    job = (await client.post("/generate", json={"prompt": "a fox", "steps": 2})).json()
+    await service.until(client, job["id"], "running")
+    assert (await service.answer(client, "ann"))["status"] == "ready"
+    service.runtime.gate.set()
+    await service.until(client, job["id"], "succeeded")

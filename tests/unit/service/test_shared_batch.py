@@ -1,0 +1,189 @@
+"""Jobs that are under way at once share the model's steps, and each is as if it were alone."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ppd_model.adapter import AttentionInput
+from ppd_model.admission import Admission
+from ppd_model.pipeline import Pipeline
+from service.core.errors import JobCanceled, JobFailure
+from service.core.placement import CPU
+from service.core.ports import Picture, PictureSpec
+from service.worker.engine import PpdRuntime
+
+PATIENCE_S = 60.0
+POISON = 3.0
+"""The strength of a job that goes wrong."""
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[PpdRuntime]:
+    """The shipped `mini` without its encoder."""
+    before = torch.get_num_threads()
+    loaded = PpdRuntime(
+        "mini", None, encoder_place=None, prompt_variant="paper", decoding="greedy", threads=2
+    )
+    loaded.load()
+    yield loaded
+    loaded.close()
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def a_device_that_is_never_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine's step times say about it is not what is tested."""
+    monkeypatch.setattr(Admission, "admits", lambda *_: True)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+def spec(seed: int, **given: object) -> PictureSpec:
+    plain = PictureSpec("a red boat", seed, np.ones(128, np.float32), 1.0, "", 8, 4.0, 128, 128)
+    return replace(plain, **given)  # type: ignore[arg-type]
+
+
+class Job:
+    """A job in a thread of its own; `begun` is set at its first step."""
+
+    def __init__(self, runtime: PpdRuntime, threads: ThreadPoolExecutor, *specs: PictureSpec):
+        self.steps: list[tuple[int, int]] = []
+        self.begun = threading.Event()
+        self.stop = threading.Event()
+        self._made: Future[list[Picture]] = threads.submit(
+            runtime.generate, specs, self._on_step, self.stop.is_set
+        )
+
+    def _on_step(self, done: int, total: int) -> None:
+        self.steps.append((done, total))
+        self.begun.set()
+
+    def pictures(self) -> list[Picture]:
+        return self._made.result(PATIENCE_S)
+
+
+def alone(runtime: PpdRuntime, *specs: PictureSpec) -> list[bytes]:
+    made = runtime.generate(specs, lambda done, total: None, lambda: False)
+    assert {picture.shared_with for picture in made} == {0.0}
+    return [picture.image_HWC.tobytes() for picture in made]
+
+
+def shown(pictures: list[Picture]) -> list[bytes]:
+    return [picture.image_HWC.tobytes() for picture in pictures]
+
+
+def test_jobs_that_begin_at_different_times_share_steps_and_give_the_pictures_they_give_alone(
+    runtime: PpdRuntime, threads: ThreadPoolExecutor
+) -> None:
+    late = [
+        spec(5, prompt="a tree at night", user_emb_D=None, steps=3, guidance_scale=1.0),
+        spec(6, prompt="a tree at night", user_emb_D=None, steps=3, guidance_scale=1.0),
+    ]
+    other = spec(7, user_emb_D=-np.ones(128, np.float32), strength=0.5, steps=4, guidance_scale=7)
+    expected = [alone(runtime, spec(1, steps=40)), alone(runtime, *late), alone(runtime, other)]
+
+    first = Job(runtime, threads, spec(1, steps=40))
+    assert first.begun.wait(PATIENCE_S)
+    jobs = [first, Job(runtime, threads, *late), Job(runtime, threads, other)]
+    made = [job.pictures() for job in jobs]
+
+    assert [shown(pictures) for pictures in made] == expected
+    assert all(picture.shared_with > 0 for pictures in made for picture in pictures)
+    assert first.steps == [(step, 40) for step in range(1, 41)]
+    assert jobs[1].steps == [(1, 3), (2, 3), (3, 3)]
+    assert jobs[2].steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert all(p.denoise_s > 0 < p.decode_s and p.queue_s >= 0 for p in made[1])
+
+
+def test_a_canceled_job_leaves_the_batch_and_the_others_go_on(
+    runtime: PpdRuntime, threads: ThreadPoolExecutor
+) -> None:
+    expected = alone(runtime, spec(2))
+    stopped = Job(runtime, threads, spec(1, steps=1000))
+    assert stopped.begun.wait(PATIENCE_S)
+    other = Job(runtime, threads, spec(2))
+    assert other.begun.wait(PATIENCE_S)
+    stopped.stop.set()
+    with pytest.raises(JobCanceled):
+        stopped.pictures()
+    assert len(stopped.steps) < 1000
+    assert shown(other.pictures()) == expected
+
+
+def test_what_goes_wrong_with_a_job_fails_it_alone(
+    runtime: PpdRuntime, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = alone(runtime, spec(2, steps=20))
+    for fault, code, detail in (
+        (_of_nan, "numerical_error", "not finite"),
+        (_raising(RuntimeError("broken")), "model_error", "failed on this job"),
+        (_raising(torch.OutOfMemoryError("no room")), "model_error", "ran out of memory"),
+    ):
+        sound = Job(runtime, threads, spec(2, steps=20))
+        assert sound.begun.wait(PATIENCE_S)
+        with monkeypatch.context() as patch:
+            _poison(patch, runtime, fault)
+            with pytest.raises(JobFailure, match=code) as failed:
+                Job(runtime, threads, spec(1, strength=POISON)).pictures()
+            assert detail in failed.value.detail
+            assert shown(sound.pictures()) == expected
+    assert alone(runtime, spec(2, steps=20)) == expected
+
+
+def test_a_model_that_rests_in_main_memory_makes_one_job_after_the_other() -> None:
+    runtime = PpdRuntime(
+        "mini",
+        None,
+        generator_place=replace(CPU, offload=True),
+        encoder_place=None,
+        prompt_variant="paper",
+        decoding="greedy",
+        threads=1,
+    )
+    assert runtime.jobs_at_once == 1
+    before = torch.get_num_threads()
+    runtime.load()
+    assert len(alone(runtime, spec(1, steps=1))) == 1
+    torch.set_num_threads(before)
+
+
+Predict = Callable[[Tensor, Tensor, AttentionInput], Tensor]
+
+
+def _poison(
+    patch: pytest.MonkeyPatch, runtime: PpdRuntime, fault: Callable[[Tensor, list[int]], Tensor]
+) -> None:
+    """Let a pass go wrong that a row of that strength is in."""
+    pipeline = runtime._pipeline
+    assert isinstance(pipeline, Pipeline)
+    predict = pipeline.stage_c.predict_noise
+
+    def poisoned(x_BCHW: Tensor, t_B: Tensor, attended: AttentionInput) -> Tensor:
+        strengths = [] if attended.user is None else attended.user.strength_B.tolist()
+        rows = [row for row, strength in enumerate(strengths) if strength == POISON]
+        eps_BCHW = predict(x_BCHW, t_B, attended)
+        return fault(eps_BCHW, rows) if rows else eps_BCHW
+
+    patch.setattr(pipeline.stage_c, "predict_noise", poisoned)
+
+
+def _of_nan(eps_BCHW: Tensor, rows: list[int]) -> Tensor:
+    eps_BCHW[rows] = float("nan")
+    return eps_BCHW
+
+
+def _raising(error: Exception) -> Callable[[Tensor, list[int]], Tensor]:
+    def fault(eps_BCHW: Tensor, rows: list[int]) -> Tensor:
+        raise error
+
+    return fault
