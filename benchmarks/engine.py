@@ -1,8 +1,8 @@
 """The engine against what one would write without it; both sides alternate in one process.
 
-    python benchmarks/engine.py throughput [--model bench|mini] [--rounds 7] [--threads 1]
-    python benchmarks/engine.py lone | first-step | poisson | compute-bound | constants | adapter
-    python benchmarks/engine.py all [--out FILE.json] [--plot FILE.png]
+    python -m benchmarks.engine throughput [--model bench|mini] [--rounds 7] [--threads 1]
+    python -m benchmarks.engine lone | first-step | poisson | compute-bound | constants | adapter
+    python -m benchmarks.engine all [--out FILE.json] [--plot FILE.png]
 
 * throughput: 8 jobs at once, pictures a second, engine / plain serial loop
 * lone: seconds of one job by itself, engine / plain loop
@@ -38,7 +38,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sides import (
+
+from benchmarks.sides import (
     EngineServer,
     NoDecoder,
     Outcome,
@@ -49,7 +50,6 @@ from sides import (
     row_by_row,
     serial_server,
 )
-
 from ppd_model.engine import Engine
 from ppd_model.pipeline import ImageRequest, Pipeline
 from ppd_model.presets import Preset, get_preset

@@ -1,7 +1,7 @@
 """Queues in front of one device or ten thousand, simulated from a measured step-time curve t(n).
 
-    python benchmarks/simulate.py --curve 1:0.004,2:0.005,4:0.007,8:0.011,16:0.020 --devices 1,10
-    python benchmarks/simulate.py --curve-file engine.json [--load 0.9] [--out FILE] [--plot FILE]
+    python -m benchmarks.simulate --curve 1:0.004,2:0.005,4:0.007,8:0.011,16:0.020 --devices 1,10
+    python -m benchmarks.simulate --curve-file engine.json [--load 0.9] [--out FILE] [--plot FILE]
 
 Jobs arrive as a Poisson process at a part of what all devices would serve one at a time, each of a
 uniformly random number of steps and guided, so of two rows in the network. Three policies:

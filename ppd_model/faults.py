@@ -8,6 +8,7 @@ before anything is tried again.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -55,8 +56,9 @@ def attempt(work: Callable[[], Result], what: str) -> Result | Fault:
         return Fault(NUMERICAL, str(error))
     except Exception as error:
         code = OUT_OF_MEMORY if is_out_of_memory(error) else FAULT
-        if code == FAULT:
-            log.exception("%s failed", what)
+        if code == FAULT:  # without the message, which may quote a prompt
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("%s failed: %s\n%s", what, type(error).__name__, where)
         return Fault(code, f"{what}: {type(error).__name__}: {error}")
 
 

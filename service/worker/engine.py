@@ -382,10 +382,13 @@ def _pictures(made: Sequence[Generated]) -> list[Picture]:
 
 
 def _failure_of(error: JobError) -> JobFailure:
-    """What the client is told: the engine has finer codes, for the log."""
+    """What the client is told: the engine has finer codes, for the log.
+
+    The message stays out of both: it may quote what a person sent.
+    """
     if error.code == NUMERICAL:
         return JobFailure("numerical_error")
-    log.error("the engine ended the job: %s", error)
+    log.error("the engine ended the job: %s", error.code)
     if error.code == OUT_OF_MEMORY:
         return JobFailure("model_error", "The model ran out of memory.")
     return JobFailure("model_error")

@@ -10,7 +10,7 @@ from service.infra.parts import Parts
 from service.infra.tables import Job
 from service.worker import reencoding
 from service.worker.runner import Runner
-from service.worker.sweep import Sweep
+from service.worker.sweep import MAX_ATTEMPTS, Sweep, is_last_chance
 
 log = logging.getLogger("ppd.worker")
 
@@ -33,6 +33,8 @@ class Worker:
         self._lease_s = lease_s
         self._under_way: set[asyncio.Task[None]] = set()
         self._free = asyncio.Semaphore(runtime.jobs_at_once)
+        self._last_chance: str | None = None
+        """The job under way that fails when this process is lost too."""
         self._not_ready: str | None = "the model is being loaded"
         self._encoder_version: str | None = None
         self._stopping = False
@@ -102,8 +104,7 @@ class Worker:
         job = None
         try:
             if not self._stopping:
-                async with self._parts.database.write() as store:
-                    job = await store.jobs.claim(KINDS, WORKER_ID, self._lease_s)
+                job = await self._claim()
         finally:
             if job is None:
                 self._free.release()
@@ -114,6 +115,15 @@ class Worker:
         self._under_way.add(running)
         running.add_done_callback(self._under_way.discard)
 
+    async def _claim(self) -> Job | None:
+        """The next job; of those on their last chance one at a time."""
+        losses_below = None if self._last_chance is None else MAX_ATTEMPTS - 1
+        async with self._parts.database.write() as store:
+            job = await store.jobs.claim(KINDS, WORKER_ID, self._lease_s, losses_below)
+        if job is not None and is_last_chance(job):
+            self._last_chance = job.id
+        return job
+
     async def _run(self, job: Job, versions: Versions | None) -> None:
         try:
             await self._runner.run(job, versions)
@@ -121,4 +131,7 @@ class Worker:
             log.exception("a job was lost; the worker goes on")
             await asyncio.sleep(_AFTER_FAILURE_S)
         finally:
+            if job.id == self._last_chance:
+                self._last_chance = None
+                self._parts.signals.ring()  # others like it were left out meanwhile
             self._free.release()

@@ -26,7 +26,7 @@ from service.infra.tickets import Tickets
 from service.worker import reencoding
 from service.worker.presence import Presence
 from service.worker.runner import Runner
-from service.worker.sweep import MAX_ATTEMPTS, Sweep
+from service.worker.sweep import MAX_ATTEMPTS, Sweep, is_last_chance
 
 log = logging.getLogger("ppd.worker")
 
@@ -139,7 +139,7 @@ class WorkerProcess:
         finally:
             if job.id == self._last_chance:
                 self._last_chance = None
-        if _is_last_chance(job):
+        if is_last_chance(job):
             await self._tickets.top_up()  # others like it were left out meanwhile
 
     async def _claim(self, kind: str) -> Job | None:
@@ -148,8 +148,7 @@ class WorkerProcess:
         Turns go before kinds, so a ticket of one kind may be spent on a job of another. Then it is
         put out again, for workers that take its kind alone.
 
-        Of the jobs on their last chance one at a time: what kills its worker takes with it what
-        runs beside it, and the last chance of the one is not to be that of the others.
+        Of the jobs on their last chance one at a time.
         """
         async with self._claiming, self._parts.database.write() as store:
             if self._stop.is_set():
@@ -163,7 +162,7 @@ class WorkerProcess:
             )
             if job is not None and job.kind != kind:
                 await store.jobs.put_ticket_back(kind)
-            if job is not None and _is_last_chance(job):
+            if job is not None and is_last_chance(job):
                 self._last_chance = job.id
         return job
 
@@ -221,10 +220,6 @@ class WorkerProcess:
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
-
-
-def _is_last_chance(job: Job) -> bool:
-    return job.losses >= MAX_ATTEMPTS - 1
 
 
 @asynccontextmanager

@@ -80,3 +80,12 @@ class Sweep:
                 took_s, code = seconds_since(job.created_at), job.error_code or ""
                 self._parts.metrics.job_ended(job.kind, status, took_s, code)
             self._parts.events.publish(job.id, status_event(job.seq, status))  # type: ignore[arg-type]
+
+
+def is_last_chance(job: Job) -> bool:
+    """Whether the job fails when its worker is lost once more.
+
+    Of these one is run at a time: what kills its worker takes with it what runs beside it, and the
+    last chance of the one is not to be that of the others.
+    """
+    return job.losses >= MAX_ATTEMPTS - 1

@@ -236,6 +236,35 @@ async def test_what_waited_too_long_expires_while_the_model_still_loads(
     assert await service.parts.worker.why_not_ready() == "the model is being loaded"
 
 
+async def test_of_the_jobs_on_their_last_chance_one_runs_at_a_time(start: Start) -> None:
+    class Two(FakeRuntime):
+        jobs_at_once = 2
+        inside = most = 0
+
+        def generate(self, *args):  # type: ignore[no-untyped-def]
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            try:
+                return super().generate(*args)
+            finally:
+                self.inside -= 1
+
+    runtime = Two(step_s=0.01)
+    runtime.load_gate.clear()
+    service: Service = await start(runtime, ready=False)
+    client = service.client()
+    jobs = [await queue(client) for _ in range(3)]
+    async with service.database.write() as store:
+        await store.session.execute(update(Job).values(losses=2))
+    runtime.load_gate.set()
+    for job_id in jobs:
+        await service.until(client, job_id, "succeeded")
+    assert runtime.most == 1
+    for job_id in [await queue(client) for _ in range(3)]:
+        await service.until(client, job_id, "succeeded")
+    assert runtime.most == 2
+
+
 async def test_without_a_model_jobs_end_with_that_reason(start: Start, tmp_path: Path) -> None:
     class Broken(FakeRuntime):
         def load(self):  # type: ignore[no-untyped-def]

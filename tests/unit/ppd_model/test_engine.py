@@ -434,19 +434,24 @@ def test_pixels_of_nan_fail_that_job_only(pipeline: Pipeline) -> None:
         assert engine.submit([request(2)]).result(PATIENCE_S)
 
 
-def test_what_fails_in_preparation_fails_alone(pipeline: Pipeline) -> None:
+def test_what_fails_in_preparation_fails_alone(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
     def encode(prompts: list[str]) -> object:
         if "poison" in prompts:
-            raise RuntimeError("the tokenizer chokes")
+            raise RuntimeError(f"the tokenizer chokes on {prompts}")
         return original(prompts)
 
     original = pipeline.text_encoder.encode
     pipeline.text_encoder.encode = encode  # type: ignore[method-assign, assignment]
+    caplog.set_level("DEBUG")
     with Engine(pipeline, curves={SHAPE: FREE}) as engine:
         poison = engine.submit([request(1), request(2, prompt="poison")])
         sound = engine.submit([request(3)])
         assert code_of(poison) == "preparation_failed"
         assert sound.result(PATIENCE_S)
+        assert "RuntimeError" in caplog.text
+        assert "['poison']" not in caplog.text  # a message may quote what a person sent
         pipeline.text_encoder.encode = raising(MemoryError())  # type: ignore[method-assign]
         assert code_of(engine.submit([request(4, prompt="new")])) == "out_of_memory"
 
