@@ -14,6 +14,7 @@ runs Stage C; latents that are done go to the thread of Stages B and A.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -40,12 +41,15 @@ from ppd_model.faults import (
     attempt,
     give_memory_back,
 )
+from ppd_model.forward import leave_uncompiled
 from ppd_model.jobs import EngineClosed, EngineFull, Handle, Job, Picture, Progress, Ticket
 from ppd_model.pipeline import ImageRequest, LoadedAdapter, Pipeline
 from ppd_model.previewer import Previewer
 from ppd_model.rows import Row
 from ppd_model.running_batch import RunningBatch
 from ppd_model.turns import FairQueue
+
+log = logging.getLogger("ppd.engine")
 
 QUEUED_ROWS = 256
 STEPS_TO_FORGET_A_FAULT = 200
@@ -225,6 +229,11 @@ class Engine:
         shape_CHW = self._default_shape()
         if shape_CHW not in self._curves:
             measured = attempt(self._measure, "measuring the step times")
+            if isinstance(measured, Fault) and self._support.forward != "eager":
+                log.warning("%s do not work here: steps run without", self._support.forward)
+                self._support = replace(self._support, forward="eager", sizes=())
+                leave_uncompiled(self._pipeline.stage_c)
+                measured = attempt(self._measure, "measuring the step times")
             if isinstance(measured, Fault):  # without a curve, one picture at a time
                 measured = StepCurve({1: 1.0})
             self._curves[shape_CHW] = measured
@@ -273,20 +282,21 @@ class Engine:
                 group.join(group.parked.popleft())
         while self._queue:
             with self._changed:
-                ticket = self._queue.pop(partial(self._may_join, {}))
+                ticket = self._queue.pop(partial(self._may_join, set()))
             if ticket is None:
                 return
             self._begin(ticket)
 
-    def _may_join(self, rooms: dict[tuple[Group, int], bool], ticket: Ticket) -> bool:
-        """Whether there is room; `rooms` remembers, since many wait and most are alike."""
+    def _may_join(self, full: set[Group], ticket: Ticket) -> bool:
+        """Whether there is room. Where one has found none, none that comes later overtakes it."""
         key = (ticket.shape_CHW, ticket.job.adapter.adapter.projector.tokens)
-        group, more = self._groups.get(key), ticket.network_rows
-        if group is None:
+        group = self._groups.get(key)
+        if key not in full and (
+            group is None or (not group.parked and self._has_room(group, ticket.network_rows))
+        ):
             return True
-        if (key, more) not in rooms:
-            rooms[key, more] = not group.parked and self._has_room(group, more)
-        return rooms[key, more]
+        full.add(key)
+        return False
 
     def _has_room(self, group: _Group, more: int) -> bool:
         """Whether rows fit, and pay, beside those that run."""

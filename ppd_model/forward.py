@@ -138,6 +138,12 @@ def compile_blocks(stage_c: StageC) -> None:
             block.compile(dynamic=False)
 
 
+def leave_uncompiled(stage_c: StageC) -> None:
+    """Undo `compile_blocks`."""
+    for block in stage_c.unet.modules():
+        block._compiled_call_impl = None
+
+
 def with_strength(attended: AttentionInput, strength_N: Tensor | None) -> AttentionInput:
     """The same with these strengths of the user; None is no user."""
     if strength_N is None or attended.user is None:

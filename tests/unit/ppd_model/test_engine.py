@@ -121,6 +121,18 @@ def test_t_of_n_is_measured_at_the_start(pipeline: Pipeline) -> None:
         assert engine.snapshot()["step_s"]["16x8x8"] != points_s  # refreshed by real steps
 
 
+def test_what_a_device_cannot_do_is_found_at_the_start_and_done_without(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    (expected,) = pipeline.generate([request()])
+    graphs = replace(SUPPORT["cpu"], forward="compiled-graphs", sizes=(1, 2), measured=(1, 2))
+    with Engine(pipeline, support=graphs) as engine:
+        (made,) = engine.submit([request()]).result(PATIENCE_S)
+        assert list(engine.snapshot()["step_s"]["16x8x8"]) == [1, 2]
+    assert np.array_equal(made.image_HWC, expected.image_HWC)
+    assert "compiled-graphs do not work here" in caplog.text
+
+
 def test_a_job_may_ask_for_another_adapter(
     pipeline: Pipeline, user_emb_D: np.ndarray, tmp_path: Path
 ) -> None:
@@ -197,6 +209,23 @@ def test_shapes_take_turns_by_step(pipeline: Pipeline, gate: Gate) -> None:
         assert other.result(PATIENCE_S)[0].image_HWC.shape == (64, 64, 3)
         assert set(engine.snapshot()["step_s"]) == {"16x8x8", "16x4x4"}
     assert gate.rows == [1] * 5
+
+
+def test_a_guided_picture_is_not_overtaken_for_ever_by_those_that_need_less_room(
+    pipeline: Pipeline, gate: Gate
+) -> None:
+    few = replace(SUPPORT["cpu"], max_rows=2)
+    with Engine(pipeline, support=few, curves={SHAPE: FREE}) as engine:
+        handles = [engine.submit([request(1, steps=1)]), engine.submit([request(2, steps=3)])]
+        gate.wait_for_a_pass()
+        handles.append(engine.submit([request(3, steps=2, guidance_scale=4.0)]))
+        handles += [engine.submit([request(seed, steps=2)]) for seed in (4, 5)]
+        gate.let(20)
+        wait([handle.future for handle in handles], timeout=PATIENCE_S)
+        guided, later = handles[2].timings, handles[3].timings
+        assert guided is not None
+        assert later is not None
+        assert guided.queue_s < later.queue_s
 
 
 def test_a_job_of_many_pictures_does_not_need_room_for_all(engine: Engine) -> None:
