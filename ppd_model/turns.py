@@ -10,7 +10,7 @@ while away.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -35,11 +35,6 @@ class FairQueue(Generic[Item]):
 
     def __len__(self) -> int:
         return self._length
-
-    def __iter__(self) -> Iterator[Item]:
-        for owner in self._owners.values():
-            for _, _, item in owner.waiting:
-                yield item
 
     def push(self, owner: str, cost: float, item: Item) -> None:
         """Put a row at the end of its owner's own line. `cost` is positive."""
