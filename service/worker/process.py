@@ -19,6 +19,7 @@ from typing import Any
 
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
+from service.infra.ending import end
 from service.infra.housekeeping import keep_house
 from service.infra.parts import Parts
 from service.infra.tables import Job
@@ -234,6 +235,4 @@ async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
