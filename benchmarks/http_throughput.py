@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             database_url=postgres.database(),
             redis_url=kv.url,
             rate_limit_key="1000000000/minute",
+            log_level="WARNING",  # as the bare server, which writes no line per request
             session_secret=secrets.token_hex(16),
             max_queued_jobs=10**6,
             max_queued_jobs_per_caller=10**6,

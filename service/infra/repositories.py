@@ -112,6 +112,9 @@ _THEIRS = case(
     (_USER_PK.is_(None), _OF_TENANT & Job.user_pk.is_(None)), else_=Job.user_pk == _USER_PK
 )
 
+_THE_JOB = select(Job).where(Job.id == bindparam("job_id", type_=String), _OF_TENANT)
+_THE_JOB_LOCKED = _THE_JOB.with_for_update().execution_options(**_FRESH)
+
 
 def _newest(status: str) -> ScalarSelect[str]:
     return (
@@ -546,10 +549,8 @@ class Jobs(_Repository):
         """The tenant's job of this id; with `lock` nobody else changes it until the end."""
         if not _ID.fullmatch(job_id):  # PostgreSQL takes not every text
             return None
-        statement = select(Job).where(Job.id == job_id, Job.tenant == tenant)
-        if lock:
-            statement = statement.with_for_update().execution_options(**_FRESH)
-        return await self._session.scalar(statement)
+        statement = _THE_JOB_LOCKED if lock else _THE_JOB
+        return await self._session.scalar(statement, {"job_id": job_id, "tenant": tenant})
 
     async def add(self, job: Job, subjects: Sequence[JobSubject] = ()) -> Job:
         """Queue a job."""
