@@ -22,6 +22,7 @@ class KeyLookup:
         self._database = database
         self._believed_s = believed_s
         self._found: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+        self._revocations = 0
 
     async def caller(self, key: str) -> Caller | None:
         """Whose key it is; None for what is no key, or was revoked."""
@@ -29,7 +30,7 @@ class KeyLookup:
         known = self._found.get(sha256)
         if known is not None and time.monotonic() < known[1]:
             return known[0]
-        until_s = time.monotonic() + self._believed_s  # of before it was looked up
+        until_s, revocations = time.monotonic() + self._believed_s, self._revocations
         async with self._database.read() as store:
             row = await store.keys.active(sha256)
         if row is None:
@@ -37,12 +38,14 @@ class KeyLookup:
             return None
         scope: Any = row.scope
         caller = Caller(row.tenant, scope_of_key=scope, key_pk=row.pk)
-        self._found[sha256] = caller, until_s
-        self._found.move_to_end(sha256)
-        if len(self._found) > _REMEMBERED:
-            self._found.popitem(last=False)
+        if revocations == self._revocations:  # else it may have been read before one of them
+            self._found[sha256] = caller, until_s
+            self._found.move_to_end(sha256)
+            if len(self._found) > _REMEMBERED:
+                self._found.popitem(last=False)
         return caller
 
     def forget(self) -> None:
         """Look every key up again: one was revoked here."""
+        self._revocations += 1
         self._found.clear()

@@ -74,7 +74,7 @@ from service.infra.tables import (
 )
 from service.infra.tombstones import Tombstones
 
-_SEEN_TO = timedelta(days=1)
+SEEN_TO = timedelta(days=1)
 """`seen_at` is not written again sooner."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -264,14 +264,15 @@ class Users(_Repository):
 
     async def alone(self, tenant: str, user_id: str) -> User | None:
         """The user, whose answers, versions and uploads only this transaction changes now."""
-        return await self._locked(tenant, user_id, key_share=True)
+        user = await self._locked(tenant, user_id, key_share=True)
+        return user and _seen_now(user)
 
     async def several_alone(self, pks: Collection[str]) -> dict[str, str]:
         """Those of these people who are there, alone, with their tenants. For one who has none."""
         rows = await self._session.execute(
             select(User.pk, User.tenant)
             .where(User.pk.in_(pks))
-            .order_by(User.pk)
+            .order_by(User.user_id)
             .with_for_update(key_share=True)
         )
         return {row.pk: row.tenant for row in rows}
@@ -296,9 +297,7 @@ class Users(_Repository):
         while True:
             user = await find(tenant, user_id)
             if user is not None:
-                if user.seen_at is None or user.seen_at < datetime.now(UTC) - _SEEN_TO:
-                    user.seen_at = datetime.now(UTC)
-                return user
+                return _seen_now(user)
             insert = _insert_user(self._session).values(tenant=tenant, user_id=user_id)
             made: User | None = await self._session.scalar(
                 insert.on_conflict_do_nothing().returning(User)
@@ -311,15 +310,21 @@ class Users(_Repository):
         """The tenant's own name for this user."""
         return await self._session.scalar(select(User.user_id).where(User.pk == pk))
 
-    async def erase(self, tenant: str, user_id: str) -> "Erased | None":
+    async def erase(
+        self, tenant: str, user_id: str, unseen_for: timedelta | None = None
+    ) -> "Erased | None":
         """Delete the user, what hangs on it, and every job and picture that used its taste.
 
         The pictures' bytes are noted to be deleted, and the user as erased, in the same commit.
-        None when there is no such user.
+        None when there is no such user, or one who was seen (where it is asked for how long not).
         """
         user = await self._locked(tenant, user_id)
         if user is None:
             return None
+        if unseen_for is not None:
+            seen_at = user.seen_at or user.created_at
+            if seen_at >= datetime.now(UTC) - unseen_for:
+                return None
         theirs = _jobs_about(user.pk)
         jobs = (
             await self._session.execute(
@@ -350,6 +355,12 @@ class Users(_Repository):
             choices=choices or 0,
             profiles=profiles or 0,
         )
+
+
+def _seen_now(user: User) -> User:
+    if user.seen_at is None or user.seen_at < datetime.now(UTC) - SEEN_TO:
+        user.seen_at = datetime.now(UTC)
+    return user
 
 
 def _insert_user(session: AsyncSession) -> postgresql.Insert | sqlite.Insert:
@@ -534,9 +545,9 @@ class Jobs(_Repository):
         super().__init__(session)
         self._delivery = delivery
 
-    async def get(self, job_id: str) -> Job | None:
-        """One job."""
-        return await self._session.get(Job, job_id)
+    async def get(self, job_id: str, *, lock: bool = False) -> Job | None:
+        """One job; with `lock` nobody else changes it until the end."""
+        return await self._session.get(Job, job_id, with_for_update=lock or None)
 
     async def state(self, job_id: str) -> tuple[JobStatus, int] | None:
         """A job's status and seq, and nothing else of it."""
@@ -689,6 +700,8 @@ class Jobs(_Repository):
     ) -> set[tuple[str, int]]:
         """Hold on to running jobs, each an id and an attempt; gives those that are still ours."""
         ours = or_(*((Job.id == job_id) & (Job.attempt == attempt) for job_id, attempt in held))
+        in_turn = select(Job.id).where(ours).order_by(Job.id).with_for_update()
+        await self._session.execute(in_turn)
         kept = await self._session.execute(
             update(Job)
             .where(Job.status == "running", ours)

@@ -5,6 +5,7 @@ import logging
 
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
+from service.infra.ending import end
 from service.infra.housekeeping import keep_house
 from service.infra.parts import Parts
 from service.worker import reencoding
@@ -65,10 +66,9 @@ class Worker:
                     log.exception("the worker failed; it goes on")
                     await asyncio.sleep(_AFTER_FAILURE_S)
         finally:
-            for task in beside:
-                task.cancel()
             self._not_ready = "the worker has stopped"
             self._runner.close()
+            await end(*beside)
 
     def stop(self) -> None:
         """Let `run` end: pictures stop at their next step and wait for the next start."""

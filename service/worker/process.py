@@ -152,18 +152,20 @@ class WorkerProcess:
         Of the jobs on their last chance one at a time: what kills its worker takes with it what
         runs beside it, and the last chance of the one is not to be that of the others.
         """
-        async with self._claiming, self._parts.database.write() as store:
-            if self._stop.is_set():
-                await store.jobs.put_ticket_back(kind)
-                return None
-            job = await store.jobs.claim(
-                self._terms.kinds,
-                self._id,
-                self._terms.lease_s,
-                losses_below=None if self._last_chance is None else MAX_ATTEMPTS - 1,
-            )
-            if job is not None and job.kind != kind:
-                await store.jobs.put_ticket_back(kind)
+        async with self._claiming:
+            async with self._parts.database.write() as store:
+                if self._stop.is_set():
+                    await store.jobs.put_ticket_back(kind)
+                    return None
+                job = await store.jobs.claim(
+                    self._terms.kinds,
+                    self._id,
+                    self._terms.lease_s,
+                    losses_below=None if self._last_chance is None else MAX_ATTEMPTS - 1,
+                )
+                if job is not None and job.kind != kind:
+                    await store.jobs.put_ticket_back(kind)
+            # Not before the commit: one that fails leaves nothing under way.
             if job is not None and _is_last_chance(job):
                 self._last_chance = job.id
         return job
