@@ -28,9 +28,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The browser's driver keeps an event loop running in its process: it gets a process of its own.
+# Many tests wait for a clock, so two run at a time. The browser's driver keeps an event loop
+# running in its process: it gets a process of its own.
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit tests/integration
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/integration
 	$(BIN)/python -m pytest tests/e2e
 
 # Schemathesis over the API's schema, 5,000 requests or more; `make test` sends some hundreds.

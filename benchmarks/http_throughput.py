@@ -4,10 +4,11 @@
 
 (a) `POST /generate` (authenticate, validate, store, enqueue, commit) against a bare POST with
 pydantic in and out; (b) `GET /jobs/{id}` against a bare GET of the same JSON. All four run in turn,
-round after round, in one run. Each server has one core and the client another; PostgreSQL, a
-private one, shares the client's. Jobs are taken off the queue as a worker would, or a queue of
-thousands would be measured. Prints medians, spread and ratio; writes JSON, and a plot where
-matplotlib is installed. Needs the dev and production extras.
+round after round, in one run. Each server has one core and the client another; PostgreSQL and
+Redis, private ones, share the client's. The service is an API replica as `ppd serve` starts it in
+production. Jobs are taken off the queue as a worker would, or a queue of thousands would be
+measured. Prints medians, spread and ratio; writes JSON, and a plot where matplotlib is installed.
+Needs the dev and production extras.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.schemas import GenerateIn, JobOut
+from service.infra import migrate
+from service.infra.secrets import key_sha256, new_key
 from service.settings import Settings
-from service.wiring import embedded, prepare
-from tests.fake_runtime import FakeRuntime
+from service.wiring import api, open_database, start_logs
 from tests.running_service import make_pool
-from tests.servers import free_port, postgres_server
+from tests.servers import free_port, postgres_server, redis_server
 
 BODY = json.dumps(
     {"prompt": "a fox in the snow", "user_id": "ann", "steps": 20, "seed": 7}
@@ -57,20 +59,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     server_core, client_core = cores[-1], cores[0]
     os.sched_setaffinity(0, {client_core})
     given.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as name, postgres_server() as postgres:
+    with tempfile.TemporaryDirectory() as name, postgres_server() as postgres, redis_server() as kv:
         folder = Path(name)
         (folder / "pool").mkdir()
         settings = Settings(
             data_dir=folder / "data",
             pool_dir=make_pool(folder / "pool"),
             database_url=postgres.database(),
-            redis_url="redis://127.0.0.1:1/0",
+            redis_url=kv.url,
+            rate_limit_key="1000000000/minute",
+            log_level="WARNING",  # as the bare server, which writes no line per request
             session_secret=secrets.token_hex(16),
             max_queued_jobs=10**6,
             max_queued_jobs_per_caller=10**6,
         )
-        asyncio.run(prepare(settings))
-        key = (settings.data_dir / "api-key").read_text().strip()
+        key = asyncio.run(_prepare(settings))
         ours, bare = free_port(), free_port()
         with (
             _process(_serve_ours, settings, ours, server_core),
@@ -99,13 +102,22 @@ class _process:  # noqa: N801 - reads as a verb
         self._process.join(10)
 
 
+async def _prepare(settings: Settings) -> str:
+    """As an operator would: `ppd migrate`, then `ppd keys create`; gives the key."""
+    await asyncio.to_thread(migrate.upgrade, settings.database)
+    database, key = open_database(settings), new_key()
+    async with database.write() as store:
+        await store.keys.add("default", "benchmark", key_sha256(key), "client")
+    await database.close()
+    return key
+
+
 def _serve_ours(settings: Settings, port: int, core: int) -> None:
-    """The whole API; its worker waits for a model that never comes."""
+    """An API replica; no worker runs."""
     os.sched_setaffinity(0, {core})
-    runtime = FakeRuntime()
-    runtime.load_gate.clear()
+    start_logs(settings)
     uvicorn.run(
-        embedded(settings, runtime).app,
+        api(settings).app,
         port=port,
         access_log=False,
         log_level="error",
@@ -143,6 +155,7 @@ def _drain(url: str, core: int) -> None:
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         while True:
             connection.execute("UPDATE jobs SET status = 'succeeded' WHERE status = 'queued'")
+            connection.execute("DELETE FROM procrastinate_jobs")
             time.sleep(DRAIN_EVERY_S)
 
 

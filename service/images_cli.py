@@ -9,8 +9,8 @@ import typer
 
 from service.infra.leftovers import sweep_orphans
 from service.infra.tables import now
-from service.settings import Settings
-from service.wiring import opened_parts
+from service.settings import Settings, read
+from service.wiring import opened_parts, prepare
 
 images = typer.Typer(no_args_is_help=True, help="Pictures in the folder or the bucket.")
 
@@ -31,7 +31,7 @@ def sweep(
 ) -> None:
     """Delete pictures that no row points to. A running service does this once a day by itself."""
     try:
-        settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
+        settings = read(data_dir=data_dir)
         removed = asyncio.run(_sweep(settings, timedelta(hours=older_than_hours)))
     except (ValueError, OSError) as error:
         typer.echo(str(error), err=True)
@@ -40,5 +40,6 @@ def sweep(
 
 
 async def _sweep(settings: Settings, age: timedelta) -> int:
+    await prepare(settings)
     async with opened_parts(settings) as parts:
         return await sweep_orphans(parts, now() - age)

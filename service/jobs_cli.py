@@ -79,7 +79,7 @@ def cancel(job_id: JobId, data_dir: DataDir = None) -> None:
 
 
 async def _existing(store: Store, job_id: str) -> Job:
-    job = await store.jobs.get(job_id)
+    job = await store.jobs.get(job_id, lock=True)
     if job is None:
         raise ValueError(f"there is no job {job_id}")
     return job

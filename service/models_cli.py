@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.settings import Settings
+from service.settings import read
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +96,7 @@ def _preset(name: str) -> "Preset":
 
 
 def _folder(given: Path | None) -> Path:
-    folder = given or Settings().weights_dir
+    folder = given or read().weights_dir
     if folder is None:
         raise _refuse("name a folder: --dir, or PPD_WEIGHTS_DIR")
     return folder

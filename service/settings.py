@@ -87,6 +87,8 @@ class Settings(BaseSettings):
     pool_dir: Path = Path(__file__).parent / "pool"
     web_dir: Path = Path(__file__).parent / "web"
 
+    api_key_believed_s: float = Field(default=1.0, ge=0.0, le=60.0)
+    """For how long a process does not look an API key up again."""
     rate_limit_key: str = "120000/minute"
     """Requests with one API key."""
     rate_limit_session: str = "1200/minute"

@@ -11,7 +11,7 @@ import typer
 from service.infra.erasure import erase_person
 from service.infra.export import export_person
 from service.infra.parts import Parts
-from service.settings import Settings
+from service.settings import read
 from service.wiring import opened_parts, prepare
 
 users = typer.Typer(no_args_is_help=True, help="People: everything held about one, or erase it.")
@@ -78,7 +78,7 @@ def erase(
 
 def _with_parts(data_dir: Path | None, work: Callable[[Parts], Awaitable[_T]]) -> _T:
     try:
-        settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
+        settings = read(data_dir=data_dir)
     except ValueError as error:
         raise _refuse(str(error)) from error
 

@@ -23,6 +23,7 @@ from ppd_model.presets import get_preset
 from service.api.app import create_app
 from service.api.edge import Edge
 from service.api.in_flight import InFlight
+from service.api.key_lookup import KeyLookup
 from service.api.services import Limits, Services, WorkerState
 from service.api.streams import OpenStreams
 from service.api.tracing import exporting_provider
@@ -264,6 +265,7 @@ def _services(
             session_max_age_s=settings.session_max_age_s,
             openai_wait_s=settings.openai_wait_s,
         ),
+        keys=KeyLookup(parts.database, settings.api_key_believed_s),
         in_flight=InFlight(),
         streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
         session_secret=secret,

@@ -102,6 +102,17 @@ class Deployment:
 
         await self.until(look)
 
+    async def all_ready(self) -> None:
+        """Wait until every worker that was started takes jobs."""
+
+        async def look() -> bool:
+            async with self.database.read() as store:
+                seen = await store.workers.seen(LONGEST_S)
+            return sum(row.not_ready is None for row in seen) == len(self.workers)
+
+        await self.until(look)
+        await self.ready()
+
     async def ask(self, **body: Any) -> str:
         """Ask for a picture; the id of the job."""
         answer = await self.client.post("/generate", json={"prompt": "a fox", "steps": 3, **body})

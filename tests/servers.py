@@ -66,7 +66,12 @@ class Server:
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(how)
-            self._process.wait(30)
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                # A PostgreSQL that is asked for connections all the while may not come to its end.
+                self._process.send_signal(signal.SIGQUIT)
+                self._process.wait(30)
         self._process = None
 
 

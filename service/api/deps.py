@@ -17,7 +17,6 @@ from service.api.services import Services
 from service.api.strict_json import StrictRequest, parse_json, require_json_type
 from service.core.auth import BROWSER_TENANT, USER_ID, Caller
 from service.core.errors import ServiceError
-from service.infra.secrets import key_sha256
 
 COOKIE = "ppd_session"
 SECURE_COOKIE = f"__Host-{COOKIE}"
@@ -102,12 +101,10 @@ async def authenticate(request: Request) -> Caller:
         scheme, _, key = header.partition(" ")
         if scheme.lower() != "bearer":
             raise ServiceError(401, "unauthorized")
-        async with services.database.read() as store:
-            found = await store.keys.active(key_sha256(key.strip()))
-        if found is None:
+        caller = await services.keys.caller(key.strip())
+        if caller is None:
             raise ServiceError(401, "unauthorized")
-        scope: Any = found.scope
-        return Caller(found.tenant, scope_of_key=scope, key_pk=found.pk)
+        return caller
     user_id = session_user(request, services)
     if user_id is None:
         raise ServiceError(401, "unauthorized")
@@ -177,7 +174,12 @@ def _same_origin(request: Request) -> bool:
     return (sent.scheme, sent.netloc) == (request.url.scheme, request.headers.get("host"))
 
 
-def caller_of(
+async def _services(request: Request) -> Services:
+    # Like every dependency here a coroutine: the framework runs plain functions in a thread each.
+    return services_of(request)
+
+
+async def caller_of(
     request: Request,
     _key: Annotated[Any, Depends(_bearer)],
     _session: Annotated[Any, Depends(_cookie)],
@@ -188,7 +190,7 @@ def caller_of(
     return caller
 
 
-def allowed_user(
+async def allowed_user(
     user_id: Annotated[str, Path(pattern=USER_ID, description="The tenant's own name of a user.")],
     caller: Annotated[Caller, Depends(caller_of)],
 ) -> str:
@@ -198,7 +200,7 @@ def allowed_user(
     return user_id
 
 
-def prefer_wait(
+async def prefer_wait(
     prefer: Annotated[
         str | None, Header(description="`wait=N`: answer within N seconds, 60 at most.")
     ] = None,
@@ -211,7 +213,7 @@ def prefer_wait(
     return None
 
 
-def idempotency_key(
+async def idempotency_key(
     key: Annotated[
         str | None,
         Header(
@@ -234,7 +236,7 @@ async def fingerprint(request: Request) -> str:
     return seen.hexdigest()
 
 
-ServicesDep = Annotated[Services, Depends(services_of)]
+ServicesDep = Annotated[Services, Depends(_services)]
 CallerDep = Annotated[Caller, Depends(caller_of)]
 UserIdDep = Annotated[str, Depends(allowed_user)]
 WaitDep = Annotated[float | None, Depends(prefer_wait)]

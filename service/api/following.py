@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from service.core.errors import DatabaseAway
 from service.core.messages import JobEvent, status_event
 from service.infra.database import Database
 
@@ -33,7 +34,7 @@ async def follow(
             try:
                 async with database.read() as store:
                     state = await store.jobs.state(job_id)
-            except (OperationalError, PoolTimeoutError):
+            except (DatabaseAway, OperationalError, PoolTimeoutError):
                 log.warning("a look at a job's row failed; it comes again", exc_info=True)
                 continue
             if state is None:

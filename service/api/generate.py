@@ -102,37 +102,37 @@ async def _queue(
     owner_pk = None
     if caller.own_user_id is not None:
         owner_pk = (await store.users.get_or_create(caller.tenant, caller.own_user_id)).pk
-    subjects: list[JobSubject] = []
-    reasons: list[str] = []
     if not all(caller.may_use(user_id) for user_id, _ in _subjects(body)):
         raise ServiceError(404, "user_not_found")
     people = {
         user_id: await store.users.get_or_create(caller.tenant, user_id)
         for user_id in sorted(user_id for user_id, _ in _subjects(body))
     }
+    if owner_pk is None and len(people) == 1:
+        (owner_pk,) = (user.pk for user in people.values())
+    queue = await store.jobs.queue("generate", caller.tenant, owner_pk)
+    subjects: list[JobSubject] = []
+    reasons: list[str] = []
     for position, (user_id, weight) in enumerate(_subjects(body)):
-        user = people[user_id]
-        ready = await store.profiles.newest(user.pk, "ready")
-        encoding = await store.profiles.newest(user.pk, "encoding")
-        found = Found(ready.pk if ready else None, encoding.pk if encoding else None)
+        user_pk = people[user_id].pk
+        found = Found(queue.ready_pk, queue.encoding_pk)
+        if user_pk != owner_pk:
+            found = Found(*await store.profiles.newest_pks(user_pk))
         pinned = pin(found, waits=waits)
         if pinned.reason is not None:
             reasons.append(pinned.reason)
         subjects.append(
             JobSubject(
-                position=position, user_pk=user.pk, profile_pk=pinned.profile_pk, weight=weight
+                position=position, user_pk=user_pk, profile_pk=pinned.profile_pk, weight=weight
             )
         )
-    if owner_pk is None and len(subjects) == 1:
-        owner_pk = subjects[0].user_pk
-    await check_room(store, services.limits, "generate", caller, owner_pk)
+    check_room(queue, services.limits, "generate", caller)
     if owner_pk is not None:
         await check_gpu_quota(services.rates, owner_pk)
     request = {**request, "reason": reasons[0] if reasons else None}
     await check_storage(services)
-    turn = await store.jobs.next_turn("generate", caller.tenant, owner_pk)
     job = generate_job(
-        caller.tenant, owner_pk, request, turn=turn, expiry_s=services.limits.job_expiry_s
+        caller.tenant, owner_pk, request, turn=queue.turn, expiry_s=services.limits.job_expiry_s
     )
     return await store.jobs.add(job, subjects)
 

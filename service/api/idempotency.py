@@ -8,6 +8,8 @@ from fastapi import Depends, Response
 
 from service.api.deps import CallerDep, FingerprintDep, IdempotencyDep, ServicesDep
 from service.api.in_flight import being_carried_out
+from service.api.services import Services
+from service.core.auth import Caller
 from service.core.errors import ServiceError
 from service.infra.repositories import Store
 from service.infra.tables import IdempotencyKey
@@ -31,10 +33,10 @@ class Once:
     def __init__(
         self,
         response: Response,
-        caller: CallerDep,
-        services: ServicesDep,
-        key: IdempotencyDep,
-        fingerprint: FingerprintDep,
+        caller: Caller,
+        services: Services,
+        key: str | None,
+        fingerprint: str,
     ) -> None:
         self._response = response
         self._scope = caller.scope
@@ -88,4 +90,14 @@ class Once:
         return accepted.ids
 
 
-OnceDep = Annotated[Once, Depends()]
+async def _once(
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+    key: IdempotencyDep,
+    fingerprint: FingerprintDep,
+) -> Once:
+    return Once(response, caller, services, key, fingerprint)
+
+
+OnceDep = Annotated[Once, Depends(_once)]

@@ -57,7 +57,7 @@ async def _followed_job(
         yield found
 
 
-def _last_event_id(
+async def _last_event_id(
     last_event_id: Annotated[
         str | None, Header(description="The id of the last event that was seen.")
     ] = None,

@@ -46,12 +46,16 @@ async def list_keys(caller: CallerDep, services: ServicesDep) -> KeysOut:
 async def revoke_key(
     key_id: Annotated[str, Path(max_length=64)], caller: CallerDep, services: ServicesDep
 ) -> KeyOut:
-    """Revoke a key: what comes with it from now on is 401. Not the one that asks for it."""
+    """Revoke a key: what comes with it is 401 from now on, a second later on other replicas.
+
+    Not the one that asks for it.
+    """
     if key_id == caller.key_pk:
         raise ServiceError(409, "own_key")
     async with services.database.write() as store:
         revoked = await store.keys.revoke(key_id)
         row = await store.keys.get(key_id)
+    services.keys.forget()
     if not revoked or row is None:
         raise ServiceError(404, "key_not_found")
     return _shown(row)

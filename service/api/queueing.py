@@ -11,7 +11,7 @@ from service.core.errors import ServiceError
 from service.core.fairness import share
 from service.core.messages import TERMINAL
 from service.infra.clock import in_seconds
-from service.infra.repositories import ACTIVE_ADAPTER, Store
+from service.infra.repositories import ACTIVE_ADAPTER, Queue, Store
 from service.infra.tables import Choice, Job, Profile
 
 ENCODE_PRIORITY = 0
@@ -19,20 +19,17 @@ GENERATE_PRIORITY = 10
 _RETRY_AFTER = {"Retry-After": "5"}
 
 
-async def check_room(
-    store: Store, limits: Limits, kind: str, caller: Caller, user_pk: str | None
-) -> None:
+def check_room(queue: Queue, limits: Limits, kind: str, caller: Caller) -> None:
     """Raise 503 when the queue of this kind is full, 429 when this caller has its share of it."""
     limit = limits.max_queued_jobs
-    waiting, of_tenant, of_user = await store.jobs.shares(kind, caller.tenant, user_pk)
-    mine = of_user if caller.is_session else of_tenant
+    mine = queue.of_user if caller.is_session else queue.of_tenant
     cap = limits.max_queued_jobs_per_caller if kind == "generate" else limit
     if caller.is_session:
         cap = limits.max_queued_jobs_per_session
-        limit = min(limit, waiting - of_tenant + limits.max_queued_jobs_of_sessions)
-    if waiting >= limit:
+        limit = min(limit, queue.waiting - queue.of_tenant + limits.max_queued_jobs_of_sessions)
+    if queue.waiting >= limit:
         raise ServiceError(503, "queue_full", headers=_RETRY_AFTER)
-    if mine >= share(limit, waiting, cap):
+    if mine >= share(limit, queue.waiting, cap):
         raise ServiceError(429, "too_many_jobs", headers=_RETRY_AFTER)
 
 
@@ -79,12 +76,12 @@ async def queue_encoding(
         await store.profiles.finish(waiting.profile_pk, "superseded")
         await store.session.refresh(waiting)
         overtaken.append(waiting)
-    await check_room(store, services.limits, "encode", caller, user_pk)
+    queue = await store.jobs.queue("encode", caller.tenant, user_pk)
+    check_room(queue, services.limits, "encode", caller)
     await check_gpu_quota(services.rates, user_pk)
     seed = reading_seed(snapshot, text)
     profile = await store.profiles.add(user_pk, source, snapshot, seed, text)
-    turn = await store.jobs.next_turn("encode", caller.tenant, user_pk)
-    job = await store.jobs.add(encode_job(caller.tenant, profile, turn))
+    job = await store.jobs.add(encode_job(caller.tenant, profile, queue.turn))
     return Encoding(profile, job, overtaken)
 
 

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from opentelemetry.trace import TracerProvider
 
 from service.api.in_flight import InFlight
+from service.api.key_lookup import KeyLookup
 from service.api.streams import OpenStreams
 from service.core.ports import Capabilities
 from service.infra.parts import Parts
@@ -52,6 +53,7 @@ class Services(Parts):
     capabilities: Capabilities
     worker: WorkerState
     limits: Limits
+    keys: KeyLookup
     in_flight: InFlight
     streams: OpenStreams
     session_secret: str

@@ -49,7 +49,7 @@ class Database:
             self._engine = postgres.engine(url, limits or ConnectionLimits())
             self._is_away = postgres.is_away
             # At READ COMMITTED each statement is a snapshot of its own, in a transaction or not.
-            self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._reader = postgres.reader(url, limits or ConnectionLimits())
             self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ")
         self._writer = self._engine.execution_options(writes=True)
 
@@ -140,6 +140,7 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._reader.dispose()
         await self._engine.dispose()
 
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from service.infra.leftovers import BATCH, delete_now
 from service.infra.parts import Parts
@@ -23,15 +24,17 @@ class Receipt:
     scrubbed: bool
 
 
-async def erase_person(parts: Parts, tenant: str, user_id: str) -> Receipt | None:
-    """Erase a person of a tenant; None when there is none.
+async def erase_person(
+    parts: Parts, tenant: str, user_id: str, unseen_for: timedelta | None = None
+) -> Receipt | None:
+    """Erase a person of a tenant (who was not seen for so long); None when there is none.
 
     With the commit the rows are gone, jobs are fenced off, and it is written down which pictures
     are to be deleted and whom the cache is to drop. Both are done at once where the stores allow,
     else by `service.infra.housekeeping`.
     """
     async with parts.database.write() as store:
-        erased = await store.users.erase(tenant, user_id)
+        erased = await store.users.erase(tenant, user_id, unseen_for)
     if erased is None:
         return None
     for job_id in erased.running:

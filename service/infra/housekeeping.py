@@ -9,7 +9,7 @@ from datetime import timedelta
 from service.infra.erasure import erase_person
 from service.infra.leftovers import BATCH, delete_noted, sweep_orphans
 from service.infra.parts import Parts
-from service.infra.repositories import Store
+from service.infra.repositories import SEEN_TO, Store
 from service.infra.tables import now
 
 log = logging.getLogger("ppd.housekeeping")
@@ -95,9 +95,9 @@ async def _in_batches(
 async def _erase_inactive(parts: Parts, kept: timedelta, deadline: float) -> None:
     while time.monotonic() < deadline:
         async with parts.database.read() as store:
-            people = await store.due.inactive_users(now() - kept, _PEOPLE)
+            people = await store.due.inactive_users(now() - kept - SEEN_TO, _PEOPLE)
         for tenant, user_id in people:
-            await erase_person(parts, tenant, user_id)
+            await erase_person(parts, tenant, user_id, unseen_for=kept + SEEN_TO)
         if people:
             log.info("retention: %d inactive people were erased", len(people))
         if len(people) < _PEOPLE:

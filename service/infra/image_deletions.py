@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, delete, func, insert, select
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.infra.clock import present
@@ -18,18 +19,19 @@ class ImageDeletions:
     async def note(self, which: ColumnElement[bool]) -> None:
         """Pictures whose rows go in this transaction."""
         keys = select(Image.key, present()).where(which)
-        await self._session.execute(insert(ImageToDelete).from_select(["key", "asked_at"], keys))
+        noted = self._insert().from_select(["key", "asked_at"], keys)
+        await self._session.execute(noted.on_conflict_do_nothing())
 
     async def note_keys(self, keys: Sequence[str]) -> None:
         """Pictures whose rows never came."""
-        known = set(
-            await self._session.scalars(
-                select(ImageToDelete.key).where(ImageToDelete.key.in_(keys))
-            )
-        )
-        rows = [{"key": key} for key in keys if key not in known]
-        if rows:
-            await self._session.execute(insert(ImageToDelete), rows)
+        if keys:
+            noted = self._insert().values([{"key": key, "asked_at": present()} for key in keys])
+            await self._session.execute(noted.on_conflict_do_nothing())
+
+    def _insert(self) -> postgresql.Insert | sqlite.Insert:
+        """Whoever notes the same picture at the same time leaves it noted once."""
+        on_sqlite = self._session.get_bind().dialect.name == "sqlite"
+        return sqlite.insert(ImageToDelete) if on_sqlite else postgresql.insert(ImageToDelete)
 
     async def oldest(self, count: int) -> list[str]:
         """The keys to delete next."""

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -18,6 +20,7 @@ from service.core.ports import KnownKeys
 _TRIES = 10
 _PART = ".part-"
 _SWEEP_BATCH = 500
+_LOOK_EVERY_S = 1.0
 
 
 class FolderImageStore:
@@ -26,6 +29,7 @@ class FolderImageStore:
     def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
         self._root = root
         self._min_free_bytes = min_free_bytes
+        self._was_full, self._looked_at_s = False, -math.inf
 
     async def put(self, key: str, data: bytes) -> None:
         """Write beside, flush, rename; refuses what would leave less room than the floor."""
@@ -38,8 +42,11 @@ class FolderImageStore:
             raise
 
     async def full(self) -> bool:
-        """Whether the floor is reached."""
-        return await asyncio.to_thread(self._room_after, 0) < 0
+        """Whether the floor is reached, looked at once a second; `put` looks each time."""
+        if time.monotonic() - self._looked_at_s > _LOOK_EVERY_S:
+            self._looked_at_s = time.monotonic()
+            self._was_full = await asyncio.to_thread(self._room_after, 0) < 0
+        return self._was_full
 
     async def get(self, key: str) -> bytes:
         """The bytes; raises FileNotFoundError."""

@@ -1,12 +1,12 @@
 """PostgreSQL through psycopg 3: connections that never hang, and what counts as its being away."""
 
-import asyncio
 import os
 import select
 import socket
 from typing import Any
 
 import psycopg
+from psycopg import pq
 from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -17,6 +17,21 @@ _CLIENT_MARGIN_S = 5.0
 _IDLE_IN_TRANSACTION_S = 60
 
 
+def reader(url: str, limits: ConnectionLimits) -> AsyncEngine:
+    """Connections without transactions, for what changes nothing.
+
+    Their own pool: a connection that never begins one has nothing to be set when it is taken, and
+    nothing to be rolled back when it is given back, each of which costs as much as a short query.
+    """
+    return _engine(
+        url,
+        limits,
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
+        skip_autocommit_rollback=True,
+    )
+
+
 def engine(url: str, limits: ConnectionLimits) -> AsyncEngine:
     """Connections to one database, in READ COMMITTED.
 
@@ -25,13 +40,17 @@ def engine(url: str, limits: ConnectionLimits) -> AsyncEngine:
     true; a transaction of a higher level would still see the state from before its wait, and would
     have to be run again whenever that had changed.
     """
+    return _engine(url, limits, isolation_level="READ COMMITTED")
+
+
+def _engine(url: str, limits: ConnectionLimits, **options: Any) -> AsyncEngine:
     made = create_async_engine(
         url,
         hide_parameters=True,  # errors are logged; prompts and profiles would be in the log
         pool_size=limits.pool_size,
         max_overflow=0,
         pool_timeout=limits.pool_timeout_s,
-        isolation_level="READ COMMITTED",
+        **options,
         connect_args={
             "async_creator_fn": _connection_class(limits).connect,
             "connect_timeout": limits.connect_timeout_s,
@@ -86,12 +105,13 @@ def _connection_class(limits: ConnectionLimits) -> type[psycopg.AsyncConnection[
     patience_s = limits.statement_timeout_s + _CLIENT_MARGIN_S
 
     class ImpatientConnection(psycopg.AsyncConnection[Any]):
-        async def wait(self, *args: Any, **options: Any) -> Any:
-            cut = asyncio.get_running_loop().call_later(patience_s, _cut, self)
+        async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
             try:
-                return await super().wait(*args, **options)
-            finally:
-                cut.cancel()
+                return await super().wait(gen, *args, **{"timeout": patience_s, **options})
+            except psycopg.OperationalError:
+                if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                    _cut(self)  # nobody may take it for one that is at rest
+                raise
 
     return ImpatientConnection
 

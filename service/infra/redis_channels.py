@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from service.infra.ending import end
 from service.infra.redis_guard import Guard
 
 log = logging.getLogger("ppd.redis")
@@ -52,9 +53,7 @@ class Channels:
     async def __aexit__(self, *_: Any) -> None:
         """Stop to listen."""
         assert self._listening is not None
-        self._listening.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._listening
+        await end(self._listening)
 
     @property
     def connected(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Self, get_args
 from redis.asyncio import Redis
 
 from service.core.messages import JobEvent, JobStatus
+from service.infra.ending import end
 from service.infra.redis_cache import SCHEMA
 from service.infra.redis_channels import Channels
 from service.infra.redis_guard import Guard, RedisAway, RedisRefused
@@ -76,9 +77,7 @@ class RedisEvents:
         """End every subscription, send what still waits, for a second at most."""
         self.close()
         await self._tasks.aclose()
-        for task in self._catching_up:
-            task.cancel()
-        await asyncio.gather(*self._catching_up, return_exceptions=True)
+        await end(*self._catching_up)
 
     def publish(self, job_id: str, event: JobEvent) -> None:
         """Tell all who follow this job, in any process. Does not wait, and raises nothing."""

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from redis.asyncio import Redis
 
+from service.infra.ending import end
 from service.infra.redis_guard import Guard, RedisAway
 
 _CAPACITY = 8192
@@ -44,9 +45,7 @@ class Outbox:
     async def __aexit__(self, *_: Any) -> None:
         """Send what still waits, for a second at most, and end."""
         assert self._sending is not None
-        self._sending.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._sending
+        await end(self._sending)
         with contextlib.suppress(TimeoutError, RedisAway):
             async with asyncio.timeout(_FAREWELL_S):
                 while self._waiting:

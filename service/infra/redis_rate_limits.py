@@ -16,6 +16,7 @@ _TOLD_EVERY_S = 0.1
 _UNTOLD_PART = 0.01
 _EXACT_FROM = 0.9
 _COUNTS = 4096
+_ASKED_EVERY_S = 1.0
 
 
 @dataclass
@@ -32,6 +33,7 @@ class RedisRateLimits(CountedRateLimits):
 
     Of somebody who asks often Redis is told ten times a second, or once in a hundredth of the
     limit, and every time when nine tenths of it are used: to ask costs as much as a short request.
+    What the models' time of a person has come to is asked once a second.
 
     While it is away each process goes on with a count of its own, which begins at zero: more is let
     through than the limit says, and nobody is refused for it.
@@ -41,6 +43,7 @@ class RedisRateLimits(CountedRateLimits):
         super().__init__(rates)
         self._guard = Guard("rate limits")
         self._counts: OrderedDict[str, _Count] = OrderedDict()
+        self._spent_once: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._shared = RedisStorage(
             "async+redis://",
             implementation="redispy",
@@ -77,7 +80,15 @@ class RedisRateLimits(CountedRateLimits):
             return await super()._add(name, limit, amount)
 
     async def _spent(self, name: str) -> int:
+        known = self._spent_once.get(name)
+        if known is not None and time.monotonic() - known[1] < _ASKED_EVERY_S:
+            return known[0]
         try:
-            return await self._guard.ask(lambda: self._shared.get(name))
+            spent = await self._guard.ask(lambda: self._shared.get(name))
         except RedisAway:
             return await super()._spent(name)
+        self._spent_once[name] = spent, time.monotonic()
+        self._spent_once.move_to_end(name)
+        if len(self._spent_once) > _COUNTS:
+            self._spent_once.popitem(last=False)
+        return spent

@@ -29,12 +29,13 @@ from sqlalchemy import (
     ColumnElement,
     CursorResult,
     Executable,
+    ScalarSelect,
     Select,
-    and_,
+    String,
+    bindparam,
     case,
     delete,
     exists,
-    false,
     func,
     or_,
     select,
@@ -69,15 +70,80 @@ from service.infra.tables import (
     Profile,
     User,
     WorkerRow,
+    new_id,
 )
 from service.infra.tombstones import Tombstones
 
-_SEEN_TO = timedelta(days=1)
+SEEN_TO = timedelta(days=1)
 """`seen_at` is not written again sooner."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _FRESH = {"populate_existing": True}
 """What is read under a lock is what is stored now, whatever the session has read before."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """How many jobs of a kind wait: all, a tenant's, a user's; and the turn that one more gets.
+
+    Start-time fair queueing with jobs of equal cost: whoever has nothing in the queue comes in at
+    the turn that is being served, and each further job one turn later. So people (and a tenant's
+    jobs for nobody or for a blend, as one more) go round in turn.
+    """
+
+    waiting: int
+    of_tenant: int
+    of_user: int
+    turn: int
+    ready_pk: str | None
+    """The user's newest profile version that is ready, and the newest that is on its way."""
+    encoding_pk: str | None
+
+
+_IS_QUEUED = Job.status == "queued"
+_TURNS = select(
+    func.max(Job.turn).filter(Job.status == "running").label("running"),
+    func.min(Job.turn).filter(_IS_QUEUED).label("coming"),
+).where(Job.status.in_(("queued", "running")))
+_OF_KIND = Job.kind == bindparam("kind", type_=String)
+_OF_TENANT = Job.tenant == bindparam("tenant", type_=String)
+_USER_PK = bindparam("user_pk", type_=String)
+_THEIRS = case(
+    (_USER_PK.is_(None), _OF_TENANT & Job.user_pk.is_(None)), else_=Job.user_pk == _USER_PK
+)
+
+_THE_JOB = select(Job).where(Job.id == bindparam("job_id", type_=String), _OF_TENANT)
+_THE_JOB_LOCKED = _THE_JOB.with_for_update().execution_options(**_FRESH)
+
+
+def _newest(status: str) -> ScalarSelect[str]:
+    return (
+        select(Profile.pk)
+        .where(Profile.user_pk == _USER_PK, Profile.status == status)
+        .order_by(Profile.version.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+_QUEUE = _TURNS.add_columns(
+    _newest("ready").label("ready_pk"),
+    _newest("encoding").label("encoding_pk"),
+    func.count().filter(_IS_QUEUED, _OF_KIND).label("waiting"),
+    func.count().filter(_IS_QUEUED, _OF_KIND, _OF_TENANT).label("of_tenant"),
+    func.count().filter(_IS_QUEUED, _OF_KIND, Job.user_pk == _USER_PK).label("of_user"),
+    func.max(Job.turn).filter(_OF_KIND, _THEIRS).label("last"),
+)
+
+
+def _present_turn(running: int | None, coming: int | None) -> int:
+    if running is None or coming is None:
+        return running or coming or 0
+    return max(running, coming - 1)  # what runs may be of an old turn, begun once more
+
+
+_NEWEST = select(_newest("ready"), _newest("encoding"))
+
 
 ACTIVE_ADAPTER = (
     select(AdapterActivation.version)
@@ -198,14 +264,15 @@ class Users(_Repository):
 
     async def alone(self, tenant: str, user_id: str) -> User | None:
         """The user, whose answers, versions and uploads only this transaction changes now."""
-        return await self._locked(tenant, user_id, key_share=True)
+        user = await self._locked(tenant, user_id, key_share=True)
+        return user and _seen_now(user)
 
     async def several_alone(self, pks: Collection[str]) -> dict[str, str]:
         """Those of these people who are there, alone, with their tenants. For one who has none."""
         rows = await self._session.execute(
             select(User.pk, User.tenant)
             .where(User.pk.in_(pks))
-            .order_by(User.pk)
+            .order_by(User.user_id)
             .with_for_update(key_share=True)
         )
         return {row.pk: row.tenant for row in rows}
@@ -230,9 +297,7 @@ class Users(_Repository):
         while True:
             user = await find(tenant, user_id)
             if user is not None:
-                if user.seen_at is None or user.seen_at < datetime.now(UTC) - _SEEN_TO:
-                    user.seen_at = datetime.now(UTC)
-                return user
+                return _seen_now(user)
             insert = _insert_user(self._session).values(tenant=tenant, user_id=user_id)
             made: User | None = await self._session.scalar(
                 insert.on_conflict_do_nothing().returning(User)
@@ -245,15 +310,21 @@ class Users(_Repository):
         """The tenant's own name for this user."""
         return await self._session.scalar(select(User.user_id).where(User.pk == pk))
 
-    async def erase(self, tenant: str, user_id: str) -> "Erased | None":
+    async def erase(
+        self, tenant: str, user_id: str, unseen_for: timedelta | None = None
+    ) -> "Erased | None":
         """Delete the user, what hangs on it, and every job and picture that used its taste.
 
         The pictures' bytes are noted to be deleted, and the user as erased, in the same commit.
-        None when there is no such user.
+        None when there is no such user, or one who was seen (where it is asked for how long not).
         """
         user = await self._locked(tenant, user_id)
         if user is None:
             return None
+        if unseen_for is not None:
+            seen_at = user.seen_at or user.created_at
+            if seen_at >= datetime.now(UTC) - unseen_for:
+                return None
         theirs = _jobs_about(user.pk)
         jobs = (
             await self._session.execute(
@@ -284,6 +355,12 @@ class Users(_Repository):
             choices=choices or 0,
             profiles=profiles or 0,
         )
+
+
+def _seen_now(user: User) -> User:
+    if user.seen_at is None or user.seen_at < datetime.now(UTC) - SEEN_TO:
+        user.seen_at = datetime.now(UTC)
+    return user
 
 
 def _insert_user(session: AsyncSession) -> postgresql.Insert | sqlite.Insert:
@@ -375,6 +452,11 @@ class Profiles(_Repository):
         """One version."""
         return await self._session.get(Profile, pk)
 
+    async def newest_pks(self, user_pk: str) -> tuple[str | None, str | None]:
+        """The newest version that is ready, and the newest that is on its way."""
+        ready, encoding = (await self._session.execute(_NEWEST, {"user_pk": user_pk})).one()
+        return ready, encoding
+
     async def newest(
         self, user_pk: str, status: str, encoder_version: str | None = None
     ) -> Profile | None:
@@ -463,9 +545,9 @@ class Jobs(_Repository):
         super().__init__(session)
         self._delivery = delivery
 
-    async def get(self, job_id: str) -> Job | None:
-        """One job."""
-        return await self._session.get(Job, job_id)
+    async def get(self, job_id: str, *, lock: bool = False) -> Job | None:
+        """One job; with `lock` nobody else changes it until the end."""
+        return await self._session.get(Job, job_id, with_for_update=lock or None)
 
     async def state(self, job_id: str) -> tuple[JobStatus, int] | None:
         """A job's status and seq, and nothing else of it."""
@@ -478,18 +560,15 @@ class Jobs(_Repository):
         """The tenant's job of this id; with `lock` nobody else changes it until the end."""
         if not _ID.fullmatch(job_id):  # PostgreSQL takes not every text
             return None
-        statement = select(Job).where(Job.id == job_id, Job.tenant == tenant)
-        if lock:
-            statement = statement.with_for_update().execution_options(**_FRESH)
-        return await self._session.scalar(statement)
+        statement = _THE_JOB_LOCKED if lock else _THE_JOB
+        return await self._session.scalar(statement, {"job_id": job_id, "tenant": tenant})
 
     async def add(self, job: Job, subjects: Sequence[JobSubject] = ()) -> Job:
         """Queue a job."""
-        self._session.add(job)
-        await self._session.flush()
+        job.id = job.id or new_id()
         for subject in subjects:
             subject.job_id = job.id
-            self._session.add(subject)
+        self._session.add_all([job, *subjects])
         await self._session.flush()
         await self._delivery.enqueue(self._session, job.kind, 1)
         return job
@@ -511,50 +590,21 @@ class Jobs(_Repository):
             statement = statement.where(Job.user_pk == user_pk)
         return await self._session.scalar(statement) or 0
 
-    async def shares(self, kind: str, tenant: str, user_pk: str | None) -> tuple[int, int, int]:
-        """How many jobs of a kind wait: all, this tenant's, and this user's."""
+    async def queue(self, kind: str, tenant: str, user_pk: str | None) -> "Queue":
+        """The queue of a kind, as a person of this tenant (or a job for nobody) comes to it."""
         row = (
             await self._session.execute(
-                select(
-                    func.count(),
-                    func.count().filter(Job.tenant == tenant),
-                    func.count().filter(Job.user_pk == user_pk),
-                ).where(Job.status == "queued", Job.kind == kind)
+                _QUEUE, {"kind": kind, "tenant": tenant, "user_pk": user_pk}
             )
         ).one()
-        return int(row[0]), int(row[1]), int(row[2])
-
-    async def next_turn(self, kind: str, tenant: str, user_pk: str | None) -> int:
-        """The turn of a person's next job of a kind: the present one, or the one after their last.
-
-        Start-time fair queueing with jobs of equal cost: whoever has nothing in the queue comes in
-        at the turn that is being served, and each further job one turn later. So people (and a
-        tenant's jobs for nobody or for a blend, as one more) go round in turn.
-        """
-        theirs = and_(Job.tenant == tenant, Job.user_pk.is_(None))
-        if user_pk is not None:
-            theirs = Job.user_pk == user_pk
-        last, present = await self._turns(and_(theirs, Job.kind == kind))
-        return present if last is None else max(present, last + 1)
+        present = _present_turn(row.running, row.coming)
+        turn = present if row.last is None else max(present, row.last + 1)
+        waiting = row.waiting, row.of_tenant, row.of_user
+        return Queue(*waiting, turn, row.ready_pk, row.encoding_pk)
 
     async def present_turn(self) -> int:
         """The turn that is being served: that of what runs, else of what comes next."""
-        return (await self._turns(false()))[1]
-
-    async def _turns(self, which: ColumnElement[bool]) -> tuple[int | None, int]:
-        """The last turn of these jobs among those that have not ended, and the present turn."""
-        last, running, coming = (
-            await self._session.execute(
-                select(
-                    func.max(Job.turn).filter(which),
-                    func.max(Job.turn).filter(Job.status == "running"),
-                    func.min(Job.turn).filter(Job.status == "queued"),
-                ).where(Job.status.in_(("queued", "running")))
-            )
-        ).one()
-        if running is None or coming is None:
-            return last, running or coming or 0
-        return last, max(running, coming - 1)  # what runs may be of an old turn, begun once more
+        return _present_turn(*(await self._session.execute(_TURNS)).one())
 
     async def of_profile(self, profile_pk: str) -> Job | None:
         """The job that encodes this profile version."""
@@ -650,6 +700,8 @@ class Jobs(_Repository):
     ) -> set[tuple[str, int]]:
         """Hold on to running jobs, each an id and an attempt; gives those that are still ours."""
         ours = or_(*((Job.id == job_id) & (Job.attempt == attempt) for job_id, attempt in held))
+        in_turn = select(Job.id).where(ours).order_by(Job.id).with_for_update()
+        await self._session.execute(in_turn)
         kept = await self._session.execute(
             update(Job)
             .where(Job.status == "running", ours)

@@ -36,7 +36,8 @@ class Due:
     async def delete_pictures(self, made_before: datetime, count: int) -> int:
         """Delete rows of made pictures, and note their bytes."""
         due = select(Image.id).where(Image.kind == "generated", Image.created_at < made_before)
-        ids = (await self._session.scalars(due.limit(count))).all()
+        free = due.limit(count).with_for_update(skip_locked=True)  # the others are being erased
+        ids = (await self._session.scalars(free)).all()
         await ImageDeletions(self._session).note(Image.id.in_(ids))
         await self._session.execute(delete(Image).where(Image.id.in_(ids)))
         return len(ids)
@@ -44,7 +45,8 @@ class Due:
     async def delete_jobs(self, ended_before: datetime, count: int) -> int:
         """Delete rows of jobs, with those of their pictures, and note the bytes."""
         due = select(Job.id).where(Job.status.in_(TERMINAL), Job.finished_at < ended_before)
-        ids = (await self._session.scalars(due.limit(count))).all()
+        free = due.limit(count).with_for_update(skip_locked=True)  # the others are being erased
+        ids = (await self._session.scalars(free)).all()
         await ImageDeletions(self._session).note(Image.job_id.in_(ids))
         await self._session.execute(delete(Job).where(Job.id.in_(ids)))
         return len(ids)

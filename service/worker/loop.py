@@ -5,6 +5,7 @@ import logging
 
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
+from service.infra.ending import end
 from service.infra.housekeeping import keep_house
 from service.infra.parts import Parts
 from service.infra.tables import Job
@@ -71,10 +72,9 @@ class Worker:
                     await asyncio.sleep(_AFTER_FAILURE_S)
             await asyncio.gather(*self._under_way)
         finally:
-            for task in beside:
-                task.cancel()
             self._not_ready = "the worker has stopped"
             self._runner.close()
+            await end(*beside)
 
     def stop(self) -> None:
         """Let `run` end: pictures stop at their next step and wait for the next start."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
+from service.infra.ending import end
 from service.infra.housekeeping import keep_house
 from service.infra.parts import Parts
 from service.infra.tables import Job
@@ -150,18 +151,20 @@ class WorkerProcess:
 
         Of the jobs on their last chance one at a time.
         """
-        async with self._claiming, self._parts.database.write() as store:
-            if self._stop.is_set():
-                await store.jobs.put_ticket_back(kind)
-                return None
-            job = await store.jobs.claim(
-                self._terms.kinds,
-                self._id,
-                self._terms.lease_s,
-                losses_below=None if self._last_chance is None else MAX_ATTEMPTS - 1,
-            )
-            if job is not None and job.kind != kind:
-                await store.jobs.put_ticket_back(kind)
+        async with self._claiming:
+            async with self._parts.database.write() as store:
+                if self._stop.is_set():
+                    await store.jobs.put_ticket_back(kind)
+                    return None
+                job = await store.jobs.claim(
+                    self._terms.kinds,
+                    self._id,
+                    self._terms.lease_s,
+                    losses_below=None if self._last_chance is None else MAX_ATTEMPTS - 1,
+                )
+                if job is not None and job.kind != kind:
+                    await store.jobs.put_ticket_back(kind)
+            # Not before the commit: one that fails leaves nothing under way.
             if job is not None and is_last_chance(job):
                 self._last_chance = job.id
         return job
@@ -229,6 +232,4 @@ async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)

@@ -38,7 +38,7 @@ async def deployed(
     async with deployment(postgres_url, redis_url, tmp_path / "data", pool_dir, **wide) as made:
         for _ in range(4):
             made.worker(concurrency=2, step_s=0.01)
-        await made.ready()
+        await made.all_ready()
         yield made
 
 

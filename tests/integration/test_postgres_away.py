@@ -140,7 +140,7 @@ async def test_who_finds_no_free_connection_is_told_so_quickly(
 ) -> None:
     async with opened(migrated_postgres()) as database, AsyncExitStack() as stack:
         for _ in range(LIMITS.pool_size):
-            store = await stack.enter_async_context(database.write())
+            store = await stack.enter_async_context(database.read())
             await store.session.execute(text("SELECT 1"))
         began = time.monotonic()
         with pytest.raises(DatabaseAway):
@@ -168,7 +168,7 @@ async def test_who_waits_long_for_a_row_or_an_answer_is_told_so(
 async def test_a_server_that_takes_no_writes_is_away(migrated_postgres: Callable[[], str]) -> None:
     read_only = text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
     async with opened(migrated_postgres(), replace(LIMITS, pool_size=1)) as database:
-        async with database.read() as store:
+        async with database.write() as store:
             await store.session.execute(read_only)
         with pytest.raises(DatabaseAway):
             async with database.write() as store:

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from service.infra import housekeeping
+from service.infra.erasure import erase_person
 from service.infra.tables import Base, Image, Job, User, now
 from tests.integration.conftest import Start
 from tests.running_service import Service
@@ -118,3 +119,27 @@ async def test_only_one_of_many_processes_does_a_chore(service: Service) -> None
         await store.chores.begin("retention", timedelta(0))
         assert not await store.chores.begin("retention", timedelta(hours=1))
         assert await store.chores.begin("retention", timedelta(0))
+
+
+async def test_who_comes_back_before_the_erasure_stays(service: Service) -> None:
+    await fill(service)
+    await age(service, 40)
+    thirty = timedelta(days=30)
+    answer = await service.client().put("/users/ann/profile", json={"text": "I like fog."})
+    assert answer.status_code in (200, 202), answer.text
+    assert await erase_person(parts_of(service), "default", "ann", unseen_for=thirty) is None
+    assert await count(service, "users") == 1
+    await age(service, 29)
+    assert await erase_person(parts_of(service), "default", "ann", unseen_for=thirty) is None
+    await age(service, 31)
+    assert await erase_person(parts_of(service), "default", "ann", unseen_for=thirty) is not None
+    assert await count(service, "users") == 0
+
+
+async def test_a_picture_that_is_noted_already_is_noted_once(service: Service) -> None:
+    await fill(service)
+    async with service.database.write() as store:
+        (first, second) = (await store.session.scalars(select(Image.key))).all()
+        await store.deletions.note_keys([first, first])
+        await store.deletions.note(Image.key.in_([first, second]))
+        assert await store.deletions.pending() == 2

@@ -91,3 +91,20 @@ def test_old_pictures_without_rows_are_swept(data_dir: Path) -> None:
     assert not lost.exists()
     assert fresh.exists()
     assert RUN.invoke(app, ["images", "sweep", "--older-than-hours", "0"]).exit_code != 0
+
+
+@pytest.mark.parametrize(
+    "command", [["users", "erase", "ann", "--yes"], ["images", "sweep"], ["users", "export", "ann"]]
+)
+def test_secrets_in_files_name_the_database_here_too(
+    data_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+) -> None:
+    secrets = tmp_path_factory.mktemp("secrets")
+    (secrets / "ppd_database_url").write_text("mysql://elsewhere/ppd")
+    monkeypatch.setattr("service.settings.SECRETS_DIR", secrets)
+    refused = RUN.invoke(app, command)
+    assert refused.exit_code == 1
+    assert "PPD_DATABASE_URL" in refused.output

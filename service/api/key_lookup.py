@@ -1,0 +1,51 @@
+"""Who comes with an API key. What was looked up is believed for a moment."""
+
+import time
+from collections import OrderedDict
+from typing import Any
+
+from service.core.auth import Caller
+from service.infra.database import Database
+from service.infra.secrets import key_sha256
+
+_REMEMBERED = 4096
+
+
+class KeyLookup:
+    """Callers by their keys' hashes, each remembered for `believed_s` after it was looked up.
+
+    So a key that is revoked elsewhere, by another replica or on the command line, opens this one
+    for that long. What is no key is looked up each time.
+    """
+
+    def __init__(self, database: Database, believed_s: float) -> None:
+        self._database = database
+        self._believed_s = believed_s
+        self._found: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+        self._revocations = 0
+
+    async def caller(self, key: str) -> Caller | None:
+        """Whose key it is; None for what is no key, or was revoked."""
+        sha256 = key_sha256(key)
+        known = self._found.get(sha256)
+        if known is not None and time.monotonic() < known[1]:
+            return known[0]
+        until_s, revocations = time.monotonic() + self._believed_s, self._revocations
+        async with self._database.read() as store:
+            row = await store.keys.active(sha256)
+        if row is None:
+            self._found.pop(sha256, None)
+            return None
+        scope: Any = row.scope
+        caller = Caller(row.tenant, scope_of_key=scope, key_pk=row.pk)
+        if revocations == self._revocations:  # else it may have been read before one of them
+            self._found[sha256] = caller, until_s
+            self._found.move_to_end(sha256)
+            if len(self._found) > _REMEMBERED:
+                self._found.popitem(last=False)
+        return caller
+
+    def forget(self) -> None:
+        """Look every key up again: one was revoked here."""
+        self._revocations += 1
+        self._found.clear()
