@@ -39,6 +39,10 @@ from service.worker.loop import KINDS
 if TYPE_CHECKING:
     from service.core.ports import ModelRuntime
 
+KEEP_ALIVE_S = 75
+"""How long a connection may rest. Longer than proxies and clients let theirs, or a request could
+come just when the server hangs up, and be lost."""
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="API keys. A key belongs to one tenant.")
 app.add_typer(keys, name="keys")
@@ -142,6 +146,7 @@ def run_server(settings: Settings, parts: Served) -> None:
         server_header=False,
         proxy_headers=True,
         forwarded_allow_ips=settings.trusted_proxies,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     typer.echo(f"Open http://{settings.host}:{settings.port}/")

@@ -16,7 +16,7 @@ import httpx
 import uvicorn
 from sqlalchemy import text
 
-from service.cli import Server
+from service.cli import KEEP_ALIVE_S, Server
 from service.infra import migrate
 from service.infra.database import Database
 from service.infra.secrets import key_sha256, new_key
@@ -195,6 +195,7 @@ async def _replica(settings: Settings) -> AsyncIterator[str]:
         host="127.0.0.1",
         port=0,
         log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=2,
         forwarded_allow_ips=settings.trusted_proxies,
     )

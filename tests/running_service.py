@@ -13,7 +13,7 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from service.cli import Server
+from service.cli import KEEP_ALIVE_S, Server
 from service.core.auth import KeyScope
 from service.infra import migrate
 from service.infra.database import Database
@@ -167,6 +167,7 @@ async def running(
         host="127.0.0.1",
         port=0,
         log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=2,
         forwarded_allow_ips=settings.trusted_proxies,
     )
