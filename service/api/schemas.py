@@ -38,12 +38,12 @@ def _takes_keys(tenant: str) -> str:
 
 @dataclass(frozen=True)
 class _NotBlank(AfterValidator):
-    """Refuses text of spaces only; the schema says so too."""
+    """Refuses text of spaces only; the schema says so too, and that NUL is no text at all."""
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {**handler(schema), "pattern": r"\S"}
+        return {**handler(schema), "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"}
 
 
 NotBlank = _NotBlank(_not_blank)

@@ -33,7 +33,7 @@ async def fuzz(examples: int, seed: int, cases: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=130, help="of every operation and phase")
+    parser.add_argument("--examples", type=int, default=200, help="of every operation and phase")
     parser.add_argument("--cases", type=int, default=5000, help="fewer in all are a fault")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
