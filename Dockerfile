@@ -12,14 +12,14 @@ FROM ${PYTHON_IMAGE} AS build
 ARG UV_VERSION=0.13.9
 # Set this to a mirror of PyPI where there is one.
 ARG UV_DEFAULT_INDEX=https://pypi.org/simple
-ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX} \
+ENV UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX} \
     PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN pip install --index-url ${UV_DEFAULT_INDEX} uv==${UV_VERSION} && uv venv /venv
 WORKDIR /app
 # Packages first: this layer is built anew only when they change, not with every line of code.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 ENV VIRTUAL_ENV=/venv
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     uv pip install -c constraints.txt setuptools \
     && uv pip install -c constraints.txt -r pyproject.toml --extra serve --extra production --extra tracing
 
@@ -27,7 +27,7 @@ FROM build AS build-model
 # `cpu`, or a CUDA of https://download.pytorch.org/whl, `cu130` say.
 ARG TORCH_INDEX=cpu
 ARG TORCH_INDEX_ROOT=https://download.pytorch.org/whl
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     uv pip install --index ${TORCH_INDEX_ROOT}/${TORCH_INDEX} --index-strategy unsafe-best-match \
       -c constraints.txt torch \
     && uv pip install -c constraints.txt -r pyproject.toml --extra model

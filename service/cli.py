@@ -12,6 +12,7 @@ import uvicorn
 
 from service.adapters_cli import adapters
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
+from service.core.messages import KINDS
 from service.doctor import examine
 from service.images_cli import images
 from service.infra import migrate as migrations
@@ -34,7 +35,6 @@ from service.wiring import (
     start_logs,
 )
 from service.wiring import worker as run_worker
-from service.worker.loop import KINDS
 
 if TYPE_CHECKING:
     from service.core.ports import ModelRuntime

@@ -27,6 +27,7 @@ from service.api.key_lookup import KeyLookup
 from service.api.services import Limits, Services, WorkerState
 from service.api.streams import OpenStreams
 from service.api.tracing import exporting_provider
+from service.core.messages import KINDS
 from service.core.pool import load_pool
 from service.core.ports import Capabilities, ImageStore, ModelRuntime, ProgressEvents
 from service.infra import logs, migrate
@@ -47,7 +48,7 @@ from service.infra.retention import Retention
 from service.infra.secrets import first_key, key_sha256, session_secret
 from service.settings import Settings
 from service.worker.gpu_memory import GpuMemory
-from service.worker.loop import KINDS, Worker
+from service.worker.loop import Worker
 from service.worker.metrics_server import serve_metrics
 
 if TYPE_CHECKING:

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from sqlalchemy import text
 
-from service.cli import KEEP_ALIVE_S, Server
 from service.infra import migrate
 from service.infra.database import Database
 from service.infra.secrets import key_sha256, new_key
 from service.infra.tickets import ProcrastinateDelivery
 from service.settings import Settings
 from service.wiring import api
+from tests.running_service import started
 
 ROOT = Path(__file__).resolve().parents[1]
 LEASE_S = 3.0
@@ -189,21 +188,9 @@ async def deployment(
 @asynccontextmanager
 async def _replica(settings: Settings) -> AsyncIterator[str]:
     """An API replica until the end of the block; its address."""
-    parts = api(settings)
-    config = uvicorn.Config(
-        parts.app,
-        host="127.0.0.1",
-        port=0,
-        log_config=None,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=2,
-        forwarded_allow_ips=settings.trusted_proxies,
-    )
-    server = Server(config, parts)
-    serving = asyncio.create_task(server._serve())
-    while not server.started:
-        assert not serving.done(), serving.result()
-        await asyncio.sleep(0.005)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    await serving
+    url, server, serving = await started(settings, api(settings))
+    try:
+        yield url
+    finally:
+        server.should_exit = True
+        await serving

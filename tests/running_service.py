@@ -19,7 +19,7 @@ from service.infra import migrate
 from service.infra.database import Database
 from service.infra.secrets import key_sha256, new_key
 from service.settings import Settings
-from service.wiring import DEFAULT_TENANT, Embedded, embedded, open_database, prepare
+from service.wiring import DEFAULT_TENANT, Embedded, Served, embedded, open_database, prepare
 from tests.fake_runtime import FakeRuntime
 
 LOOKS = ["brightness", "contrast", "saturation", "warmth"]
@@ -162,25 +162,11 @@ async def running(
     settings = Settings(data_dir=data_dir, pool_dir=pool_dir, port=0, **given)
     await (_prepare_production if settings.production else prepare)(settings)
     parts = embedded(settings, runtime)
-    config = uvicorn.Config(
-        parts.app,
-        host="127.0.0.1",
-        port=0,
-        log_config=None,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=2,
-        forwarded_allow_ips=settings.trusted_proxies,
-    )
-    server = Server(config, parts)
-    serving = asyncio.create_task(server._serve())
-    while not server.started:
-        assert not serving.done(), serving.result()
-        await asyncio.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
+    url, server, serving = await started(settings, parts)
     database = open_database(settings)
     async with AsyncExitStack() as stack:
         service = Service(
-            f"http://127.0.0.1:{port}",
+            url,
             (data_dir / "api-key").read_text().strip(),
             settings,
             runtime,
@@ -199,6 +185,25 @@ async def running(
         finally:
             await stack.aclose()
             await stop(service)
+
+
+async def started(settings: Settings, parts: Served) -> tuple[str, Server, "asyncio.Task[None]"]:
+    """A server of these parts on a free port: its address, itself, and the task that it runs in."""
+    config = uvicorn.Config(
+        parts.app,
+        host="127.0.0.1",
+        port=0,
+        log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=2,
+        forwarded_allow_ips=settings.trusted_proxies,
+    )
+    server = Server(config, parts)
+    serving = asyncio.create_task(server._serve())
+    while not server.started:
+        assert not serving.done(), serving.result()
+        await asyncio.sleep(0.005)
+    return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", server, serving
 
 
 async def _prepare_production(settings: Settings) -> None:

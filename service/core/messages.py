@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
+KINDS = ("encode", "generate")
+"""The kinds of job."""
+
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 SEQ_PER_ATTEMPT = 1000

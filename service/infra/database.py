@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -93,11 +93,6 @@ class Database:
                 raise
             log.exception("the database does not answer")
             raise DatabaseAway from error
-
-    async def ping(self) -> None:
-        """Raise when the database does not answer."""
-        async with self._engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
 
     async def scrub(self) -> bool:
         """Whether what was erased is out of the database's files too, as far as can be seen here.

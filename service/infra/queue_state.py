@@ -8,11 +8,11 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry, Gauge
 from sqlalchemy import func, select
 
+from service.core.messages import KINDS
 from service.infra.clock import in_seconds
 from service.infra.database import Database
 from service.infra.tables import Job, WorkerRow, seconds_since
 
-KINDS = ("encode", "generate")
 _FRESH_S = 1.0
 _PATIENCE_S = 2.0
 _SEEN = timedelta(seconds=60)

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from service.core.ports import EmbeddingKey, Taste
 from service.infra import embedding_bytes
+from service.infra.ending import end
 from service.infra.redis_guard import Guard, RedisAway, RedisRefused, log
 
 SCHEMA = "ppd:1"
@@ -181,7 +182,7 @@ class RedisEmbeddingCache:
         try:
             yield
         finally:
-            renewing.cancel()
+            await end(renewing)
             with contextlib.suppress(RedisAway):
                 await self._ask_script(_RELEASE, [lock], token)
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from service.core.messages import KINDS
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
 from service.infra.ending import end
@@ -15,7 +16,6 @@ from service.worker.sweep import MAX_ATTEMPTS, Sweep, is_last_chance
 
 log = logging.getLogger("ppd.worker")
 
-KINDS = ("encode", "generate")
 WORKER_ID = "embedded"
 _IDLE_S = 5.0
 _AFTER_FAILURE_S = 1.0

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from sqlalchemy import func, select, text, update
 
+from service.core.messages import KINDS
 from service.infra import migrate
 from service.infra.database import Database
 from service.infra.tables import Job
 from service.infra.tickets import ProcrastinateDelivery, Tickets
-from service.worker.loop import KINDS
 
 pytestmark = pytest.mark.anyio
 
