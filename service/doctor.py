@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.core.messages import KINDS
 from service.core.pool import load_pool
 from service.core.ports import ModelRuntime
 from service.infra import logs, migrate, queue_state
@@ -180,7 +181,7 @@ async def _workers(settings: Settings) -> str:
             workers = (await queue_state.read(database)).workers
     finally:
         await database.close()
-    missing = [kind for kind in queue_state.KINDS if not workers.get((kind, "ready"))]
+    missing = [kind for kind in KINDS if not workers.get((kind, "ready"))]
     if missing:
         raise ValueError(f"within a minute nobody was seen who is ready for {' or '.join(missing)}")
-    return ", ".join(f"{workers[kind, 'ready']} for {kind}" for kind in queue_state.KINDS)
+    return ", ".join(f"{workers[kind, 'ready']} for {kind}" for kind in KINDS)
