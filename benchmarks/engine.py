@@ -12,7 +12,9 @@
   request-level batching / engine, and first come, first served / engine
 * compute-bound: the same arrivals on a model that passes its rows one by one; mean latency, engine
   / first come, first served
-* constants: one step without / with the constant keys and values, adapter on
+* constants: one step without / with the constant keys and values, adapter on. Without them a step
+  is the network's own forward, which makes the text's and the user's anew each time, as diffusers'
+  pipelines and adapters do; "text alone" makes only the text's anew
 * adapter: one step with / without the adapter
 
 `bench` is a Stage C of 64 channels on 8 x 8 latents with random weights, and denoising alone is
@@ -34,7 +36,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -299,11 +301,20 @@ def play(
 @torch.inference_mode()
 def constants(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
     """One guided personal step; the results are compared first."""
-    step_with, step_without = (step_of(pipeline, precompute=p) for p in (True, False))
-    apart = float((step_with() - step_without()).abs().max())
-    assert apart <= 1e-5, f"the two differ by {apart}"
-    seconds = alternate_steps({"without": step_without, "with": step_with}, given)
-    return seconds | {"apart": [apart], "without / with": over(seconds["without"], seconds["with"])}
+    steps = {
+        "with": step_of(pipeline),
+        "without": step_of(pipeline, keep="nothing"),
+        "text alone": step_of(pipeline, keep="user"),
+    }
+    kept, *others = (step() for step in steps.values())
+    apart = max(float((kept - other).abs().max()) for other in others)
+    assert apart <= 1e-5, f"they differ by {apart}"
+    seconds = alternate_steps(steps, given)
+    return seconds | {
+        "apart": [apart],
+        "without / with": over(seconds["without"], seconds["with"]),
+        "text alone / with": over(seconds["text alone"], seconds["with"]),
+    }
 
 
 @torch.inference_mode()
@@ -315,19 +326,24 @@ def adapter(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
 
 
 def step_of(
-    pipeline: Pipeline, *, precompute: bool = True, personal: bool = True
+    pipeline: Pipeline,
+    *,
+    keep: Literal["all", "user", "nothing"] = "all",
+    personal: bool = True,
 ) -> Callable[[], torch.Tensor]:
-    """A pass over one guided picture's two rows."""
+    """A pass over one guided picture's two rows; `keep` is what is not made anew in it."""
     (request,) = requests_of(pipeline, [1], 0)
     text = pipeline.text_encoder.encode([request.prompt, ""])
     assert request.user_emb_D is not None
     user_emb_BD = torch.from_numpy(request.user_emb_D).expand(2, -1) if personal else None
     strength_B = torch.tensor([1.0, 0.0]) if personal else None
-    attended = pipeline.stage_c.attend(
-        text.tokens_BSD, text.pooled_B1D, user_emb_BD, strength_B, precompute=precompute
-    )
+    given = (text.tokens_BSD, text.pooled_B1D, user_emb_BD, strength_B)
     x_BCHW = torch.randn(2, *pipeline.check([request]), generator=torch.Generator().manual_seed(0))
-    return lambda: pipeline.stage_c.predict_noise(x_BCHW, torch.full((2,), 0.5), attended)
+    t_B = torch.full((2,), 0.5)
+    if keep == "nothing":
+        return lambda: pipeline.stage_c(x_BCHW, t_B, *given)
+    attended = pipeline.stage_c.attend(*given, precompute=keep == "all")
+    return lambda: pipeline.stage_c.predict_noise(x_BCHW, t_B, attended)
 
 
 ROWS: dict[str, Callable[[Pipeline, Given], dict[str, list[float]]]] = {
