@@ -2,6 +2,7 @@
 
     python -m benchmarks.engine throughput [--model bench|mini] [--rounds 7] [--threads 1]
     python -m benchmarks.engine lone | first-step | poisson | compute-bound | constants | adapter
+    python -m benchmarks.engine stock | compiled [--device cuda]
     python -m benchmarks.engine all [--out FILE.json] [--plot FILE.png]
 
 * throughput: 8 jobs at once, pictures a second, engine / plain serial loop
@@ -12,13 +13,18 @@
   request-level batching / engine, and first come, first served / engine
 * compute-bound: the same arrivals on a model that passes its rows one by one; mean latency, engine
   / first come, first served
+* stock: 8 jobs at once, pictures a second, the fastest engine / diffusers' own prior pipeline, one
+  at a time and without the adapter
+* compiled: seconds of one job by itself, eager / compiled blocks (on a GPU in CUDA graphs)
 * constants: one step without / with the constant keys and values, adapter on. Without them a step
   is the network's own forward, which makes the text's and the user's anew each time, as diffusers'
   pipelines and adapters do; "text alone" makes only the text's anew
 * adapter: one step with / without the adapter
 
 `bench` is a Stage C of 64 channels on 8 x 8 latents with random weights, and denoising alone is
-compared; `mini` is the shipped model, and `throughput` and `lone` of it are whole pictures. The
+compared; `mini` is the shipped model, and `throughput` and `lone` of it are whole pictures.
+`stable-cascade-1b` and `stable-cascade` are of the published sizes, with random weights and without
+decoder: on one GPU, `--model stable-cascade --device cuda stock|compiled|adapter|poisson`. The
 naive sides are in `sides.py`. Each round runs every side, in an order that alternates; what is
 printed are medians, extremes, and the ratio within each round. `--serial-threads` are torch's
 threads for the naive sides, `--threads` for the engine's step thread (its decode thread is one
@@ -30,8 +36,6 @@ A machine that is busy with other work changes what is compared: rounds then sca
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -41,24 +45,39 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from benchmarks.models import MODELS, PUBLISHED, pipeline_of
+from benchmarks.rounds import (
+    WAIT_S,
+    Goal,
+    alternate,
+    alternate_steps,
+    draw,
+    in_turn,
+    over,
+    report_of,
+    show,
+    summary,
+    timed,
+    wait_for,
+)
 from benchmarks.sides import (
     EngineServer,
     NoDecoder,
     Outcome,
     PlainLoop,
     Server,
+    StockPipeline,
     request_server,
     requests_of,
     row_by_row,
     serial_server,
 )
+from ppd_model.devices import CPU_COMPILED, CUDA_GRAPHS, DeviceSupport
 from ppd_model.engine import Engine
 from ppd_model.pipeline import ImageRequest, Pipeline
-from ppd_model.presets import Preset, get_preset
 
 AT_ONCE = 8
 """Requests in a batch of the request-level server at most."""
-WAIT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +85,7 @@ class Given:
     """The command line."""
 
     model: str
+    device: str
     rounds: int
     threads: int
     serial_threads: int
@@ -74,15 +94,6 @@ class Given:
     arrivals: int
     probes: int
     load: float
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a ratio shall reach: at least, or at most."""
-
-    ratio: str
-    reach: float
-    at_most: bool = False
 
 
 GOALS = {
@@ -97,6 +108,15 @@ GOALS = {
     ("compute-bound", ""): [Goal("mean: engine / first come", 1.05, at_most=True)],
     ("constants", ""): [Goal("without / with", 1.08)],
     ("adapter", ""): [Goal("on / off", 1.15, at_most=True)],
+    **{
+        key: [goal]
+        for model in PUBLISHED
+        for key, goal in {
+            ("adapter", model): Goal("on / off", 1.10, at_most=True),
+            ("stock", model): Goal("stock / engine", 1.6),
+            ("compiled", model): Goal("eager / compiled", 1.3),
+        }.items()
+    },
 }
 
 
@@ -106,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("row", choices=[*ROWS, "all"])
-    parser.add_argument("--model", choices=["bench", "mini"], default="bench")
+    parser.add_argument("--model", choices=MODELS, default="bench")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--serial-threads", type=int)
@@ -123,44 +144,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = Given(**args)
     torch.set_num_threads(given.serial_threads)
     rows = {name: measure(name, given) for name in (ROWS if row == "all" else [row])}
-    report = vars(given) | {
-        "rows": rows,
-        "torch": str(torch.__version__),
-        "machine": platform.processor() or platform.machine(),
-    }
-    text = json.dumps(report, indent=2)
-    print(text)
-    if out is not None:
-        out.write_text(text + "\n")
+    show(report_of(vars(given), rows), out)
     if plot is not None:
         draw(rows, plot)
 
 
 def measure(name: str, given: Given) -> dict[str, Any]:
     """One row: values of every round, their medians and extremes, and whether the goal is met."""
-    pipeline = pipeline_of(given.model)
-    values = ROWS[name](pipeline, given)
-    goals = GOALS.get((name, given.model)) or GOALS[name, ""]
-    return {
-        "values": {what: spread(rounds) for what, rounds in values.items()},
-        "rounds": values,
-        "goals": [
-            vars(goal) | {"median": float(np.median(values[goal.ratio])), "met": met(goal, values)}
-            for goal in goals
-        ],
-    }
-
-
-def met(goal: Goal, values: dict[str, list[float]]) -> bool:
-    """Whether the median reaches the goal."""
-    median = float(np.median(values[goal.ratio]))
-    return median <= goal.reach if goal.at_most else median >= goal.reach
+    pipeline = pipeline_of(given.model, given.device, decoder=name in WHOLE)
+    goals = GOALS.get((name, given.model)) or GOALS.get((name, ""), [])
+    return summary(ROWS[name](pipeline, given), goals)
 
 
 def throughput(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
     """All jobs arrive at once."""
-    whole = prepare(pipeline, given)
-    plain = PlainLoop(pipeline, decode=whole)
+    plain = PlainLoop(pipeline, decode=has_decoder(pipeline))
     with Engine(pipeline, threads=given.threads) as engine:
         engine.wait_until_ready()
 
@@ -175,7 +173,7 @@ def throughput(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
         seconds = alternate(
             {"plain": by_plain, "engine": by_engine},
             lambda turn: requests_of(pipeline, [given.steps] * given.jobs, turn),
-            given,
+            given.rounds,
         )
     per_s = {f"pictures/s, {n}": [given.jobs / s for s in v] for n, v in seconds.items()}
     return per_s | {"plain / engine": over(seconds["plain"], seconds["engine"])}
@@ -191,7 +189,6 @@ def lone(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
 
 def first_step(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
     """Probes arrive at random moments of a running batch, each in a batch of its own."""
-    use_no_decoder(pipeline)
     waits: dict[str, list[float]] = {"request-level": [], "engine": []}
     with Engine(pipeline, threads=given.threads) as engine:
         engine.wait_until_ready()
@@ -223,7 +220,6 @@ def first_step(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
 
 def poisson(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
     """The same arrivals for every side."""
-    use_no_decoder(pipeline)
     plain = PlainLoop(pipeline, decode=False)
     with Engine(pipeline, threads=given.threads) as engine:
         engine.wait_until_ready()
@@ -237,7 +233,6 @@ def poisson(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
 
 def compute_bound(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
     """The same arrivals where sharing a pass gains nothing."""
-    use_no_decoder(pipeline)
     row_by_row(pipeline)
     first_come = request_server(pipeline, 1, given.serial_threads)
 
@@ -309,7 +304,7 @@ def constants(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
     kept, *others = (step() for step in steps.values())
     apart = max(float((kept - other).abs().max()) for other in others)
     assert apart <= 1e-5, f"they differ by {apart}"
-    seconds = alternate_steps(steps, given)
+    seconds = alternate_steps(steps, given.rounds)
     return seconds | {
         "apart": [apart],
         "without / with": over(seconds["without"], seconds["with"]),
@@ -321,7 +316,7 @@ def constants(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
 def adapter(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
     """One guided step."""
     steps = {name: step_of(pipeline, personal=on) for name, on in (("on", True), ("off", False))}
-    seconds = alternate_steps(steps, given)
+    seconds = alternate_steps(steps, given.rounds)
     return seconds | {"on / off": over(seconds["on"], seconds["off"])}
 
 
@@ -335,15 +330,72 @@ def step_of(
     (request,) = requests_of(pipeline, [1], 0)
     text = pipeline.text_encoder.encode([request.prompt, ""])
     assert request.user_emb_D is not None
-    user_emb_BD = torch.from_numpy(request.user_emb_D).expand(2, -1) if personal else None
-    strength_B = torch.tensor([1.0, 0.0]) if personal else None
+    device, user_emb_BD, strength_B = pipeline.device, None, None
+    if personal:
+        user_emb_BD = torch.from_numpy(request.user_emb_D).to(device).expand(2, -1)
+        strength_B = torch.tensor([1.0, 0.0], device=device)
     given = (text.tokens_BSD, text.pooled_B1D, user_emb_BD, strength_B)
     x_BCHW = torch.randn(2, *pipeline.check([request]), generator=torch.Generator().manual_seed(0))
-    t_B = torch.full((2,), 0.5)
+    x_BCHW, t_B = x_BCHW.to(device), torch.full((2,), 0.5, device=device)
     if keep == "nothing":
         return lambda: pipeline.stage_c(x_BCHW, t_B, *given)
     attended = pipeline.stage_c.attend(*given, precompute=keep == "all")
     return lambda: pipeline.stage_c.predict_noise(x_BCHW, t_B, attended)
+
+
+def stock(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
+    """All jobs arrive at once; the other side is diffusers' own pipeline, without the adapter."""
+    plain = StockPipeline(pipeline)
+    with Engine(pipeline, threads=given.threads, support=fastest(pipeline)) as engine:
+        engine.wait_until_ready()
+
+        def by_engine(requests: Sequence[ImageRequest]) -> None:
+            for handle in [engine.submit([request]) for request in requests]:
+                handle.result(WAIT_S)
+
+        def by_stock(requests: Sequence[ImageRequest]) -> None:
+            for request in requests:
+                plain(request)
+
+        seconds = alternate(
+            {"stock": by_stock, "engine": by_engine},
+            lambda turn: requests_of(pipeline, [given.steps] * given.jobs, turn),
+            given.rounds,
+        )
+    per_s = {f"pictures/s, {n}": [given.jobs / s for s in v] for n, v in seconds.items()}
+    return per_s | {"stock / engine": over(seconds["stock"], seconds["engine"])}
+
+
+def compiled(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
+    """One job by itself; compilation marks the network's blocks, so each side has its own."""
+    other = pipeline_of(given.model, given.device, decoder=False)
+    with (
+        Engine(pipeline, threads=given.threads) as eager,
+        Engine(other, threads=given.threads, support=fastest(other)) as fast,
+    ):
+        for engine in (eager, fast):
+            engine.wait_until_ready()
+        seconds = alternate(
+            {
+                "eager": lambda requests: eager.submit(requests).result(WAIT_S),
+                "compiled": lambda requests: fast.submit(requests).result(WAIT_S),
+            },
+            lambda turn: requests_of(pipeline, [given.steps], turn),
+            given.rounds,
+        )
+    return {f"s, {name}": values for name, values in seconds.items()} | {
+        "eager / compiled": over(seconds["eager"], seconds["compiled"])
+    }
+
+
+def fastest(pipeline: Pipeline) -> DeviceSupport:
+    """What is measured, and not served before it has been: compiled blocks, on a GPU in graphs."""
+    return CUDA_GRAPHS if pipeline.device.type == "cuda" else CPU_COMPILED
+
+
+def has_decoder(pipeline: Pipeline) -> bool:
+    """Whether whole pictures are made."""
+    return not isinstance(pipeline.decoder, NoDecoder)
 
 
 ROWS: dict[str, Callable[[Pipeline, Given], dict[str, list[float]]]] = {
@@ -354,40 +406,11 @@ ROWS: dict[str, Callable[[Pipeline, Given], dict[str, list[float]]]] = {
     "compute-bound": compute_bound,
     "constants": constants,
     "adapter": adapter,
+    "stock": stock,
+    "compiled": compiled,
 }
-
-
-def pipeline_of(model: str) -> Pipeline:
-    """The shipped model, or a random one of the benchmark's size."""
-    if model == "mini":
-        return Pipeline.load("mini")
-    words = ["a", "boat", "tree", "house", "fish", "rocket", "balloon", "at", "the", "sea"]
-    return Pipeline.random(bench_preset(), words)
-
-
-def bench_preset() -> Preset:
-    """`mini` with a Stage C of 64 channels, both levels on the whole 8 x 8."""
-    mini = get_preset("mini")
-    own = dict(
-        conditioning_dim=64,
-        block_out_channels=(64, 64),
-        num_attention_heads=(2, 2),
-        switch_level=(False,),
-    )
-    return replace(mini, name="bench", base_model="bench", stage_c=mini.stage_c | own)
-
-
-def prepare(pipeline: Pipeline, given: Given) -> bool:
-    """Whether whole pictures are compared; else the decoder is taken out."""
-    if given.model == "mini":
-        return True
-    use_no_decoder(pipeline)
-    return False
-
-
-def use_no_decoder(pipeline: Pipeline) -> None:
-    """Denoising alone."""
-    pipeline.decoder = NoDecoder()  # type: ignore[assignment]
+WHOLE = ("throughput", "lone")
+"""Rows in which `mini` makes whole pictures; elsewhere denoising alone is compared."""
 
 
 def batch_s(server: Server, pipeline: Pipeline, given: Given) -> float:
@@ -397,94 +420,6 @@ def batch_s(server: Server, pipeline: Pipeline, given: Given) -> float:
         wait_for([server.arrive(r) for r in requests_of(pipeline, [given.steps] * 4, 0)])
 
     return min(timed(run) for _ in range(3))
-
-
-def alternate(
-    sides: dict[str, Callable[[Sequence[ImageRequest]], object]],
-    requests: Callable[[int], Sequence[ImageRequest]],
-    given: Given,
-) -> dict[str, list[float]]:
-    """Seconds of each side in each round, after one that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(given.rounds + 1):
-        work = requests(turn)
-        for name in in_turn(sides, turn):
-            elapsed_s = timed(lambda side=sides[name], work=work: side(work))  # type: ignore[misc]
-            if turn:
-                seconds[name].append(elapsed_s)
-    return seconds
-
-
-def alternate_steps(
-    steps: dict[str, Callable[[], torch.Tensor]], given: Given, repeats: int = 20
-) -> dict[str, list[float]]:
-    """Seconds of one step of each side in each round: the median of some."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(given.rounds + 1):
-        for name in in_turn(steps, turn):
-            elapsed_s = float(np.median([timed(steps[name]) for _ in range(repeats)]))
-            if turn:
-                seconds[name].append(elapsed_s)
-    return seconds
-
-
-def in_turn(sides: dict[str, Any], turn: int) -> list[str]:
-    """Their names, the other way round in every other round."""
-    return list(sides) if turn % 2 else list(sides)[::-1]
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds by the wall."""
-    started_s = time.perf_counter()
-    work()
-    return time.perf_counter() - started_s
-
-
-def wait_for(outcomes: Sequence[Outcome]) -> None:
-    """Until all are there. Raises AssertionError if one never comes."""
-    for outcome in outcomes:
-        assert outcome.done.wait(WAIT_S), "a request was never answered"
-
-
-def over(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """The ratio in each round."""
-    return [a / b for a, b in zip(one, other, strict=True)]
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {
-        "median": float(np.median(values)),
-        "least": float(min(values)),
-        "most": float(max(values)),
-    }
-
-
-def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
-    """Every goal's ratio, each round a dot, the goal a line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    goals = [(name, row, goal) for name, row in rows.items() for goal in row["goals"]]
-    figure, axes = pyplot.subplots(
-        len(goals), 1, figsize=(8, 1.3 * len(goals) + 0.6), squeeze=False, layout="constrained"
-    )
-    for axis, (name, row, goal) in zip(axes[:, 0], goals, strict=True):
-        ratios = row["rounds"][goal["ratio"]]
-        colour = "tab:green" if goal["met"] else "tab:red"
-        axis.plot(ratios, [0] * len(ratios), "o", alpha=0.5, color=colour)
-        axis.plot([goal["median"]], [0], "|", markersize=24, color=colour)
-        axis.axvline(goal["reach"], color="black", linestyle="--")
-        sign = "at most" if goal["at_most"] else "at least"
-        axis.set_title(
-            f"{name}: {goal['ratio']} {goal['median']:.2f} ({sign} {goal['reach']})",
-            fontsize="small",
-        )
-        axis.set_yticks([])
-        axis.set_xlim(left=0)
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

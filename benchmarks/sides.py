@@ -19,6 +19,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from diffusers import DDPMWuerstchenScheduler, StableCascadePriorPipeline
+from diffusers.models.unets.unet_stable_cascade import StableCascadeUNet
 from torch import Tensor, nn
 
 from ppd_model.adapter import AttentionInput, KeyValue, UserPart
@@ -69,14 +71,15 @@ class PlainLoop:
     def __init__(self, pipeline: Pipeline, *, decode: bool) -> None:
         self._pipeline = pipeline
         self._decode = decode
-        self._stage_c = build_stage_c(pipeline.preset)  # stock layers
-        self._stage_c.load_state_dict(pipeline.stage_c.state_dict())
+        with torch.device("meta"):
+            self._stage_c = build_stage_c(pipeline.preset)  # stock layers on the same weights
+        self._stage_c.load_state_dict(pipeline.stage_c.state_dict(), assign=True)
         self._stage_c.eval()
 
     @torch.inference_mode()
     def __call__(self, request: ImageRequest) -> Tensor:
         """The latents, after the picture was made of them where that is asked for."""
-        pipeline, stage_c = self._pipeline, self._stage_c
+        pipeline, stage_c, device = self._pipeline, self._stage_c, self._pipeline.device
         shape_CHW = pipeline.check([request])
         generator = torch.Generator().manual_seed(request.seed)
         guided = request.guidance_scale > 1
@@ -84,23 +87,61 @@ class PlainLoop:
         text = pipeline.text_encoder.encode(prompts)
         user_emb_BD = strength_B = None
         if request.user_emb_D is not None:
-            user_emb_BD = torch.from_numpy(request.user_emb_D).expand(len(prompts), -1)
-            strength_B = torch.tensor([request.strength, 0.0][: len(prompts)])
+            user_emb_BD = torch.from_numpy(request.user_emb_D).to(device).expand(len(prompts), -1)
+            strength_B = torch.tensor([request.strength, 0.0][: len(prompts)], device=device)
         attended = stage_c.attend(text.tokens_BSD, text.pooled_B1D, user_emb_BD, strength_B)
-        x_1CHW = row_noise(shape_CHW, generator)[None]
-        times = sampling_times(request.steps)
+        x_1CHW = row_noise(shape_CHW, generator)[None].to(device)
+        times = sampling_times(request.steps).to(device)
         for t_1, t_next_1 in zip(times[:-1].split(1), times[1:].split(1), strict=True):
             x_BCHW = x_1CHW.expand(len(prompts), -1, -1, -1)
             eps_BCHW = stage_c.predict_noise(x_BCHW, t_1.expand(len(prompts)), attended)
             if guided:
                 prompt_1CHW, negative_1CHW = eps_BCHW.chunk(2)
                 eps_BCHW = negative_1CHW + request.guidance_scale * (prompt_1CHW - negative_1CHW)
-            noise_1CHW = row_noise(shape_CHW, generator)[None]
+            noise_1CHW = row_noise(shape_CHW, generator)[None].to(device)
             clamp = pipeline.preset.stage_c_x0_clamp
             x_1CHW = ddpm_step(x_1CHW, eps_BCHW, t_1, t_next_1, noise_1CHW, clamp)
         if self._decode:
             pipeline.decode([request], x_1CHW, [generator])
         return x_1CHW
+
+
+class StockPipeline:
+    """diffusers' own prior pipeline on the same base weights: no adapter, one request at a time.
+
+    The text is encoded by this project's encoder, once for all requests.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        with torch.device("meta"):
+            prior = StableCascadeUNet(**pipeline.preset.stage_c)
+        prior.load_state_dict(pipeline.stage_c.unet.state_dict(), assign=True)
+        self._stock = StableCascadePriorPipeline(
+            tokenizer=None,
+            text_encoder=pipeline.text_encoder.model,
+            prior=prior.eval(),
+            scheduler=DDPMWuerstchenScheduler(),
+            resolution_multiple=pipeline.preset.px_per_latent,
+        )
+        self._stock.set_progress_bar_config(disable=True)
+        self._side_px = pipeline.preset.default_side_px
+        self._text = pipeline.text_encoder.encode(["a boat at the sea", ""])
+
+    def __call__(self, request: ImageRequest) -> Tensor:
+        """The latents."""
+        tokens_BSD, pooled_B1D = self._text.tokens_BSD, self._text.pooled_B1D
+        made: Tensor = self._stock(
+            prompt_embeds=tokens_BSD[:1],
+            prompt_embeds_pooled=pooled_B1D[:1],
+            negative_prompt_embeds=tokens_BSD[1:],
+            negative_prompt_embeds_pooled=pooled_B1D[1:],
+            height=self._side_px,
+            width=self._side_px,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            generator=torch.Generator().manual_seed(request.seed),
+        ).image_embeddings
+        return made
 
 
 class QueueServer:
@@ -192,6 +233,10 @@ def request_server(pipeline: Pipeline, at_once: int, threads: int) -> QueueServe
 
 class NoDecoder(nn.Module):
     """Stands for Stages B and A where denoising alone is compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage_b = nn.Identity()
 
     def forward(self, latent_BCHW: Tensor, *_: object, **__: object) -> Tensor:
         """Black pictures of the size of a thumb."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-Forward = Literal["eager", "graphs", "compiled-graphs"]
+Forward = Literal["eager", "compiled", "graphs", "compiled-graphs"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class DeviceSupport:
     """How the engine works on a device. Rows are the network's: a guided picture has two."""
 
     forward: Forward
-    """How a pass of Stage C is run: as it is, or replayed from a captured graph."""
+    """How a pass of Stage C is run: as it is, with compiled blocks, or replayed from a graph."""
     sizes: tuple[int, ...]
     """Numbers of rows that a pass may have; fewer rows are padded. Empty: any number."""
     max_rows: int
@@ -53,6 +53,8 @@ SUPPORT = {
 }
 
 CUDA_GRAPHS = replace(SUPPORT["cuda"], forward="compiled-graphs", sizes=(1, 2, 4, 8, 16))
+CPU_COMPILED = replace(SUPPORT["cpu"], forward="compiled", sizes=(1, 2, 4, 8, 16))
+"""Needs a C++ compiler where it runs, and rows then differ by rounding: not served."""
 
 
 def support_of(device: torch.device) -> DeviceSupport:

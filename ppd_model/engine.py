@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppd_model.admission import Admission, StepCurve
+from ppd_model.admission import StepCurve
+from ppd_model.batch_group import BatchGroup
 from ppd_model.clock import StepClock
 from ppd_model.conditioning import Conditioning
 from ppd_model.decoding import DecodeThread, Glimpse, Latent
@@ -52,8 +53,6 @@ from ppd_model.turns import FairQueue
 log = logging.getLogger("ppd.engine")
 
 QUEUED_ROWS = 256
-STEPS_TO_FORGET_A_FAULT = 200
-"""Steps without a fault until a batch that ran out of memory may be as large as before."""
 SHAPES_KEPT = 4
 MEASURED_STEPS = 4
 
@@ -102,7 +101,7 @@ class Engine:
         self._queue: FairQueue[Ticket] = FairQueue()
         self._closed = False
         # What follows belongs to the step thread; `snapshot` only looks.
-        self._groups: dict[Group, _Group] = {}
+        self._groups: dict[Group, BatchGroup] = {}
         self._turns: deque[Group] = deque()
         self._curves: dict[Shape, StepCurve] = dict(curves or {})
         self._tickets: dict[Row, Ticket] = {}
@@ -298,17 +297,8 @@ class Engine:
         full.add(key)
         return False
 
-    def _has_room(self, group: _Group, more: int) -> bool:
-        """Whether rows fit, and pay, beside those that run."""
-        rows = group.batch.network_rows
-        if rows == 0:
-            return True
-        if rows + more > group.limit:
-            return False
-        curve, sizes = self._curve(group.batch.shape_CHW), self._support.sizes
-        return group.admission.admits(
-            curve.at(padded(rows, sizes)), curve.at(padded(rows + more, sizes)), rows, more
-        )
+    def _has_room(self, group: BatchGroup, more: int) -> bool:
+        return group.has_room(more, self._curve(group.batch.shape_CHW))
 
     def _begin(self, ticket: Ticket) -> None:
         """Prepare a row and let it join. What goes wrong here is this job's alone."""
@@ -329,17 +319,17 @@ class Engine:
         ticket.row = row
         self._tickets[row] = ticket
 
-    def _new_group(self, key: Group) -> _Group:
+    def _new_group(self, key: Group) -> BatchGroup:
         for other in [k for k, g in self._groups.items() if g.empty][:-SHAPES_KEPT]:
             del self._groups[other]
             self._turns.remove(other)
         shape_CHW, user_tokens = key
         batch = RunningBatch(self._pipeline, self._support, shape_CHW, user_tokens)
-        self._groups[key] = group = _Group(batch, self._support)
+        self._groups[key] = group = BatchGroup(batch, self._support)
         self._turns.append(key)
         return group
 
-    def _next_group(self) -> _Group | None:
+    def _next_group(self) -> BatchGroup | None:
         """Shapes take turns, one step each."""
         for _ in range(len(self._turns)):
             key = self._turns[0]
@@ -348,7 +338,7 @@ class Engine:
                 return self._groups[key]
         return None
 
-    def _step(self, group: _Group) -> None:
+    def _step(self, group: BatchGroup) -> None:
         """One step of a batch; out of memory, half of it is set aside and the rest tried again."""
         now_s = self._clock()
         for row in group.batch.rows:
@@ -368,7 +358,7 @@ class Engine:
         group.stepped()
         self._after_step(group, guessed)
 
-    def _step_apart(self, group: _Group) -> dict[Row, torch.Tensor]:
+    def _step_apart(self, group: BatchGroup) -> dict[Row, torch.Tensor]:
         """The same step, each row by itself: only those fail that cannot be stepped alone."""
         guessed: dict[Row, torch.Tensor] = {}
         rows = list(group.batch.rows)
@@ -388,7 +378,7 @@ class Engine:
             group.join(row)
         return guessed
 
-    def _timed_step(self, group: _Group) -> dict[Row, torch.Tensor] | Fault:
+    def _timed_step(self, group: BatchGroup) -> dict[Row, torch.Tensor] | Fault:
         batch = group.batch
         curve, size = self._curve(batch.shape_CHW), padded(batch.network_rows, self._support.sizes)
         glimpses = {row for row in batch.rows if self._wants_preview(self._tickets[row])}
@@ -398,7 +388,7 @@ class Engine:
             group.clock.end(lambda seconds: curve.observe(size, seconds))
         return guessed
 
-    def _after_step(self, group: _Group, guessed: dict[Row, torch.Tensor]) -> None:
+    def _after_step(self, group: BatchGroup, guessed: dict[Row, torch.Tensor]) -> None:
         """Tell who listens, and send on who has arrived."""
         now_s = self._clock()
         rows = list(group.batch.rows)
@@ -459,7 +449,7 @@ class Engine:
         event.record()
         return event
 
-    def _release(self, group: _Group, row: Row) -> None:
+    def _release(self, group: BatchGroup, row: Row) -> None:
         group.release(row)
         del self._tickets[row]
 
@@ -469,7 +459,7 @@ class Engine:
                 self._counts[f"failed_{fault.code}"] += 1
                 self._changed.notify()
 
-    def _fail_batch(self, group: _Group, fault: Fault) -> None:
+    def _fail_batch(self, group: BatchGroup, fault: Fault) -> None:
         """The step could not be made with so few: whoever is left in it fails, others go on."""
         for row in group.batch.clear():
             self._fail(self._tickets.pop(row).job, fault)
@@ -532,48 +522,6 @@ class Engine:
             clock.settle()
             points_s[size] = min(seconds[1:])
         return StepCurve(points_s)
-
-
-class _Group:
-    """A running batch and what decides who joins it."""
-
-    def __init__(self, batch: RunningBatch, support: DeviceSupport) -> None:
-        self.batch = batch
-        self.admission = Admission()
-        self.clock = StepClock(asynchronous=support.asynchronous)
-        self.parked: deque[Row] = deque()
-        """Set aside for want of memory, where they had come to."""
-        self.limit = self._most = support.max_rows
-        self._sound_steps = 0
-
-    @property
-    def empty(self) -> bool:
-        return not self.batch.rows and not self.parked
-
-    def join(self, row: Row) -> None:
-        self.batch.join(row)
-
-    def release(self, row: Row) -> None:
-        """The row is in neither the batch nor set aside any more; it keeps where it has come."""
-        if row in self.parked:
-            self.parked.remove(row)
-        else:
-            self.batch.leave(row)
-
-    def halve(self) -> None:
-        """Set the later half of the rows aside. A single row stays, to be tried once more."""
-        kept = (len(self.batch.rows) + 1) // 2
-        for row in self.batch.rows[kept:]:
-            self.batch.leave(row)
-            self.parked.append(row)
-        self.limit = max(1, self.batch.network_rows)
-        self._sound_steps = 0
-
-    def stepped(self) -> None:
-        """A step went well: after many, the batch may be as large as before."""
-        self._sound_steps += 1
-        if self.limit < self._most and self._sound_steps >= STEPS_TO_FORGET_A_FAULT:
-            self.limit = self._most
 
 
 def _why_not(job: Job, now_s: float) -> Fault | None:

@@ -122,8 +122,10 @@ def forward_of(stage_c: StageC, support: DeviceSupport, latent_like: Tensor) -> 
         if not support.sizes:
             return PlainForward(stage_c)
         return StaticForward(stage_c, latent_like, max(support.sizes))
-    if support.forward == "compiled-graphs":
+    if support.forward in ("compiled", "compiled-graphs"):
         compile_blocks(stage_c)
+    if support.forward == "compiled":
+        return StaticForward(stage_c, latent_like, max(support.sizes))
     return GraphForward(stage_c, latent_like, max(support.sizes))
 
 
