@@ -171,8 +171,12 @@ def migrate(data_dir: DataDir = None) -> None:
     """Bring the database's schema up to date."""
     settings = _settings(data_dir=data_dir)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    migrations.upgrade(settings.database)
-    current, _ = migrations.revision(settings.database)
+    try:
+        migrations.revision(settings.database)  # one that is away is named, within seconds
+        migrations.upgrade(settings.database)
+        current, _ = migrations.revision(settings.database)
+    except OSError as error:
+        raise _refuse(str(error)) from error
     typer.echo(f"The schema is at {current}")
 
 
@@ -294,7 +298,10 @@ def _in_database(data_dir: Path | None, work: Any) -> Any:
         finally:
             await database.close()
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except OSError as error:
+        raise _refuse(str(error)) from error
 
 
 def _refuse(message: str) -> typer.Exit:

@@ -5,7 +5,9 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
+CONNECT_TIMEOUT_S = 10
 MIGRATIONS_DIR = Path(__file__).resolve().parents[2] / "migrations"
 
 
@@ -25,15 +27,20 @@ def upgrade(url: str) -> None:
 
 
 def revision(url: str) -> tuple[str | None, str | None]:
-    """The revision that the database is at, and the newest one."""
+    """The revision that the database is at, and the newest one.
+
+    Raises ConnectionError when the database cannot be reached.
+    """
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
     head = ScriptDirectory.from_config(alembic_config(url)).get_current_head()
-    engine = create_engine(sync_url(url))
+    engine = create_engine(sync_url(url), connect_args=_soon(url))
     try:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision(), head
+    except OperationalError as error:
+        raise ConnectionError(f"the database cannot be reached: {error.orig}") from error
     finally:
         engine.dispose()
 
@@ -52,6 +59,11 @@ def refuse_old(url: str) -> None:
     }
     if current is None or (current in known and current != head):
         raise ValueError(f"the schema is at {current}, the newest is {head}; run `ppd migrate`")
+
+
+def _soon(url: str) -> dict[str, int]:
+    """A server that does not answer is given up after so many seconds; SQLite has none."""
+    return {} if url.startswith("sqlite") else {"connect_timeout": CONNECT_TIMEOUT_S}
 
 
 def sync_url(url: str) -> str:

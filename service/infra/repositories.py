@@ -43,6 +43,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.auth import KeyScope
@@ -975,8 +976,11 @@ class Adapters(_Repository):
         kept = await self.get(adapter.version)
         if kept is not None:
             return kept
-        self._session.add(adapter)
-        await self._session.flush()
+        try:
+            async with self._session.begin_nested():
+                self._session.add(adapter)
+        except IntegrityError:  # another process has kept it meanwhile
+            return await self._session.get_one(Adapter, adapter.version)
         return adapter
 
     async def active(self) -> str | None:

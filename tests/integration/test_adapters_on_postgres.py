@@ -50,3 +50,21 @@ async def test_an_adapter_is_not_removed_under_a_job_that_is_just_coming(
     async with database.read() as store:
         assert list(await store.adapters.all()) == []
     await database.close()
+
+
+async def test_two_processes_keep_the_same_adapter_at_once(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    url = Settings(
+        database_url=postgres_url, redis_url="redis://none", session_secret="x" * 32
+    ).database
+    await asyncio.to_thread(migrate.upgrade, url)
+    database = Database(url)
+    images = FolderImageStore(tmp_path / "images")
+    kept = await asyncio.gather(
+        *(keep(database, images, b"one", base_model="m", encoder_id="e") for _ in range(8))
+    )
+    assert len({row.version for row in kept}) == 1
+    async with database.read() as store:
+        assert len(await store.adapters.all()) == 1
+    await database.close()

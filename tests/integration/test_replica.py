@@ -104,6 +104,16 @@ def test_no_process_starts_on_a_schema_that_is_old(environment: dict[str, str]) 
         assert "run `ppd migrate`" in refused.stderr
 
 
+def test_a_database_that_is_away_is_named_at_the_start(environment: dict[str, str]) -> None:
+    environment["PPD_DATABASE_URL"] = f"postgresql://ppd:secret@127.0.0.1:{free_port()}/ppd"
+    for command in (["serve", "--port", "0"], ["worker"], ["migrate"], ["keys", "list"]):
+        refused = ppd(environment, *command)
+        assert refused.returncode == 1
+        assert "the database cannot be reached" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert "secret" not in refused.stderr
+
+
 def test_a_worker_is_for_the_production_scale(environment: dict[str, str]) -> None:
     del environment["PPD_DATABASE_URL"]
     refused = ppd(environment, "worker")
