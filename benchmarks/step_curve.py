@@ -5,8 +5,9 @@
 
 Measured is what the engine measures at its start. An estimate is a roofline: the operations of one
 row, counted on a network without weights, at a part of the device's peak, and at least the time to
-read all weights once. It says what to expect before there is a device, and no more: every such
-number is to be replaced by a measured one. `benchmarks.simulate --curve-file` takes either.
+read all weights once; the same for decoding. It says what to expect before there is a device, and
+no more: every such number is to be replaced by a measured one. `benchmarks.simulate --curve-file`
+takes either.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models import MODELS, PUBLISHED, full_preset, pipeline_of
+from ppd_model.decoder import build_decoder
 from ppd_model.engine import Engine
 from ppd_model.presets import Preset
 from ppd_model.stage_c import build_stage_c
@@ -76,6 +78,7 @@ def measured(model: str, device: str, threads: int) -> dict[str, Any]:
 def estimated(preset: Preset, peak: Peak) -> dict[str, Any]:
     """A roofline of `ROWS`."""
     flop, weight_bytes = cost_of_a_row(preset)
+    decode_flop = cost_of_decoding(preset)
     least_s = weight_bytes / (peak.bytes_per_s * peak.memory_part)
     row_s = flop / (peak.flop_per_s * peak.compute_part)
     shape = "x".join(map(str, _shape(preset)))
@@ -84,7 +87,9 @@ def estimated(preset: Preset, peak: Peak) -> dict[str, Any]:
         "estimate": vars(peak),
         "flop_of_a_row": flop,
         "bytes_of_weights": weight_bytes,
+        "flop_of_decoding": decode_flop,
         "step_s": {shape: {rows: max(least_s, rows * row_s) for rows in ROWS}},
+        "decode_s": decode_flop / (peak.flop_per_s * peak.compute_part),
     }
 
 
@@ -102,6 +107,25 @@ def cost_of_a_row(preset: Preset) -> tuple[int, int]:
             stage_c.predict_noise(x_1CHW, t_1, attended)
     weights = sum(weight.numel() for weight in stage_c.unet.parameters())
     return counter.get_total_flops(), weights * torch.bfloat16.itemsize
+
+
+def cost_of_decoding(preset: Preset) -> int:
+    """Operations of all steps of Stage B and of Stage A, for one picture."""
+    with torch.device("meta"):
+        decoder = build_decoder(preset)
+        latent_1CHW = torch.empty(1, *_shape(preset))
+        x_1CHW = torch.empty(1, preset.stage_b["in_channels"], *decoder.stage_a_hw(latent_1CHW))
+        pooled_11D = torch.empty(1, 1, preset.stage_b["clip_text_pooled_in_channels"])
+        with FlopCounterMode(display=False) as step:
+            decoder.stage_b(
+                sample=x_1CHW,
+                timestep_ratio=torch.ones(1),
+                clip_text_pooled=pooled_11D,
+                effnet=latent_1CHW,
+            )
+        with FlopCounterMode(display=False) as pixels:
+            decoder.to_pixels(x_1CHW)
+    return preset.stage_b_steps * step.get_total_flops() + pixels.get_total_flops()
 
 
 def _shape(preset: Preset) -> tuple[int, int, int]:
