@@ -43,6 +43,7 @@ CODES: Mapping[str, str] = {
     "worker_not_started": "The worker did not start, so nobody runs jobs; see /health/ready.",
     "encoder_invalid": "The encoder gave an embedding that cannot be used.",
     "numerical_error": "The model gave values that are not finite.",
+    "out_of_memory": "The model ran out of memory on this job; a smaller one may fit.",
     "model_error": "The model failed on this job.",
     "still_running": "The job has not ended in the time that a request may wait; it goes on.",
     "canceled": "The job was canceled.",

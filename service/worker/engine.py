@@ -1,7 +1,8 @@
 """The model behind `ModelRuntime`: the only module of the service that touches torch."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from ppd_model.checkpoint import load_artifact, refuse_other_keys, shapes_of
 from ppd_model.engine import Engine
-from ppd_model.faults import NUMERICAL, OUT_OF_MEMORY
+from ppd_model.faults import NUMERICAL, OUT_OF_MEMORY, is_out_of_memory
 from ppd_model.jobs import JobError, Progress
 from ppd_model.pipeline import (
     ADAPTER_FILE,
@@ -220,17 +221,11 @@ class PpdRuntime:
         cancelled: Callable[[], bool],
     ) -> list[Picture]:
         """Make all pictures, in a batch with those of other jobs, with the adapter they name."""
-        loaded = self._adapter_of(specs)
-        try:
+        with _told_apart():
+            loaded = self._adapter_of(specs)
             if self._engine is None:
                 return self._make_alone(specs, loaded, on_step, cancelled)
             return self._make_in_company(self._engine, specs, loaded, on_step, cancelled)
-        except Cancelled:
-            raise JobCanceled from None
-        except NumericalError as error:
-            raise JobFailure("numerical_error") from error
-        except JobError as error:
-            raise _failure_of(error) from error
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
         """Read four pairs; an answer that cannot be used is asked for once more."""
@@ -238,16 +233,17 @@ class PpdRuntime:
             raise ValueError("the encoder is not loaded in this process: it reads no choices")
         encoder = self._encoder
         choices = [Choice(p.caption, p.image_0, p.image_1, p.preferred) for p in pairs]
-        try:
+        with _told_apart():
             try:
-                read = encoder.encode(choices, seed=seed, profile=text)
-            except EncodingError:
-                read = encoder.encode(choices, seed=seed + 1, profile=text)
-        except EncodingError as error:
-            raise JobFailure("encoder_invalid") from error
-        except ValueError as error:
-            detail = "The encoder cannot read these choices with this text."
-            raise JobFailure("encoder_invalid", detail) from error
+                try:
+                    read = encoder.encode(choices, seed=seed, profile=text)
+                except EncodingError:
+                    read = encoder.encode(choices, seed=seed + 1, profile=text)
+            except EncodingError as error:
+                raise JobFailure("encoder_invalid") from error
+            except ValueError as error:
+                detail = "The encoder cannot read these choices with this text."
+                raise JobFailure("encoder_invalid", detail) from error
         return Taste(read.profile, read.user_emb_D, read.confidence, read.likes, read.dislikes)
 
     def unread(self, prompt: str) -> str:
@@ -381,6 +377,23 @@ def _pictures(made: Sequence[Generated]) -> list[Picture]:
     return [Picture(g.image_HWC, g.seed, g.denoise_s * share, g.decode_s * share) for g in made]
 
 
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """What the model raises, as what the service knows; what it does not know passes."""
+    try:
+        yield
+    except Cancelled:
+        raise JobCanceled from None
+    except NumericalError as error:
+        raise JobFailure("numerical_error") from error
+    except JobError as error:
+        raise _failure_of(error) from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise JobFailure("out_of_memory") from error
+        raise
+
+
 def _failure_of(error: JobError) -> JobFailure:
     """What the client is told: the engine has finer codes, for the log.
 
@@ -390,5 +403,5 @@ def _failure_of(error: JobError) -> JobFailure:
         return JobFailure("numerical_error")
     log.error("the engine ended the job: %s", error.code)
     if error.code == OUT_OF_MEMORY:
-        return JobFailure("model_error", "The model ran out of memory.")
+        return JobFailure("out_of_memory")
     return JobFailure("model_error")

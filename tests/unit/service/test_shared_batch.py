@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -127,7 +129,7 @@ def test_what_goes_wrong_with_a_job_fails_it_alone(
     for fault, code, detail in (
         (_of_nan, "numerical_error", "not finite"),
         (_raising(RuntimeError("broken")), "model_error", "failed on this job"),
-        (_raising(torch.OutOfMemoryError("no room")), "model_error", "ran out of memory"),
+        (_raising(torch.OutOfMemoryError("no room")), "out_of_memory", "ran out of memory"),
     ):
         sound = Job(runtime, threads, spec(2, steps=20))
         assert sound.begun.wait(PATIENCE_S)
@@ -154,7 +156,25 @@ def test_a_model_that_rests_in_main_memory_makes_one_job_after_the_other() -> No
     before = torch.get_num_threads()
     runtime.load()
     assert len(alone(runtime, spec(1, steps=1))) == 1
+    pipeline = runtime._pipeline
+    assert pipeline is not None
+    pipeline.stage_c.predict_noise = _refused  # type: ignore[method-assign]
+    with pytest.raises(JobFailure, match="out_of_memory"):
+        alone(runtime, spec(1, steps=1))
     torch.set_num_threads(before)
+
+
+def test_an_encoder_without_room_says_so_too() -> None:
+    runtime = PpdRuntime(
+        "mini", None, generator_place=None, prompt_variant="paper", decoding="greedy", threads=1
+    )
+    runtime._encoder = SimpleNamespace(encode=_refused)  # type: ignore[assignment]
+    with pytest.raises(JobFailure, match="out_of_memory"):
+        runtime.encode([], 1, None)
+
+
+def _refused(*_: object, **__: object) -> NoReturn:
+    raise torch.OutOfMemoryError("no room")
 
 
 Predict = Callable[[Tensor, Tensor, AttentionInput], Tensor]
