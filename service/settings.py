@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     """People for whom nothing was asked for this long are erased as by DELETE /users/{id}."""
     job_expiry_s: float = Field(default=3600.0, gt=0)
     job_lease_s: float = Field(default=60.0, gt=0)
+    job_timeout_s: float = Field(default=1800.0, gt=0)
+    """How long pictures may be in the making once a worker has begun; then the job fails. A lease
+    is renewed as long as the worker lives, so it bounds nothing."""
     worker_seen_every_s: float = Field(default=5.0, gt=0)
     """How often a worker process says that it is there; silent for three times that, it is gone."""
     worker_grace_s: float = Field(default=30.0, gt=0)

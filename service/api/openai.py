@@ -27,7 +27,7 @@ router = APIRouter(
 _DO_NOT_RETRY = {"x-should-retry": "false"}
 """OpenAI's clients would send the request again, and so pay for another job."""
 _THEIR_NAMES = {"/user_id": "/user", "/width": "/size", "/height": "/size"}
-_FAILED_STATUS = {"canceled": 409, "expired": 503, "out_of_memory": 503}
+_FAILED_STATUS = {"canceled": 409, "expired": 503, "out_of_memory": 503, "deadline_exceeded": 504}
 """By the code of a job that did not succeed; 500 for all others."""
 
 

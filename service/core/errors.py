@@ -44,6 +44,7 @@ CODES: Mapping[str, str] = {
     "encoder_invalid": "The encoder gave an embedding that cannot be used.",
     "numerical_error": "The model gave values that are not finite.",
     "out_of_memory": "The model ran out of memory on this job; a smaller one may fit.",
+    "deadline_exceeded": "The job had not been made in the time that a job may run.",
     "model_error": "The model failed on this job.",
     "still_running": "The job has not ended in the time that a request may wait; it goes on.",
     "canceled": "The job was canceled.",

@@ -1,6 +1,7 @@
 """The model behind `ModelRuntime`: the only module of the service that touches torch."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,8 +11,8 @@ import torch
 
 from ppd_model.checkpoint import load_artifact, refuse_other_keys, shapes_of
 from ppd_model.engine import Engine
-from ppd_model.faults import NUMERICAL, OUT_OF_MEMORY, is_out_of_memory
-from ppd_model.jobs import JobError, Progress
+from ppd_model.faults import DEADLINE, NUMERICAL, OUT_OF_MEMORY, is_out_of_memory
+from ppd_model.jobs import Handle, JobError, Progress
 from ppd_model.pipeline import (
     ADAPTER_FILE,
     MINI_WEIGHTS_DIR,
@@ -40,6 +41,14 @@ from service.worker.kept_adapters import KeptAdapters
 
 log = logging.getLogger("ppd.worker")
 
+_CODES = {
+    NUMERICAL: "numerical_error",
+    OUT_OF_MEMORY: "out_of_memory",
+    DEADLINE: "deadline_exceeded",
+}
+"""The engine's codes that clients are told; all others are `model_error`."""
+_GIVEN_UP_AFTER_S = 30.0
+"""How long after its deadline a job is waited for: one step, and the decoding of others."""
 _PICTURES_OF_A_JOB = 64
 """More than any has: the service's own queue refuses, the engine takes what comes from there."""
 
@@ -125,7 +134,8 @@ class PpdRuntime:
     The places are where each works. None is a runtime that does not load it; whoever asks such a
     runtime for it gets a ValueError. `adapter` is served whatever jobs are pinned to; without it a
     job's own adapter is used for it, and `kept_adapters` of them stay in memory. `threads` are
-    torch's where choices are read; the engine's two threads share as many.
+    torch's where choices are read; the engine's two threads share as many. `timeout_s` bounds the
+    time from `generate` to its pictures.
     """
 
     def __init__(
@@ -141,6 +151,7 @@ class PpdRuntime:
         adapter: Path | None = None,
         kept_adapters: int = 2,
         jobs_at_once: int = 4,
+        timeout_s: float | None = None,
     ) -> None:
         self._preset = get_preset(preset)
         if generator_place is None and encoder_place is None:
@@ -157,6 +168,7 @@ class PpdRuntime:
         self._threads = threads
         self._adapter = adapter
         self._room = kept_adapters
+        self._timeout_s = timeout_s
         self._adapters: KeptAdapters | None = None
         self._pipeline: Pipeline | None = None
         self._engine: Engine | None = None
@@ -271,16 +283,27 @@ class PpdRuntime:
             _requests(specs),
             owner=specs[0].owner,
             adapter=loaded,
+            timeout_s=self._timeout_s,
             on_progress=tell,
             cancelled=cancelled,
         )
-        made = handle.result()
+        made = self._result(handle)
         assert handle.timings is not None
         queue_s, shared_with = handle.timings.queue_s, handle.timings.shared_with
         return [
             replace(picture, queue_s=queue_s, shared_with=shared_with)
             for picture in _pictures(made)
         ]
+
+    def _result(self, handle: Handle) -> list[Generated]:
+        """The pictures. An engine that hangs in a step sees no deadline: then it is given up here."""
+        if self._timeout_s is None:
+            return handle.result()
+        try:
+            return handle.result(self._timeout_s + _GIVEN_UP_AFTER_S)
+        except TimeoutError as error:
+            handle.cancel()
+            raise JobError(DEADLINE, "the engine does not answer") from error
 
     def _make_alone(
         self,
@@ -290,10 +313,17 @@ class PpdRuntime:
         cancelled: Callable[[], bool],
     ) -> list[Picture]:
         pipeline = self._loaded_pipeline()
+        began_s = time.monotonic()
+
+        def stop() -> bool:
+            if self._timeout_s is not None and time.monotonic() - began_s > self._timeout_s:
+                raise JobError(DEADLINE, f"not done {self._timeout_s} s after it began")
+            return cancelled()
+
         first = pipeline.installed
         pipeline.install(loaded)
         try:
-            return _pictures(pipeline.generate(_requests(specs), on_step, cancelled))
+            return _pictures(pipeline.generate(_requests(specs), on_step, stop))
         finally:  # one that is kept no more shall not take room because it is in place
             pipeline.install(first)
 
@@ -399,9 +429,7 @@ def _failure_of(error: JobError) -> JobFailure:
 
     The message stays out of both: it may quote what a person sent.
     """
-    if error.code == NUMERICAL:
-        return JobFailure("numerical_error")
-    log.error("the engine ended the job: %s", error.code)
-    if error.code == OUT_OF_MEMORY:
-        return JobFailure("out_of_memory")
-    return JobFailure("model_error")
+    code = _CODES.get(error.code, "model_error")
+    if code != "numerical_error":
+        log.error("the engine ended the job: %s", error.code)
+    return JobFailure(code)

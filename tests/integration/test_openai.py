@@ -257,7 +257,10 @@ async def test_a_job_goes_on_when_its_client_has_left(service: Service) -> None:
     await service.until(service.client(), job["id"], "succeeded")
 
 
-@pytest.mark.parametrize(("code", "status"), [("numerical_error", 500), ("out_of_memory", 503)])
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("numerical_error", 500), ("out_of_memory", 503), ("deadline_exceeded", 504)],
+)
 async def test_a_job_that_failed_says_why_and_is_not_asked_for_again(
     service: Service, code: str, status: int
 ) -> None:

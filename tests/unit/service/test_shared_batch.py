@@ -164,6 +164,41 @@ def test_a_model_that_rests_in_main_memory_makes_one_job_after_the_other() -> No
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_job_past_its_deadline_fails_and_says_so(
+    runtime: PpdRuntime, monkeypatch: pytest.MonkeyPatch, offload: bool
+) -> None:
+    monkeypatch.setattr(runtime, "_timeout_s", 0.001)
+    if offload:
+        monkeypatch.setattr(runtime, "_engine", None)
+    with pytest.raises(JobFailure, match="deadline_exceeded") as late:
+        alone(runtime, spec(1, steps=50))
+    assert "time that a job may run" in late.value.detail
+    monkeypatch.undo()
+    assert len(alone(runtime, spec(1, steps=1))) == 1
+
+
+def test_a_job_of_an_engine_that_hangs_is_given_up(
+    runtime: PpdRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, hangs = runtime._pipeline, threading.Event()
+    assert pipeline is not None
+    predict = pipeline.stage_c.predict_noise
+
+    def hanging(*given: object) -> Tensor:
+        assert hangs.wait(PATIENCE_S)
+        return predict(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline.stage_c, "predict_noise", hanging)
+    monkeypatch.setattr(runtime, "_timeout_s", 0.01)
+    monkeypatch.setattr("service.worker.engine._GIVEN_UP_AFTER_S", 0.01)
+    with pytest.raises(JobFailure, match="deadline_exceeded"):
+        alone(runtime, spec(1))
+    monkeypatch.undo()
+    hangs.set()
+    assert len(alone(runtime, spec(1, steps=1))) == 1
+
+
 def test_an_encoder_without_room_says_so_too() -> None:
     runtime = PpdRuntime(
         "mini", None, generator_place=None, prompt_variant="paper", decoding="greedy", threads=1
