@@ -4,6 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from service.core.errors import JobCanceled, JobFailure
 from service.core.ports import (
     Capabilities,
+    EngineState,
     LabelledPair,
     Picture,
     PictureSpec,
@@ -37,6 +39,7 @@ class FakeRuntime:
         self.load_gate.set()
         self.encoder_version = encoder_version
         self.fail_with: Exception | None = None
+        self.engine_state: EngineState | None = None
         self.generated: list[PictureSpec] = []
         self.encoded: list[tuple[list[LabelledPair], int, str | None]] = []
 
@@ -47,6 +50,9 @@ class FakeRuntime:
     @property
     def jobs_at_once(self) -> int:
         return 1
+
+    def state(self) -> EngineState | None:
+        return self.engine_state
 
     def close(self) -> None:
         pass
@@ -111,3 +117,9 @@ def paint(spec: PictureSpec) -> NDArray[np.uint8]:
     noise = np.random.default_rng(list(hashlib.sha256(seen + user).digest()))
     blocks = noise.integers(40, 216, (8, 8, 3)).astype(np.uint8)
     return np.kron(blocks, np.ones((spec.height_px // 8, spec.width_px // 8, 1), dtype=np.uint8))
+
+
+def engine_state(**numbers: int) -> EngineState:
+    """A running batch in which all is zero but these."""
+    counted = dict.fromkeys((field.name for field in fields(EngineState)), 0) | numbers
+    return EngineState(**{**counted, "faults": {}, "step_s": {}, "caches": {}})  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 B, D suffixes: batch, embedding.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -110,11 +110,48 @@ class Taste:
     dislikes: list[str] = field(default_factory=list)
 
 
-class ModelRuntime(Protocol):
-    """The model. All calls come from one thread, save those of `generate` and `unread`.
+@dataclass(frozen=True)
+class CacheState:
+    """A cache's entries, and how often what was asked for was there."""
 
-    These come from as many threads as jobs may be in work at once; where that is one job, from the
-    thread of all the others.
+    kept: int
+    hits: int
+    misses: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineState:
+    """How the running batch stands, and what was counted since the model was loaded.
+
+    Rows are pictures under way, `network_rows` what they take of the network's batch.
+    """
+
+    queued_rows: int
+    queued_rows_at_most: int
+    running_rows: int
+    network_rows: int
+    decoding_rows: int
+    passes: int
+    row_steps: int
+    decoded_pictures: int
+    decoded_batches: int
+    previews: int
+    jobs: int
+    refused_jobs: int
+    halvings: int
+    """Of a batch, for want of memory."""
+    faults: Mapping[str, int]
+    """Jobs that ended without pictures, by the engine's code."""
+    step_s: Mapping[str, Mapping[int, float]]
+    """Latent shape -> rows of the network -> seconds of a step; the usual shape first."""
+    caches: Mapping[str, CacheState]
+
+
+class ModelRuntime(Protocol):
+    """The model. All calls come from one thread, save those of `generate`, `unread` and `state`.
+
+    `state` is asked from anywhere. The others come from as many threads as jobs may be in work at
+    once; where that is one job, from the thread of all the others.
     """
 
     @property
@@ -147,6 +184,9 @@ class ModelRuntime(Protocol):
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
+
+    def state(self) -> EngineState | None:
+        """How the running batch stands, at once; None where there is none, or not yet."""
 
     def close(self) -> None:
         """End the threads that belong to the model; nothing is asked of it any more."""

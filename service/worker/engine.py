@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +31,9 @@ from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure
 from service.core.placement import CPU, Place
 from service.core.ports import (
+    CacheState,
     Capabilities,
+    EngineState,
     LabelledPair,
     Picture,
     PictureSpec,
@@ -262,6 +265,11 @@ class PpdRuntime:
         """The end of a prompt that is beyond what the text encoder reads; mostly empty."""
         return self._loaded_pipeline().text_encoder.unread(prompt)
 
+    def state(self) -> EngineState | None:
+        """What the engine says of itself; None without one."""
+        engine = self._engine
+        return None if engine is None else _state_of(engine.snapshot())
+
     def close(self) -> None:
         """End the engine's threads."""
         if self._engine is not None:
@@ -296,7 +304,7 @@ class PpdRuntime:
         ]
 
     def _result(self, handle: Handle) -> list[Generated]:
-        """The pictures. An engine that hangs in a step sees no deadline: then it is given up here."""
+        """The pictures. An engine that hangs in a step sees no deadline: it is given up here."""
         if self._timeout_s is None:
             return handle.result()
         try:
@@ -405,6 +413,33 @@ def _pictures(made: Sequence[Generated]) -> list[Picture]:
     """The job is timed as a whole; each picture is given its share."""
     share = 1 / len(made)
     return [Picture(g.image_HWC, g.seed, g.denoise_s * share, g.decode_s * share) for g in made]
+
+
+def _state_of(seen: Mapping[str, Any]) -> EngineState:
+    counts = seen["counts"]
+    failed = "failed_"
+    return EngineState(
+        queued_rows=seen["queued_rows"],
+        queued_rows_at_most=seen["queued_rows_at_most"],
+        running_rows=seen["running_rows"],
+        network_rows=seen["network_rows"],
+        decoding_rows=seen["decoding_rows"],
+        passes=counts.get("passes", 0),
+        row_steps=counts.get("row_steps", 0),
+        decoded_pictures=seen["decoded_pictures"],
+        decoded_batches=seen["decoded_batches"],
+        previews=seen["previews"],
+        jobs=counts.get("jobs", 0),
+        refused_jobs=counts.get("refused", 0),
+        halvings=counts.get("out_of_memory", 0),
+        faults={
+            name.removeprefix(failed): count
+            for name, count in counts.items()
+            if name.startswith(failed)
+        },
+        step_s=seen["step_s"],
+        caches={"text": CacheState(**seen["texts"]), "user": CacheState(**seen["users"])},
+    )
 
 
 @contextmanager

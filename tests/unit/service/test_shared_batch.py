@@ -142,6 +142,31 @@ def test_what_goes_wrong_with_a_job_fails_it_alone(
     assert alone(runtime, spec(2, steps=20)) == expected
 
 
+def test_the_state_of_the_batch_counts_what_was_made_and_what_failed(
+    runtime: PpdRuntime, threads: ThreadPoolExecutor
+) -> None:
+    before = runtime.state()
+    assert before is not None
+    alone(runtime, spec(1, steps=4), spec(2, steps=4))
+    stopped = Job(runtime, threads, spec(1, steps=1000))
+    assert stopped.begun.wait(PATIENCE_S)
+    during = runtime.state()
+    assert during is not None
+    assert (during.running_rows, during.network_rows) == (1, 2)
+    stopped.stop.set()
+    with pytest.raises(JobCanceled):
+        stopped.pictures()
+    after = runtime.state()
+    assert after is not None
+    assert after.decoded_pictures == before.decoded_pictures + 2
+    assert after.jobs == before.jobs + 1
+    assert after.faults["cancelled"] == before.faults.get("cancelled", 0) + 1
+    assert after.row_steps >= before.row_steps + 8
+    assert before.passes < after.passes < after.row_steps
+    assert after.step_s["16x8x8"][2] > 0
+    assert after.caches["text"].hits > before.caches["text"].hits
+
+
 def test_a_model_that_rests_in_main_memory_makes_one_job_after_the_other() -> None:
     runtime = PpdRuntime(
         "mini",
@@ -153,6 +178,7 @@ def test_a_model_that_rests_in_main_memory_makes_one_job_after_the_other() -> No
         threads=1,
     )
     assert runtime.jobs_at_once == 1
+    assert runtime.state() is None
     before = torch.get_num_threads()
     runtime.load()
     assert len(alone(runtime, spec(1, steps=1))) == 1
