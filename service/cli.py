@@ -280,6 +280,7 @@ def _runtime(
         kept_adapters=settings.adapters_in_memory,
         jobs_at_once=jobs_at_once,
         timeout_s=settings.job_timeout_s,
+        preview_every=settings.preview_every,
     )
 
 

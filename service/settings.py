@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     prompt_variant: str = "paper"
     decoding: str = "greedy"
     model_threads: int = Field(default=2, ge=1, le=256)
+    preview_every: int = Field(default=5, ge=0, le=50)
+    """Pictures that are being made are shown every so many steps; 0 is never."""
     pool_dir: Path = Path(__file__).parent / "pool"
     web_dir: Path = Path(__file__).parent / "web"
 

@@ -16,6 +16,7 @@ from service.core.ports import (
     LabelledPair,
     Picture,
     PictureSpec,
+    Preview,
     Taste,
     Versions,
 )
@@ -32,6 +33,7 @@ class FakeRuntime:
 
     def __init__(self, step_s: float = 0.0, encoder_version: str = "fake-encoder-1") -> None:
         self.step_s = step_s
+        self.preview_every = 0
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -66,6 +68,7 @@ class FakeRuntime:
         specs: Sequence[PictureSpec],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        on_preview: Callable[[Preview], None],
     ) -> list[Picture]:
         if self.fail_with is not None:
             raise self.fail_with
@@ -82,6 +85,9 @@ class FakeRuntime:
                 raise JobCanceled
             time.sleep(self.step_s)
             on_step(step, steps)
+            if self.preview_every and step % self.preview_every == 0:
+                for index, spec in enumerate(specs):
+                    on_preview(Preview(index, step, steps, paint(spec)[::2, ::2]))
         self.generated += specs
         return [Picture(paint(spec), spec.seed, 0.01 * steps, 0.01) for spec in specs]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.cli import work
 from service.core.errors import JobCanceled
-from service.core.ports import Picture, PictureSpec, Versions
+from service.core.ports import Picture, PictureSpec, Preview, Versions
 from service.settings import Settings
 from service.wiring import start_logs
 from tests.fake_runtime import FakeRuntime
@@ -33,6 +33,7 @@ class DeadlyRuntime(FakeRuntime):
         specs: Sequence[PictureSpec],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        on_preview: Callable[[Preview], None],
     ) -> list[Picture]:
         if specs[0].prompt == "poison":
             time.sleep(1)  # others come beside it meanwhile
@@ -41,7 +42,7 @@ class DeadlyRuntime(FakeRuntime):
             if cancelled():
                 raise JobCanceled
             time.sleep(0.02)
-        return super().generate(specs, on_step, cancelled)
+        return super().generate(specs, on_step, cancelled, on_preview)
 
 
 def main() -> None:

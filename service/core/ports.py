@@ -90,6 +90,19 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What a picture looks like that is being made: small, uint8, H x W x 3.
+
+    `index` is its number in the job, `done` of `total` are the job's steps when it was made.
+    """
+
+    index: int
+    done: int
+    total: int
+    image_HWC: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
 class LabelledPair:
     """One decided choice as the encoder reads it."""
 
@@ -170,13 +183,15 @@ class ModelRuntime(Protocol):
         specs: Sequence[PictureSpec],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        on_preview: Callable[[Preview], None],
     ) -> list[Picture]:
         """Make all pictures, in order, and with one adapter.
 
-        `on_step(done, total)` follows every denoising step; it and `cancelled` may be called from
-        other threads. Raises `JobCanceled` at the step after `cancelled()` turned true,
-        `JobFailure` for what the model cannot do (code `adapter_unavailable` for an adapter that is
-        damaged or does not belong here).
+        `on_step(done, total)` follows every denoising step, `on_preview` some of them where there
+        are previews; they and `cancelled` may be called from other threads, which they hold up.
+        Raises `JobCanceled` at the step after `cancelled()` turned true, `JobFailure` for what the
+        model cannot do (code `adapter_unavailable` for an adapter that is damaged or does not
+        belong here).
         """
 
     def unread(self, prompt: str) -> str:
@@ -259,6 +274,8 @@ class EmbeddingCache(Protocol):
 
 class ProgressEvents(Protocol):
     """What happens to jobs while it happens, with a short memory for those who come back.
+
+    Previews are in no memory, and one who does not read loses them first.
 
     Losing it loses progress bars only: whoever follows a job also looks at its row now and then.
     """

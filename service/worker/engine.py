@@ -26,6 +26,7 @@ from ppd_model.pipeline import (
     Pipeline,
 )
 from ppd_model.presets import Preset, get_preset
+from ppd_model.previewer import Previewer, find_previewer
 from ppd_model.stage_c import adapter_for, build_stage_c
 from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure
@@ -37,6 +38,7 @@ from service.core.ports import (
     LabelledPair,
     Picture,
     PictureSpec,
+    Preview,
     Taste,
     Versions,
 )
@@ -138,7 +140,7 @@ class PpdRuntime:
     runtime for it gets a ValueError. `adapter` is served whatever jobs are pinned to; without it a
     job's own adapter is used for it, and `kept_adapters` of them stay in memory. `threads` are
     torch's where choices are read; the engine's two threads share as many. `timeout_s` bounds the
-    time from `generate` to its pictures.
+    time from `generate` to its pictures. Previews come every `preview_every` steps; 0 is never.
     """
 
     def __init__(
@@ -155,6 +157,7 @@ class PpdRuntime:
         kept_adapters: int = 2,
         jobs_at_once: int = 4,
         timeout_s: float | None = None,
+        preview_every: int = 0,
     ) -> None:
         self._preset = get_preset(preset)
         if generator_place is None and encoder_place is None:
@@ -172,6 +175,7 @@ class PpdRuntime:
         self._adapter = adapter
         self._room = kept_adapters
         self._timeout_s = timeout_s
+        self._preview_every = preview_every
         self._adapters: KeptAdapters | None = None
         self._pipeline: Pipeline | None = None
         self._engine: Engine | None = None
@@ -203,9 +207,14 @@ class PpdRuntime:
             encoder_id = encoder.encoder_version
         if self._generator_place is not None:
             pipeline = self._load_pipeline(self._generator_place, encoder_id)
-        return self.use(pipeline, encoder)
+        return self.use(pipeline, encoder, self._load_previewer())
 
-    def use(self, pipeline: Pipeline | None, encoder: UserEncoder | None) -> Versions:
+    def use(
+        self,
+        pipeline: Pipeline | None,
+        encoder: UserEncoder | None,
+        previewer: Previewer | None = None,
+    ) -> Versions:
         """Work with parts that are in memory already."""
         self.close()
         self._pipeline, self._encoder = pipeline, encoder
@@ -219,6 +228,7 @@ class PpdRuntime:
         if not pipeline.offload:
             self._engine = Engine(
                 pipeline,
+                previewer,
                 threads=max(1, self._threads // 2),
                 queued_rows=self._jobs_at_once * _PICTURES_OF_A_JOB,
             )
@@ -234,13 +244,16 @@ class PpdRuntime:
         specs: Sequence[PictureSpec],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        on_preview: Callable[[Preview], None],
     ) -> list[Picture]:
         """Make all pictures, in a batch with those of other jobs, with the adapter they name."""
         with _told_apart():
             loaded = self._adapter_of(specs)
             if self._engine is None:
                 return self._make_alone(specs, loaded, on_step, cancelled)
-            return self._make_in_company(self._engine, specs, loaded, on_step, cancelled)
+            return self._make_in_company(
+                self._engine, specs, loaded, on_step, cancelled, on_preview
+            )
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
         """Read four pairs; an answer that cannot be used is asked for once more."""
@@ -283,9 +296,13 @@ class PpdRuntime:
         loaded: LoadedAdapter,
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        on_preview: Callable[[Preview], None],
     ) -> list[Picture]:
         def tell(progress: Progress) -> None:
-            on_step(progress.done, progress.total)
+            if not progress.previews:
+                on_step(progress.done, progress.total)
+            for index, image_HWC in progress.previews.items():
+                on_preview(Preview(index, progress.done, progress.total, image_HWC))
 
         handle = engine.submit(
             _requests(specs),
@@ -294,6 +311,7 @@ class PpdRuntime:
             timeout_s=self._timeout_s,
             on_progress=tell,
             cancelled=cancelled,
+            preview_every=self._preview_every,
         )
         made = self._result(handle)
         assert handle.timings is not None
@@ -378,6 +396,18 @@ class PpdRuntime:
         if self._adapter is not None:
             pipeline.use_adapter(self._adapter, encoder_id=encoder_id)
         return pipeline
+
+    def _load_previewer(self) -> Previewer | None:
+        place = self._generator_place
+        if not self._preview_every or place is None or place.offload:
+            return None
+        previewer = None
+        if self._weights_dir is not None or not self._preset.published:
+            folder = weights_folder(self._preset.name, self._weights_dir)
+            previewer = find_previewer(self._preset, folder)
+        if previewer is None:
+            log.info("no previewer lies among the weights: there are no previews")
+        return previewer
 
     def _adapter_beside_weights(self, encoder_id: str | None) -> bool:
         """Whether to load one from there: for published weights one may come by activation only.

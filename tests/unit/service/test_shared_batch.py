@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -17,7 +18,7 @@ from ppd_model.admission import Admission
 from ppd_model.pipeline import Pipeline
 from service.core.errors import JobCanceled, JobFailure
 from service.core.placement import CPU
-from service.core.ports import Picture, PictureSpec
+from service.core.ports import Picture, PictureSpec, Preview
 from service.worker.engine import PpdRuntime
 
 PATIENCE_S = 60.0
@@ -30,7 +31,13 @@ def runtime() -> Iterator[PpdRuntime]:
     """The shipped `mini` without its encoder."""
     before = torch.get_num_threads()
     loaded = PpdRuntime(
-        "mini", None, encoder_place=None, prompt_variant="paper", decoding="greedy", threads=2
+        "mini",
+        None,
+        encoder_place=None,
+        prompt_variant="paper",
+        decoding="greedy",
+        threads=2,
+        preview_every=3,
     )
     loaded.load()
     yield loaded
@@ -60,10 +67,11 @@ class Job:
 
     def __init__(self, runtime: PpdRuntime, threads: ThreadPoolExecutor, *specs: PictureSpec):
         self.steps: list[tuple[int, int]] = []
+        self.previews: list[Preview] = []
         self.begun = threading.Event()
         self.stop = threading.Event()
         self._made: Future[list[Picture]] = threads.submit(
-            runtime.generate, specs, self._on_step, self.stop.is_set
+            runtime.generate, specs, self._on_step, self.stop.is_set, self.previews.append
         )
 
     def _on_step(self, done: int, total: int) -> None:
@@ -75,7 +83,7 @@ class Job:
 
 
 def alone(runtime: PpdRuntime, *specs: PictureSpec) -> list[bytes]:
-    made = runtime.generate(specs, lambda done, total: None, lambda: False)
+    made = runtime.generate(specs, lambda *_: None, lambda: False, lambda _: None)
     assert {picture.shared_with for picture in made} == {0.0}
     return [picture.image_HWC.tobytes() for picture in made]
 
@@ -140,6 +148,38 @@ def test_what_goes_wrong_with_a_job_fails_it_alone(
             assert detail in failed.value.detail
             assert shown(sound.pictures()) == expected
     assert alone(runtime, spec(2, steps=20)) == expected
+
+
+def test_what_is_being_made_is_shown_every_few_steps_and_each_step_is_told_once(
+    runtime: PpdRuntime, threads: ThreadPoolExecutor
+) -> None:
+    job = Job(runtime, threads, spec(1, steps=40), spec(2, steps=40))
+    made = job.pictures()
+    assert len(job.steps) == len(set(job.steps)) == 40
+    assert {preview.index for preview in job.previews} == {0, 1}
+    assert all((preview.total, preview.done < 40) == (40, True) for preview in job.previews)
+    last = max((p for p in job.previews if p.index == 0), key=lambda p: p.done)
+    assert (last.image_HWC.shape, last.image_HWC.dtype) == ((64, 64, 3), np.uint8)
+    halved = made[0].image_HWC.reshape(64, 2, 64, 2, 3).mean((1, 3))
+    assert np.abs(halved - last.image_HWC).mean() < 25, "of 255: it is the same picture"
+
+
+def test_published_weights_without_a_previewer_make_no_previews_and_say_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for every in (0, 5):
+        runtime = PpdRuntime(
+            "stable-cascade",
+            tmp_path,
+            encoder_place=None,
+            prompt_variant="paper",
+            decoding="greedy",
+            threads=1,
+            preview_every=every,
+        )
+        assert runtime._load_previewer() is None
+    assert caplog.text.count("there are no previews") == 1
 
 
 def test_the_state_of_the_batch_counts_what_was_made_and_what_failed(
