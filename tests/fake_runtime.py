@@ -9,7 +9,7 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import JobCanceled, JobFailure
+from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.ports import (
     Capabilities,
     EngineState,
@@ -42,6 +42,7 @@ class FakeRuntime:
         self.encoder_version = encoder_version
         self.fail_with: Exception | None = None
         self.engine_state: EngineState | None = None
+        self.broken_by: str | None = None
         self.generated: list[PictureSpec] = []
         self.encoded: list[tuple[list[LabelledPair], int, str | None]] = []
 
@@ -55,6 +56,9 @@ class FakeRuntime:
 
     def state(self) -> EngineState | None:
         return self.engine_state
+
+    def broken(self) -> str | None:
+        return self.broken_by
 
     def close(self) -> None:
         pass
@@ -72,6 +76,8 @@ class FakeRuntime:
     ) -> list[Picture]:
         if self.fail_with is not None:
             raise self.fail_with
+        if self.broken_by is not None:
+            raise ModelLost
         self.entered.set()
         for adapter in {spec.adapter for spec in specs} - {None}:
             if file_sha256(adapter.path) != adapter.sha256:

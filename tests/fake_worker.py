@@ -17,7 +17,10 @@ from tests.fake_runtime import FakeRuntime
 
 
 class DeadlyRuntime(FakeRuntime):
-    """Its prompt `poison` kills the process; it may take long to load, and wait for a file."""
+    """Its prompt `poison` kills the process, `short circuit` breaks the model for good.
+
+    It may take long to load, and wait for a file.
+    """
 
     def __init__(self, step_s: float, load_s: float, wait_for: Path | None) -> None:
         super().__init__(step_s)
@@ -38,6 +41,8 @@ class DeadlyRuntime(FakeRuntime):
         if specs[0].prompt == "poison":
             time.sleep(1)  # others come beside it meanwhile
             os.kill(os.getpid(), signal.SIGKILL)
+        if specs[0].prompt == "short circuit":
+            self.broken_by = "CUDA error"
         while self._wait_for is not None and not self._wait_for.exists():
             if cancelled():
                 raise JobCanceled

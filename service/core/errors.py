@@ -111,3 +111,7 @@ class JobFailure(Exception):  # noqa: N818 - it is the name of the outcome
 
 class JobCanceled(Exception):  # noqa: N818 - it is the name of the outcome
     """Raised out of the model at the step after somebody canceled the job."""
+
+
+class ModelLost(Exception):  # noqa: N818 - it is the name of the state
+    """The model makes no pictures any more in this process; the job is not to blame for it."""

@@ -139,6 +139,8 @@ class EngineState:
     Rows are pictures under way, `network_rows` what they take of the network's batch.
     """
 
+    up: bool
+    """Whether it makes pictures: not broken."""
     queued_rows: int
     queued_rows_at_most: int
     running_rows: int
@@ -161,10 +163,10 @@ class EngineState:
 
 
 class ModelRuntime(Protocol):
-    """The model. All calls come from one thread, save those of `generate`, `unread` and `state`.
+    """The model. All calls come from one thread, save those of the methods named here.
 
-    `state` is asked from anywhere. The others come from as many threads as jobs may be in work at
-    once; where that is one job, from the thread of all the others.
+    `state` and `broken` are asked from anywhere, `generate` and `unread` from as many threads as
+    jobs may be in work at once; where that is one job, from the thread of all the others.
     """
 
     @property
@@ -191,7 +193,7 @@ class ModelRuntime(Protocol):
         are previews; they and `cancelled` may be called from other threads, which they hold up.
         Raises `JobCanceled` at the step after `cancelled()` turned true, `JobFailure` for what the
         model cannot do (code `adapter_unavailable` for an adapter that is damaged or does not
-        belong here).
+        belong here), `ModelLost` when it is `broken`.
         """
 
     def unread(self, prompt: str) -> str:
@@ -202,6 +204,9 @@ class ModelRuntime(Protocol):
 
     def state(self) -> EngineState | None:
         """How the running batch stands, at once; None where there is none, or not yet."""
+
+    def broken(self) -> str | None:
+        """Why no picture will be made any more in this process; None while they are."""
 
     def close(self) -> None:
         """End the threads that belong to the model; nothing is asked of it any more."""

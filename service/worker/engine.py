@@ -12,8 +12,8 @@ import torch
 
 from ppd_model.checkpoint import load_artifact, refuse_other_keys, shapes_of
 from ppd_model.engine import Engine
-from ppd_model.faults import DEADLINE, NUMERICAL, OUT_OF_MEMORY, is_out_of_memory
-from ppd_model.jobs import Handle, JobError, Progress
+from ppd_model.faults import CLOSED, DEADLINE, NUMERICAL, OUT_OF_MEMORY, is_out_of_memory
+from ppd_model.jobs import EngineClosed, Handle, JobError, Progress
 from ppd_model.pipeline import (
     ADAPTER_FILE,
     MINI_WEIGHTS_DIR,
@@ -29,7 +29,7 @@ from ppd_model.presets import Preset, get_preset
 from ppd_model.previewer import Previewer, find_previewer
 from ppd_model.stage_c import adapter_for, build_stage_c
 from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
-from service.core.errors import JobCanceled, JobFailure
+from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU, Place
 from service.core.ports import (
     CacheState,
@@ -281,7 +281,12 @@ class PpdRuntime:
     def state(self) -> EngineState | None:
         """What the engine says of itself; None without one."""
         engine = self._engine
-        return None if engine is None else _state_of(engine.snapshot())
+        return None if engine is None else _state_of(engine.snapshot(), engine.broken is None)
+
+    def broken(self) -> str | None:
+        """Why the engine has ended by itself."""
+        engine = self._engine
+        return None if engine is None else engine.broken
 
     def close(self) -> None:
         """End the engine's threads."""
@@ -445,10 +450,11 @@ def _pictures(made: Sequence[Generated]) -> list[Picture]:
     return [Picture(g.image_HWC, g.seed, g.denoise_s * share, g.decode_s * share) for g in made]
 
 
-def _state_of(seen: Mapping[str, Any]) -> EngineState:
+def _state_of(seen: Mapping[str, Any], up: bool) -> EngineState:
     counts = seen["counts"]
     failed = "failed_"
     return EngineState(
+        up=up,
         queued_rows=seen["queued_rows"],
         queued_rows_at_most=seen["queued_rows_at_most"],
         running_rows=seen["running_rows"],
@@ -481,7 +487,11 @@ def _told_apart() -> Iterator[None]:
         raise JobCanceled from None
     except NumericalError as error:
         raise JobFailure("numerical_error") from error
+    except EngineClosed as error:
+        raise ModelLost from error
     except JobError as error:
+        if error.code == CLOSED:
+            raise ModelLost from error
         raise _failure_of(error) from error
     except Exception as error:
         if is_out_of_memory(error):

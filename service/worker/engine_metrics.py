@@ -26,6 +26,9 @@ class EngineMetrics(Collector):
         state = self._state()
         if state is None:
             return
+        yield GaugeMetricFamily(
+            "ppd_engine_up", "Whether the engine makes pictures; 0 until a restart.", state.up
+        )
         yield _gauge(
             "ppd_engine_rows",
             "Pictures in the engine: waiting, in the running batch, at the decoder.",

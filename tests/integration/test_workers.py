@@ -117,6 +117,41 @@ async def test_a_poisonous_job_fails_alone(deployed: Deployment) -> None:
     await deployed.all_are(jobs, "succeeded")
 
 
+async def test_a_worker_whose_model_breaks_says_so_and_exits_for_another_to_come(
+    deployed: Deployment,
+) -> None:
+    reasons = set()
+    broken = deployed.worker(concurrency=4)
+    await deployed.ready()
+    breaks = await deployed.ask(prompt="short circuit")
+
+    async def has_gone() -> bool:
+        reasons.add((await deployed.client.get("/health/ready")).json().get("reason"))
+        return broken.poll() is not None
+
+    await deployed.until(has_gone)
+    assert broken.returncode == 1
+    await has_gone()
+    told = [
+        reason for reason in reasons if reason and "the model has stopped: CUDA error" in reason
+    ]
+    assert told
+    sound = await deployed.ask(seed=1)
+    deployed.worker(concurrency=1)
+
+    async def ended() -> bool:
+        if deployed.workers_alive() == 0:
+            deployed.worker(concurrency=1)
+        return (await deployed.job(breaks))["status"] == "failed"
+
+    await deployed.until(ended, within_s=240)
+    assert (await deployed.job(breaks))["error"]["code"] == "worker_crash"
+    assert [process.returncode for process in deployed.workers[:3]] == [1] * 3
+    if deployed.workers_alive() == 0:
+        deployed.worker()
+    await deployed.all_are([sound], "succeeded")
+
+
 async def test_sigterm_ends_an_idle_worker_at_once(deployed: Deployment) -> None:
     worker = deployed.worker()
     await deployed.ready()

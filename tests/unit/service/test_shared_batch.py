@@ -16,7 +16,7 @@ from torch import Tensor
 from ppd_model.adapter import AttentionInput
 from ppd_model.admission import Admission
 from ppd_model.pipeline import Pipeline
-from service.core.errors import JobCanceled, JobFailure
+from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU
 from service.core.ports import Picture, PictureSpec, Preview
 from service.worker.engine import PpdRuntime
@@ -276,6 +276,32 @@ def test_an_encoder_without_room_says_so_too() -> None:
 
 def _refused(*_: object, **__: object) -> NoReturn:
     raise torch.OutOfMemoryError("no room")
+
+
+def test_a_runtime_whose_device_is_lost_says_so_and_blames_no_job() -> None:
+    runtime = PpdRuntime(
+        "mini", None, encoder_place=None, prompt_variant="paper", decoding="greedy", threads=2
+    )
+    before = torch.get_num_threads()
+    runtime.load()
+    torch.set_num_threads(before)
+    assert runtime.broken() is None
+    pipeline = runtime._pipeline
+    assert pipeline is not None
+    pipeline.stage_c.predict_noise = _raise_lost  # type: ignore[method-assign]
+    for _ in range(2):  # while it breaks, and after
+        with pytest.raises(ModelLost):
+            alone(runtime, spec(1))
+    assert "RuntimeError: device lost" in str(runtime.broken())
+    state = runtime.state()
+    assert state is not None
+    assert not state.up
+    runtime.close()
+    assert runtime.broken() is None
+
+
+def _raise_lost(*_: object) -> NoReturn:
+    raise RuntimeError("device lost")
 
 
 Predict = Callable[[Tensor, Tensor, AttentionInput], Tensor]
