@@ -56,11 +56,13 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--step-s", type=float, default=0.0, help="time of one denoising step")
     parser.add_argument("--load-s", type=float, default=0.0, help="time of loading the model")
+    parser.add_argument("--preview-every", type=int, default=0, help="steps between previews")
     parser.add_argument("--wait-for", type=Path, help="a file; no step is made before it exists")
     options = parser.parse_args()
     settings = Settings()
     start_logs(settings)
     runtime = DeadlyRuntime(options.step_s, options.load_s, options.wait_for)
+    runtime.preview_every = options.preview_every
     work(settings, lambda: runtime, set(options.queues.split(",")), options.concurrency)
 
 

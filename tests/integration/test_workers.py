@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from service.infra.tables import Image, Job
+from tests.integration.test_jobs import events
 from tests.production import AT_ONCE_S, Deployment, deployment
 from tests.servers import Postgres, Redis
 
@@ -115,6 +116,23 @@ async def test_a_poisonous_job_fails_alone(deployed: Deployment) -> None:
     if deployed.workers[-1].poll() is not None:
         deployed.worker(concurrency=8)
     await deployed.all_are(jobs, "succeeded")
+
+
+async def test_what_a_worker_shows_reaches_those_who_follow_at_a_replica(
+    deployed: Deployment,
+) -> None:
+    deployed.worker(preview_every=2, step_s=0.3)
+    await deployed.ready()
+    url = await deployed.another_replica()
+    owner, stranger = deployed.client, await deployed.client_of("shop", url)
+    job_id = await deployed.ask(steps=8)
+    assert (await stranger.get(f"/jobs/{job_id}/events")).status_code == 404
+    seen = await events(owner, job_id)
+    shown = [event for event in seen if event["event"] == "preview"]
+    assert 2 <= len(shown) <= 4
+    assert all(event["data"]["image"].startswith("data:image/jpeg;base64,") for event in shown)
+    assert seen[-1]["data"]["status"] == "succeeded"
+    assert "preview" not in [event["event"] for event in await events(owner, job_id, last="1001")]
 
 
 async def test_a_worker_whose_model_breaks_says_so_and_exits_for_another_to_come(
