@@ -87,6 +87,11 @@ class DecodeThread:
         """Pictures that are not begun."""
         return len(self._waiting)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Begin to work."""
         self._thread.start()

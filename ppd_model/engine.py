@@ -54,6 +54,7 @@ log = logging.getLogger("ppd.engine")
 
 QUEUED_ROWS = 256
 SHAPES_KEPT = 4
+REASON_AT_MOST = 200
 MEASURED_STEPS = 4
 
 Shape = tuple[int, int, int]
@@ -106,6 +107,7 @@ class Engine:
         self._curves: dict[Shape, StepCurve] = dict(curves or {})
         self._tickets: dict[Row, Ticket] = {}
         self._counts: Counter[str] = Counter()
+        self._broken: str | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ppd-steps", daemon=True)
         self._decoding.start()
@@ -174,6 +176,17 @@ class Engine:
         """Whether t(n) has been measured by then."""
         return self._ready.wait(timeout_s)
 
+    @property
+    def broken(self) -> str | None:
+        """Why no picture will be made any more; None while they are, and for one that was closed.
+
+        What was here has ended with `engine_closed`. Only a new process can be relied on: a device
+        that failed may refuse everything that this one asks of it.
+        """
+        if self._broken is None and not self._closed and not self._decoding.alive:
+            return "the decode thread has ended"
+        return self._broken
+
     def close(self) -> None:
         """Take no more jobs, end those that are here with `engine_closed`, and stop."""
         with self._changed:
@@ -213,12 +226,14 @@ class Engine:
         try:
             with torch.inference_mode():
                 self._know_the_default_curve()
-                while self._wait_for_work():
+                while self._broken is None and self._wait_for_work():
                     fault = attempt(self._tick, "the step loop")
-                    if isinstance(fault, Fault):
+                    if isinstance(fault, Fault) and not self._breaks(fault):
                         self._fail_running(fault)
         finally:  # whatever ends this thread, nobody waits for it in vain
             with self._changed:
+                if not self._closed:
+                    self._broken = self._broken or "the step thread has ended"
                 self._closed = True
                 waiting = self._queue.take_out(lambda ticket: True)
             for ticket in [*waiting, *self._running_tickets()]:
@@ -234,9 +249,29 @@ class Engine:
                 leave_uncompiled(self._pipeline.stage_c)
                 measured = attempt(self._measure, "measuring the step times")
             if isinstance(measured, Fault):  # without a curve, one picture at a time
+                self._breaks(measured)
                 measured = StepCurve({1: 1.0})
             self._curves[shape_CHW] = measured
         self._ready.set()
+
+    def _breaks(self, fault: Fault) -> bool:
+        """Whether after this fault not even a step of the engine's own is possible.
+
+        Then no job is to blame and none can be made: the thread ends. A job's own fault leaves the
+        device as it was.
+        """
+        if self._broken is None and fault.code == FAULT:
+            tried = attempt(self._try_alone, "a step of the engine's own")
+            if isinstance(tried, Fault) and tried.code == FAULT:
+                self._broken = tried.detail.partition("\n")[0][:REASON_AT_MOST]
+                log.error("the engine can make no more steps: it ends")
+        return self._broken is not None
+
+    def _try_alone(self) -> None:
+        """One step of an empty prompt, past everything that is kept, and waited for."""
+        request = ImageRequest("", seed=0, steps=1, guidance_scale=1.0)
+        generator = torch.Generator().manual_seed(request.seed)
+        self._pipeline.sample_latents([request], [generator]).cpu()
 
     def _tick(self) -> None:
         """One step of one batch, with whoever may join it."""
@@ -308,7 +343,8 @@ class Engine:
                 self._give_memory_back()
                 fault = attempt(lambda: self._join(ticket), "preparing a picture")
             if isinstance(fault, Fault):
-                self._fail(ticket.job, replace(fault, code=_preparation_code(fault)))
+                code = CLOSED if self._breaks(fault) else _preparation_code(fault)
+                self._fail(ticket.job, replace(fault, code=code))
 
     def _join(self, ticket: Ticket) -> None:
         job = ticket.job
@@ -351,6 +387,8 @@ class Engine:
             group.halve()
             guessed = self._timed_step(group)
         if isinstance(guessed, Fault):
+            if self._breaks(guessed):
+                return
             if guessed.code == OUT_OF_MEMORY or len(group.batch.rows) == 1:
                 self._fail_batch(group, guessed)
                 return

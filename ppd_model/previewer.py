@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict
-from ppd_model.presets import Preset
+from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict, verify_manifest
+from ppd_model.presets import DECODER, Preset
 
+PREVIEWER_FILE = "previewer.safetensors"
 PX_PER_LATENT = 8
 """Sides of a preview over sides of a latent: 192 pixels for a picture of 1024, 64 for mini's."""
 
@@ -46,6 +47,23 @@ class Previewer(nn.Module):
 def build_previewer(preset: Preset) -> Previewer:
     """The preset's previewer without loaded weights."""
     return Previewer(latent_channels=preset.latent_channels, hidden=preset.previewer_hidden)
+
+
+def find_previewer(preset: Preset, weights_dir: Path) -> Previewer | None:
+    """The previewer among the preset's weights: previews can be done without, so None is no fault.
+
+    The published one lies where it was published, in the folder of the decoder's repository.
+    Raises ArtifactError for a file that is damaged or another network's.
+    """
+    if not preset.published:
+        sha256 = verify_manifest(weights_dir).get(PREVIEWER_FILE)
+        if sha256 is None:
+            return None
+        return load_previewer(preset, weights_dir / PREVIEWER_FILE, sha256=sha256)
+    for folder in (weights_dir / DECODER.split("/")[-1], weights_dir):
+        if (folder / PREVIEWER_FILE).is_file():
+            return load_published_previewer(preset, folder / PREVIEWER_FILE)
+    return None
 
 
 def load_previewer(preset: Preset, path: Path, *, sha256: str | None = None) -> Previewer:

@@ -283,6 +283,8 @@ def _runtime(
         adapter=settings.adapter,
         kept_adapters=settings.adapters_in_memory,
         jobs_at_once=jobs_at_once,
+        timeout_s=settings.job_timeout_s,
+        preview_every=settings.preview_every,
     )
 
 

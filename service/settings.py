@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     prompt_variant: str = "paper"
     decoding: str = "greedy"
     model_threads: int = Field(default=2, ge=1, le=256)
+    preview_every: int = Field(default=5, ge=0, le=50)
+    """Pictures that are being made are shown every so many steps; 0 is never."""
     pool_dir: Path = Path(__file__).parent / "pool"
     web_dir: Path = Path(__file__).parent / "web"
 
@@ -117,6 +119,9 @@ class Settings(BaseSettings):
     """People for whom nothing was asked for this long are erased as by DELETE /users/{id}."""
     job_expiry_s: float = Field(default=3600.0, gt=0)
     job_lease_s: float = Field(default=60.0, gt=0)
+    job_timeout_s: float = Field(default=1800.0, gt=0)
+    """How long pictures may be in the making once a worker has begun; then the job fails. A lease
+    is renewed as long as the worker lives, so it bounds nothing."""
     worker_seen_every_s: float = Field(default=5.0, gt=0)
     """How often a worker process says that it is there; silent for three times that, it is gone."""
     worker_grace_s: float = Field(default=30.0, gt=0)

@@ -47,6 +47,7 @@ from service.infra.rate_limits import CountedRateLimits, Rates
 from service.infra.retention import Retention
 from service.infra.secrets import first_key, key_sha256, session_secret
 from service.settings import Settings
+from service.worker.engine_metrics import EngineMetrics
 from service.worker.gpu_memory import GpuMemory
 from service.worker.loop import Worker
 from service.worker.metrics_server import serve_metrics
@@ -82,6 +83,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     events = InProcessEvents()
     parts = embedded_parts(settings, events)
     adapters = AdapterCopies(settings.adapters_dir, parts.images)
+    parts.metrics.also(EngineMetrics(runtime.state))
     worker = Worker(parts, runtime, settings.job_lease_s, adapters)
     secret = session_secret(settings.data_dir)
     services = _services(settings, parts, runtime.capabilities, worker, secret)
@@ -234,6 +236,7 @@ async def worker(
         grace_s=settings.worker_grace_s,
         seen_every_s=settings.worker_seen_every_s,
     )
+    parts.metrics.also(EngineMetrics(runtime.state))
     serving: AbstractContextManager[int] = contextlib.nullcontext(0)
     if scraped.port is not None:
         serving = serve_metrics(parts.metrics, scraped.port, scraped.host)

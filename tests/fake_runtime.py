@@ -4,16 +4,19 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import JobCanceled, JobFailure
+from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.ports import (
     Capabilities,
+    EngineState,
     LabelledPair,
     Picture,
     PictureSpec,
+    Preview,
     Taste,
     Versions,
 )
@@ -30,6 +33,7 @@ class FakeRuntime:
 
     def __init__(self, step_s: float = 0.0, encoder_version: str = "fake-encoder-1") -> None:
         self.step_s = step_s
+        self.preview_every = 0
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -37,6 +41,8 @@ class FakeRuntime:
         self.load_gate.set()
         self.encoder_version = encoder_version
         self.fail_with: Exception | None = None
+        self.engine_state: EngineState | None = None
+        self.broken_by: str | None = None
         self.generated: list[PictureSpec] = []
         self.encoded: list[tuple[list[LabelledPair], int, str | None]] = []
 
@@ -47,6 +53,12 @@ class FakeRuntime:
     @property
     def jobs_at_once(self) -> int:
         return 1
+
+    def state(self) -> EngineState | None:
+        return self.engine_state
+
+    def broken(self) -> str | None:
+        return self.broken_by
 
     def close(self) -> None:
         pass
@@ -60,9 +72,12 @@ class FakeRuntime:
         specs: Sequence[PictureSpec],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        on_preview: Callable[[Preview], None],
     ) -> list[Picture]:
         if self.fail_with is not None:
             raise self.fail_with
+        if self.broken_by is not None:
+            raise ModelLost
         self.entered.set()
         for adapter in {spec.adapter for spec in specs} - {None}:
             if file_sha256(adapter.path) != adapter.sha256:
@@ -76,6 +91,9 @@ class FakeRuntime:
                 raise JobCanceled
             time.sleep(self.step_s)
             on_step(step, steps)
+            if self.preview_every and step % self.preview_every == 0:
+                for index, spec in enumerate(specs):
+                    on_preview(Preview(index, step, steps, paint(spec)[::2, ::2]))
         self.generated += specs
         return [Picture(paint(spec), spec.seed, 0.01 * steps, 0.01) for spec in specs]
 
@@ -111,3 +129,9 @@ def paint(spec: PictureSpec) -> NDArray[np.uint8]:
     noise = np.random.default_rng(list(hashlib.sha256(seen + user).digest()))
     blocks = noise.integers(40, 216, (8, 8, 3)).astype(np.uint8)
     return np.kron(blocks, np.ones((spec.height_px // 8, spec.width_px // 8, 1), dtype=np.uint8))
+
+
+def engine_state(**numbers: int) -> EngineState:
+    """A running batch in which all is zero but these."""
+    counted = dict.fromkeys((field.name for field in fields(EngineState)), 0) | numbers
+    return EngineState(**{**counted, "faults": {}, "step_s": {}, "caches": {}})  # type: ignore[arg-type]

@@ -10,14 +10,17 @@ from pathlib import Path
 
 from service.cli import work
 from service.core.errors import JobCanceled
-from service.core.ports import Picture, PictureSpec, Versions
+from service.core.ports import Picture, PictureSpec, Preview, Versions
 from service.settings import Settings
 from service.wiring import start_logs
 from tests.fake_runtime import FakeRuntime
 
 
 class DeadlyRuntime(FakeRuntime):
-    """Its prompt `poison` kills the process; it may take long to load, and wait for a file."""
+    """Its prompt `poison` kills the process, `short circuit` breaks the model for good.
+
+    It may take long to load, and wait for a file.
+    """
 
     def __init__(self, step_s: float, load_s: float, wait_for: Path | None) -> None:
         super().__init__(step_s)
@@ -33,15 +36,18 @@ class DeadlyRuntime(FakeRuntime):
         specs: Sequence[PictureSpec],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        on_preview: Callable[[Preview], None],
     ) -> list[Picture]:
         if specs[0].prompt == "poison":
             time.sleep(1)  # others come beside it meanwhile
             os.kill(os.getpid(), signal.SIGKILL)
+        if specs[0].prompt == "short circuit":
+            self.broken_by = "CUDA error"
         while self._wait_for is not None and not self._wait_for.exists():
             if cancelled():
                 raise JobCanceled
             time.sleep(0.02)
-        return super().generate(specs, on_step, cancelled)
+        return super().generate(specs, on_step, cancelled, on_preview)
 
 
 def main() -> None:
@@ -50,11 +56,13 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--step-s", type=float, default=0.0, help="time of one denoising step")
     parser.add_argument("--load-s", type=float, default=0.0, help="time of loading the model")
+    parser.add_argument("--preview-every", type=int, default=0, help="steps between previews")
     parser.add_argument("--wait-for", type=Path, help="a file; no step is made before it exists")
     options = parser.parse_args()
     settings = Settings()
     start_logs(settings)
     runtime = DeadlyRuntime(options.step_s, options.load_s, options.wait_for)
+    runtime.preview_every = options.preview_every
     work(settings, lambda: runtime, set(options.queues.split(",")), options.concurrency)
 
 

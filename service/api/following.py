@@ -43,7 +43,9 @@ async def follow(
             event = status_event(seq, status)
             if event.terminal:
                 after_seq = min(after_seq, seq - 1)
-        if event.seq > after_seq:
+        if not event.remembered:
+            yield event
+        elif event.seq > after_seq:
             after_seq = event.seq
             yield event
             if event.terminal:

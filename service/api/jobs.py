@@ -73,7 +73,11 @@ async def job_events(
     services: ServicesDep,
     seen: Annotated[int, Depends(_last_event_id)],
 ) -> AsyncIterator[ServerSentEvent]:
-    """Follow a job until it ends: `status` events, and `step` events with step and steps.
+    """Follow a job until it ends: `status`, `step` with step and steps, and `preview` events.
+
+    A `preview` shows the picture number `index` of the job while it is made: `image` is a small
+    JPEG as a data: URL, of 10 KiB at most, made around `step`. Previews have no id, are not sent
+    again to those who come back, and may be missing.
 
     Starts with the present state, unless Last-Event-ID names an event that is remembered: then
     with what followed it.
@@ -107,7 +111,10 @@ def _sse(event: JobEvent, job: Job, *, retry: bool = False) -> ServerSentEvent:
             **data,
         }
     return ServerSentEvent(
-        data=data, event=event.kind, id=str(event.seq), retry=_RETRY_MS if retry else None
+        data=data,
+        event=event.kind,
+        id=str(event.seq) if event.remembered else None,
+        retry=_RETRY_MS if retry else None,
     )
 
 

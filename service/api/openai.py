@@ -27,7 +27,8 @@ router = APIRouter(
 _DO_NOT_RETRY = {"x-should-retry": "false"}
 """OpenAI's clients would send the request again, and so pay for another job."""
 _THEIR_NAMES = {"/user_id": "/user", "/width": "/size", "/height": "/size"}
-_FAILED_STATUS = {"canceled": 409, "expired": 503}
+_FAILED_STATUS = {"canceled": 409, "expired": 503, "out_of_memory": 503, "deadline_exceeded": 504}
+"""By the code of a job that did not succeed; 500 for all others."""
 
 
 @router.get("/models")
@@ -130,7 +131,7 @@ async def _finished(services: Services, caller: Caller, job_id: str) -> tuple[Jo
         raise ServiceError(504, "still_running", detail, headers=here)
     if job.status != "succeeded":
         code = job.error_code or job.status
-        status = _FAILED_STATUS.get(job.status, 500)
+        status = _FAILED_STATUS.get(code, 500)
         detail = f"{job.error_detail or CODES[code]} See GET /jobs/{job.id}."
         raise ServiceError(status, code, detail, headers=here)
     if any(image_id not in found for image_id in ids):

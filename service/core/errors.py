@@ -43,6 +43,8 @@ CODES: Mapping[str, str] = {
     "worker_not_started": "The worker did not start, so nobody runs jobs; see /health/ready.",
     "encoder_invalid": "The encoder gave an embedding that cannot be used.",
     "numerical_error": "The model gave values that are not finite.",
+    "out_of_memory": "The model ran out of memory on this job; a smaller one may fit.",
+    "deadline_exceeded": "The job had not been made in the time that a job may run.",
     "model_error": "The model failed on this job.",
     "still_running": "The job has not ended in the time that a request may wait; it goes on.",
     "canceled": "The job was canceled.",
@@ -109,3 +111,7 @@ class JobFailure(Exception):  # noqa: N818 - it is the name of the outcome
 
 class JobCanceled(Exception):  # noqa: N818 - it is the name of the outcome
     """Raised out of the model at the step after somebody canceled the job."""
+
+
+class ModelLost(Exception):  # noqa: N818 - it is the name of the state
+    """The model makes no pictures any more in this process; the job is not to blame for it."""

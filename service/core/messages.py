@@ -14,13 +14,26 @@ SEQ_PER_ATTEMPT = 1000
 """Every attempt has its own block of sequence numbers, so that `seq` grows over restarts too."""
 
 
+PREVIEW_PREFIX = "data:image/jpeg;base64,"
+MAX_PREVIEW_CHARS = 10 * 1024
+
+
 @dataclass(frozen=True)
 class JobEvent:
-    """One event of a job. `seq` grows within a job and is the SSE id."""
+    """One event of a job. `seq` grows within a job and is the SSE id.
+
+    A preview has no place of its own in that order: it carries the seq of its step, and is told to
+    whoever follows at the moment. Nobody remembers it.
+    """
 
     seq: int
-    kind: Literal["status", "step"]
+    kind: Literal["status", "step", "preview"]
     data: Mapping[str, Any]
+
+    @property
+    def remembered(self) -> bool:
+        """Whether those who come back hear of it."""
+        return self.kind != "preview"
 
     @property
     def terminal(self) -> bool:
@@ -47,6 +60,17 @@ def step_event(attempt: int, done: int, total: int) -> JobEvent:
     """Step `done` of `total` of this attempt, counted from 1."""
     seq = first_seq(attempt) + done
     return JobEvent(seq, "step", {"seq": seq, "step": done, "steps": total})
+
+
+def preview_event(attempt: int, index: int, done: int, total: int, image: str) -> JobEvent:
+    """What picture number `index` of the job looked like around step `done`, as a data: URL."""
+    told = {"index": index, "step": done, "steps": total, "image": image}
+    return JobEvent(first_seq(attempt) + done, "preview", told)
+
+
+def attempt_of(seq: int) -> int:
+    """The attempt in whose block of numbers this one is."""
+    return (seq - 1) // SEQ_PER_ATTEMPT
 
 
 def status_event(seq: int, status: JobStatus) -> JobEvent:

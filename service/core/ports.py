@@ -3,7 +3,7 @@
 B, D suffixes: batch, embedding.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -90,6 +90,19 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What a picture looks like that is being made: small, uint8, H x W x 3.
+
+    `index` is its number in the job, `done` of `total` are the job's steps when it was made.
+    """
+
+    index: int
+    done: int
+    total: int
+    image_HWC: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
 class LabelledPair:
     """One decided choice as the encoder reads it."""
 
@@ -110,11 +123,50 @@ class Taste:
     dislikes: list[str] = field(default_factory=list)
 
 
-class ModelRuntime(Protocol):
-    """The model. All calls come from one thread, save those of `generate` and `unread`.
+@dataclass(frozen=True)
+class CacheState:
+    """A cache's entries, and how often what was asked for was there."""
 
-    These come from as many threads as jobs may be in work at once; where that is one job, from the
-    thread of all the others.
+    kept: int
+    hits: int
+    misses: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineState:
+    """How the running batch stands, and what was counted since the model was loaded.
+
+    Rows are pictures under way, `network_rows` what they take of the network's batch.
+    """
+
+    up: bool
+    """Whether it makes pictures: not broken."""
+    queued_rows: int
+    queued_rows_at_most: int
+    running_rows: int
+    network_rows: int
+    decoding_rows: int
+    passes: int
+    row_steps: int
+    decoded_pictures: int
+    decoded_batches: int
+    previews: int
+    jobs: int
+    refused_jobs: int
+    halvings: int
+    """Of a batch, for want of memory."""
+    faults: Mapping[str, int]
+    """Jobs that ended without pictures, by the engine's code."""
+    step_s: Mapping[str, Mapping[int, float]]
+    """Latent shape -> rows of the network -> seconds of a step; the usual shape first."""
+    caches: Mapping[str, CacheState]
+
+
+class ModelRuntime(Protocol):
+    """The model. All calls come from one thread, save those of the methods named here.
+
+    `state` and `broken` are asked from anywhere, `generate` and `unread` from as many threads as
+    jobs may be in work at once; where that is one job, from the thread of all the others.
     """
 
     @property
@@ -133,13 +185,15 @@ class ModelRuntime(Protocol):
         specs: Sequence[PictureSpec],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        on_preview: Callable[[Preview], None],
     ) -> list[Picture]:
         """Make all pictures, in order, and with one adapter.
 
-        `on_step(done, total)` follows every denoising step; it and `cancelled` may be called from
-        other threads. Raises `JobCanceled` at the step after `cancelled()` turned true,
-        `JobFailure` for what the model cannot do (code `adapter_unavailable` for an adapter that is
-        damaged or does not belong here).
+        `on_step(done, total)` follows every denoising step, `on_preview` some of them where there
+        are previews; they and `cancelled` may be called from other threads, which they hold up.
+        Raises `JobCanceled` at the step after `cancelled()` turned true, `JobFailure` for what the
+        model cannot do (code `adapter_unavailable` for an adapter that is damaged or does not
+        belong here), `ModelLost` when it is `broken`.
         """
 
     def unread(self, prompt: str) -> str:
@@ -147,6 +201,12 @@ class ModelRuntime(Protocol):
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
+
+    def state(self) -> EngineState | None:
+        """How the running batch stands, at once; None where there is none, or not yet."""
+
+    def broken(self) -> str | None:
+        """Why no picture will be made any more in this process; None while they are."""
 
     def close(self) -> None:
         """End the threads that belong to the model; nothing is asked of it any more."""
@@ -219,6 +279,8 @@ class EmbeddingCache(Protocol):
 
 class ProgressEvents(Protocol):
     """What happens to jobs while it happens, with a short memory for those who come back.
+
+    Previews are in no memory, and one who does not read loses them first.
 
     Losing it loses progress bars only: whoever follows a job also looks at its row now and then.
     """

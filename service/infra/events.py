@@ -5,10 +5,12 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from typing import Any
 
-from service.core.messages import JobEvent
+from service.core.messages import JobEvent, attempt_of
 
 _EVENTS_PER_JOB = 256
 _JOBS_REMEMBERED = 512
+_UNREAD_FOR_PREVIEWS = 8
+"""One who has so many events to read is told of no preview."""
 
 
 class InProcessEvents:
@@ -21,6 +23,9 @@ class InProcessEvents:
 
     def publish(self, job_id: str, event: JobEvent) -> None:
         """Remember and tell. What comes late (of an old attempt, after the end) is dropped."""
+        if not event.remembered:
+            self._show(job_id, event)
+            return
         memory = self._memory.setdefault(job_id, deque(maxlen=_EVENTS_PER_JOB))
         if memory and (event.seq <= memory[-1].seq or memory[-1].terminal):
             return
@@ -30,6 +35,17 @@ class InProcessEvents:
             self._memory.popitem(last=False)
         for queue in self._followers.get(job_id, ()):
             queue.put_nowait(event)
+
+    def _show(self, job_id: str, preview: JobEvent) -> None:
+        """Tell of a preview, unless the job was forgotten, has ended, or began again."""
+        memory = self._memory.get(job_id)
+        if not memory or memory[-1].terminal:
+            return
+        if attempt_of(preview.seq) != attempt_of(memory[-1].seq):
+            return
+        for queue in self._followers.get(job_id, ()):
+            if queue.qsize() < _UNREAD_FOR_PREVIEWS:
+                queue.put_nowait(preview)
 
     async def latest(self, job_id: str) -> JobEvent | None:
         """The newest remembered event."""

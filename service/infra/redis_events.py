@@ -12,7 +12,13 @@ from typing import Any, Self, get_args
 
 from redis.asyncio import Redis
 
-from service.core.messages import JobEvent, JobStatus
+from service.core.messages import (
+    MAX_PREVIEW_CHARS,
+    PREVIEW_PREFIX,
+    SEQ_PER_ATTEMPT,
+    JobEvent,
+    JobStatus,
+)
 from service.infra.ending import end
 from service.infra.redis_cache import SCHEMA
 from service.infra.redis_channels import Channels
@@ -22,6 +28,8 @@ from service.infra.redis_outbox import Outbox
 _EVENTS_PER_JOB = 256
 _REMEMBERED_S = 3600
 _UNREAD = 1024
+_UNREAD_FOR_PREVIEWS = 8
+_WAITING_PREVIEWS = 32
 _JOIN_S = 1.0
 _AGAIN_S = 0.5
 _FORGET = b"forget"
@@ -43,6 +51,19 @@ redis.pcall('EXPIRE', KEYS[1], ARGV[5])
 redis.call('PUBLISH', KEYS[1], ARGV[2])
 return 1
 """
+# A preview is passed on and kept nowhere.
+_SHOW = """
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+local found = redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+if not found.err and found[1] then
+  local last = tonumber(string.match(found[1][1], '^%d+'))
+  local block = tonumber(ARGV[3])
+  if found[1][2][4] == '1' then return 0 end
+  if math.floor((last - 1) / block) ~= math.floor((tonumber(ARGV[1]) - 1) / block) then return 0 end
+end
+redis.call('PUBLISH', KEYS[1], ARGV[2])
+return 1
+"""
 _FORGET_JOB = """
 redis.call('UNLINK', KEYS[1])
 redis.pcall('SET', KEYS[2], '1', 'EX', ARGV[2])
@@ -57,6 +78,7 @@ class RedisEvents:
         self._client = client
         self._guard = Guard("progress events")
         self._outbox = Outbox(client, "progress events, sending")
+        self._previews = Outbox(client, "previews, sending", _WAITING_PREVIEWS)
         self._channels = Channels(
             client, "progress events, listening", [f"{SCHEMA}:events"], self._heard, self._joined
         )
@@ -71,6 +93,7 @@ class RedisEvents:
         """Begin to send and to listen."""
         await self._tasks.enter_async_context(self._channels)
         await self._tasks.enter_async_context(self._outbox)
+        await self._tasks.enter_async_context(self._previews)
         return self
 
     async def __aexit__(self, *_: Any) -> None:
@@ -81,9 +104,13 @@ class RedisEvents:
 
     def publish(self, job_id: str, event: JobEvent) -> None:
         """Tell all who follow this job, in any process. Does not wait, and raises nothing."""
+        names = (_stream(job_id), _tombstone(job_id))
+        if not event.remembered:
+            told = (event.seq, _to_json(event), SEQ_PER_ATTEMPT)
+            self._previews.put("EVAL", _SHOW, 2, *names, *told)
+            return
         end = "1" if event.terminal else "0"
         limits = (_EVENTS_PER_JOB, _REMEMBERED_S)
-        names = (_stream(job_id), _tombstone(job_id))
         self._outbox.put("EVAL", _PUBLISH, 2, *names, event.seq, _to_json(event), end, *limits)
 
     async def latest(self, job_id: str) -> JobEvent | None:
@@ -233,6 +260,8 @@ class RedisSubscription:
     async def __anext__(self) -> JobEvent:
         """The next one. Giving up the wait for it loses nothing."""
         while (event := await self._queue.get()) is not None:
+            if not event.remembered:
+                return event
             if event.seq > self._after_seq:
                 self._after_seq = event.seq
                 return event
@@ -240,7 +269,11 @@ class RedisSubscription:
         raise StopAsyncIteration
 
     def take(self, event: JobEvent | None) -> None:
-        """Hear an event, or the end. One who does not read loses steps, and no state."""
+        """Hear an event, or the end. One who does not read loses previews, then steps, no state."""
+        if event is not None and not event.remembered:
+            if not self._holds and self._queue.qsize() < _UNREAD_FOR_PREVIEWS:
+                self._queue.put_nowait(event)
+            return
         if self._holds:
             if len(self._held) < _UNREAD or event is None or event.kind == "status":
                 self._held.append(event)
@@ -291,4 +324,16 @@ def _from_json(data: bytes | str) -> JobEvent | None:
         return JobEvent(seq, "status", told)
     if kind == "step" and type(told.get("step")) is type(told.get("steps")) is int:
         return JobEvent(seq, "step", told)
+    if kind == "preview" and _is_preview(told):
+        return JobEvent(seq, "preview", told)
     return None
+
+
+def _is_preview(told: dict[str, Any]) -> bool:
+    image = told.get("image")
+    return (
+        all(type(told.get(name)) is int for name in ("index", "step", "steps"))
+        and isinstance(image, str)
+        and image.startswith(PREVIEW_PREFIX)
+        and len(image) <= MAX_PREVIEW_CHARS
+    )

@@ -1,16 +1,19 @@
 """The model behind `ModelRuntime`: the only module of the service that touches torch."""
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ppd_model.checkpoint import load_artifact, refuse_other_keys, shapes_of
 from ppd_model.engine import Engine
-from ppd_model.faults import NUMERICAL, OUT_OF_MEMORY
-from ppd_model.jobs import JobError, Progress
+from ppd_model.faults import CLOSED, DEADLINE, NUMERICAL, OUT_OF_MEMORY, is_out_of_memory
+from ppd_model.jobs import EngineClosed, Handle, JobError, Progress
 from ppd_model.pipeline import (
     ADAPTER_FILE,
     MINI_WEIGHTS_DIR,
@@ -23,15 +26,19 @@ from ppd_model.pipeline import (
     Pipeline,
 )
 from ppd_model.presets import Preset, get_preset
+from ppd_model.previewer import Previewer, find_previewer
 from ppd_model.stage_c import adapter_for, build_stage_c
 from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
-from service.core.errors import JobCanceled, JobFailure
+from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU, Place
 from service.core.ports import (
+    CacheState,
     Capabilities,
+    EngineState,
     LabelledPair,
     Picture,
     PictureSpec,
+    Preview,
     Taste,
     Versions,
 )
@@ -39,6 +46,14 @@ from service.worker.kept_adapters import KeptAdapters
 
 log = logging.getLogger("ppd.worker")
 
+_CODES = {
+    NUMERICAL: "numerical_error",
+    OUT_OF_MEMORY: "out_of_memory",
+    DEADLINE: "deadline_exceeded",
+}
+"""The engine's codes that clients are told; all others are `model_error`."""
+_GIVEN_UP_AFTER_S = 30.0
+"""How long after its deadline a job is waited for: one step, and the decoding of others."""
 _PICTURES_OF_A_JOB = 64
 """More than any has: the service's own queue refuses, the engine takes what comes from there."""
 
@@ -124,7 +139,8 @@ class PpdRuntime:
     The places are where each works. None is a runtime that does not load it; whoever asks such a
     runtime for it gets a ValueError. `adapter` is served whatever jobs are pinned to; without it a
     job's own adapter is used for it, and `kept_adapters` of them stay in memory. `threads` are
-    torch's where choices are read; the engine's two threads share as many.
+    torch's where choices are read; the engine's two threads share as many. `timeout_s` bounds the
+    time from `generate` to its pictures. Previews come every `preview_every` steps; 0 is never.
     """
 
     def __init__(
@@ -140,6 +156,8 @@ class PpdRuntime:
         adapter: Path | None = None,
         kept_adapters: int = 2,
         jobs_at_once: int = 4,
+        timeout_s: float | None = None,
+        preview_every: int = 0,
     ) -> None:
         self._preset = get_preset(preset)
         if generator_place is None and encoder_place is None:
@@ -156,6 +174,8 @@ class PpdRuntime:
         self._threads = threads
         self._adapter = adapter
         self._room = kept_adapters
+        self._timeout_s = timeout_s
+        self._preview_every = preview_every
         self._adapters: KeptAdapters | None = None
         self._pipeline: Pipeline | None = None
         self._engine: Engine | None = None
@@ -187,9 +207,14 @@ class PpdRuntime:
             encoder_id = encoder.encoder_version
         if self._generator_place is not None:
             pipeline = self._load_pipeline(self._generator_place, encoder_id)
-        return self.use(pipeline, encoder)
+        return self.use(pipeline, encoder, self._load_previewer())
 
-    def use(self, pipeline: Pipeline | None, encoder: UserEncoder | None) -> Versions:
+    def use(
+        self,
+        pipeline: Pipeline | None,
+        encoder: UserEncoder | None,
+        previewer: Previewer | None = None,
+    ) -> Versions:
         """Work with parts that are in memory already."""
         self.close()
         self._pipeline, self._encoder = pipeline, encoder
@@ -203,6 +228,7 @@ class PpdRuntime:
         if not pipeline.offload:
             self._engine = Engine(
                 pipeline,
+                previewer,
                 threads=max(1, self._threads // 2),
                 queued_rows=self._jobs_at_once * _PICTURES_OF_A_JOB,
             )
@@ -218,19 +244,16 @@ class PpdRuntime:
         specs: Sequence[PictureSpec],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        on_preview: Callable[[Preview], None],
     ) -> list[Picture]:
         """Make all pictures, in a batch with those of other jobs, with the adapter they name."""
-        loaded = self._adapter_of(specs)
-        try:
+        with _told_apart():
+            loaded = self._adapter_of(specs)
             if self._engine is None:
                 return self._make_alone(specs, loaded, on_step, cancelled)
-            return self._make_in_company(self._engine, specs, loaded, on_step, cancelled)
-        except Cancelled:
-            raise JobCanceled from None
-        except NumericalError as error:
-            raise JobFailure("numerical_error") from error
-        except JobError as error:
-            raise _failure_of(error) from error
+            return self._make_in_company(
+                self._engine, specs, loaded, on_step, cancelled, on_preview
+            )
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
         """Read four pairs; an answer that cannot be used is asked for once more."""
@@ -238,21 +261,32 @@ class PpdRuntime:
             raise ValueError("the encoder is not loaded in this process: it reads no choices")
         encoder = self._encoder
         choices = [Choice(p.caption, p.image_0, p.image_1, p.preferred) for p in pairs]
-        try:
+        with _told_apart():
             try:
-                read = encoder.encode(choices, seed=seed, profile=text)
-            except EncodingError:
-                read = encoder.encode(choices, seed=seed + 1, profile=text)
-        except EncodingError as error:
-            raise JobFailure("encoder_invalid") from error
-        except ValueError as error:
-            detail = "The encoder cannot read these choices with this text."
-            raise JobFailure("encoder_invalid", detail) from error
+                try:
+                    read = encoder.encode(choices, seed=seed, profile=text)
+                except EncodingError:
+                    read = encoder.encode(choices, seed=seed + 1, profile=text)
+            except EncodingError as error:
+                raise JobFailure("encoder_invalid") from error
+            except ValueError as error:
+                detail = "The encoder cannot read these choices with this text."
+                raise JobFailure("encoder_invalid", detail) from error
         return Taste(read.profile, read.user_emb_D, read.confidence, read.likes, read.dislikes)
 
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is beyond what the text encoder reads; mostly empty."""
         return self._loaded_pipeline().text_encoder.unread(prompt)
+
+    def state(self) -> EngineState | None:
+        """What the engine says of itself; None without one."""
+        engine = self._engine
+        return None if engine is None else _state_of(engine.snapshot(), engine.broken is None)
+
+    def broken(self) -> str | None:
+        """Why the engine has ended by itself."""
+        engine = self._engine
+        return None if engine is None else engine.broken
 
     def close(self) -> None:
         """End the engine's threads."""
@@ -267,24 +301,40 @@ class PpdRuntime:
         loaded: LoadedAdapter,
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        on_preview: Callable[[Preview], None],
     ) -> list[Picture]:
         def tell(progress: Progress) -> None:
-            on_step(progress.done, progress.total)
+            if not progress.previews:
+                on_step(progress.done, progress.total)
+            for index, image_HWC in progress.previews.items():
+                on_preview(Preview(index, progress.done, progress.total, image_HWC))
 
         handle = engine.submit(
             _requests(specs),
             owner=specs[0].owner,
             adapter=loaded,
+            timeout_s=self._timeout_s,
             on_progress=tell,
             cancelled=cancelled,
+            preview_every=self._preview_every,
         )
-        made = handle.result()
+        made = self._result(handle)
         assert handle.timings is not None
         queue_s, shared_with = handle.timings.queue_s, handle.timings.shared_with
         return [
             replace(picture, queue_s=queue_s, shared_with=shared_with)
             for picture in _pictures(made)
         ]
+
+    def _result(self, handle: Handle) -> list[Generated]:
+        """The pictures. An engine that hangs in a step sees no deadline: it is given up here."""
+        if self._timeout_s is None:
+            return handle.result()
+        try:
+            return handle.result(self._timeout_s + _GIVEN_UP_AFTER_S)
+        except TimeoutError as error:
+            handle.cancel()
+            raise JobError(DEADLINE, "the engine does not answer") from error
 
     def _make_alone(
         self,
@@ -294,10 +344,17 @@ class PpdRuntime:
         cancelled: Callable[[], bool],
     ) -> list[Picture]:
         pipeline = self._loaded_pipeline()
+        began_s = time.monotonic()
+
+        def stop() -> bool:
+            if self._timeout_s is not None and time.monotonic() - began_s > self._timeout_s:
+                raise JobError(DEADLINE, f"not done {self._timeout_s} s after it began")
+            return cancelled()
+
         first = pipeline.installed
         pipeline.install(loaded)
         try:
-            return _pictures(pipeline.generate(_requests(specs), on_step, cancelled))
+            return _pictures(pipeline.generate(_requests(specs), on_step, stop))
         finally:  # one that is kept no more shall not take room because it is in place
             pipeline.install(first)
 
@@ -345,6 +402,18 @@ class PpdRuntime:
             pipeline.use_adapter(self._adapter, encoder_id=encoder_id)
         return pipeline
 
+    def _load_previewer(self) -> Previewer | None:
+        place = self._generator_place
+        if not self._preview_every or place is None or place.offload:
+            return None
+        previewer = None
+        if self._weights_dir is not None or not self._preset.published:
+            folder = weights_folder(self._preset.name, self._weights_dir)
+            previewer = find_previewer(self._preset, folder)
+        if previewer is None:
+            log.info("no previewer lies among the weights: there are no previews")
+        return previewer
+
     def _adapter_beside_weights(self, encoder_id: str | None) -> bool:
         """Whether to load one from there: for published weights one may come by activation only.
 
@@ -381,14 +450,61 @@ def _pictures(made: Sequence[Generated]) -> list[Picture]:
     return [Picture(g.image_HWC, g.seed, g.denoise_s * share, g.decode_s * share) for g in made]
 
 
+def _state_of(seen: Mapping[str, Any], up: bool) -> EngineState:
+    counts = seen["counts"]
+    failed = "failed_"
+    return EngineState(
+        up=up,
+        queued_rows=seen["queued_rows"],
+        queued_rows_at_most=seen["queued_rows_at_most"],
+        running_rows=seen["running_rows"],
+        network_rows=seen["network_rows"],
+        decoding_rows=seen["decoding_rows"],
+        passes=counts.get("passes", 0),
+        row_steps=counts.get("row_steps", 0),
+        decoded_pictures=seen["decoded_pictures"],
+        decoded_batches=seen["decoded_batches"],
+        previews=seen["previews"],
+        jobs=counts.get("jobs", 0),
+        refused_jobs=counts.get("refused", 0),
+        halvings=counts.get("out_of_memory", 0),
+        faults={
+            name.removeprefix(failed): count
+            for name, count in counts.items()
+            if name.startswith(failed)
+        },
+        step_s=seen["step_s"],
+        caches={"text": CacheState(**seen["texts"]), "user": CacheState(**seen["users"])},
+    )
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """What the model raises, as what the service knows; what it does not know passes."""
+    try:
+        yield
+    except Cancelled:
+        raise JobCanceled from None
+    except NumericalError as error:
+        raise JobFailure("numerical_error") from error
+    except EngineClosed as error:
+        raise ModelLost from error
+    except JobError as error:
+        if error.code == CLOSED:
+            raise ModelLost from error
+        raise _failure_of(error) from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise JobFailure("out_of_memory") from error
+        raise
+
+
 def _failure_of(error: JobError) -> JobFailure:
     """What the client is told: the engine has finer codes, for the log.
 
     The message stays out of both: it may quote what a person sent.
     """
-    if error.code == NUMERICAL:
-        return JobFailure("numerical_error")
-    log.error("the engine ended the job: %s", error.code)
-    if error.code == OUT_OF_MEMORY:
-        return JobFailure("model_error", "The model ran out of memory.")
-    return JobFailure("model_error")
+    code = _CODES.get(error.code, "model_error")
+    if code != "numerical_error":
+        log.error("the engine ended the job: %s", error.code)
+    return JobFailure(code)

@@ -17,7 +17,7 @@ from service.core.choices import reading_sha256
 from service.core.errors import JobFailure, StorageFull
 from service.core.generation import Reason, blend
 from service.core.image_keys import generated_key
-from service.core.messages import JobEvent, step_event
+from service.core.messages import JobEvent, preview_event, step_event
 from service.core.ports import (
     AdapterFile,
     Embedding,
@@ -26,6 +26,7 @@ from service.core.ports import (
     ModelRuntime,
     Picture,
     PictureSpec,
+    Preview,
     Taste,
     Versions,
 )
@@ -36,6 +37,7 @@ from service.infra.parts import Parts
 from service.infra.repositories import Store
 from service.infra.tables import Adapter, Image, Job, Profile, new_id, now
 from service.infra.verified import read_verified
+from service.worker.previews import Previews
 
 log = logging.getLogger("ppd.worker")
 
@@ -134,11 +136,15 @@ async def generate(
     def on_step(done: int, total: int) -> None:
         loop.call_soon_threadsafe(tell, step_event(job.attempt, done, total))
 
+    def show(preview: Preview, image: str) -> None:
+        tell(preview_event(job.attempt, preview.index, preview.done, preview.total, image))
+
     async def make(adapter: AdapterFile | None) -> list[Picture]:
         specs = [_spec(request, conditioning, adapter, owner, i) for i in range(request["n"])]
-        made: list[Picture] = await tools.in_picture_thread(
-            tools.runtime.generate, specs, on_step, cancelled
-        )
+        async with Previews(show) as previews:
+            made: list[Picture] = await tools.in_picture_thread(
+                tools.runtime.generate, specs, on_step, cancelled, previews.offer
+            )
         return made
 
     pictures = await _with_adapter(tools, pinned, make)

@@ -42,7 +42,7 @@ class Worker:
 
     async def why_not_ready(self) -> str | None:
         """Why no job can be run; None when one can."""
-        return self._not_ready
+        return self._not_ready or self._broken()
 
     async def impaired(self) -> str | None:
         """Nothing: all of it is in this process."""
@@ -98,12 +98,19 @@ class Worker:
             self._not_ready = None
         return versions
 
+    def _broken(self) -> str | None:
+        why = self._runner.broken()
+        return why and f"the model has stopped, restart the service: {why}"
+
     async def _next(self, versions: Versions | None) -> None:
-        """Begin the next job once there is a place for one, or wait for one."""
+        """Begin the next job once there is a place for one, or wait for one.
+
+        Without a model that works jobs wait for the next start.
+        """
         await self._free.acquire()
         job = None
         try:
-            if not self._stopping:
+            if not self._stopping and self._broken() is None:
                 job = await self._claim()
         finally:
             if job is None:

@@ -1,7 +1,8 @@
 """START HERE of `ppd worker`: queue -> ticket -> the job whose turn it is -> model.
 
 The process says that it is there, loads the model, and takes tickets until the first SIGTERM or
-SIGINT. Then it drains: what runs may end within the grace, what has not ended waits again.
+SIGINT. Then it drains: what runs may end within the grace, what has not ended waits again. A model
+that breaks ends it in the same way, with status 1: whoever started it starts another one.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ _LONGEST_UNTIL_NOTICED_S = 2.0
 """How long a cancellation may be lost on its way before the row is looked at."""
 _AFTER_FAILURE_S = 1.0
 _LAST_WORDS_S = 2.0
+_LOOK_AT_MODEL_EVERY_S = 1.0
 _KEEP_SILENT_WORKERS = timedelta(minutes=10)
 
 
@@ -74,6 +76,8 @@ class WorkerProcess:
         """The job under way that fails when this process is lost too."""
         self._stop = asyncio.Event()
         self._versions: Versions | None = None
+        self._broken: str | None = None
+        """Why the model makes no pictures any more."""
 
     async def run(self) -> int:
         """Work until told to stop; the exit status of the process."""
@@ -85,6 +89,7 @@ class WorkerProcess:
                     self._presence.forever(self._terms.seen_every_s),
                     self._sweep.forever(lease_s / 3),
                     self._runner.renew_forever(min(_LONGEST_UNTIL_NOTICED_S, lease_s / 3)),
+                    self._watch_the_model(),
                     keep_house(self._parts),
                 ),
             ):
@@ -99,7 +104,10 @@ class WorkerProcess:
                     self._presence.say(None, self._versions)
                     log.info("%s takes %s", self._id, " and ".join(sorted(self._terms.kinds)))
                     await self._take_tickets()
-            await self._leave()
+            if self._broken is not None:
+                await self._say_last(self._presence.write())  # stays, as above
+                return 1
+            await self._say_last(self._presence.leave())
         return 0
 
     async def _load(self) -> Versions | None:
@@ -107,6 +115,21 @@ class WorkerProcess:
         loading = asyncio.ensure_future(self._runner.load())
         await self._either(loading)
         return loading.result() if loading.done() else None
+
+    async def _watch_the_model(self) -> None:
+        while True:
+            if self._look_at_the_model():
+                return
+            await asyncio.sleep(_LOOK_AT_MODEL_EVERY_S)
+
+    def _look_at_the_model(self) -> bool:
+        """Whether it is broken; then the process stops."""
+        if self._broken is None:
+            self._broken = self._runner.broken()
+            if self._broken is not None:
+                log.error("the model has stopped, and so does the worker: %s", self._broken)
+                self._stop.set()
+        return self._broken is not None
 
     async def _take_tickets(self) -> None:
         """Work until told to stop, then drain. A lost database is waited for."""
@@ -153,7 +176,7 @@ class WorkerProcess:
         """
         async with self._claiming:
             async with self._parts.database.write() as store:
-                if self._stop.is_set():
+                if self._look_at_the_model() or self._stop.is_set():
                     await store.jobs.put_ticket_back(kind)
                     return None
                 job = await store.jobs.claim(
@@ -178,7 +201,10 @@ class WorkerProcess:
 
     async def _drain(self, taking: "asyncio.Task[None]") -> None:
         """Take no further ticket; let jobs end; what does not end in time waits for others."""
-        self._presence.say("the worker is stopping", self._versions)
+        why = "the worker is stopping"
+        if self._broken is not None:
+            why = f"the model has stopped: {self._broken}"
+        self._presence.say(why, self._versions)
         taking.cancel()
         grace_s = self._terms.grace_s
         last_words_s = min(_LAST_WORDS_S, grace_s / 6)
@@ -191,10 +217,10 @@ class WorkerProcess:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._runner.release(), last_words_s)
 
-    async def _leave(self) -> None:
-        """Delete what says that this process is there; without a database it is pruned later."""
+    async def _say_last(self, words: Coroutine[Any, Any, None]) -> None:
+        """Say in the table of workers how this one ended; without a database it is pruned later."""
         try:
-            await asyncio.wait_for(self._presence.leave(), _LAST_WORDS_S)
+            await asyncio.wait_for(words, _LAST_WORDS_S)
         except Exception:
             log.exception("this worker could not say that it has gone")
 

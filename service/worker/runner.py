@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
-from service.core.errors import DatabaseAway, JobCanceled, JobFailure
+from service.core.errors import DatabaseAway, JobCanceled, JobFailure, ModelLost
 from service.core.messages import JobStatus, end_seq, status_event
 from service.core.ports import ModelRuntime, Versions
 from service.infra import logs
@@ -78,6 +78,10 @@ class Runner:
     def running(self) -> Collection[str]:
         """The ids of the jobs under way."""
         return [job_id for job_id, _ in self._runs]
+
+    def broken(self) -> str | None:
+        """Why the model makes no pictures any more."""
+        return self._tools.runtime.broken()
 
     def stop(self) -> None:
         """End what is under way, and what comes, at its next step; these jobs will wait again."""
@@ -160,6 +164,11 @@ class Runner:
             if run.put_back:
                 async with self._tools.database.write() as store:
                     await store.jobs.release(job)
+            return None
+        except ModelLost:
+            # As if the process had been killed: the lease ends, which counts as a loss, so what
+            # breaks one model after the other fails at the third.
+            log.error("the model is lost: the job runs again when its lease ends")
             return None
         except (DatabaseAway, OperationalError):
             raise

@@ -37,6 +37,7 @@ def runtime(shared_runtime: FakeRuntime) -> Iterator[FakeRuntime]:
     """The model behind the service; whatever a test did to it is undone."""
     yield shared_runtime
     shared_runtime.fail_with = None
+    shared_runtime.preview_every, shared_runtime.step_s = 0, 0.01
     shared_runtime.gate.set()
 
 

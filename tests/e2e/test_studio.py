@@ -65,6 +65,22 @@ def test_progress_is_shown_step_by_step(page: Page) -> None:
     assert numbers == sorted(numbers), seen
 
 
+def test_the_picture_is_shown_while_it_is_made(page: Page, runtime: FakeRuntime) -> None:
+    open_studio(page)
+    runtime.preview_every, runtime.step_s = 2, 0.15
+    steps.ask_to_paint(page, PROMPT)
+    preview = page.locator("#preview-mine")
+    expect(preview).to_be_visible()
+    alt = preview.get_attribute("alt") or ""
+    assert alt.startswith(f"Preview of {PROMPT}, in your taste, not finished: step ")
+    assert preview.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
+    runtime.step_s = 0.01
+    steps.expect_painted(page, PROMPT)
+    for kind in ("mine", "base"):
+        expect(page.locator(f"#preview-{kind}")).to_be_hidden()
+        assert page.locator(f"#preview-{kind}").get_attribute("src") is None
+
+
 def test_words_that_the_model_does_not_know_are_named(page: Page) -> None:
     open_studio(page)
     page.locator("#prompt").fill("a zeppelin before a <i>boat</i>")

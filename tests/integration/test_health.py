@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.fake_runtime import FakeRuntime
+from tests.integration.conftest import Start
 from tests.integration.test_metrics import Hanging
-from tests.running_service import Service
+from tests.running_service import Service, stop
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +33,44 @@ async def test_live_answers_while_the_database_hangs(service: Service) -> None:
     broken(service, database=Hanging())
     async with asyncio.timeout(30):
         assert (await service.bare().get("/health/live")).json() == {"status": "ok"}
+
+
+async def test_a_model_that_broke_takes_no_more_jobs_and_fails_none(start: Start) -> None:
+    service: Service = await start(FakeRuntime())
+    client = service.client()
+    service.runtime.gate.clear()
+    running = (await client.post("/generate", json={"prompt": "a"})).json()["id"]
+    await service.until(client, running, "running")
+    service.runtime.broken_by = "CUDA error"
+    later = (await client.post("/generate", json={"prompt": "b"})).json()["id"]
+    answer = await client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == ["the model has stopped, restart the service: CUDA error"]
+    service.runtime.gate.set()
+    await service.until(client, running, "succeeded")
+    await asyncio.sleep(0.2)
+    assert (await client.get(f"/jobs/{later}")).json()["status"] == "queued"
+    await stop(service)
+    service = await start(FakeRuntime())
+    await service.until(service.client(), later, "succeeded")
+
+
+async def test_what_a_model_that_broke_had_in_hand_runs_again(start: Start) -> None:
+    class Breaking(FakeRuntime):
+        def generate(self, *given: Any) -> Any:
+            self.broken_by = "CUDA error"
+            return super().generate(*given)
+
+    service: Service = await start(Breaking())
+    job_id = (await service.client().post("/generate", json={"prompt": "a"})).json()["id"]
+    async with asyncio.timeout(30):
+        while (await service.bare().get("/health/ready")).status_code == 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert (await service.client().get(f"/jobs/{job_id}")).json()["status"] == "running"
+    await stop(service)
+    service = await start(FakeRuntime())
+    await service.until(service.client(), job_id, "succeeded")
 
 
 async def test_ready_names_all_that_is_missing(

@@ -64,6 +64,36 @@ async def test_the_stream_tells_every_step_and_the_end(service: Service) -> None
     assert (await client.get(f"/jobs/{job_id}")).json()["seq"] == ids[-1]
 
 
+async def test_the_stream_shows_pictures_while_they_are_made_and_remembers_none(
+    service: Service,
+) -> None:
+    client, stranger = service.client(), service.client(await service.new_key("shop"))
+    browser, _ = await service.session()
+    service.runtime.gate.clear()
+    service.runtime.preview_every, service.runtime.step_s = 2, 0.3
+    job_id = await queue(client, n=2)
+    for other in (stranger, browser):
+        assert (await other.get(f"/jobs/{job_id}/events")).status_code == 404
+    following = asyncio.create_task(events(client, job_id))
+    await asyncio.sleep(0.1)
+    service.runtime.gate.set()
+    seen = await following
+    shown = [e for e in seen if e["event"] == "preview"]
+    assert {(e["data"]["index"], e["data"]["step"]) for e in shown} >= {(0, 2), (1, 2)}
+    for event in shown:
+        assert event["data"].keys() == {"index", "step", "steps", "image"}
+        assert event["data"]["image"].startswith("data:image/jpeg;base64,")
+        assert len(event["data"]["image"]) <= 10_240
+        assert "id" not in event, "whoever comes back continues after the last step"
+    again = await events(client, job_id, last=seen[1]["id"])
+    job = (await client.get(f"/jobs/{job_id}")).text
+    for kept in (json.dumps(again), job, (await client.get("/metrics")).text):
+        assert "data:image" not in kept
+    async with service.database.read() as store:
+        rows = (await store.session.execute(text("SELECT * FROM jobs"))).all()
+    assert "data:image" not in str(rows)
+
+
 async def test_a_stream_resumes_after_the_last_event_that_was_seen(service: Service) -> None:
     client = service.client()
     job_id = await queue(client)

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.infra.database import Database
 from service.infra.queue_state import QueueMetrics
 from service.infra.tables import WorkerRow, now
-from tests.fake_runtime import FakeRuntime
+from tests.fake_runtime import FakeRuntime, engine_state
 from tests.integration.conftest import Start
 from tests.running_service import Service
 
@@ -88,6 +88,15 @@ async def test_what_waits_fails_and_is_canceled_is_counted(start: Start) -> None
     assert of(series, "ppd_job_seconds_count", kind="generate", outcome="canceled") == 1
     failed = {"outcome": "failed", "code": "model_error"}
     assert of(series, "ppd_job_seconds_count", kind="generate", **failed) == 1
+
+
+async def test_the_running_batch_of_this_process_is_told_of(service: Service) -> None:
+    series, _ = await scrape(service)
+    assert not [name for name, _ in series if name.startswith("ppd_engine")]
+    service.runtime.engine_state = engine_state(running_rows=3, passes=7)
+    series, _ = await scrape(service)
+    assert of(series, "ppd_engine_rows", state="running") == 3
+    assert of(series, "ppd_engine_passes_total") == 7
 
 
 async def test_workers_are_counted_by_kind_while_they_are_seen(service: Service) -> None:

@@ -257,12 +257,18 @@ async def test_a_job_goes_on_when_its_client_has_left(service: Service) -> None:
     await service.until(service.client(), job["id"], "succeeded")
 
 
-async def test_a_job_that_failed_says_why_and_is_not_asked_for_again(service: Service) -> None:
-    service.runtime.fail_with = JobFailure("numerical_error")
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("numerical_error", 500), ("out_of_memory", 503), ("deadline_exceeded", 504)],
+)
+async def test_a_job_that_failed_says_why_and_is_not_asked_for_again(
+    service: Service, code: str, status: int
+) -> None:
+    service.runtime.fail_with = JobFailure(code)
     async with client_of(service, max_retries=2) as client:
         with pytest.raises(openai.InternalServerError) as failed:
             await client.images.generate(prompt="a", user="ann")
-    assert (failed.value.status_code, failed.value.code) == (500, "numerical_error")
+    assert (failed.value.status_code, failed.value.code) == (status, code)
     assert len((await service.client().get("/users/ann/export")).json()["jobs"]) == 1
 
 

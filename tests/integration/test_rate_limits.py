@@ -8,7 +8,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from service.core.ports import LabelledPair, Picture, PictureSpec, Taste
+from service.core.ports import LabelledPair, Picture, PictureSpec, Preview, Taste
 from service.infra.rate_limits import CountedRateLimits, Rates
 from service.infra.redis_client import open_redis
 from service.infra.redis_rate_limits import RedisRateLimits
@@ -97,8 +97,9 @@ class Slow(FakeRuntime):
         specs: Sequence[PictureSpec],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        on_preview: Callable[[Preview], None],
     ) -> list[Picture]:
-        pictures = super().generate(specs, on_step, cancelled)
+        pictures = super().generate(specs, on_step, cancelled, on_preview)
         return [replace(picture, denoise_s=5.0, decode_s=1.0) for picture in pictures]
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from service.core.messages import JobEvent, end_seq, status_event, step_event
+from service.core.messages import JobEvent, end_seq, preview_event, status_event, step_event
 from service.infra import redis_events
 from service.infra.redis_client import open_redis
 from service.infra.redis_events import RedisEvents
@@ -136,6 +136,48 @@ async def test_forgetting_a_job_ends_its_followers_everywhere_and_keeps_late_eve
         await until_latest(two, 1001, "marker")
         assert await two.latest("j") is None
         assert not await client.exists("ppd:1:events:j")
+
+
+async def test_previews_reach_who_follows_elsewhere_and_are_kept_nowhere(redis_url: str) -> None:
+    def preview(attempt: int, image: str = "data:image/jpeg;base64,AA==") -> JobEvent:
+        return preview_event(attempt, 0, 1, 9, image)
+
+    async with process(redis_url) as (api, client), process(redis_url) as (worker, _):
+        worker.publish("j", status_event(2001, "running"))
+        await until_latest(api, 2001)
+        async with asyncio.timeout(20), api.subscribe("j", 0) as stream:
+            assert (await anext(stream)).seq == 2001
+            worker.publish("j", preview(1))  # of the attempt before
+            worker.publish("j", preview(2, "data:text/html,no picture"))
+            worker.publish("j", preview(2, "data:image/jpeg;base64," + "A" * 20_000))
+            worker.publish("other", preview(2))
+            worker.publish("j", preview(2))
+            shown = await anext(stream)
+            assert (shown.kind, shown.data["image"]) == ("preview", "data:image/jpeg;base64,AA==")
+            worker.publish("j", status_event(2998, "succeeded"))
+            assert (await anext(stream)).terminal
+            worker.publish("j", preview(2))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(stream), 0.3)
+        assert await client.xlen("ppd:1:events:j") == 2
+        assert await follow(api) == [2001, 2998]
+        worker.forget("k")
+        worker.publish("k", preview(0))
+        assert await client.keys("ppd:1:events:k") == []
+
+
+async def test_few_previews_wait_for_a_redis_that_is_away(
+    redis_url: str, redis_store: Server
+) -> None:
+    async with process(redis_url) as (worker, _):
+        redis_store.kill()
+        try:
+            for done in range(1, 500):
+                worker.publish("j", preview_event(1, 0, done, 500, "data:image/jpeg;base64,AA=="))
+            assert len(worker._previews._waiting) == redis_events._WAITING_PREVIEWS
+            assert not worker._outbox._waiting
+        finally:
+            redis_store.start()
 
 
 async def test_closing_ends_every_stream_of_this_process_now_and_later(redis_url: str) -> None:

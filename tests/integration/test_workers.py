@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from service.infra.tables import Image, Job
+from tests.integration.test_jobs import events
 from tests.production import AT_ONCE_S, Deployment, deployment
 from tests.servers import Postgres, Redis
 
@@ -115,6 +116,58 @@ async def test_a_poisonous_job_fails_alone(deployed: Deployment) -> None:
     if deployed.workers[-1].poll() is not None:
         deployed.worker(concurrency=8)
     await deployed.all_are(jobs, "succeeded")
+
+
+async def test_what_a_worker_shows_reaches_those_who_follow_at_a_replica(
+    deployed: Deployment,
+) -> None:
+    deployed.worker(preview_every=2, step_s=0.3)
+    await deployed.ready()
+    url = await deployed.another_replica()
+    owner, stranger = deployed.client, await deployed.client_of("shop", url)
+    job_id = await deployed.ask(steps=8)
+    assert (await stranger.get(f"/jobs/{job_id}/events")).status_code == 404
+    seen = await events(owner, job_id)
+    shown = [event for event in seen if event["event"] == "preview"]
+    assert 2 <= len(shown) <= 4
+    assert all(event["data"]["image"].startswith("data:image/jpeg;base64,") for event in shown)
+    assert seen[-1]["data"]["status"] == "succeeded"
+    assert "preview" not in [event["event"] for event in await events(owner, job_id, last="1001")]
+
+
+async def test_a_worker_whose_model_breaks_says_so_and_exits_for_another_to_come(
+    deployed: Deployment,
+) -> None:
+    reasons = set()
+    broken = deployed.worker(concurrency=4)
+    await deployed.ready()
+    breaks = await deployed.ask(prompt="short circuit")
+
+    async def has_gone() -> bool:
+        reasons.add((await deployed.client.get("/health/ready")).json().get("reason"))
+        return broken.poll() is not None
+
+    await deployed.until(has_gone)
+    assert broken.returncode == 1
+    await has_gone()
+    told = [
+        reason for reason in reasons if reason and "the model has stopped: CUDA error" in reason
+    ]
+    assert told
+    sound = await deployed.ask(seed=1)
+    deployed.worker(concurrency=1)
+
+    async def ended() -> bool:
+        if deployed.workers_alive() == 0:
+            deployed.worker(concurrency=1)
+        return (await deployed.job(breaks))["status"] == "failed"
+
+    await deployed.until(ended, within_s=240)
+    assert (await deployed.job(breaks))["error"]["code"] == "worker_crash"
+    assert [process.returncode for process in deployed.workers[:3]] == [1] * 3
+    if deployed.workers_alive() == 0:
+        deployed.worker()
+    await deployed.all_are([sound], "succeeded")
 
 
 async def test_sigterm_ends_an_idle_worker_at_once(deployed: Deployment) -> None:

@@ -540,6 +540,52 @@ def test_a_bug_of_the_loop_fails_what_runs_and_not_the_engine(
         assert engine.submit([request(2)]).result(PATIENCE_S)
 
 
+def test_a_device_that_is_lost_ends_the_engine_and_blames_no_job(pipeline: Pipeline) -> None:
+    def lost(*_: object) -> Tensor:
+        raise RuntimeError("CUDA error: an illegal memory access\nCompile with TORCH_USE_CUDA_DSA")
+
+    with Engine(pipeline, curves={SHAPE: FREE}) as engine:
+        assert engine.submit([request(1)]).result(PATIENCE_S)
+        assert engine.broken is None
+        pipeline.stage_c.predict_noise = lost  # type: ignore[method-assign]
+        handles = [engine.submit([request(seed)]) for seed in range(3)]
+        assert [code_of(handle) for handle in handles] == ["engine_closed"] * 3
+        engine._thread.join(PATIENCE_S)
+        expected = "a step of the engine's own: RuntimeError: CUDA error: an illegal memory access"
+        assert engine.broken == expected
+        with pytest.raises(EngineClosed):
+            engine.submit([request(2)])
+
+
+def test_preparing_on_a_lost_device_ends_the_engine_too(pipeline: Pipeline) -> None:
+    with Engine(pipeline, curves={SHAPE: FREE}) as engine:
+        pipeline.text_encoder.encode = raising(RuntimeError("lost"))  # type: ignore[method-assign]
+        assert code_of(engine.submit([request(1)])) == "engine_closed"
+        engine._thread.join(PATIENCE_S)
+        assert engine.broken == "a step of the engine's own: RuntimeError: lost"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ends_by_itself_is_a_broken_engine(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine(pipeline, curves={SHAPE: FREE}) as engine:
+        monkeypatch.setattr(engine, "_tick", raising(KeyboardInterrupt()))
+        assert code_of(engine.submit([request(1)])) == "engine_closed"
+        engine._thread.join(PATIENCE_S)
+        assert engine.broken == "the step thread has ended"
+    with Engine(pipeline, curves={SHAPE: FREE}) as engine:
+        monkeypatch.setattr(engine._decoding, "_take", raising(KeyboardInterrupt()))
+        assert code_of(engine.submit([request(1)])) == "engine_closed"
+        engine._decoding._thread.join(PATIENCE_S)
+        assert engine.broken == "the decode thread has ended"
+
+
+def test_an_engine_that_was_closed_is_not_broken(engine: Engine) -> None:
+    engine.close()
+    assert engine.broken is None
+
+
 def test_a_fault_in_decoding_is_tried_apart(pipeline: Pipeline) -> None:
     def decode(
         latent_BCHW: Tensor,
@@ -601,7 +647,7 @@ def code_or_picture(handle: Handle) -> str:
     return "picture"
 
 
-def raising(error: Exception) -> Callable[..., None]:
+def raising(error: BaseException) -> Callable[..., None]:
     def call(*_: object, **__: object) -> None:
         raise error
 

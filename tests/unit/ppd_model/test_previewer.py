@@ -13,6 +13,7 @@ from ppd_model.presets import get_preset
 from ppd_model.previewer import (
     Previewer,
     build_previewer,
+    find_previewer,
     load_previewer,
     load_published_previewer,
 )
@@ -92,3 +93,17 @@ def test_a_published_file_must_fit(tmp_path: Path) -> None:
     path.write_bytes(b"not one")
     with pytest.raises(ArtifactError, match="not a readable file"):
         load_published_previewer(preset, path)
+
+
+def test_it_is_found_among_the_weights_or_done_without(tmp_path: Path) -> None:
+    assert find_previewer(get_preset("mini"), MINI_WEIGHTS_DIR) is not None
+    preset = replace(get_preset("stable-cascade"), previewer_hidden=16)
+    assert find_previewer(preset, tmp_path) is None
+    where = tmp_path / "stable-cascade" / "previewer.safetensors"
+    where.parent.mkdir()
+    save_file(build_previewer(preset).state_dict(), where)
+    assert find_previewer(preset, tmp_path) is not None
+    assert find_previewer(preset, where.parent) is not None
+    where.write_bytes(b"not one")
+    with pytest.raises(ArtifactError, match="not a readable file"):
+        find_previewer(preset, tmp_path)

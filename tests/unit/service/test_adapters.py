@@ -245,7 +245,7 @@ SPEC = PictureSpec("a red boat", 1, np.ones(128, np.float32), 1.0, "", 2, 4.0, 1
 
 
 def picture(runtime: PpdRuntime, spec: PictureSpec) -> bytes:
-    (made,) = runtime.generate([spec], lambda done, total: None, lambda: False)
+    (made,) = runtime.generate([spec], lambda *_: None, lambda: False, lambda _: None)
     return made.image_HWC.tobytes()
 
 
@@ -315,4 +315,4 @@ def test_a_batch_of_two_adapters_is_refused(
 ) -> None:
     specs = [SPEC, replace(SPEC, adapter=files["half"])]
     with pytest.raises(ValueError, match="one batch is made with one adapter, got 2"):
-        runtime.generate(specs, lambda done, total: None, lambda: False)
+        runtime.generate(specs, lambda *_: None, lambda: False, lambda _: None)

@@ -226,7 +226,7 @@ def test_the_chosen_precision_reaches_both_models(folder: Path, preset: Preset) 
     assert runtime._pipeline.stage_c.unet.dtype == torch.bfloat16
     assert runtime._encoder.model.dtype == torch.bfloat16
     assert runtime.encode(pairs(), 0, None).user_emb_D.dtype == np.float32
-    (picture,) = runtime.generate([SPEC], lambda done, total: None, lambda: False)
+    (picture,) = runtime.generate([SPEC], lambda *_: None, lambda: False, lambda _: None)
     assert picture.image_HWC.shape == (128, 128, 3)
 
 
@@ -242,7 +242,7 @@ def test_a_process_that_only_makes_pictures_needs_nothing_of_the_vlm(
     alone = a_runtime(preset.name, folder, encoder_place=None)
     assert alone.load() == versions
     made, expected = (
-        runtime.generate([SPEC], lambda done, total: None, lambda: False)[0].image_HWC
+        runtime.generate([SPEC], lambda *_: None, lambda: False, lambda _: None)[0].image_HWC
         for runtime in (alone, both)
     )
     assert np.array_equal(made, expected)
@@ -266,7 +266,7 @@ def test_a_process_that_only_reads_choices_needs_nothing_of_the_generator(
     mine, theirs = (runtime.encode(pairs(), 0, None).user_emb_D for runtime in (alone, both))
     assert np.array_equal(mine, theirs)
     with pytest.raises(ValueError, match="the generator is not loaded in this process"):
-        alone.generate([SPEC], lambda done, total: None, lambda: False)
+        alone.generate([SPEC], lambda *_: None, lambda: False, lambda _: None)
     with pytest.raises(ValueError, match="the generator is not loaded in this process"):
         alone.unread("a red boat")
 
@@ -292,7 +292,7 @@ def test_without_an_adapter_beside_published_weights_one_comes_by_activation(
     assert runtime.load().adapter_version == "none"
 
     def generate(spec: PictureSpec) -> np.ndarray:
-        return runtime.generate([spec], lambda done, total: None, lambda: False)[0].image_HWC
+        return runtime.generate([spec], lambda *_: None, lambda: False, lambda _: None)[0].image_HWC
 
     base = generate(replace(SPEC, user_emb_D=None))
     assert np.array_equal(generate(replace(SPEC, strength=0.0)), base)

@@ -4,6 +4,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -13,9 +16,9 @@ from torch import Tensor
 from ppd_model.adapter import AttentionInput
 from ppd_model.admission import Admission
 from ppd_model.pipeline import Pipeline
-from service.core.errors import JobCanceled, JobFailure
+from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU
-from service.core.ports import Picture, PictureSpec
+from service.core.ports import Picture, PictureSpec, Preview
 from service.worker.engine import PpdRuntime
 
 PATIENCE_S = 60.0
@@ -28,7 +31,13 @@ def runtime() -> Iterator[PpdRuntime]:
     """The shipped `mini` without its encoder."""
     before = torch.get_num_threads()
     loaded = PpdRuntime(
-        "mini", None, encoder_place=None, prompt_variant="paper", decoding="greedy", threads=2
+        "mini",
+        None,
+        encoder_place=None,
+        prompt_variant="paper",
+        decoding="greedy",
+        threads=2,
+        preview_every=3,
     )
     loaded.load()
     yield loaded
@@ -58,10 +67,11 @@ class Job:
 
     def __init__(self, runtime: PpdRuntime, threads: ThreadPoolExecutor, *specs: PictureSpec):
         self.steps: list[tuple[int, int]] = []
+        self.previews: list[Preview] = []
         self.begun = threading.Event()
         self.stop = threading.Event()
         self._made: Future[list[Picture]] = threads.submit(
-            runtime.generate, specs, self._on_step, self.stop.is_set
+            runtime.generate, specs, self._on_step, self.stop.is_set, self.previews.append
         )
 
     def _on_step(self, done: int, total: int) -> None:
@@ -73,7 +83,7 @@ class Job:
 
 
 def alone(runtime: PpdRuntime, *specs: PictureSpec) -> list[bytes]:
-    made = runtime.generate(specs, lambda done, total: None, lambda: False)
+    made = runtime.generate(specs, lambda *_: None, lambda: False, lambda _: None)
     assert {picture.shared_with for picture in made} == {0.0}
     return [picture.image_HWC.tobytes() for picture in made]
 
@@ -127,7 +137,7 @@ def test_what_goes_wrong_with_a_job_fails_it_alone(
     for fault, code, detail in (
         (_of_nan, "numerical_error", "not finite"),
         (_raising(RuntimeError("broken")), "model_error", "failed on this job"),
-        (_raising(torch.OutOfMemoryError("no room")), "model_error", "ran out of memory"),
+        (_raising(torch.OutOfMemoryError("no room")), "out_of_memory", "ran out of memory"),
     ):
         sound = Job(runtime, threads, spec(2, steps=20))
         assert sound.begun.wait(PATIENCE_S)
@@ -138,6 +148,63 @@ def test_what_goes_wrong_with_a_job_fails_it_alone(
             assert detail in failed.value.detail
             assert shown(sound.pictures()) == expected
     assert alone(runtime, spec(2, steps=20)) == expected
+
+
+def test_what_is_being_made_is_shown_every_few_steps_and_each_step_is_told_once(
+    runtime: PpdRuntime, threads: ThreadPoolExecutor
+) -> None:
+    job = Job(runtime, threads, spec(1, steps=40), spec(2, steps=40))
+    made = job.pictures()
+    assert len(job.steps) == len(set(job.steps)) == 40
+    assert {preview.index for preview in job.previews} == {0, 1}
+    assert all((preview.total, preview.done < 40) == (40, True) for preview in job.previews)
+    last = max((p for p in job.previews if p.index == 0), key=lambda p: p.done)
+    assert (last.image_HWC.shape, last.image_HWC.dtype) == ((64, 64, 3), np.uint8)
+    halved = made[0].image_HWC.reshape(64, 2, 64, 2, 3).mean((1, 3))
+    assert np.abs(halved - last.image_HWC).mean() < 25, "of 255: it is the same picture"
+
+
+def test_published_weights_without_a_previewer_make_no_previews_and_say_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for every in (0, 5):
+        runtime = PpdRuntime(
+            "stable-cascade",
+            tmp_path,
+            encoder_place=None,
+            prompt_variant="paper",
+            decoding="greedy",
+            threads=1,
+            preview_every=every,
+        )
+        assert runtime._load_previewer() is None
+    assert caplog.text.count("there are no previews") == 1
+
+
+def test_the_state_of_the_batch_counts_what_was_made_and_what_failed(
+    runtime: PpdRuntime, threads: ThreadPoolExecutor
+) -> None:
+    before = runtime.state()
+    assert before is not None
+    alone(runtime, spec(1, steps=4), spec(2, steps=4))
+    stopped = Job(runtime, threads, spec(1, steps=1000))
+    assert stopped.begun.wait(PATIENCE_S)
+    during = runtime.state()
+    assert during is not None
+    assert (during.running_rows, during.network_rows) == (1, 2)
+    stopped.stop.set()
+    with pytest.raises(JobCanceled):
+        stopped.pictures()
+    after = runtime.state()
+    assert after is not None
+    assert after.decoded_pictures == before.decoded_pictures + 2
+    assert after.jobs == before.jobs + 1
+    assert after.faults["cancelled"] == before.faults.get("cancelled", 0) + 1
+    assert after.row_steps >= before.row_steps + 8
+    assert before.passes < after.passes < after.row_steps
+    assert after.step_s["16x8x8"][2] > 0
+    assert after.caches["text"].hits > before.caches["text"].hits
 
 
 def test_a_model_that_rests_in_main_memory_makes_one_job_after_the_other() -> None:
@@ -151,10 +218,90 @@ def test_a_model_that_rests_in_main_memory_makes_one_job_after_the_other() -> No
         threads=1,
     )
     assert runtime.jobs_at_once == 1
+    assert runtime.state() is None
     before = torch.get_num_threads()
     runtime.load()
     assert len(alone(runtime, spec(1, steps=1))) == 1
+    pipeline = runtime._pipeline
+    assert pipeline is not None
+    pipeline.stage_c.predict_noise = _refused  # type: ignore[method-assign]
+    with pytest.raises(JobFailure, match="out_of_memory"):
+        alone(runtime, spec(1, steps=1))
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_job_past_its_deadline_fails_and_says_so(
+    runtime: PpdRuntime, monkeypatch: pytest.MonkeyPatch, offload: bool
+) -> None:
+    monkeypatch.setattr(runtime, "_timeout_s", 0.001)
+    if offload:
+        monkeypatch.setattr(runtime, "_engine", None)
+    with pytest.raises(JobFailure, match="deadline_exceeded") as late:
+        alone(runtime, spec(1, steps=50))
+    assert "time that a job may run" in late.value.detail
+    monkeypatch.undo()
+    assert len(alone(runtime, spec(1, steps=1))) == 1
+
+
+def test_a_job_of_an_engine_that_hangs_is_given_up(
+    runtime: PpdRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, hangs = runtime._pipeline, threading.Event()
+    assert pipeline is not None
+    predict = pipeline.stage_c.predict_noise
+
+    def hanging(*given: object) -> Tensor:
+        assert hangs.wait(PATIENCE_S)
+        return predict(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline.stage_c, "predict_noise", hanging)
+    monkeypatch.setattr(runtime, "_timeout_s", 0.01)
+    monkeypatch.setattr("service.worker.engine._GIVEN_UP_AFTER_S", 0.01)
+    with pytest.raises(JobFailure, match="deadline_exceeded"):
+        alone(runtime, spec(1))
+    monkeypatch.undo()
+    hangs.set()
+    assert len(alone(runtime, spec(1, steps=1))) == 1
+
+
+def test_an_encoder_without_room_says_so_too() -> None:
+    runtime = PpdRuntime(
+        "mini", None, generator_place=None, prompt_variant="paper", decoding="greedy", threads=1
+    )
+    runtime._encoder = SimpleNamespace(encode=_refused)  # type: ignore[assignment]
+    with pytest.raises(JobFailure, match="out_of_memory"):
+        runtime.encode([], 1, None)
+
+
+def _refused(*_: object, **__: object) -> NoReturn:
+    raise torch.OutOfMemoryError("no room")
+
+
+def test_a_runtime_whose_device_is_lost_says_so_and_blames_no_job() -> None:
+    runtime = PpdRuntime(
+        "mini", None, encoder_place=None, prompt_variant="paper", decoding="greedy", threads=2
+    )
+    before = torch.get_num_threads()
+    runtime.load()
+    torch.set_num_threads(before)
+    assert runtime.broken() is None
+    pipeline = runtime._pipeline
+    assert pipeline is not None
+    pipeline.stage_c.predict_noise = _raise_lost  # type: ignore[method-assign]
+    for _ in range(2):  # while it breaks, and after
+        with pytest.raises(ModelLost):
+            alone(runtime, spec(1))
+    assert "RuntimeError: device lost" in str(runtime.broken())
+    state = runtime.state()
+    assert state is not None
+    assert not state.up
+    runtime.close()
+    assert runtime.broken() is None
+
+
+def _raise_lost(*_: object) -> NoReturn:
+    raise RuntimeError("device lost")
 
 
 Predict = Callable[[Tensor, Tensor, AttentionInput], Tensor]

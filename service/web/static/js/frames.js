@@ -14,6 +14,7 @@ function parts(kind) {
   return {
     picture: find(".frame-picture"),
     image: byId(`image-${kind}`),
+    preview: byId(`preview-${kind}`),
     empty: find(".frame-empty"),
     progress: find(".frame-progress"),
     bar: find(".bar > span"),
@@ -33,10 +34,22 @@ export function drawProgress(kind, words, done = 0) {
   at.bar.style.transform = `scaleX(${done})`;
 }
 
+/** Hangs what the picture looks like so far, the more blurred the less of it is done. @param {Kind} kind @param {string} url @param {string} alt @param {number} done share in [0, 1] */
+export function drawPreview(kind, url, alt, done) {
+  const at = parts(kind);
+  if (at.progress.hidden) return;
+  at.preview.src = url;
+  at.preview.alt = alt;
+  at.preview.style.setProperty("--left", String(1 - done));
+  at.preview.hidden = false;
+}
+
 /** Takes the progress away; what hung there before stays. @param {Kind} kind @param {string} [note] */
 export function drawStopped(kind, note) {
   const at = parts(kind);
   at.progress.hidden = true;
+  at.preview.hidden = true;
+  at.preview.removeAttribute("src");
   at.picture.classList.remove("stale");
   at.empty.hidden = !at.image.hidden;
   if (note !== undefined) at.note.textContent = note;

@@ -14,10 +14,11 @@ export const hasEnded = (status) => ENDED.has(status);
 /**
  * @param {Job} job
  * @param {(progress: {status: string, step?: number, steps?: number}) => void} onProgress
+ * @param {(preview: {index: number, step: number, steps: number, image: string}) => void} onPreview
  * @returns {Promise<Job>} the ended job
  * @throws {import("./api.js").ApiError} when the job cannot be read any more
  */
-export async function follow(job, onProgress) {
+export async function follow(job, onProgress, onPreview) {
   if (hasEnded(job.status)) return job;
   const events = new EventSource(job.links.events);
   const ended = new Promise((resolve) => {
@@ -28,6 +29,7 @@ export async function follow(job, onProgress) {
     };
     events.addEventListener("status", read);
     events.addEventListener("step", read);
+    events.addEventListener("preview", (/** @type {MessageEvent} */ message) => onPreview(JSON.parse(message.data)));
   });
   try {
     for (;;) {

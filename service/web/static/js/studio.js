@@ -2,7 +2,7 @@
 /** START HERE for `/studio`: one prompt and seed, painted with the person's taste and without. */
 import { ApiError, cancelJob, getJob, getPreferences, getVocabulary, inWords, newKey, postGenerate, sessionUser } from "./api.js";
 import { announce, byId, make, showError } from "./dom.js";
-import { drawProgress, drawStopped, hang, setView, wireViews } from "./frames.js";
+import { drawPreview, drawProgress, drawStopped, hang, setView, wireViews } from "./frames.js";
 import { drawGallery, withPair } from "./gallery.js";
 import { follow } from "./jobs.js";
 import { memory } from "./memory.js";
@@ -154,7 +154,8 @@ function requestBody(wish, kind) {
 /** @param {Running} running @param {Job} mineJob @param {Job} baseJob */
 async function finishPainting(running, mineJob, baseJob) {
   try {
-    const [mine, base] = await Promise.all([watch("mine", mineJob), watch("base", baseJob)]);
+    const { prompt } = running;
+    const [mine, base] = await Promise.all([watch("mine", mineJob, prompt), watch("base", baseJob, prompt)]);
     const ended = [mine, base];
     if (ended.every((job) => job.status === "succeeded" && job.result)) {
       const pair = pairOf(running, mine, base);
@@ -175,14 +176,17 @@ async function finishPainting(running, mineJob, baseJob) {
   stopPainting();
 }
 
-/** @param {Kind} kind @param {Job} job */
-function watch(kind, job) {
+/** @param {Kind} kind @param {Job} job @param {string} prompt */
+function watch(kind, job, prompt) {
+  const taste = kind === "mine" ? "in your taste" : "without your taste";
   drawProgress(kind, job.status === "queued" ? "Waiting for its turn" : "Painting");
   return follow(job, ({ status, step, steps }) => {
     if (step !== undefined && steps) drawProgress(kind, `Step ${step} of ${steps}`, step / steps);
     else if (status === "queued") drawProgress(kind, "Waiting for its turn");
     else if (status === "running") drawProgress(kind, "Painting");
     else if (status === "succeeded") drawProgress(kind, "Done", 1);
+  }, ({ image, step, steps }) => {
+    drawPreview(kind, image, `Preview of ${prompt}, ${taste}, not finished: step ${step} of ${steps}`, step / steps);
   });
 }
 
