@@ -313,6 +313,7 @@ def _published(name: str, folder: str, width: int, layers: tuple[int, int]) -> P
             "compressor": PublishedPart(
                 DECODER, "", "effnet_encoder", beside=(), full_precision=True
             ),
+            "previewer": PublishedPart(DECODER, "", "previewer", beside=(), full_precision=True),
             "vlm": PublishedPart(VLM_7B, "", "model"),
         },
         revisions={repository: REVISIONS[repository] for repository in (PRIOR, DECODER, VLM_7B)},

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict, verify_manifest
-from ppd_model.presets import DECODER, Preset
+from ppd_model.presets import Preset
+from ppd_model.repositories import locate
 
 PREVIEWER_FILE = "previewer.safetensors"
 PX_PER_LATENT = 8
@@ -52,18 +54,23 @@ def build_previewer(preset: Preset) -> Previewer:
 def find_previewer(preset: Preset, weights_dir: Path) -> Previewer | None:
     """The previewer among the preset's weights: previews can be done without, so None is no fault.
 
-    The published one lies where it was published, in the folder of the decoder's repository.
-    Raises ArtifactError for a file that is damaged or another network's.
+    Raises ArtifactError for a file that is damaged, not the one that was pulled, or of another
+    network.
     """
     if not preset.published:
         sha256 = verify_manifest(weights_dir).get(PREVIEWER_FILE)
         if sha256 is None:
             return None
         return load_previewer(preset, weights_dir / PREVIEWER_FILE, sha256=sha256)
-    for folder in (weights_dir / DECODER.split("/")[-1], weights_dir):
-        if (folder / PREVIEWER_FILE).is_file():
-            return load_published_previewer(preset, folder / PREVIEWER_FILE)
-    return None
+    try:
+        repository = locate(preset, "previewer", weights_dir, torch.float32)
+        path = repository.folder(preset.published["previewer"]) / PREVIEWER_FILE
+    except FileNotFoundError:
+        return None
+    if not path.is_file():
+        return None
+    repository.sha256(preset.published["previewer"], torch.float32)
+    return load_published_previewer(preset, path)
 
 
 def load_previewer(preset: Preset, path: Path, *, sha256: str | None = None) -> Previewer:

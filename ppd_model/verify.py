@@ -21,6 +21,7 @@ from ppd_model.checkpoint import refuse_other_keys, shapes_of
 from ppd_model.compressor import build_compressor
 from ppd_model.decoder import build_decoder
 from ppd_model.presets import Preset
+from ppd_model.previewer import build_previewer
 from ppd_model.published import HIDDEN_BY_SHAPES, check_config
 from ppd_model.repositories import Repository, locate
 from ppd_model.stage_c import build_unet
@@ -95,6 +96,7 @@ def expected_shapes(preset: Preset, part: str, repository: Repository | None = N
         "stage_a": lambda: build_decoder(preset).stage_a,
         "text_encoder": lambda: CLIPTextModelWithProjection(CLIPTextConfig(**preset.text_encoder)),
         "compressor": lambda: build_compressor(preset),
+        "previewer": lambda: build_previewer(preset),
         "vlm": lambda: LlavaOnevisionForConditionalGeneration(_vlm_config(preset, repository)),
     }
     if part not in makers:

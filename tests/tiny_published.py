@@ -17,6 +17,7 @@ from ppd_model.compressor import build_compressor
 from ppd_model.decoder import build_decoder
 from ppd_model.hub import Listing
 from ppd_model.presets import DECODER, PRIOR, VLM_7B, Preset, get_preset
+from ppd_model.previewer import build_previewer
 from ppd_model.stage_c import build_unet
 from tests.tiny_vlm import save_published, write_tokenizer
 
@@ -94,6 +95,7 @@ def modules(preset: Preset) -> dict[str, nn.Module]:
             "stage_b": decoder.stage_b,
             "stage_a": decoder.stage_a,
             "compressor": build_compressor(preset),
+            "previewer": build_previewer(preset),
         }
 
 
@@ -112,6 +114,7 @@ def write_published(
         parts[part].to(dtype).save_pretrained(target, **how)
     decoder = folder / DECODER.split("/")[-1]
     save_file(parts["compressor"].state_dict(), decoder / "effnet_encoder.safetensors")
+    save_file(parts["previewer"].state_dict(), decoder / "previewer.safetensors")
     write_tokenizer_files(folder / PRIOR.split("/")[-1] / "tokenizer")
     vlm = folder / VLM_7B.split("/")[-1]
     vlm.mkdir()

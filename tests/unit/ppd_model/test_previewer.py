@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ppd_model.checkpoint import ArtifactError
+from ppd_model.checkpoint import ArtifactError, sha256_of
+from ppd_model.lock import Lock, LockedFile, LockedRepository, write_lock
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from ppd_model.previewer import (
@@ -106,4 +107,18 @@ def test_it_is_found_among_the_weights_or_done_without(tmp_path: Path) -> None:
     assert find_previewer(preset, where.parent) is not None
     where.write_bytes(b"not one")
     with pytest.raises(ArtifactError, match="not a readable file"):
+        find_previewer(preset, tmp_path)
+
+
+def test_a_pulled_one_is_what_was_pulled(tmp_path: Path) -> None:
+    preset = replace(get_preset("stable-cascade"), previewer_hidden=16)
+    where = tmp_path / "stable-cascade" / "previewer.safetensors"
+    where.parent.mkdir()
+    save_file(build_previewer(preset).state_dict(), where)
+    file = LockedFile(sha256_of(where), where.stat().st_size)
+    repository = LockedRepository("main", "a" * 40, {where.name: file})
+    write_lock(tmp_path, Lock({"stabilityai/stable-cascade": repository}))
+    assert find_previewer(preset, tmp_path) is not None
+    save_file(build_previewer(preset).state_dict(), where)
+    with pytest.raises(ArtifactError, match="sha256"):
         find_previewer(preset, tmp_path)
