@@ -20,7 +20,7 @@ from torch import Tensor
 from ppd_model.checkpoint import ArtifactSpec, save_artifact
 from ppd_model.presets import Preset, get_preset
 from ppd_model.stage_c import build_stage_c
-from training import dpo_config, train_dpo
+from training import dpo_config, reference_errors, train_dpo
 from training.dataset import PairBatch
 from training.dpo_config import DpoConfig
 
@@ -130,11 +130,12 @@ def log_of(output_dir: Path) -> list[dict[str, float]]:
 
 @contextmanager
 def tiny_parts(preset: Preset = PRESET) -> Iterator[None]:
-    """Within it, train_dpo finds this preset and the tiny pairs."""
+    """Within it, train_dpo and reference_errors find this preset and the tiny pairs."""
     known = {"mini": preset}.__getitem__
     with (
         patch.object(dpo_config, "get_preset", known),
         patch.object(train_dpo, "load_pairs", load_tiny_pairs),
+        patch.object(reference_errors, "load_pairs", load_tiny_pairs),
     ):
         yield
 
