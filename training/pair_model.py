@@ -78,11 +78,12 @@ class PairModel(nn.Module):
         compile_blocks: bool = False,
     ) -> None:
         super().__init__()
-        use_fast_response_norm(stage_c.unet)
-        if gradient_checkpointing:
-            stage_c.unet.enable_gradient_checkpointing()
         if compile_blocks:
             _compile_blocks(stage_c.unet)
+        else:
+            use_fast_response_norm(stage_c.unet)
+        if gradient_checkpointing:
+            stage_c.unet.enable_gradient_checkpointing()
         self.stage_c = stage_c
         self.reduction: Reduction = reduction
 
@@ -155,7 +156,7 @@ def as_pairs(error_R: Tensor) -> PairErrors:
 
 
 def _compile_blocks(unet: StageCUNet) -> None:
-    """Compile residual and timestep blocks, for any number of rows.
+    """Compile residual and timestep blocks, stock response norms and all, for any number of rows.
 
     Attention blocks stay as they are: each has a place of its own in the input that they share,
     and would be a graph of its own.
