@@ -39,6 +39,7 @@ from training.dpo_config import DpoConfig, check
 from training.draws import draw_of_pairs
 from training.loss import PairErrors, Reduction
 from training.pair_model import PairModel, as_pairs
+from training.run_state import device_name
 from training.shards import MANIFEST, ShardFolder, read_manifest, verified
 
 PAIRS_PER_SHARD = 1024
@@ -105,7 +106,7 @@ def write_reference_errors(config: DpoConfig, resume: bool = False) -> Path:
     )
     model = PairModel(stage_c)
     latent_CHW = pairs.latent_NCHW.shape[1:]
-    made_with = provenance(config, base_sha256, latent_CHW)
+    made_with = provenance(config, base_sha256, latent_CHW, state.device)
     if state.is_main_process:
         ShardFolder(config.reference_dir, made_with, resume)
         save_resolved(config, config.reference_dir)
@@ -149,19 +150,20 @@ def errors_of_pairs(
 
 
 def load_reference_errors(
-    config: DpoConfig, base_sha256: str, latent_CHW: torch.Size
+    config: DpoConfig, base_sha256: str, latent_CHW: torch.Size, device: torch.device
 ) -> ReferenceErrors:
     """What `write_reference_errors` wrote; each file's sha256 is checked.
 
-    Raises ValueError when it was made with another base, data or draws, each named, when it is
-    not complete, and when a shard is missing or changed.
+    Raises ValueError when it was made with another base, data or draws, or on another device,
+    each named, when it is not complete, and when a shard is missing or changed.
     """
     assert config.reference_dir is not None, "check first"
     folder = config.reference_dir
     if not (folder / MANIFEST).exists():
         raise ValueError(f"{folder} holds no {MANIFEST}; run training.reference_errors first")
     manifest = read_manifest(folder)
-    found, wanted = manifest["provenance"], provenance(config, base_sha256, latent_CHW)
+    found = manifest["provenance"]
+    wanted = provenance(config, base_sha256, latent_CHW, device)
     differing = [
         f"{key} ({found.get(key)!r} there, {wanted.get(key)!r} now)"
         for key in sorted(found.keys() | wanted.keys())
@@ -180,9 +182,12 @@ def load_reference_errors(
     )
 
 
-def provenance(config: DpoConfig, base_sha256: str, latent_CHW: torch.Size) -> dict[str, Any]:
+def provenance(
+    config: DpoConfig, base_sha256: str, latent_CHW: torch.Size, device: torch.device
+) -> dict[str, Any]:
     """All that the errors depend on, in terms of json.
 
+    beta * T magnifies what policy and reference round differently, so both belong on one device.
     `first_draw` is the sha256 of what is drawn for one pair: were a library to draw other numbers
     from the same seed, the errors would belong to noises that no step sees.
     """
@@ -203,6 +208,8 @@ def provenance(config: DpoConfig, base_sha256: str, latent_CHW: torch.Size) -> d
         "base weights": base_sha256,
         "data": sha256_of(config.data_dir / MANIFEST),
         "first_draw": drawn.hexdigest(),
+        "device": device_name(device),
+        "torch": str(torch.__version__),
     }
 
 

@@ -97,7 +97,8 @@ def train(config: DpoConfig, resume: bool = False) -> Path:
     identity = identity_of(config, accelerator, base_sha256)
     kept = None
     if config.reference == "cached":
-        kept = load_reference_errors(config, base_sha256, pairs.latent_NCHW.shape[1:])
+        latent_CHW = pairs.latent_NCHW.shape[1:]
+        kept = load_reference_errors(config, base_sha256, latent_CHW, accelerator.device)
         identity["reference errors"] = kept.sha256
     first = start(config, state, identity, resume)
     wrapped, state.optimizer = accelerator.prepare(model, state.optimizer)

@@ -35,6 +35,7 @@ from training.reference_errors import (
 from training.train_dpo import train
 
 LATENT_CHW = torch.Size((16, 8, 8))
+CPU = torch.device("cpu")
 TRAINING_PAIRS = 40  # 5 of 8 people each; 30 are left when two people are held out
 APART: dict[str, object] = {"shared_noise": False, "shared_timestep": False}
 
@@ -59,7 +60,7 @@ def cached_config(world: Path, folder: Path, **changes: object) -> DpoConfig:
 
 
 def load(config: DpoConfig) -> ReferenceErrors:
-    return load_reference_errors(config, sha256_of(config.stage_c), LATENT_CHW)
+    return load_reference_errors(config, sha256_of(config.stage_c), LATENT_CHW, CPU)
 
 
 def losses_of(config: DpoConfig) -> list[dict[str, float]]:
@@ -328,7 +329,9 @@ def test_errors_of_another_base_of_other_data_or_other_numbers_are_refused(
         train(config)
     folder = write_reference_errors(config)
     with pytest.raises(ValueError, match="another base weights"):
-        load_reference_errors(config, "0" * 64, LATENT_CHW)
+        load_reference_errors(config, "0" * 64, LATENT_CHW, CPU)
+    with pytest.raises(ValueError, match=r"another device \('cpu' there, 'meta' now\)"):
+        load_reference_errors(config, sha256_of(config.stage_c), LATENT_CHW, torch.device("meta"))
     with monkeypatch.context() as patched:
         patched.setattr(draws, "KEPT", (7,))
         with pytest.raises(ValueError, match="another first_draw"):
