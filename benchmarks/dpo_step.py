@@ -1,16 +1,19 @@
-"""One training step: this project's shared base against a plain loop with two copies of the base.
+"""One training step: two copies of the base, one shared base, and reference errors from a file.
 
-    python benchmarks/dpo_step.py [--pairs 64] [--rounds 7] [--threads 1] [--out FILE.json]
+    python -m benchmarks.dpo_step [--pairs 64] [--rounds 7] [--threads 1] [--out FILE.json]
 
 The plain loop is what public Diffusion-DPO code does, on the same classes, weights and draws:
 policy and reference are two networks, each gets chosen and rejected pictures in one batch, and
 every row goes through both. It is as careful as it is simple: the base takes no gradient, the
-reference runs without autograd. Both sides alternate within one process, and every round is a
-whole step: both passes, backward, clipping, AdamW.
+reference runs without autograd. The shared base is train_dpo's step with a live reference, the
+third side the same with a cached one. All sides alternate within one process, drop the same users,
+and every round is a whole step: draws, passes, backward, clipping, AdamW.
 
-Prints medians and spread, bytes of frozen weights held, the ratio, and how far the losses are
-apart: in float64, where only a difference in the mathematics could show, and in float32, where
-beta * T = 500 magnifies rounding. Weights: the shipped `mini`; pictures and text are random.
+Prints medians and spread, bytes of frozen weights held, ratios within rounds, and how far the
+losses are apart under equal draws: in float64, where only a difference in the mathematics could
+show; in float32, where beta * T = 500 magnifies rounding; and in float32 with the plain loop's
+response norm computed as the shared base computes it. Beside them stands how far each is from its
+own loss in float64. Weights: the shipped `mini`; pictures and text are random.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +37,21 @@ from ppd_model.adapter import trainable_parameters
 from ppd_model.diffusion import add_noise
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
+from ppd_model.response_norm import use_fast_response_norm
 from ppd_model.stage_c import StageC, load_adapter, load_stage_c
 from training.configuration import git_commit
 from training.dataset import PairBatch
 from training.dpo_config import DpoConfig
-from training.draws import Draws, draw
+from training.draws import Draws, draw, draw_of_pairs
 from training.loss import PairErrors, ppd_loss, squared_error
-from training.pair_model import PairModel
+from training.pair_model import PairModel, as_pairs
+from training.reference_errors import ReferenceErrors
 
 BETA, LR, CLIP_NORM = 0.5, 1e-5, 1.0
 TEXT_TOKENS, LATENT_CHW = 24, torch.Size((16, 8, 8))
 PRESET = get_preset("mini")
+Step = Callable[[PairBatch, int], None]
+"""A whole step on the batch, with the draws of that turn."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,10 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--user-dropout", type=float, default=0.1)
+    parser.add_argument("--compiled", action="store_true", help="also a live step, compiled")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
-    report = compare(given.pairs, given.rounds, given.user_dropout)
+    report = compare(given.pairs, given.rounds, given.user_dropout, given.compiled)
     report |= {
         "threads": given.threads,
         "torch": str(torch.__version__),
@@ -70,40 +80,50 @@ def main(argv: Sequence[str] | None = None) -> None:
         given.out.write_text(text + "\n")
 
 
-def compare(pairs: int, rounds: int, user_dropout: float) -> dict[str, Any]:
-    """Both sides in alternation, after one step each that is not counted."""
-    batch, draws = random_batch(pairs, user_dropout)
-    plain, shared = plain_step(), shared_step()
-    seconds: dict[str, list[float]] = {"plain": [], "shared": []}
-    for turn in range(rounds + 1):
-        for name, step in (("plain", plain), ("shared", shared)):
+def compare(pairs: int, rounds: int, user_dropout: float, compiled: bool) -> dict[str, Any]:
+    """All sides in turn, after two steps each that are not counted."""
+    config = training(pairs, user_dropout)
+    batch = random_batch(pairs)
+    sides = {
+        "plain": plain_step(config),
+        "live": live_step(config, compile_blocks=False),
+        "cached": cached_step(config, batch),
+    }
+    if compiled:
+        sides["compiled"] = live_step(config, compile_blocks=True)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(-2, rounds):
+        for name, step in sides.items():
             started_s = time.perf_counter()
-            step(batch, draws)
-            if turn:
+            step(batch, turn + 2)
+            if turn >= 0:
                 seconds[name].append(time.perf_counter() - started_s)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    ratios = [a / b for a, b in zip(seconds["plain"], seconds["shared"], strict=True)]
     bytes_of_base = base_bytes(trained_stage_c().unet)
+    compared = [("plain", "live"), ("live", "cached"), ("plain", "cached")]
+    if compiled:
+        compared.append(("live", "compiled"))
     return {
         "pairs": pairs,
         "rounds": rounds,
         "user_dropout": user_dropout,
-        "step_s": {
-            name: {"median": medians[name], "least": min(values), "most": max(values)}
-            for name, values in seconds.items()
+        "step_s": {name: spread(values) for name, values in seconds.items()},
+        "pairs_per_s": {
+            name: pairs / statistics.median(values) for name, values in seconds.items()
         },
-        "pairs_per_s": {name: pairs / value for name, value in medians.items()},
         "speed_ratio": {
-            "median": statistics.median(ratios),
-            "least": min(ratios),
-            "most": max(ratios),
+            f"{slow} / {fast}": spread(
+                [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
+            )
+            for slow, fast in compared
         },
-        "frozen_bytes": {"plain": 2 * bytes_of_base, "shared": bytes_of_base},
-        "loss_difference": {
-            "float64": loss_difference(torch.float64, batch, draws),
-            "float32": loss_difference(torch.float32, batch, draws),
-        },
+        "frozen_bytes": {name: bytes_of_base * (2 if name == "plain" else 1) for name in seconds},
+        "loss_difference": loss_differences(config),
     }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest."""
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
 def trained_stage_c() -> StageC:
@@ -113,9 +133,9 @@ def trained_stage_c() -> StageC:
     return stage_c
 
 
-def random_batch(pairs: int, user_dropout: float) -> tuple[PairBatch, Draws]:
-    """Normal latents, text and embeddings: what they hold changes no timing."""
-    config = DpoConfig(
+def training(pairs: int, user_dropout: float) -> DpoConfig:
+    """A step's values."""
+    return DpoConfig(
         preset="mini",
         data_dir=Path(),
         stage_c=Path(),
@@ -126,7 +146,11 @@ def random_batch(pairs: int, user_dropout: float) -> tuple[PairBatch, Draws]:
         beta=BETA,
         user_dropout=user_dropout,
     )
-    generator = torch.Generator().manual_seed(0)
+
+
+def random_batch(pairs: int, seed: int = 0) -> PairBatch:
+    """Normal latents, text and embeddings: what they hold changes no timing."""
+    generator = torch.Generator().manual_seed(seed)
     width = PRESET.text_encoder["hidden_size"]
     shapes = (
         LATENT_CHW,
@@ -135,18 +159,20 @@ def random_batch(pairs: int, user_dropout: float) -> tuple[PairBatch, Draws]:
         (1, width),
         (PRESET.user_emb_dim,),
     )
-    batch = PairBatch(*(torch.randn((pairs, *shape), generator=generator) for shape in shapes))
-    return batch, draw(pairs, LATENT_CHW, 0, 0, config)
+    return PairBatch(*(torch.randn((pairs, *shape), generator=generator) for shape in shapes))
 
 
-def plain_step() -> Callable[[PairBatch, Draws], None]:
+def plain_step(config: DpoConfig) -> Step:
     """Two copies of the base."""
     policy = trained_stage_c()
     reference = copy.deepcopy(policy).requires_grad_(False)
     optimizer = torch.optim.AdamW(trainable_parameters(policy), lr=LR)
-    return lambda batch, draws: _step(
-        optimizer, policy, lambda: plain_loss(policy, reference, batch, draws)
-    )
+
+    def step(batch: PairBatch, turn: int) -> None:
+        draws = draw(config.batch, LATENT_CHW, 0, turn, config)
+        _step(optimizer, policy, plain_loss(policy, reference, batch, draws))
+
+    return step
 
 
 def plain_loss(policy: StageC, reference: StageC, batch: PairBatch, draws: Draws) -> Tensor:
@@ -167,36 +193,98 @@ def plain_loss(policy: StageC, reference: StageC, batch: PairBatch, draws: Draws
     return ppd_loss(PairErrors(*own_R.chunk(2)), PairErrors(*base_R.chunk(2)), beta=BETA).loss
 
 
-def shared_step() -> Callable[[PairBatch, Draws], None]:
+def live_step(config: DpoConfig, *, compile_blocks: bool) -> Step:
     """The trainer's own model."""
+    model = PairModel(trained_stage_c(), compile_blocks=compile_blocks)
+    optimizer = torch.optim.AdamW(trainable_parameters(model), lr=LR, fused=True)
+
+    def step(batch: PairBatch, turn: int) -> None:
+        draws = draw(config.batch, LATENT_CHW, 0, turn, config)
+        _step(optimizer, model, shared_loss(model, batch, draws))
+
+    return step
+
+
+def cached_step(config: DpoConfig, batch: PairBatch) -> Step:
+    """The trainer's own model, the reference's errors read by pair. The live step's users drop."""
     model = PairModel(trained_stage_c())
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=LR, fused=True)
-    return lambda batch, draws: _step(optimizer, model, lambda: shared_loss(model, batch, draws))
+    row_B = torch.arange(config.batch)
+    errors = reference(model, batch, draw_of_pairs(row_B, 0, LATENT_CHW, 0, 0, config))
+    error_RK2 = torch.stack([errors.chosen_B, errors.rejected_B], dim=1)[:, None]
+    kept = ReferenceErrors(row_B, error_RK2, LATENT_CHW.numel(), "")
+
+    def step(batch: PairBatch, turn: int) -> None:
+        draws = draw_of_pairs(row_B, 0, LATENT_CHW, 0, turn, config)
+        draws = replace(draws, keep_user_B=keep_user(config, turn))
+        known = kept.of(row_B, 0, config.reduction)
+        _step(optimizer, model, shared_loss(model, batch, draws, known))
+
+    return step
 
 
-def shared_loss(model: PairModel, batch: PairBatch, draws: Draws) -> Tensor:
+@cache
+def keep_user(config: DpoConfig, turn: int) -> Tensor:
+    """Whose user the live step of that turn keeps."""
+    return draw(config.batch, LATENT_CHW, 0, turn, config).keep_user_B
+
+
+def reference(model: PairModel, batch: PairBatch, draws: Draws) -> PairErrors:
+    """The base's errors."""
+    return as_pairs(model.reference_errors(model.noised(batch, draws)))
+
+
+def shared_loss(
+    model: PairModel, batch: PairBatch, draws: Draws, known: PairErrors | None = None
+) -> Tensor:
     """What train_dpo.py computes."""
-    policy, reference = model(batch, draws)
-    return ppd_loss(policy, reference, beta=BETA).loss
+    policy, of_base = model(batch, draws, known)
+    return ppd_loss(policy, of_base, beta=BETA).loss
 
 
-def _step(optimizer: torch.optim.Optimizer, model: nn.Module, loss: Callable[[], Tensor]) -> None:
+def _step(optimizer: torch.optim.Optimizer, model: nn.Module, loss: Tensor) -> None:
     optimizer.zero_grad()
-    loss().backward()
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(trainable_parameters(model), CLIP_NORM)
     optimizer.step()
 
 
+def loss_differences(config: DpoConfig, batches: int = 8) -> dict[str, dict[str, float]]:
+    """How far losses are apart on the same weights and draws, over several batches."""
+    found: dict[str, list[float]] = {}
+    for seed in range(batches):
+        batch = random_batch(config.batch, seed)
+        draws = draw(config.batch, LATENT_CHW, seed, 0, config)
+        for name, value in losses_apart(batch, draws).items():
+            found.setdefault(name, []).append(value)
+    return {name: spread(values) for name, values in found.items()}
+
+
 @torch.no_grad()
-def loss_difference(dtype: torch.dtype, batch: PairBatch, draws: Draws) -> float:
-    """How far apart the two sides' losses are on the same weights and draws."""
-    cast = {name: value.to(dtype) for name, value in vars(batch).items()}
+def losses_apart(batch: PairBatch, draws: Draws) -> dict[str, float]:
+    """The differences on one batch."""
+    plain, shared = trained_stage_c(), PairModel(trained_stage_c())
+    plain_32 = plain_loss(plain, plain, batch, draws)
+    live_32 = shared_loss(shared, batch, draws)
+    cached_32 = shared_loss(shared, batch, draws, reference(shared, batch, draws))
+    use_fast_response_norm(plain.unet)
+    same_norm_32 = plain_loss(plain, plain, batch, draws)
+
+    wide = PairBatch(**{name: value.double() for name, value in vars(batch).items()})
     noises = ("noise_chosen_BCHW", "noise_rejected_BCHW", "keep_user_B")
-    drawn = vars(draws) | {name: getattr(draws, name).to(dtype) for name in noises}
-    batch, draws = PairBatch(**cast), Draws(**drawn)
-    plain, shared = (nn.Module.to(trained_stage_c(), dtype) for _ in range(2))
-    expected = plain_loss(plain, copy.deepcopy(plain), batch, draws)
-    return abs(float(expected - shared_loss(PairModel(shared), batch, draws)))
+    drawn = Draws(**(vars(draws) | {name: getattr(draws, name).double() for name in noises}))
+    plain_wide, shared_wide = (nn.Module.to(trained_stage_c(), torch.float64) for _ in range(2))
+    plain_64 = plain_loss(plain_wide, plain_wide, wide, drawn)
+    live_64 = shared_loss(PairModel(shared_wide), wide, drawn)
+    apart = {
+        "plain and live, float64": plain_64 - live_64,
+        "plain and live, float32": plain_32 - live_32,
+        "plain and live, float32, same response norm": same_norm_32 - live_32,
+        "live and cached, float32": live_32 - cached_32,
+        "plain, float32 and float64": plain_32 - plain_64,
+        "live, float32 and float64": live_32 - live_64,
+    }
+    return {name: abs(float(value)) for name, value in apart.items()}
 
 
 def base_bytes(base: nn.Module) -> int:

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
@@ -20,7 +20,7 @@ from torch import Tensor
 from ppd_model.checkpoint import ArtifactSpec, save_artifact
 from ppd_model.presets import Preset, get_preset
 from ppd_model.stage_c import build_stage_c
-from training import dpo_config, train_dpo
+from training import dpo_config, reference_errors, train_dpo
 from training.dataset import PairBatch
 from training.dpo_config import DpoConfig
 
@@ -130,34 +130,44 @@ def log_of(output_dir: Path) -> list[dict[str, float]]:
 
 @contextmanager
 def tiny_parts(preset: Preset = PRESET) -> Iterator[None]:
-    """Within it, train_dpo finds this preset and the tiny pairs."""
+    """Within it, train_dpo and reference_errors find this preset and the tiny pairs."""
     known = {"mini": preset}.__getitem__
     with (
         patch.object(dpo_config, "get_preset", known),
         patch.object(train_dpo, "load_pairs", load_tiny_pairs),
+        patch.object(reference_errors, "load_pairs", load_tiny_pairs),
     ):
         yield
 
 
-def train_in_process(config: DpoConfig, resume: bool, environment: Mapping[str, str]) -> None:
-    """The whole job of a process that `start_process` starts."""
+Job = Callable[[DpoConfig, bool], object]
+
+
+def work_in_process(
+    job: Job, config: DpoConfig, resume: bool, environment: Mapping[str, str]
+) -> None:
+    """All that a process does that `start_process` starts."""
     os.environ.update(environment)
     torch.set_num_threads(1)
     with tiny_parts():
-        train_dpo.train(config, resume)
+        job(config, resume)
 
 
 def start_process(
-    config: DpoConfig, *, resume: bool = False, environment: Mapping[str, str] | None = None
+    config: DpoConfig,
+    *,
+    resume: bool = False,
+    environment: Mapping[str, str] | None = None,
+    job: Job = train_dpo.train,
 ) -> BaseProcess:
-    """A training run in a new process, which can be killed.
+    """A training run, or another job, in a new process, which can be killed.
 
     Processes are forked from a server that has imported everything once: torch and diffusers take
     seconds to import.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.tiny_training"])
-    process = context.Process(target=train_in_process, args=(config, resume, environment or {}))
+    process = context.Process(target=work_in_process, args=(job, config, resume, environment or {}))
     process.start()
     return process
 

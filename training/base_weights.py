@@ -13,6 +13,7 @@ from ppd_model.repositories import locate
 from ppd_model.stage_c import StageC, load_published_stage_c, load_stage_c
 
 PART = "stage_c"
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def load_base(

@@ -43,6 +43,10 @@ class PairBatch:
     pooled_B1T: Tensor
     user_emb_BD: Tensor
 
+    def rows(self, pairs_K: Tensor) -> PairBatch:
+        """Some of the pairs."""
+        return PairBatch(**{name: value[pairs_K] for name, value in vars(self).items()})
+
     def to(self, device: torch.device) -> PairBatch:
         """The same batch on another device."""
         return PairBatch(**{name: value.to(device) for name, value in vars(self).items()})
@@ -204,12 +208,17 @@ def batch_rows(rows_R: Tensor, batch: int, step: int, seed: int) -> Tensor:
 
     Raises ValueError when there are fewer rows than a batch.
     """
-    per_epoch = len(rows_R) // batch
-    if per_epoch == 0:
-        raise ValueError(f"{len(rows_R)} pairs do not fill one batch of {batch}")
-    epoch, index = divmod(step, per_epoch)
+    epoch, index = epoch_of(len(rows_R), batch, step)
     order = np.random.default_rng([seed, epoch]).permutation(len(rows_R))
     return rows_R[torch.from_numpy(order[index * batch : (index + 1) * batch])]
+
+
+def epoch_of(pairs: int, batch: int, step: int) -> tuple[int, int]:
+    """Number of a step's epoch, and of the step in it. Raises ValueError as `batch_rows` does."""
+    per_epoch = pairs // batch
+    if per_epoch == 0:
+        raise ValueError(f"{pairs} pairs do not fill one batch of {batch}")
+    return divmod(step, per_epoch)
 
 
 def _features(shard: dict[str, Tensor], user: UserFeatures, folder: Path) -> Tensor:

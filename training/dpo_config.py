@@ -35,8 +35,11 @@ FREE = {
     "sample_seed",
     "resume_elsewhere",
     "export_strength",
+    "reference_dir",
 }
 """Values that decide where, how often and at which scale a run writes, not what it learns."""
+OF_CACHED = {"reference", "draws_per_pair", "draws_seed"}
+"""Values that a run with a live reference does not look at."""
 
 
 class DpoConfig(Configuration):
@@ -63,6 +66,12 @@ class DpoConfig(Configuration):
     user_dropout: share of pairs whose embedding is zeroed. The adapter has no bias, so such a pair
         equals the reference: it costs log 2, gives no gradient, takes no second pass, and counts
         one half in the logged implicit accuracy.
+    reference: "live" computes the reference's errors in every step; "cached" reads them from
+        `reference_dir`, which training.reference_errors wrote. Every pair then has
+        `draws_per_pair` noises and times, taken in turn, one each epoch: a run of no more epochs
+        than that meets none twice. `draws_seed` decides them, so that runs which differ in `seed`,
+        beta, omega, user tokens or the learning rate can read the same errors.
+    compile_blocks: compile the base's residual and timestep blocks (torch.compile).
     base_dtype: of the frozen base; the adapter and all errors are float32 in any case.
     gradient_checkpointing: keep no activations inside the base's blocks, compute them again.
     deterministic: on CUDA, use only kernels that give the same bits each time.
@@ -106,6 +115,10 @@ class DpoConfig(Configuration):
     shared_noise: bool = True
     shared_timestep: bool = True
     user_dropout: float = 0.1
+    reference: Literal["live", "cached"] = "live"
+    reference_dir: Path | None = None
+    draws_per_pair: int = 1
+    draws_seed: int = 0
     min_time: float = 0.001
     max_time: float = 1.0
     time_power: float = 1.0
@@ -113,6 +126,7 @@ class DpoConfig(Configuration):
     """Decay of the exported moving average of the adapter; 0 exports the last weights."""
     base_dtype: Literal["bf16", "fp32"] = "fp32"
     gradient_checkpointing: bool = False
+    compile_blocks: bool = False
     deterministic: bool = False
     export_strength: float = 1.0
     validation_people: int = 32
@@ -151,7 +165,10 @@ class DpoConfig(Configuration):
 
     def comparable(self) -> dict[str, Any]:
         """The values that make a run what it is, in terms of json."""
-        values: dict[str, Any] = self.model_dump(mode="json", exclude=FREE)
+        unread = OF_CACHED if self.reference == "live" else set()
+        if not self.compile_blocks:
+            unread = unread | {"compile_blocks"}
+        values: dict[str, Any] = self.model_dump(mode="json", exclude=FREE | unread)
         return values
 
     @property
@@ -188,6 +205,7 @@ def check(config: DpoConfig) -> None:
         "beta",
         "timesteps",
         "time_power",
+        "draws_per_pair",
         "clip_norm",
         "export_strength",
         "validate_every",
@@ -212,8 +230,22 @@ def check(config: DpoConfig) -> None:
     if config.user_tokens is not None and config.user_tokens < 2:
         raise ValueError(f"user_tokens is {config.user_tokens}, expected 2 or more")
     _check_user(config)
+    if config.reference == "cached":
+        _check_cached(config)
     if config.decoder is not None and not config.sample_prompts:
         raise ValueError("decoder is given and sample_prompts is empty: what should be drawn?")
+
+
+def _check_cached(config: DpoConfig) -> None:
+    if config.objective == "sft":
+        raise ValueError("objective sft has no reference: reference is 'cached'")
+    if config.reference_dir is None:
+        raise ValueError(
+            "reference is 'cached' and reference_dir is None: where did "
+            "training.reference_errors write?"
+        )
+    if config.draws_seed < 0:
+        raise ValueError(f"draws_seed is {config.draws_seed}, expected 0 or more")
 
 
 def _check_user(config: DpoConfig) -> None:

@@ -3,6 +3,9 @@
 A pure function of (seed, step) over the whole batch of all processes, on the CPU: a resumed run,
 another number of processes, a smaller micro batch or another device draws the same.
 
+Where the reference's errors were computed beforehand, noises and times are a function of
+(draws_seed, pair, number of the draw) instead, whatever the batch, the step and the run.
+
 Legend: B pairs, C H W latent.
 """
 
@@ -16,6 +19,9 @@ from torch import Tensor
 
 from training.dpo_config import DpoConfig
 
+KEPT, USERS = (0,), (1,)
+"""Tell apart what is drawn from equal numbers."""
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -28,7 +34,7 @@ class Draws:
     which_embedding_B: Tensor
     keep_user_B: Tensor
 
-    def rows(self, part: slice) -> Draws:
+    def rows(self, part: slice | Tensor) -> Draws:
         """Those of some of the pairs."""
         return Draws(**{name: value[part] for name, value in vars(self).items()})
 
@@ -58,6 +64,39 @@ def draw(pairs: int, latent_CHW: torch.Size, seed: int, step: int, config: DpoCo
         which_embedding_B=which_B,
         keep_user_B=(keep_B >= config.user_dropout).float(),
     )
+
+
+def draw_of_pairs(
+    pair_B: Tensor, number: int, latent_CHW: torch.Size, seed: int, step: int, config: DpoConfig
+) -> Draws:
+    """The kept draw of that number of each pair; which embedding and whose user is the step's."""
+    noise_2BCHW, uniform_2B = _kept(pair_B, number, latent_CHW, config)
+    of_step = np.random.default_rng(np.random.SeedSequence([seed, step], spawn_key=USERS))
+    which_B, keep_B = torch.from_numpy(of_step.random((2, len(pair_B)), dtype=np.float32))
+    return Draws(
+        noise_chosen_BCHW=noise_2BCHW[0],
+        noise_rejected_BCHW=noise_2BCHW[-1],
+        t_chosen_B=_times(uniform_2B[0], config),
+        t_rejected_B=_times(uniform_2B[-1], config),
+        which_embedding_B=which_B,
+        keep_user_B=(keep_B >= config.user_dropout).float(),
+    )
+
+
+def _kept(
+    pair_B: Tensor, number: int, latent_CHW: torch.Size, config: DpoConfig
+) -> tuple[Tensor, Tensor]:
+    """Noises, and uniform numbers for times, of both pictures; one where the pair shares it."""
+    noises, times = 2 - config.shared_noise, 2 - config.shared_timestep
+    noise_2BCHW = np.empty((noises, len(pair_B), *latent_CHW), dtype=np.float32)
+    uniform_2B = np.empty((times, len(pair_B)), dtype=np.float32)
+    for place, pair in enumerate(pair_B.tolist()):
+        mixed = np.random.SeedSequence([config.draws_seed, pair, number], spawn_key=KEPT)
+        own = np.random.default_rng(mixed)
+        uniform_2B[:, place] = own.random(times, dtype=np.float32)
+        for side in range(noises):
+            own.standard_normal(dtype=np.float32, out=noise_2BCHW[side, place])
+    return torch.from_numpy(noise_2BCHW), torch.from_numpy(uniform_2B)
 
 
 def _times(uniform_B: Tensor, config: DpoConfig) -> Tensor:

@@ -29,6 +29,11 @@ class PairErrors:
     chosen_B: Tensor
     rejected_B: Tensor
 
+    def to(self, device: torch.device) -> PairErrors:
+        """The same on another device, in the dtype that errors have there."""
+        dtype = error_dtype(device)
+        return PairErrors(self.chosen_B.to(device, dtype), self.rejected_B.to(device, dtype))
+
 
 @dataclass(frozen=True)
 class PairWeights:
@@ -77,7 +82,7 @@ class PreferenceLoss:
 
 
 def squared_error(target_BCHW: Tensor, predicted_BCHW: Tensor, reduction: Reduction) -> Tensor:
-    """Squared error of each row, B numbers.
+    """Squared error of each row, B numbers of ``error_dtype``.
 
     "sum" is the squared norm that Eq. 6 writes; "mean" divides it by C*H*W, which is what public
     Diffusion-DPO code computes. They differ by that factor in the beta they need.
@@ -89,12 +94,19 @@ def squared_error(target_BCHW: Tensor, predicted_BCHW: Tensor, reduction: Reduct
             f"target has shape {tuple(target_BCHW.shape)}, "
             f"prediction {tuple(predicted_BCHW.shape)}; they must be equal"
         )
-    error_BK = (target_BCHW - predicted_BCHW).square().flatten(1)
+    dtype = error_dtype(target_BCHW.device)
+    error_BK = (target_BCHW.to(dtype) - predicted_BCHW.to(dtype)).square().flatten(1)
     if reduction == "mean":
         return error_BK.mean(1)
     if reduction == "sum":
         return error_BK.sum(1)
     raise ValueError(f"reduction is {reduction!r}, expected 'mean' or 'sum'")
+
+
+def error_dtype(device: torch.device) -> torch.dtype:
+    """float64 where the device has it: Eq. 6 multiplies small differences of errors by beta * T,
+    hundreds to thousands, and in float32 their rounding too."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def ppd_loss(

@@ -5,7 +5,9 @@ pictures go through the network in one batch. What is equal is computed once:
 
 - a pair's caption is the same for both pictures, and the text for policy and reference, so the
   text's keys and values of every block are computed once instead of four times;
-- a pair whose user is dropped has the reference's errors, exactly: it takes no second pass.
+- a pair whose user is dropped has the reference's errors, exactly: it takes no second pass;
+- where the reference's errors are known beforehand (reference_errors.py), only the policy's pass
+  is left, of pairs whose user is there.
 
 Memory of the shared keys and values: pairs * text tokens * 4 * (sum of block widths) numbers,
 1.4 GB for `stable-cascade` in bf16 with 16 pairs.
@@ -18,12 +20,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from diffusers.models.unets.unet_stable_cascade import SDCascadeResBlock, SDCascadeTimestepBlock
 from torch import Tensor, nn
 
 from ppd_model.adapter import AttentionInput, KeyValue, UserPart
 from ppd_model.diffusion import add_noise
 from ppd_model.response_norm import use_fast_response_norm
-from ppd_model.stage_c import StageC
+from ppd_model.stage_c import StageC, StageCUNet
 from training.dataset import PairBatch
 from training.draws import Draws
 from training.loss import PairErrors, Reduction, squared_error
@@ -72,25 +75,51 @@ class PairModel(nn.Module):
         *,
         reduction: Reduction = "mean",
         gradient_checkpointing: bool = False,
+        compile_blocks: bool = False,
     ) -> None:
         super().__init__()
-        use_fast_response_norm(stage_c.unet)
+        if compile_blocks:
+            _compile_blocks(stage_c.unet)
+        else:
+            use_fast_response_norm(stage_c.unet)
         if gradient_checkpointing:
             stage_c.unet.enable_gradient_checkpointing()
         self.stage_c = stage_c
         self.reduction: Reduction = reduction
 
     def forward(
-        self, batch: PairBatch, draws: Draws, *, chosen_only: bool = False
+        self,
+        batch: PairBatch,
+        draws: Draws,
+        reference: PairErrors | None = None,
+        *,
+        chosen_only: bool = False,
     ) -> tuple[PairErrors, PairErrors] | Tensor:
-        """Errors of policy and reference, or, `chosen_only`, the policy's on chosen pictures, B."""
+        """Errors of policy and reference, or, `chosen_only`, the policy's on chosen pictures, B.
+
+        reference: its errors under these draws, where they are known; else they are computed.
+        """
         if chosen_only:
             noised = self.noised(batch, draws, sides=1)
             return self.policy_errors(noised, batch.user_emb_BD * draws.keep_user_B[:, None])
-        noised = self.noised(batch, draws)
-        reference_R = self.reference_errors(noised)
-        policy_R = self.policy_on_kept(noised, batch.user_emb_BD, draws.keep_user_B, reference_R)
-        return as_pairs(policy_R), as_pairs(reference_R)
+        user_emb_BD = batch.user_emb_BD
+        kept_K = torch.nonzero(draws.keep_user_B).flatten()
+        nobody = len(kept_K) == 0
+        if nobody:  # every process must take part in each backward pass
+            kept_K, user_emb_BD = kept_K.new_zeros(1), torch.zeros_like(user_emb_BD)
+        if reference is None:
+            noised = self.noised(batch, draws)
+            reference_R = self.reference_errors(noised)
+            if len(kept_K) < len(user_emb_BD):
+                noised = noised.rows(kept_K)
+        else:
+            reference_R = torch.cat([reference.chosen_B, reference.rejected_B])
+            noised = self.noised(batch.rows(kept_K), draws.rows(kept_K))
+        rows_R = torch.cat([kept_K, kept_K + len(user_emb_BD)])
+        policy_R = self.policy_errors(noised, user_emb_BD[kept_K])
+        if nobody:
+            policy_R = 0 * policy_R + reference_R[rows_R]
+        return as_pairs(reference_R.index_copy(0, rows_R, policy_R)), as_pairs(reference_R)
 
     @torch.no_grad()
     def noised(self, batch: PairBatch, draws: Draws, sides: int = 2) -> Noised:
@@ -115,19 +144,6 @@ class PairModel(nn.Module):
         with_user = replace(noised.attended, user=user.to(self.stage_c.unet.dtype))
         return self._errors(noised, _repeated_user(with_user, noised.sides))
 
-    def policy_on_kept(
-        self, noised: Noised, user_emb_BD: Tensor, keep_user_B: Tensor, reference_R: Tensor
-    ) -> Tensor:
-        """The same, where pairs whose user is dropped take over the reference's errors."""
-        kept_K = torch.nonzero(keep_user_B).flatten()
-        if len(kept_K) == len(keep_user_B):
-            return self.policy_errors(noised, user_emb_BD)
-        if len(kept_K) == 0:  # every process must take part in each backward pass
-            kept_K, user_emb_BD = kept_K.new_zeros(1), torch.zeros_like(user_emb_BD)
-        policy_R = self.policy_errors(noised.rows(kept_K), user_emb_BD[kept_K])
-        rows_R = torch.cat([kept_K + side * len(keep_user_B) for side in range(noised.sides)])
-        return reference_R.index_copy(0, rows_R, policy_R)
-
     def _errors(self, noised: Noised, attended: AttentionInput) -> Tensor:
         predicted_RCHW = self.stage_c.predict_noise(noised.xt_RCHW, noised.t_R, attended)
         return squared_error(noised.noise_RCHW, predicted_RCHW, self.reduction)
@@ -137,6 +153,18 @@ def as_pairs(error_R: Tensor) -> PairErrors:
     """Chosen and rejected apart."""
     chosen_B, rejected_B = error_R.chunk(2)
     return PairErrors(chosen_B, rejected_B)
+
+
+def _compile_blocks(unet: StageCUNet) -> None:
+    """Compile residual and timestep blocks, stock response norms and all, for any number of rows.
+
+    Attention blocks stay as they are: each has a place of its own in the input that they share,
+    and would be a graph of its own.
+    """
+    for level in (*unet.down_blocks, *unet.up_blocks):
+        for block in level:
+            if isinstance(block, SDCascadeResBlock | SDCascadeTimestepBlock):
+                block.compile(dynamic=True)
 
 
 def _repeated_text(text: AttentionInput, sides: int) -> AttentionInput:

@@ -86,19 +86,22 @@ class RunState:
         return step
 
 
+def device_name(device: torch.device) -> str:
+    """What computes: the last bits of a sum are its own."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def identity_of(config: DpoConfig, accelerator: Accelerator, base: str) -> dict[str, Any]:
     """Everything that a run's last bits depend on, in terms of json.
 
     The configuration, what is in the data (its manifest lists every shard's sha256) and in the
     base's files (`base` is their sha256), and what the sums are computed with.
     """
-    device = accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return config.comparable() | {
         "base weights": base,
         "data": sha256_of(config.data_dir / MANIFEST),
         "processes": accelerator.num_processes,
         "torch": str(torch.__version__),
-        "device": name,
+        "device": device_name(accelerator.device),
         "threads": torch.get_num_threads(),
     }

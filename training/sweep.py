@@ -6,6 +6,7 @@ Every value trains an adapter in OUT/VALUE and is measured there: how often the 
 from rejected on validation pairs, with the person's own embedding and with another's; and, in the
 world, what training.evaluate measures on people of its validation split, whom no test ever meets.
 Run it again after an interruption: what is finished is passed by, what was started continues.
+With `reference: cached` the reference's errors are computed first, once for all values.
 (For beta, the paper's own rule goes by the rewards of pictures: training.choose_beta.)
 
 Writes OUT/report.json and OUT/sweep.png, and prints a table.
@@ -37,10 +38,13 @@ from training.configuration import (
 from training.dpo_config import DpoConfig
 from training.dpo_config import check as check_training
 from training.evaluate import EvaluateConfig, evaluate
+from training.reference_errors import DRAWN_BY
 from training.report import OTHER, OURS, as_png
+from training.shards import MANIFEST
 from training.statistics import as_shares
 
 ADAPTER, CHECKPOINT, REPORT = "adapter.safetensors", "checkpoint.pt", "report.json"
+REFERENCE_ERRORS = "reference_errors"
 Value = bool | int | float | str
 MEASURES = {
     "wins": "wins over base",
@@ -78,9 +82,15 @@ class SweepConfig(Configuration):
         return self.out / f"{self.key}={value}"
 
     def training(self, value: Value) -> DpoConfig:
-        """The configuration of one value's run. Raises ValueError for one that cannot be."""
+        """The configuration of one value's run. Raises ValueError for one that cannot be.
+
+        Where the reference is cached and no place for its errors is named, it is OUT.
+        """
         varied = {self.key: value, "output_dir": self.run_dir(value)}
         config = read_configuration(DpoConfig, self.train, self.overrides | varied)
+        if config.reference == "cached" and config.reference_dir is None:
+            place = {"reference_dir": self.out / REFERENCE_ERRORS}
+            config = config.model_copy(update=place)
         check_training(config)
         return config
 
@@ -107,6 +117,10 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
                     f"user {training.user!r} of {training.preset} cannot be evaluated in the "
                     f"world: set evaluate to false"
                 )
+    cached = [training for training in trainings.values() if training.reference == "cached"]
+    check_shared(cached)
+    if cached:
+        compute_reference_errors(config, cached[0])
     runs = []
     for value, training in trainings.items():
         train(config, training)
@@ -128,6 +142,32 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     return report
 
 
+def check_shared(cached: Sequence[DpoConfig]) -> None:
+    """Raises ValueError unless the same reference errors serve all of these."""
+    decisive = (*DRAWN_BY, "preset", "data_dir", "stage_c", "base_dtype", "reference_dir")
+    for name in decisive:
+        values = {str(getattr(training, name)) for training in cached}
+        if len(values) > 1:
+            raise ValueError(
+                f"{name} of {', '.join(sorted(values))} asks for reference errors of its own: "
+                f"set reference to live"
+            )
+
+
+def compute_reference_errors(config: SweepConfig, training: DpoConfig) -> None:
+    """All reference errors of the sweep, in a process of its own; passed by when they are there.
+
+    Whether they are the right ones is for each run to say.
+    """
+    folder = training.reference_dir
+    assert folder is not None, "SweepConfig.training names one"
+    manifest = folder / MANIFEST
+    if manifest.exists() and json.loads(manifest.read_text())["complete"]:
+        return
+    resume = ["--resume"] if manifest.exists() else []
+    launch(config, "training.reference_errors", training, folder, resume)
+
+
 def train(config: SweepConfig, training: DpoConfig) -> None:
     """One run, in a process of its own; passed by when it is finished, resumed when it was begun.
 
@@ -143,11 +183,18 @@ def train(config: SweepConfig, training: DpoConfig) -> None:
         if differing:
             raise ValueError(f"{folder} was trained with another {', '.join(differing)}")
         return
+    resume = ["--resume"] if (folder / CHECKPOINT).exists() else []
+    launch(config, "training.train_dpo", training, folder, resume)
+
+
+def launch(
+    config: SweepConfig, module: str, training: DpoConfig, folder: Path, resume: Sequence[str]
+) -> None:
+    """A job with this configuration, which is kept in the folder that it writes to."""
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / "train.yaml"
     written.write_text(yaml.safe_dump(training.model_dump(mode="json")))
-    resume = ["--resume"] if (folder / CHECKPOINT).exists() else []
-    command = [*config.launch, "-m", "training.train_dpo", "--config", str(written), *resume]
+    command = [*config.launch, "-m", module, "--config", str(written), *resume]
     print(shlex.join(command), flush=True)
     subprocess.run(command, check=True)  # noqa: S603
 

@@ -6,10 +6,12 @@
 (`--multi_gpu` also starts several processes on a machine without a GPU; `--cpu` starts one.)
 
 The base is frozen and in eval(); the reference is the same weights with the adapter off; chosen
-and rejected pictures go through the network in one batch (pair_model.py). What a step draws (rows,
-noise, times, dropped users) is a pure function of (seed, step), over the whole batch of all
-processes (draws.py), so a resumed run, another number of processes or a smaller micro batch draws
-the same. A resumed run ends with the bits of an uninterrupted one, or is refused (run_state.py).
+and rejected pictures go through the network in one batch (pair_model.py). With `reference: cached`
+its errors were computed beforehand, once for all runs of a sweep (reference_errors.py). What a
+step draws (rows, noise, times, dropped users) is a pure function of (seed, step), over the whole
+batch of all processes (draws.py), so a resumed run, another number of processes or a smaller micro
+batch draws the same. A resumed run ends with the bits of an uninterrupted one, or is refused
+(run_state.py).
 
 Diffusion-DPO, the paper's baseline without users, trains the same added attention layers ("the
 same architecture as our model, optimizing only the added cross-attention layers"; 5.1). They need
@@ -37,21 +39,23 @@ from torch import Tensor
 from ppd_model.adapter import trainable_parameters
 from ppd_model.checkpoint import save_artifact
 from ppd_model.stage_c import adapter_spec
-from training.base_weights import load_base
+from training.base_weights import DTYPES, load_base
 from training.configuration import parse_command_line, save_resolved
-from training.dataset import PairBatch, PreferencePairs, batch_rows, load_pairs
+from training.dataset import PairBatch, PreferencePairs, batch_rows, epoch_of, load_pairs
 from training.dpo_config import DpoConfig, check
-from training.draws import Draws, draw
+from training.draws import Draws, draw, draw_of_pairs
 from training.loss import (
     PairErrors,
     PairWeights,
     PreferenceLoss,
     SupervisedLoss,
+    error_dtype,
     ppd_loss,
     sft_loss,
 )
 from training.omega import Omega
 from training.pair_model import PairModel, as_pairs
+from training.reference_errors import ReferenceErrors, load_reference_errors
 from training.run_log import RunLog
 from training.run_state import CHECKPOINT, RunState, identity_of
 from training.sample_grid import SampleGrid
@@ -59,7 +63,6 @@ from training.sample_grid import SampleGrid
 ADAPTER = "adapter.safetensors"
 SAMPLES = "samples"
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 CENTRED = {"vlm", "taste", "posterior"}
 """One-hot vectors are not centred: all mixtures of users, the even one too, are some user."""
 
@@ -92,6 +95,11 @@ def train(config: DpoConfig, resume: bool = False) -> Path:
         Omega(config.omega),
     )
     identity = identity_of(config, accelerator, base_sha256)
+    kept = None
+    if config.reference == "cached":
+        latent_CHW = pairs.latent_NCHW.shape[1:]
+        kept = load_reference_errors(config, base_sha256, latent_CHW, accelerator.device)
+        identity["reference errors"] = kept.sha256
     first = start(config, state, identity, resume)
     wrapped, state.optimizer = accelerator.prepare(model, state.optimizer)
     if accelerator.is_main_process:
@@ -116,7 +124,7 @@ def train(config: DpoConfig, resume: bool = False) -> Path:
         for group in state.optimizer.param_groups:
             group["lr"] = config.lr_at(step)
         measured = optimizer_step(
-            accelerator, wrapped, state, pairs, train_rows, parts, step, config
+            accelerator, wrapped, state, pairs, train_rows, parts, step, config, kept
         )
         state.update_average(config.ema_decay)
         done, last = step + 1, step + 1 == config.total_steps
@@ -214,6 +222,7 @@ def make_model(
         stage_c.train(),
         reduction=config.reduction,
         gradient_checkpointing=config.gradient_checkpointing,
+        compile_blocks=config.compile_blocks,
     )
     return model, digest
 
@@ -264,10 +273,16 @@ def optimizer_step(
     parts: Sequence[slice],
     step: int,
     config: DpoConfig,
+    kept: ReferenceErrors | None = None,
 ) -> dict[str, float]:
     """One step on one batch, in micro batches; returns means over all processes for the log."""
     rows_B = batch_rows(rows_R, config.batch, step, config.seed)
-    draws = draw(config.batch, pairs.latent_NCHW.shape[1:], config.seed, step, config)
+    latent_CHW = pairs.latent_NCHW.shape[1:]
+    if kept is None:
+        draws = draw(config.batch, latent_CHW, config.seed, step, config)
+    else:
+        number = epoch_of(len(rows_R), config.batch, step)[0] % config.draws_per_pair
+        draws = draw_of_pairs(rows_B, number, latent_CHW, config.seed, step, config)
     sums: dict[str, Tensor] = {}
     errors: list[Tensor] = []
     state.optimizer.zero_grad()
@@ -275,8 +290,11 @@ def optimizer_step(
         local = draws.rows(part)
         batch = pairs.batch(rows_B[part], local.which_embedding_B).to(accelerator.device)
         local = local.to(accelerator.device)
+        known = None
+        if kept is not None:
+            known = kept.of(rows_B[part], number, config.reduction).to(accelerator.device)
         with nullcontext() if part is parts[-1] else accelerator.no_sync(model):
-            loss, error_K2 = objective(model, batch, local, state.omega, config)
+            loss, error_K2 = objective(model, batch, local, state.omega, config, known)
             accelerator.backward(loss.loss / len(parts))
         for name, value in loss.scalars().items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value / len(parts)
@@ -298,9 +316,16 @@ def optimizer_step(
 
 
 def objective(
-    model: torch.nn.Module, batch: PairBatch, draws: Draws, omega: Omega, config: DpoConfig
+    model: torch.nn.Module,
+    batch: PairBatch,
+    draws: Draws,
+    omega: Omega,
+    config: DpoConfig,
+    known: PairErrors | None = None,
 ) -> tuple[PreferenceLoss | SupervisedLoss, Tensor]:
     """The configured loss of one micro batch, and the errors that move an adaptive omega.
+
+    known: the reference's errors, where they need not be computed.
 
     Those are the reference's on both pictures, B x 2: what makes rejected pictures worse must not
     make them count less. Supervised fine-tuning has no reference and gives the policy's, B x 1.
@@ -308,7 +333,7 @@ def objective(
     if config.objective == "sft":
         chosen_B = model(batch, draws, chosen_only=True)
         return sft_loss(chosen_B, omega(draws.t_chosen_B)), chosen_B.detach()[:, None]
-    policy, reference = model(batch, draws)
+    policy, reference = model(batch, draws, known)
     loss = preference(policy, reference, draws, omega, config)
     return loss, torch.stack([reference.chosen_B, reference.rejected_B], dim=1)
 
@@ -375,9 +400,9 @@ def validate(
         weight = (piece.stop - piece.start) / len(rows_R)
         for name, value in numbers.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + weight * value
-    names = validation_names(config)
+    names, dtype = validation_names(config), error_dtype(accelerator.device)
     mine_N = torch.stack(
-        [sums.get(name, torch.zeros((), device=accelerator.device)) for name in names]
+        [sums.get(name, torch.zeros((), device=accelerator.device)).to(dtype) for name in names]
     )
     total_N = accelerator.reduce(mine_N, reduction="sum")
     return {

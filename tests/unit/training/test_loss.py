@@ -105,3 +105,10 @@ def test_unknown_reductions_and_unequal_shapes_are_refused() -> None:
         squared_error(zero, zero, "median")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="shape"):
         squared_error(zero, torch.zeros(1, 1, 2, 3), "mean")
+
+
+def test_errors_are_not_rounded_to_float32() -> None:
+    # 0.1 in float32 is 0.100000001490116...; Eq. 6 takes differences of its square
+    tenth = torch.full((1, 1, 3, 3), 0.1)
+    error_B = squared_error(torch.zeros_like(tenth), tenth, "mean")
+    assert error_B.item() == pytest.approx(float(tenth[0, 0, 0, 0]) ** 2, rel=1e-15)

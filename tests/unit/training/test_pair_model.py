@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,66 @@ def test_dropped_users_have_the_references_errors_exactly(world: Path, dropped: 
     assert bool((gradient(model.stage_c) != 0).any()) == (len(dropped) < ROWS)
 
 
+@pytest.mark.parametrize("user_dropout", [0.0, 0.5])
+def test_known_reference_errors_take_the_place_of_its_pass(
+    world: Path, user_dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = PairModel(trained_stage_c(world))
+    batch, draws = batch_and_draws(world, user_dropout=user_dropout)
+    assert bool(draws.keep_user_B.all()) == (user_dropout == 0.0)
+    live = model(batch, draws)
+    expected = preference_gradient(model.stage_c, *live)
+    known = PairErrors(live[1].chosen_B.clone(), live[1].rejected_B.clone())
+    monkeypatch.setattr(model, "reference_errors", lambda _: pytest.fail("passed the base"))
+    cached = model(batch, draws, known)
+    losses = [ppd_loss(*errors, beta=0.5).loss.item() for errors in (live, cached)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    found = preference_gradient(model.stage_c, *cached)
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("dropped", [[0, 3], list(range(ROWS))])
+def test_dropped_users_have_the_known_errors_exactly(world: Path, dropped: list[int]) -> None:
+    model = PairModel(trained_stage_c(world))
+    batch, draws = batch_and_draws(world, user_dropout=0.0)
+    draws.keep_user_B[dropped] = 0
+    known = PairErrors(torch.rand(ROWS).double(), torch.rand(ROWS).double())
+    policy, reference = model(batch, draws, known)
+    assert reference.chosen_B.equal(known.chosen_B)
+    assert reference.rejected_B.equal(known.rejected_B)
+    equal_B = (policy.chosen_B == known.chosen_B) & (policy.rejected_B == known.rejected_B)
+    assert torch.nonzero(equal_B).flatten().tolist() == dropped
+    policy.chosen_B.sum().backward()
+    assert bool((gradient(model.stage_c) != 0).any()) == (len(dropped) < ROWS)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the tracer's
+def test_compiled_blocks_give_the_errors_and_gradients_of_plain_ones(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, draws = batch_and_draws(world)
+    stage_c = trained_stage_c(world)
+    same = copy.deepcopy(stage_c)
+    plain = PairModel(same)(batch, draws)
+    expected = preference_gradient(same, *plain)
+    compiled: list[str] = []
+
+    def compile_without_code(block: torch.nn.Module, *, dynamic: bool) -> None:
+        compiled.append(type(block).__name__)
+        block._compiled_call_impl = torch.compile(
+            block._call_impl, dynamic=dynamic, backend="aot_eager"
+        )
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_without_code)
+    errors = PairModel(stage_c, compile_blocks=True)(batch, draws)
+    blocks = [block for level in stage_c.unet.down_blocks for block in level]
+    assert {"SDCascadeResBlock", "SDCascadeTimestepBlock"} == set(compiled)
+    assert len(compiled) >= 2 * len(blocks) // 3
+    torch.testing.assert_close(errors[0].chosen_B, plain[0].chosen_B, rtol=1e-5, atol=1e-7)
+    found = preference_gradient(stage_c, *errors)
+    assert float((found - expected).norm() / expected.norm()) < 1e-4
+
+
 def test_gradient_checkpointing_changes_no_gradient(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +199,7 @@ def test_an_fp32_adapter_trains_under_a_bf16_base(world: Path) -> None:
     assert {p.dtype for p in stage_c.unet.parameters()} == {torch.bfloat16}
     policy, reference = model(batch, draws)
     found = preference_gradient(stage_c, policy, reference)
-    assert policy.chosen_B.dtype == found.dtype == torch.float32
+    assert (policy.chosen_B.dtype, found.dtype) == (torch.float64, torch.float32)
     assert torch.isfinite(found).all()
     torch.testing.assert_close(policy.chosen_B, exact.chosen_B, rtol=0.05, atol=0.0)
     assert not policy.chosen_B.equal(exact.chosen_B)

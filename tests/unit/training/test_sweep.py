@@ -1,6 +1,7 @@
 """A sweep trains each value once, in processes of their own, and says what came of it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +18,11 @@ from training.evaluate import EvaluateConfig
 from training.sweep import SweepConfig, sweep
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
-TINY_TRAIN_DPO = """
-import sys
-from ppd_model.checkpoint import sha256_of
+TINY_JOB = """
+import importlib, sys
 from tests.tiny_training import tiny_parts
-from training.train_dpo import main
 with tiny_parts():
-    main(sys.argv[3:])
+    importlib.import_module(sys.argv[2]).main(sys.argv[3:])
 """
 
 
@@ -39,7 +38,7 @@ def config(tmp_path: Path) -> SweepConfig:
         values=(1e-3, 1e-2),
         overrides={"steps": 2, "validate_every": 1},
         out=tmp_path / "sweep",
-        launch=(sys.executable, "-c", TINY_TRAIN_DPO),
+        launch=(sys.executable, "-c", TINY_JOB),
         evaluate=False,
     )
 
@@ -62,6 +61,34 @@ def test_each_value_is_trained_once_and_measured(
     assert sweep(config)["runs"] == report["runs"]
     with pytest.raises(ValueError, match="trained with another beta"):
         sweep(config.model_copy(update={"overrides": config.overrides | {"beta": 0.25}}))
+
+
+def test_reference_errors_are_computed_once_for_all_values(
+    config: SweepConfig, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cached = config.model_copy(
+        update={"key": "beta", "overrides": config.overrides | {"reference": "cached"}}
+    )
+    report = sweep(cached)
+    jobs = re.findall(r"-m (training\.\w+) ", capfd.readouterr().out)
+    assert jobs == ["training.reference_errors", "training.train_dpo", "training.train_dpo"]
+    folder = config.out / "reference_errors"
+    for value in cached.values:
+        resolved = json.loads((cached.run_dir(value) / "resolved.json").read_text())["config"]
+        assert (resolved["reference"], resolved["reference_dir"]) == ("cached", str(folder))
+    nobody = SimpleNamespace(run=lambda *_, **__: pytest.fail("computed"))
+    monkeypatch.setattr(sweep_module, "subprocess", nobody)
+    assert sweep(cached)["runs"] == report["runs"]
+
+
+@pytest.mark.parametrize(("key", "values"), [("draws_seed", (0, 1)), ("max_time", (0.8, 0.9))])
+def test_values_that_need_reference_errors_of_their_own_are_refused(
+    config: SweepConfig, key: str, values: tuple[Any, ...]
+) -> None:
+    overrides = config.overrides | {"reference": "cached"}
+    with pytest.raises(ValueError, match=f"{key} of .*set reference to live"):
+        sweep(config.model_copy(update={"key": key, "values": values, "overrides": overrides}))
+    assert not config.out.exists()
 
 
 def test_pictures_measured_otherwise_are_not_taken_for_these(
