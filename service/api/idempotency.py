@@ -45,6 +45,11 @@ class Once:
         self._key = key
         self._fingerprint = fingerprint
 
+    @property
+    def has_key(self) -> bool:
+        """Whether a repetition would be known."""
+        return self._key is not None
+
     async def do(self, work: Work) -> dict[str, Any]:
         """The ids that `work` led to, now or when this key came first.
 

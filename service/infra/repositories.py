@@ -21,7 +21,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,20 +32,25 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     String,
+    Table,
     bindparam,
     case,
     delete,
     exists,
     func,
+    insert,
     or_,
     select,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.auth import KeyScope
+from service.core.fairness import Crowd, present_turn
+from service.core.generation import Found
 from service.core.messages import (
     SEQ_PER_ATTEMPT,
     JobStatus,
@@ -62,6 +67,7 @@ from service.infra.tables import (
     Adapter,
     AdapterActivation,
     ApiKey,
+    Base,
     Choice,
     IdempotencyKey,
     Image,
@@ -78,26 +84,10 @@ SEEN_TO = timedelta(days=1)
 """`seen_at` is not written again sooner."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
+Person = tuple[str, str]
+"""A tenant, and its own name for one of its people."""
 _FRESH = {"populate_existing": True}
 """What is read under a lock is what is stored now, whatever the session has read before."""
-
-
-@dataclass(frozen=True)
-class Queue:
-    """How many jobs of a kind wait: all, a tenant's, a user's; and the turn that one more gets.
-
-    Start-time fair queueing with jobs of equal cost: whoever has nothing in the queue comes in at
-    the turn that is being served, and each further job one turn later. So people (and a tenant's
-    jobs for nobody or for a blend, as one more) go round in turn.
-    """
-
-    waiting: int
-    of_tenant: int
-    of_user: int
-    turn: int
-    ready_pk: str | None
-    """The user's newest profile version that is ready, and the newest that is on its way."""
-    encoding_pk: str | None
 
 
 _IS_QUEUED = Job.status == "queued"
@@ -107,10 +97,7 @@ _TURNS = select(
 ).where(Job.status.in_(("queued", "running")))
 _OF_KIND = Job.kind == bindparam("kind", type_=String)
 _OF_TENANT = Job.tenant == bindparam("tenant", type_=String)
-_USER_PK = bindparam("user_pk", type_=String)
-_THEIRS = case(
-    (_USER_PK.is_(None), _OF_TENANT & Job.user_pk.is_(None)), else_=Job.user_pk == _USER_PK
-)
+_USER_PKS = bindparam("user_pks", expanding=True, type_=String)
 
 _THE_JOB = select(Job).where(Job.id == bindparam("job_id", type_=String), _OF_TENANT)
 _THE_JOB_LOCKED = _THE_JOB.with_for_update().execution_options(**_FRESH)
@@ -119,30 +106,110 @@ _THE_JOB_LOCKED = _THE_JOB.with_for_update().execution_options(**_FRESH)
 def _newest(status: str) -> ScalarSelect[str]:
     return (
         select(Profile.pk)
-        .where(Profile.user_pk == _USER_PK, Profile.status == status)
+        .where(Profile.user_pk == User.pk, Profile.status == status)
         .order_by(Profile.version.desc())
         .limit(1)
         .scalar_subquery()
     )
 
 
-_QUEUE = _TURNS.add_columns(
-    _newest("ready").label("ready_pk"),
-    _newest("encoding").label("encoding_pk"),
-    func.count().filter(_IS_QUEUED, _OF_KIND).label("waiting"),
-    func.count().filter(_IS_QUEUED, _OF_KIND, _OF_TENANT).label("of_tenant"),
-    func.count().filter(_IS_QUEUED, _OF_KIND, Job.user_pk == _USER_PK).label("of_user"),
-    func.max(Job.turn).filter(_OF_KIND, _THEIRS).label("last"),
+_NEWEST = select(User.pk, _newest("ready"), _newest("encoding")).where(User.pk.in_(_USER_PKS))
+
+_UNENDED = (
+    select(
+        Job.tenant,
+        case((Job.user_pk.in_(_USER_PKS), Job.user_pk)).label("user_pk"),
+        Job.user_pk.is_(None).label("of_nobody"),
+        case((_OF_KIND, 1), else_=0).label("of_kind"),
+        Job.status,
+        Job.turn,
+    )
+    .where(Job.status.in_(("queued", "running")))
+    .subquery()
+)
+_CROWD = select(
+    _UNENDED.c.tenant,
+    _UNENDED.c.user_pk,
+    _UNENDED.c.of_nobody,
+    func.count().filter(_UNENDED.c.status == "queued", _UNENDED.c.of_kind == 1).label("waiting"),
+    func.max(_UNENDED.c.turn).filter(_UNENDED.c.of_kind == 1).label("last"),
+    func.max(_UNENDED.c.turn).filter(_UNENDED.c.status == "running").label("running"),
+    func.min(_UNENDED.c.turn).filter(_UNENDED.c.status == "queued").label("coming"),
+).group_by(_UNENDED.c.tenant, _UNENDED.c.user_pk, _UNENDED.c.of_nobody)
+"""A row for each of these people, and for each tenant two more: jobs of nobody, and of others."""
+
+_SEEN = (
+    select(
+        Job.id,
+        Job.tenant,
+        Job.user_pk,
+        User.user_id,
+        Job.status,
+        Job.seq,
+        Job.created_at,
+        Job.result,
+        Job.error_code,
+        Job.error_detail,
+    )
+    .outerjoin(User, User.pk == Job.user_pk)
+    .where(Job.id.in_(bindparam("ids", expanding=True, type_=String)))
 )
 
 
-def _present_turn(running: int | None, coming: int | None) -> int:
-    if running is None or coming is None:
-        return running or coming or 0
-    return max(running, coming - 1)  # what runs may be of an old turn, begun once more
+@dataclass(frozen=True)
+class JobSeen:
+    """What clients see of a job, and whose it is: a tenant's, and one of its people's if any."""
+
+    id: str
+    tenant: str
+    user_pk: str | None
+    user_id: str | None
+    status: JobStatus
+    seq: int
+    created_at: datetime
+    result: dict[str, Any] | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
 
 
-_NEWEST = select(_newest("ready"), _newest("encoding"))
+@dataclass(frozen=True)
+class Subject:
+    """A person whose taste a job uses, by the profile version pinned for it, if any."""
+
+    user_pk: str
+    profile_pk: str | None
+    weight: float
+
+
+@dataclass(frozen=True)
+class NewGeneration:
+    """A job for pictures, to be queued."""
+
+    tenant: str
+    user_pk: str | None
+    user_id: str | None
+    turn: int
+    request: dict[str, Any]
+    subjects: tuple[Subject, ...] = ()
+    id: str = field(default_factory=new_id)
+
+    def as_queued(self, at: datetime) -> JobSeen:
+        """What clients see of it from now on."""
+        return JobSeen(self.id, self.tenant, self.user_pk, self.user_id, "queued", 1, at)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The job's row, as far as it differs from others'."""
+        about = {"tenant": self.tenant, "user_pk": self.user_pk, "turn": self.turn}
+        return {"id": self.id, "request": self.request, **about}
+
+    @property
+    def subject_rows(self) -> list[dict[str, Any]]:
+        """The rows of its subjects, in the order of the request."""
+        return [
+            {"job_id": self.id, "position": position, **vars(subject)}
+            for position, subject in enumerate(self.subjects)
+        ]
 
 
 ACTIVE_ADAPTER = (
@@ -256,6 +323,22 @@ class Users(_Repository):
     async def hold(self, tenant: str, user_id: str) -> User | None:
         """The user, who is not erased before this transaction ends."""
         return await self._locked(tenant, user_id, read=True, key_share=True)
+
+    async def hold_known(self, people: Collection[Person]) -> dict[Person, str]:
+        """Those of these people whom it can hold at once, with our own names for them.
+
+        Left out are those who are new, who were not seen for a day, or whom somebody is erasing:
+        this waits for nobody, so it needs no order either.
+        """
+        rows = await self._session.execute(
+            select(User.tenant, User.user_id, User.pk)
+            .where(
+                tuple_(User.tenant, User.user_id).in_(people),
+                User.seen_at >= datetime.now(UTC) - SEEN_TO,
+            )
+            .with_for_update(read=True, key_share=True, skip_locked=True)
+        )
+        return {(row.tenant, row.user_id): row.pk for row in rows}
 
     async def hold_pk(self, pk: str) -> bool:
         """The same by our own name for the user; false when there is none (any more)."""
@@ -452,10 +535,10 @@ class Profiles(_Repository):
         """One version."""
         return await self._session.get(Profile, pk)
 
-    async def newest_pks(self, user_pk: str) -> tuple[str | None, str | None]:
-        """The newest version that is ready, and the newest that is on its way."""
-        ready, encoding = (await self._session.execute(_NEWEST, {"user_pk": user_pk})).one()
-        return ready, encoding
+    async def newest_of(self, user_pks: Collection[str]) -> dict[str, Found]:
+        """Of each of these people the newest version that is ready, and that is on its way."""
+        rows = await self._session.execute(_NEWEST, {"user_pks": list(user_pks)})
+        return {user_pk: Found(ready, encoding) for user_pk, ready, encoding in rows}
 
     async def newest(
         self, user_pk: str, status: str, encoder_version: str | None = None
@@ -590,21 +673,50 @@ class Jobs(_Repository):
             statement = statement.where(Job.user_pk == user_pk)
         return await self._session.scalar(statement) or 0
 
-    async def queue(self, kind: str, tenant: str, user_pk: str | None) -> "Queue":
-        """The queue of a kind, as a person of this tenant (or a job for nobody) comes to it."""
-        row = (
-            await self._session.execute(
-                _QUEUE, {"kind": kind, "tenant": tenant, "user_pk": user_pk}
-            )
-        ).one()
-        present = _present_turn(row.running, row.coming)
-        turn = present if row.last is None else max(present, row.last + 1)
-        waiting = row.waiting, row.of_tenant, row.of_user
-        return Queue(*waiting, turn, row.ready_pk, row.encoding_pk)
+    async def crowd(self, kind: str, user_pks: Collection[str]) -> Crowd:
+        """Who waits for jobs of a kind, as these people and any tenant come to it."""
+        rows = await self._session.execute(_CROWD, {"kind": kind, "user_pks": list(user_pks)})
+        crowd = Crowd()
+        for row in rows:
+            crowd.waiting += row.waiting
+            crowd.of_tenant[row.tenant] += row.waiting
+            crowd.running = max(_not_none(crowd.running, row.running), default=None)
+            crowd.coming = min(_not_none(crowd.coming, row.coming), default=None)
+            if row.user_pk is not None or row.of_nobody:
+                crowd.of_owner[row.tenant, row.user_pk] = row.waiting
+                if row.last is not None:
+                    crowd.last[row.tenant, row.user_pk] = row.last
+        return crowd
 
     async def present_turn(self) -> int:
         """The turn that is being served: that of what runs, else of what comes next."""
-        return _present_turn(*(await self._session.execute(_TURNS)).one())
+        return present_turn(*(await self._session.execute(_TURNS)).one())
+
+    async def add_generations(
+        self, new: Sequence[NewGeneration], *, priority: int, expiry_s: float
+    ) -> list[JobSeen]:
+        """Queue jobs, each with the adapter that is in service when its row is written."""
+        if not new:
+            return []
+        insert_jobs = insert(_table(Job)).values(
+            kind="generate",
+            priority=priority,
+            adapter_version=ACTIVE_ADAPTER,
+            expires_at=in_seconds(expiry_s),
+        )
+        returning = insert_jobs.returning(Job.id, Job.created_at)
+        made = dict((await self._session.execute(returning, [job.row for job in new])).all())
+        subjects = [row for job in new for row in job.subject_rows]
+        if subjects:
+            await self._session.execute(insert(_table(JobSubject)), subjects)
+        await self._delivery.enqueue(self._session, "generate", len(new))
+        return [job.as_queued(made[job.id]) for job in new]
+
+    async def seen(self, ids: Collection[str]) -> dict[str, JobSeen]:
+        """What clients see of those of these jobs that there are."""
+        known = [job_id for job_id in ids if _ID.fullmatch(job_id)]  # PostgreSQL takes no NUL
+        rows = await self._session.execute(_SEEN, {"ids": known})
+        return {row[0]: JobSeen(*row) for row in rows}
 
     async def of_profile(self, profile_pk: str) -> Job | None:
         """The job that encodes this profile version."""
@@ -830,6 +942,16 @@ class Jobs(_Repository):
                 .execution_options(**_FRESH)
             )
         ).all()
+
+
+def _table(of: type[Base]) -> Table:
+    """Rows by their columns, past the session: what is written so is not kept by it."""
+    assert isinstance(of.__table__, Table)
+    return of.__table__
+
+
+def _not_none(*values: int | None) -> list[int]:
+    return [value for value in values if value is not None]
 
 
 def _fenced(job_id: str, attempt: int) -> Any:
