@@ -12,10 +12,10 @@ from service.api.room import Limits, check_room, check_storage
 from service.core.auth import Caller
 from service.core.errors import DatabaseAway, ServiceError
 from service.core.fairness import Crowd
-from service.core.generation import NOTHING, Found, pin
+from service.core.generation import pin
 from service.core.groups import InGroups
 from service.infra.parts import Parts
-from service.infra.repositories import JobSeen, NewGeneration, Person, Store, Subject
+from service.infra.repositories import Held, JobSeen, NewGeneration, Person, Store, Subject
 
 log = logging.getLogger("ppd.accepting")
 
@@ -70,7 +70,10 @@ class Accepting:
 
     async def alone(self, store: Store, asked: Asked) -> JobSeen:
         """The same in a transaction of the caller's, with people made on first use."""
-        held = {person: (await store.users.get_or_create(*person)).pk for person in asked.people}
+        held: dict[Person, Held] = {}
+        for person in asked.people:
+            user_pk = (await store.users.get_or_create(*person)).pk
+            held[person] = Held(user_pk, await store.profiles.newest_pks(user_pk))
         (outcome,) = await self._queue(store, [asked], held)
         if isinstance(outcome, ServiceError):
             raise outcome
@@ -92,18 +95,17 @@ class Accepting:
         return [next(outcomes) if id(asked) in in_group else None for asked in group]
 
     async def _queue(
-        self, store: Store, group: Sequence[Asked], held: Mapping[Person, str]
+        self, store: Store, group: Sequence[Asked], held: Mapping[Person, Held]
     ) -> list[JobSeen | ServiceError]:
         if not group:
             return []
-        pks = {held[person] for asked in group for person in asked.people}
-        found = await store.profiles.newest_of(pks) if pks else {}
-        crowd = await store.jobs.crowd("generate", pks)
-        refusals = await self._refusals({held[asked.owner] for asked in group if asked.owner})
+        owners = {held[asked.owner].pk for asked in group if asked.owner is not None}
+        crowd = await store.jobs.crowd("generate", owners)
+        refusals = await self._refusals(owners)
         decided: list[NewGeneration | ServiceError] = []
         for asked in group:
             try:
-                decided.append(self._decide(asked, held, found, crowd, refusals))
+                decided.append(self._decide(asked, held, crowd, refusals))
             except ServiceError as error:
                 decided.append(error)
         new = [job for job in decided if isinstance(job, NewGeneration)]
@@ -134,14 +136,13 @@ class Accepting:
     def _decide(
         self,
         asked: Asked,
-        held: Mapping[Person, str],
-        found: Mapping[str, Found],
+        held: Mapping[Person, Held],
         crowd: Crowd,
         refusals: Mapping[str | None, ServiceError],
     ) -> NewGeneration:
         """Pin whose profiles are used; raise what it is refused for."""
         caller, owner = asked.caller, asked.owner
-        owner_pk = held[owner] if owner is not None else None
+        owner_pk = held[owner].pk if owner is not None else None
         queue = crowd.queue((caller.tenant, owner_pk))
         check_room(queue, self._limits, "generate", caller)
         for who in (owner_pk, None):
@@ -150,9 +151,9 @@ class Accepting:
         subjects: list[Subject] = []
         reasons: list[str] = []
         for user_id, weight in asked.subjects:
-            user_pk = held[caller.tenant, user_id]
-            pinned = pin(found.get(user_pk, NOTHING), waits=asked.waits)
-            subjects.append(Subject(user_pk, pinned.profile_pk, weight))
+            person = held[caller.tenant, user_id]
+            pinned = pin(person.found, waits=asked.waits)
+            subjects.append(Subject(person.pk, pinned.profile_pk, weight))
             if pinned.reason is not None:
                 reasons.append(pinned.reason)
         crowd.join((caller.tenant, owner_pk), queue.turn)

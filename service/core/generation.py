@@ -20,9 +20,6 @@ class Found:
     encoding_pk: str | None
 
 
-NOTHING = Found(None, None)
-
-
 @dataclass(frozen=True)
 class Pin:
     """What a job will use of a user: a profile version, or the reason why none."""

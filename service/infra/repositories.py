@@ -20,7 +20,8 @@ may be passed by as many as are written at once, which the pools of connections 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -59,7 +60,7 @@ from service.core.messages import (
     requeued_seq,
 )
 from service.infra.chores import Chores
-from service.infra.clock import in_seconds, present
+from service.infra.clock import UtcDateTime, in_seconds, present
 from service.infra.delivery import JobDelivery
 from service.infra.image_deletions import ImageDeletions
 from service.infra.retention import Due
@@ -113,7 +114,17 @@ def _newest(status: str) -> ScalarSelect[str]:
     )
 
 
-_NEWEST = select(User.pk, _newest("ready"), _newest("encoding")).where(User.pk.in_(_USER_PKS))
+_NEWEST = select(User.pk, _newest("ready"), _newest("encoding")).where(
+    User.pk == bindparam("user_pk", type_=String)
+)
+_HELD = (
+    select(User.tenant, User.user_id, User.pk, _newest("ready"), _newest("encoding"))
+    .where(
+        tuple_(User.tenant, User.user_id).in_(bindparam("people", expanding=True)),
+        User.seen_at >= bindparam("since", type_=UtcDateTime),
+    )
+    .with_for_update(read=True, key_share=True, skip_locked=True, of=User)
+)
 
 _UNENDED = (
     select(
@@ -154,6 +165,14 @@ _SEEN = (
     .outerjoin(User, User.pk == Job.user_pk)
     .where(Job.id.in_(bindparam("ids", expanding=True, type_=String)))
 )
+
+
+@dataclass(frozen=True)
+class Held:
+    """A person who is not erased before this transaction ends, and the newest profile versions."""
+
+    pk: str
+    found: Found
 
 
 @dataclass(frozen=True)
@@ -324,21 +343,17 @@ class Users(_Repository):
         """The user, who is not erased before this transaction ends."""
         return await self._locked(tenant, user_id, read=True, key_share=True)
 
-    async def hold_known(self, people: Collection[Person]) -> dict[Person, str]:
-        """Those of these people whom it can hold at once, with our own names for them.
+    async def hold_known(self, people: Collection[Person]) -> dict[Person, Held]:
+        """Those of these people whom it can hold at once.
 
         Left out are those who are new, who were not seen for a day, or whom somebody is erasing:
         this waits for nobody, so it needs no order either.
         """
-        rows = await self._session.execute(
-            select(User.tenant, User.user_id, User.pk)
-            .where(
-                tuple_(User.tenant, User.user_id).in_(people),
-                User.seen_at >= datetime.now(UTC) - SEEN_TO,
-            )
-            .with_for_update(read=True, key_share=True, skip_locked=True)
-        )
-        return {(row.tenant, row.user_id): row.pk for row in rows}
+        if not people:
+            return {}
+        since = datetime.now(UTC) - SEEN_TO
+        rows = await self._session.execute(_HELD, {"people": list(people), "since": since})
+        return {(row[0], row[1]): Held(row[2], Found(row[3], row[4])) for row in rows}
 
     async def hold_pk(self, pk: str) -> bool:
         """The same by our own name for the user; false when there is none (any more)."""
@@ -535,10 +550,10 @@ class Profiles(_Repository):
         """One version."""
         return await self._session.get(Profile, pk)
 
-    async def newest_of(self, user_pks: Collection[str]) -> dict[str, Found]:
-        """Of each of these people the newest version that is ready, and that is on its way."""
-        rows = await self._session.execute(_NEWEST, {"user_pks": list(user_pks)})
-        return {user_pk: Found(ready, encoding) for user_pk, ready, encoding in rows}
+    async def newest_pks(self, user_pk: str) -> Found:
+        """The newest version that is ready, and the newest that is on its way."""
+        _, ready, encoding = (await self._session.execute(_NEWEST, {"user_pk": user_pk})).one()
+        return Found(ready, encoding)
 
     async def newest(
         self, user_pk: str, status: str, encoder_version: str | None = None
@@ -707,9 +722,10 @@ class Jobs(_Repository):
         returning = insert_jobs.returning(Job.id, Job.created_at)
         made = dict((await self._session.execute(returning, [job.row for job in new])).all())
         subjects = [row for job in new for row in job.subject_rows]
-        if subjects:
-            await self._session.execute(insert(_table(JobSubject)), subjects)
-        await self._delivery.enqueue(self._session, "generate", len(new))
+        async with without_waiting(self._session):
+            if subjects:
+                await self._session.execute(insert(_table(JobSubject)), subjects)
+            await self._delivery.enqueue(self._session, "generate", len(new))
         return [job.as_queued(made[job.id]) for job in new]
 
     async def seen(self, ids: Collection[str]) -> dict[str, JobSeen]:
@@ -942,6 +958,20 @@ class Jobs(_Repository):
                 .execution_options(**_FRESH)
             )
         ).all()
+
+
+@asynccontextmanager
+async def without_waiting(session: AsyncSession) -> AsyncIterator[None]:
+    """On PostgreSQL each statement of the block is sent without the answers to those before it.
+
+    An error comes out at the end of the block at the latest. Not for statements that give rows.
+    """
+    if _is_sqlite(session):
+        yield
+        return
+    raw = await (await session.connection()).get_raw_connection()
+    async with raw.driver_connection.pipeline():  # type: ignore[union-attr]
+        yield
 
 
 def _table(of: type[Base]) -> Table:
