@@ -2,12 +2,18 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from service.api.accepting import Asked
-from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, WaitDep
+from service.api.deps import (
+    BY_KEY_OR_SESSION,
+    ProtectedRoute,
+    WaitDep,
+    known_caller,
+    services_of,
+)
 from service.api.idempotency import Accepted, Once, OnceDep
-from service.api.jobs import shown, wait_for_end
+from service.api.jobs import job_out, shown, wait_for_end, written
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
 from service.api.services import Services
 from service.core.auth import Caller
@@ -21,22 +27,23 @@ router = APIRouter(tags=["generate"], route_class=ProtectedRoute)
 @router.post(
     "/generate",
     status_code=202,
+    response_model=JobOut,
     response_model_exclude_none=True,
+    openapi_extra=BY_KEY_OR_SESSION,
     responses={200: {"model": JobOut, "description": "The job has ended."}},
 )
 async def generate(
     body: GenerateIn,
+    request: Request,
     response: Response,
-    caller: CallerDep,
-    services: ServicesDep,
     wait_s: WaitDep,
     once: OnceDep,
-) -> JobOut:
+) -> Response | JobOut:
     """Make pictures, in a person's taste if one is named."""
+    caller, services = known_caller(request), services_of(request)
     job_id, made = await accept(body, caller, services, once, waits=wait_s is not None)
     if made is not None and wait_s is None:  # nobody has to be asked how it stands
-        response.headers["Location"] = f"/jobs/{job_id}"
-        return await shown(services, made)
+        return written(job_out(made), 202, {"Location": f"/jobs/{job_id}"})
     return await _present(services, response, caller, job_id, wait_s)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Response
+from fastapi import Depends, Request, Response
 
-from service.api.deps import CallerDep, FingerprintDep, IdempotencyDep, ServicesDep
+from service.api.deps import IdempotencyDep, fingerprint, known_caller, services_of
 from service.api.in_flight import being_carried_out
 from service.api.services import Services
 from service.core.auth import Caller
@@ -96,13 +96,12 @@ class Once:
 
 
 async def _once(
+    request: Request,
     response: Response,
-    caller: CallerDep,
-    services: ServicesDep,
     key: IdempotencyDep,
-    fingerprint: FingerprintDep,
 ) -> Once:
-    return Once(response, caller, services, key, fingerprint)
+    seen = "" if key is None else await fingerprint(request)
+    return Once(response, known_caller(request), services_of(request), key, seen)
 
 
 OnceDep = Annotated[Once, Depends(_once)]

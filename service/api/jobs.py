@@ -1,13 +1,20 @@
 """Jobs: how they stand, what happens to them, and how to stop them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.api.deps import (
+    BY_KEY_OR_SESSION,
+    CallerDep,
+    ProtectedRoute,
+    ServicesDep,
+    known_caller,
+    services_of,
+)
 from service.api.following import follow
 from service.api.schemas import ErrorOut, JobOut
 from service.api.services import Services
@@ -23,12 +30,23 @@ JobId = Annotated[str, Path(max_length=64)]
 _RETRY_MS = 1000
 
 
-@router.get("/{job_id}", response_model=JobOut, response_model_exclude_none=True)
-async def get_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> Response:
+@router.get(
+    "/{job_id}",
+    response_model=JobOut,
+    response_model_exclude_none=True,
+    openapi_extra=BY_KEY_OR_SESSION,
+)
+async def get_job(job_id: JobId, request: Request) -> Response:
     """How a job stands."""
-    job = await shown(services, await services.jobs.visible(caller, job_id))
-    # Written here: the framework would check once more what has just been checked.
-    return Response(job.model_dump_json(exclude_none=True), media_type="application/json")
+    services = services_of(request)
+    job = await services.jobs.visible(known_caller(request), job_id)
+    return written(await shown(services, job))
+
+
+def written(job: JobOut, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer as it is sent; the framework would check once more what has just been checked."""
+    body = job.model_dump_json(exclude_none=True)
+    return Response(body, status, headers, media_type="application/json")
 
 
 @router.delete("/{job_id}", response_model_exclude_none=True)
