@@ -30,6 +30,8 @@ from sqlalchemy import (
     ColumnElement,
     CursorResult,
     Executable,
+    Float,
+    Integer,
     ScalarSelect,
     Select,
     String,
@@ -40,10 +42,10 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal,
     or_,
     select,
     text,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -62,6 +64,13 @@ from service.core.messages import (
 from service.infra.chores import Chores
 from service.infra.clock import UtcDateTime, in_seconds, present
 from service.infra.delivery import JobDelivery
+from service.infra.given_rows import (
+    GivenIds,
+    GivenJobs,
+    GivenPeople,
+    GivenSubjects,
+    as_text,
+)
 from service.infra.image_deletions import ImageDeletions
 from service.infra.retention import Due
 from service.infra.tables import (
@@ -96,46 +105,54 @@ _TURNS = select(
     func.max(Job.turn).filter(Job.status == "running").label("running"),
     func.min(Job.turn).filter(_IS_QUEUED).label("coming"),
 ).where(Job.status.in_(("queued", "running")))
-_OF_KIND = Job.kind == bindparam("kind", type_=String)
-_OF_TENANT = Job.tenant == bindparam("tenant", type_=String)
-_USER_PKS = bindparam("user_pks", expanding=True, type_=String)
 
-_THE_JOB = select(Job).where(Job.id == bindparam("job_id", type_=String), _OF_TENANT)
+
+def _table(of: type[Base]) -> Table:
+    """Its rows by their columns, past the session, for statements about many rows at once."""
+    assert isinstance(of.__table__, Table)
+    return of.__table__
+
+
+_JOBS, _USERS, _PROFILES = _table(Job).c, _table(User).c, _table(Profile).c
+_KIND = bindparam("kind", type_=String)
+_TENANT = bindparam("tenant", type_=String)
+_THE_JOB = select(Job).where(Job.id == bindparam("job_id", type_=String), Job.tenant == _TENANT)
 _THE_JOB_LOCKED = _THE_JOB.with_for_update().execution_options(**_FRESH)
 
 
 def _newest(status: str) -> ScalarSelect[str]:
     return (
-        select(Profile.pk)
-        .where(Profile.user_pk == User.pk, Profile.status == status)
-        .order_by(Profile.version.desc())
+        select(_PROFILES.pk)
+        .where(_PROFILES.user_pk == _USERS.pk, _PROFILES.status == status)
+        .order_by(_PROFILES.version.desc())
         .limit(1)
         .scalar_subquery()
     )
 
 
-_NEWEST = select(User.pk, _newest("ready"), _newest("encoding")).where(
-    User.pk == bindparam("user_pk", type_=String)
-)
-_HELD = (
-    select(User.tenant, User.user_id, User.pk, _newest("ready"), _newest("encoding"))
-    .where(
-        tuple_(User.tenant, User.user_id).in_(bindparam("people", expanding=True)),
-        User.seen_at >= bindparam("since", type_=UtcDateTime),
-    )
-    .with_for_update(read=True, key_share=True, skip_locked=True, of=User)
+_NEWEST = select(_newest("ready"), _newest("encoding")).where(
+    _USERS.pk == bindparam("user_pk", type_=String)
 )
 
+_people = GivenPeople.as_table("people")
+_HELD = (
+    select(_USERS.tenant, _USERS.user_id, _USERS.pk, _newest("ready"), _newest("encoding"))
+    .join(_people, (_people.c.tenant == _USERS.tenant) & (_people.c.user_id == _USERS.user_id))
+    .where(_USERS.seen_at >= bindparam("since", type_=UtcDateTime))
+    .with_for_update(read=True, key_share=True, skip_locked=True, of=_table(User))
+)
+
+_owners = GivenIds.as_table("owners")
 _UNENDED = (
     select(
-        Job.tenant,
-        case((Job.user_pk.in_(_USER_PKS), Job.user_pk)).label("user_pk"),
-        Job.user_pk.is_(None).label("of_nobody"),
-        case((_OF_KIND, 1), else_=0).label("of_kind"),
-        Job.status,
-        Job.turn,
+        _JOBS.tenant,
+        case((_JOBS.user_pk.in_(select(_owners.c.id)), _JOBS.user_pk)).label("user_pk"),
+        _JOBS.user_pk.is_(None).label("of_nobody"),
+        case((_JOBS.kind == _KIND, 1), else_=0).label("of_kind"),
+        _JOBS.status,
+        _JOBS.turn,
     )
-    .where(Job.status.in_(("queued", "running")))
+    .where(_JOBS.status.in_(("queued", "running")))
     .subquery()
 )
 _CROWD = select(
@@ -149,21 +166,22 @@ _CROWD = select(
 ).group_by(_UNENDED.c.tenant, _UNENDED.c.user_pk, _UNENDED.c.of_nobody)
 """A row for each of these people, and for each tenant two more: jobs of nobody, and of others."""
 
+_ids = GivenIds.as_table("ids")
 _SEEN = (
     select(
-        Job.id,
-        Job.tenant,
-        Job.user_pk,
-        User.user_id,
-        Job.status,
-        Job.seq,
-        Job.created_at,
-        Job.result,
-        Job.error_code,
-        Job.error_detail,
+        _JOBS.id,
+        _JOBS.tenant,
+        _JOBS.user_pk,
+        _USERS.user_id,
+        _JOBS.status,
+        _JOBS.seq,
+        _JOBS.created_at,
+        _JOBS.result,
+        _JOBS.error_code,
+        _JOBS.error_detail,
     )
-    .outerjoin(User, User.pk == Job.user_pk)
-    .where(Job.id.in_(bindparam("ids", expanding=True, type_=String)))
+    .join(_ids, _ids.c.id == _JOBS.id)
+    .outerjoin(_table(User), _USERS.pk == _JOBS.user_pk)
 )
 
 
@@ -242,6 +260,26 @@ ACTIVE_ADAPTER = (
 The row must be read again to know it.
 """
 
+_jobs = GivenJobs.as_table("jobs")
+_ADD_GENERATIONS = (
+    insert(_table(Job))
+    .from_select(
+        [*GivenJobs.fields, "kind", "priority", "adapter_version", "expires_at"],
+        select(
+            *_jobs.c,
+            literal("generate"),
+            bindparam("priority", type_=Integer),
+            ACTIVE_ADAPTER,
+            in_seconds(bindparam("expiry_s", type_=Float)),
+        ),
+    )
+    .returning(_JOBS.id, _JOBS.created_at)
+)
+_subjects = GivenSubjects.as_table("subjects")
+_ADD_SUBJECTS = insert(_table(JobSubject)).from_select(
+    list(GivenSubjects.fields), select(*_subjects.c)
+)
+
 _WORKER_IS_GONE_AFTER_S = 120.0
 
 
@@ -309,6 +347,12 @@ class Keys(_Repository):
             select(ApiKey).where(ApiKey.key_sha256 == key_sha256, ApiKey.revoked_at.is_(None))
         )
 
+    async def active_among(self, key_sha256s: Collection[str]) -> dict[str, ApiKey]:
+        """Those of these keys that were not revoked, by their hashes."""
+        these = ApiKey.key_sha256.in_(key_sha256s)
+        rows = await self._session.scalars(select(ApiKey).where(these, ApiKey.revoked_at.is_(None)))
+        return {row.key_sha256: row for row in rows}
+
     async def add(self, tenant: str, name: str, key_sha256: str, scope: KeyScope) -> ApiKey:
         """Store a new key's hash."""
         row = ApiKey(tenant=tenant, name=name, key_sha256=key_sha256, scope=scope)
@@ -352,7 +396,8 @@ class Users(_Repository):
         if not people:
             return {}
         since = datetime.now(UTC) - SEEN_TO
-        rows = await self._session.execute(_HELD, {"people": list(people), "since": since})
+        named = as_text({"tenant": tenant, "user_id": user_id} for tenant, user_id in people)
+        rows = await self._session.execute(_HELD, {"people": named, "since": since})
         return {(row[0], row[1]): Held(row[2], Found(row[3], row[4])) for row in rows}
 
     async def hold_pk(self, pk: str) -> bool:
@@ -552,8 +597,7 @@ class Profiles(_Repository):
 
     async def newest_pks(self, user_pk: str) -> Found:
         """The newest version that is ready, and the newest that is on its way."""
-        _, ready, encoding = (await self._session.execute(_NEWEST, {"user_pk": user_pk})).one()
-        return Found(ready, encoding)
+        return Found(*(await self._session.execute(_NEWEST, {"user_pk": user_pk})).one())
 
     async def newest(
         self, user_pk: str, status: str, encoder_version: str | None = None
@@ -690,7 +734,8 @@ class Jobs(_Repository):
 
     async def crowd(self, kind: str, user_pks: Collection[str]) -> Crowd:
         """Who waits for jobs of a kind, as these people and any tenant come to it."""
-        rows = await self._session.execute(_CROWD, {"kind": kind, "user_pks": list(user_pks)})
+        owners = as_text({"id": user_pk} for user_pk in user_pks)
+        rows = await self._session.execute(_CROWD, {"kind": kind, "owners": owners})
         crowd = Crowd()
         for row in rows:
             crowd.waiting += row.waiting
@@ -713,26 +758,24 @@ class Jobs(_Repository):
         """Queue jobs, each with the adapter that is in service when its row is written."""
         if not new:
             return []
-        insert_jobs = insert(_table(Job)).values(
-            kind="generate",
-            priority=priority,
-            adapter_version=ACTIVE_ADAPTER,
-            expires_at=in_seconds(expiry_s),
-        )
-        returning = insert_jobs.returning(Job.id, Job.created_at)
-        made = dict((await self._session.execute(returning, [job.row for job in new])).all())
-        subjects = [row for job in new for row in job.subject_rows]
+        given = {
+            "jobs": as_text(job.row for job in new),
+            "priority": priority,
+            "expiry_s": expiry_s,
+        }
+        rows = await self._session.execute(_ADD_GENERATIONS, given)
+        made: dict[str, datetime] = {row.id: row.created_at for row in rows}
+        subjects = as_text(row for job in new for row in job.subject_rows)
         async with without_waiting(self._session):
-            if subjects:
-                await self._session.execute(insert(_table(JobSubject)), subjects)
+            await self._session.execute(_ADD_SUBJECTS, {"subjects": subjects})
             await self._delivery.enqueue(self._session, "generate", len(new))
         return [job.as_queued(made[job.id]) for job in new]
 
     async def seen(self, ids: Collection[str]) -> dict[str, JobSeen]:
         """What clients see of those of these jobs that there are."""
-        known = [job_id for job_id in ids if _ID.fullmatch(job_id)]  # PostgreSQL takes no NUL
+        known = as_text({"id": job_id} for job_id in ids if _ID.fullmatch(job_id))
         rows = await self._session.execute(_SEEN, {"ids": known})
-        return {row[0]: JobSeen(*row) for row in rows}
+        return {row.id: JobSeen(**row._mapping) for row in rows}
 
     async def of_profile(self, profile_pk: str) -> Job | None:
         """The job that encodes this profile version."""
@@ -972,12 +1015,6 @@ async def without_waiting(session: AsyncSession) -> AsyncIterator[None]:
     raw = await (await session.connection()).get_raw_connection()
     async with raw.driver_connection.pipeline():  # type: ignore[union-attr]
         yield
-
-
-def _table(of: type[Base]) -> Table:
-    """Rows by their columns, past the session: what is written so is not kept by it."""
-    assert isinstance(of.__table__, Table)
-    return of.__table__
 
 
 def _not_none(*values: int | None) -> list[int]:
