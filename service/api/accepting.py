@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 from service.api.rates import check_gpu_quota
@@ -14,13 +15,14 @@ from service.core.errors import DatabaseAway, ServiceError
 from service.core.fairness import Crowd
 from service.core.generation import pin
 from service.core.groups import InGroups
+from service.infra import logs
 from service.infra.parts import Parts
 from service.infra.repositories import Held, JobSeen, NewGeneration, Person, Store, Subject
 
 log = logging.getLogger("ppd.accepting")
 
 GENERATE_PRIORITY = 10
-_AT_ONCE = 100
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -81,18 +83,23 @@ class Accepting:
 
     async def _together(self, group: Sequence[Asked]) -> list[JobSeen | ServiceError | None]:
         """An outcome for each; None for those who are to go alone."""
-        try:
-            async with self._parts.database.write() as store:
-                held = await store.users.hold_known({p for asked in group for p in asked.people})
-                known = [asked for asked in group if held.keys() >= set(asked.people)]
-                outcomes = iter(await self._queue(store, known, held))
-        except DatabaseAway:
-            raise
-        except Exception:
-            log.exception("%d requests go one by one", len(group))
-            return [None] * len(group)
-        in_group = set(map(id, known))
-        return [next(outcomes) if id(asked) in in_group else None for asked in group]
+        with logs.of_requests(len(group)):
+            try:
+                return await self._in_one_transaction(group)
+            except DatabaseAway:
+                raise
+            except Exception:
+                log.exception("a group failed; its requests go one by one")
+                return [None] * len(group)
+
+    async def _in_one_transaction(
+        self, group: Sequence[Asked]
+    ) -> list[JobSeen | ServiceError | None]:
+        async with self._parts.database.write() as store:
+            held = await store.users.hold_known({p for asked in group for p in asked.people})
+            known = [held.keys() >= set(asked.people) for asked in group]
+            outcomes = iter(await self._queue(store, list(compress(group, known)), held))
+        return [next(outcomes) if is_known else None for is_known in known]
 
     async def _queue(
         self, store: Store, group: Sequence[Asked], held: Mapping[Person, Held]

@@ -52,7 +52,7 @@ class KeyLookup:
 
     async def _find(self, sha256s: Sequence[str]) -> list[ApiKey | None]:
         async with self._database.read() as store:
-            found = await store.keys.active_among(set(sha256s))
+            found = await store.keys.active(set(sha256s))
         return [found.get(sha256) for sha256 in sha256s]
 
     def forget(self) -> None:

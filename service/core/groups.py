@@ -60,6 +60,7 @@ class InGroups(Generic[Ask, Answer]):
     async def _answer(self, group: Sequence[tuple[Ask, asyncio.Future[Answer]]]) -> None:
         try:
             outcomes = await self._carry_out([ask for ask, _ in group])
+            assert len(outcomes) == len(group), "an outcome for each"
         except Exception as error:
             outcomes = [error] * len(group)
         except asyncio.CancelledError:

@@ -13,8 +13,9 @@ that no two of them wait for each other: a person's row (of several people, by u
   so of two ends the second finds nothing to end.
 
 Left without a lock, since a queue for it would cost more than the error: how many jobs wait, and
-whose turn comes next. Requests that come at the same moment do not see each other there, so a limit
-may be passed by as many as are written at once, which the pools of connections bound.
+whose turn comes next. Transactions of the same moment do not see each other there, so a limit may
+be passed by as many as they write. Requests for pictures that wait in one process are one
+transaction, which counts its own; those beside it are of other processes, or alone.
 """
 
 import hashlib
@@ -341,13 +342,7 @@ class _Repository:
 class Keys(_Repository):
     """API keys."""
 
-    async def active(self, key_sha256: str) -> ApiKey | None:
-        """A key that was not revoked."""
-        return await self._session.scalar(
-            select(ApiKey).where(ApiKey.key_sha256 == key_sha256, ApiKey.revoked_at.is_(None))
-        )
-
-    async def active_among(self, key_sha256s: Collection[str]) -> dict[str, ApiKey]:
+    async def active(self, key_sha256s: Collection[str]) -> dict[str, ApiKey]:
         """Those of these keys that were not revoked, by their hashes."""
         these = ApiKey.key_sha256.in_(key_sha256s)
         rows = await self._session.scalars(select(ApiKey).where(these, ApiKey.revoked_at.is_(None)))
