@@ -1,12 +1,13 @@
 """The same POST twice leads to one thing. The record commits together with what it is about."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Header, Request, Response
 
-from service.api.deps import IdempotencyDep, fingerprint, known_caller, services_of
+from service.api.deps import fingerprint, known_caller, services_of
 from service.api.in_flight import being_carried_out
 from service.api.services import Services
 from service.core.auth import Caller
@@ -95,11 +96,24 @@ class Once:
         return accepted.ids
 
 
+_KEY = r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"
+_KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _KEY},
+        description="A repeated POST with the same key leads to what the first one led to.",
+    ),
+]
+
+
 async def _once(
     request: Request,
     response: Response,
-    key: IdempotencyDep,
+    key: _KeyHeader = None,
 ) -> Once:
+    if key is not None and not re.fullmatch(_KEY, key):
+        raise ServiceError(400, "invalid_idempotency_key")
     seen = "" if key is None else await fingerprint(request)
     return Once(response, known_caller(request), services_of(request), key, seen)
 

@@ -14,11 +14,13 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
+Fields = Mapping[str, TypeEngine[Any]]
+
 
 class GivenRows(FunctionElement[Any]):
     """Rows out of a text of JSON, a list of objects with these fields."""
 
-    fields: ClassVar[Mapping[str, TypeEngine[Any]]]
+    fields: ClassVar[Fields]
     inherit_cache = True
 
     @classmethod
@@ -31,21 +33,21 @@ class GivenRows(FunctionElement[Any]):
 class GivenIds(GivenRows):
     """Ids."""
 
-    fields = {"id": String()}  # noqa: RUF012 - as SQLAlchemy's own classes
+    fields: ClassVar[Fields] = {"id": String()}
     inherit_cache = True
 
 
 class GivenPeople(GivenRows):
     """People as their tenants name them."""
 
-    fields = {"tenant": String(), "user_id": String()}  # noqa: RUF012
+    fields: ClassVar[Fields] = {"tenant": String(), "user_id": String()}
     inherit_cache = True
 
 
 class GivenJobs(GivenRows):
     """Jobs, as far as one differs from another."""
 
-    fields = {  # noqa: RUF012
+    fields: ClassVar[Fields] = {
         "id": String(),
         "tenant": String(),
         "user_pk": String(),
@@ -58,7 +60,7 @@ class GivenJobs(GivenRows):
 class GivenSubjects(GivenRows):
     """Whose tastes jobs use."""
 
-    fields = {  # noqa: RUF012
+    fields: ClassVar[Fields] = {
         "job_id": String(),
         "position": Integer(),
         "user_pk": String(),
