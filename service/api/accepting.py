@@ -76,7 +76,8 @@ class Accepting:
         for person in asked.people:
             user_pk = (await store.users.get_or_create(*person)).pk
             held[person] = Held(user_pk, await store.profiles.newest_pks(user_pk))
-        (outcome,) = await self._queue(store, [asked], held)
+        crowd = await store.jobs.crowd("generate", _owners([asked]))
+        (outcome,) = await self._queue(store, [asked], held, crowd)
         if isinstance(outcome, ServiceError):
             raise outcome
         return outcome
@@ -96,19 +97,18 @@ class Accepting:
         self, group: Sequence[Asked]
     ) -> list[JobSeen | ServiceError | None]:
         async with self._parts.database.write() as store:
-            held = await store.users.hold_known({p for asked in group for p in asked.people})
+            people = {person for asked in group for person in asked.people}
+            held, crowd = await store.meet(people, _owners(group), "generate")
             known = [held.keys() >= set(asked.people) for asked in group]
-            outcomes = iter(await self._queue(store, list(compress(group, known)), held))
+            outcomes = iter(await self._queue(store, list(compress(group, known)), held, crowd))
         return [next(outcomes) if is_known else None for is_known in known]
 
     async def _queue(
-        self, store: Store, group: Sequence[Asked], held: Mapping[Person, Held]
+        self, store: Store, group: Sequence[Asked], held: Mapping[Person, Held], crowd: Crowd
     ) -> list[JobSeen | ServiceError]:
         if not group:
             return []
-        owners = {held[asked.owner].pk for asked in group if asked.owner is not None}
-        crowd = await store.jobs.crowd("generate", owners)
-        refusals = await self._refusals(owners)
+        refusals = await self._refusals({held[owner].pk for owner in _owners(group)})
         decided: list[NewGeneration | ServiceError] = []
         for asked in group:
             try:
@@ -172,3 +172,7 @@ class Accepting:
             request={**asked.request, "reason": reasons[0] if reasons else None},
             subjects=tuple(subjects),
         )
+
+
+def _owners(group: Sequence[Asked]) -> set[Person]:
+    return {asked.owner for asked in group if asked.owner is not None}

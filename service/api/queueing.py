@@ -10,7 +10,7 @@ from service.core.auth import Caller
 from service.core.choices import KnownReading, already_read, reading_seed, reading_sha256
 from service.core.messages import TERMINAL
 from service.infra.repositories import Store
-from service.infra.tables import Choice, Job, Profile
+from service.infra.tables import Choice, Job, Profile, User
 
 ENCODE_PRIORITY = 0
 
@@ -36,7 +36,7 @@ async def queue_encoding(
     store: Store,
     services: Services,
     caller: Caller,
-    user_pk: str,
+    user: User,
     *,
     source: str,
     choices: list[Choice],
@@ -48,22 +48,22 @@ async def queue_encoding(
     to it. Encodings of this user that no worker has begun are overtaken: they come back too.
     """
     snapshot = [snapshot_of(choice) for choice in choices]
-    standing = await _standing(store, services, user_pk, reading_sha256(snapshot, text))
+    standing = await _standing(store, services, user.pk, reading_sha256(snapshot, text))
     if standing is not None:
         return standing
     overtaken: list[Job] = []
-    for waiting in await store.jobs.waiting_encode(user_pk):
+    for waiting in await store.jobs.waiting_encode(user.pk):
         await store.jobs.cancel(waiting)
         assert waiting.profile_pk is not None
         await store.profiles.finish(waiting.profile_pk, "superseded")
         await store.session.refresh(waiting)
         overtaken.append(waiting)
-    crowd = await store.jobs.crowd("encode", [user_pk])
-    queue = crowd.queue((caller.tenant, user_pk))
+    crowd = await store.jobs.crowd("encode", [(user.tenant, user.user_id)])
+    queue = crowd.queue((caller.tenant, user.pk))
     check_room(queue, services.limits, "encode", caller)
-    await check_gpu_quota(services.rates, user_pk)
+    await check_gpu_quota(services.rates, user.pk)
     seed = reading_seed(snapshot, text)
-    profile = await store.profiles.add(user_pk, source, snapshot, seed, text)
+    profile = await store.profiles.add(user.pk, source, snapshot, seed, text)
     job = await store.jobs.add(encode_job(caller.tenant, profile, queue.turn))
     return Encoding(profile, job, overtaken)
 

@@ -21,8 +21,7 @@ transaction, which counts its own; those beside it are of other processes, or al
 import hashlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -44,6 +43,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     or_,
     select,
     text,
@@ -73,6 +73,7 @@ from service.infra.given_rows import (
     as_text,
 )
 from service.infra.image_deletions import ImageDeletions
+from service.infra.pipelines import pipeline
 from service.infra.retention import Due
 from service.infra.tables import (
     Adapter,
@@ -143,17 +144,21 @@ _HELD = (
     .with_for_update(read=True, key_share=True, skip_locked=True, of=_table(User))
 )
 
-_owners = GivenIds.as_table("owners")
+_owners = GivenPeople.as_table("owners")
+_OWNERS = select(_USERS.pk).join(
+    _owners, (_owners.c.tenant == _USERS.tenant) & (_owners.c.user_id == _USERS.user_id)
+)
 _UNENDED = (
     select(
         _JOBS.tenant,
-        case((_JOBS.user_pk.in_(select(_owners.c.id)), _JOBS.user_pk)).label("user_pk"),
+        case((_JOBS.user_pk.in_(_OWNERS), _JOBS.user_pk)).label("user_pk"),
         _JOBS.user_pk.is_(None).label("of_nobody"),
         case((_JOBS.kind == _KIND, 1), else_=0).label("of_kind"),
         _JOBS.status,
         _JOBS.turn,
     )
-    .where(_JOBS.status.in_(("queued", "running")))
+    # In the text, not beside it: planned for any status, this would read the whole table.
+    .where(_JOBS.status.in_((literal_column("'queued'"), literal_column("'running'"))))
     .subquery()
 )
 _CROWD = select(
@@ -262,17 +267,21 @@ The row must be read again to know it.
 """
 
 _jobs = GivenJobs.as_table("jobs")
+_ALIKE = {
+    "kind": literal("generate"),
+    "status": literal("queued"),
+    "seq": literal(1),
+    "attempt": literal(0),
+    "losses": literal(0),
+    "priority": bindparam("priority", type_=Integer),
+    "created_at": present(),
+    "expires_at": in_seconds(bindparam("expiry_s", type_=Float)),
+    "adapter_version": ACTIVE_ADAPTER,
+}
 _ADD_GENERATIONS = (
     insert(_table(Job))
     .from_select(
-        [*GivenJobs.fields, "kind", "priority", "adapter_version", "expires_at"],
-        select(
-            *_jobs.c,
-            literal("generate"),
-            bindparam("priority", type_=Integer),
-            ACTIVE_ADAPTER,
-            in_seconds(bindparam("expiry_s", type_=Float)),
-        ),
+        [*GivenJobs.fields, *_ALIKE], select(*_jobs.c, *_ALIKE.values()), include_defaults=False
     )
     .returning(_JOBS.id, _JOBS.created_at)
 )
@@ -302,6 +311,21 @@ class Store:
         self.tombstones = Tombstones(session)
         self.due = Due(session)
         self.chores = Chores(session)
+
+    async def meet(
+        self, people: Collection[Person], owners: Collection[Person], kind: str
+    ) -> tuple[dict[Person, Held], Crowd]:
+        """Those of these people whom it can hold at once, and `Jobs.crowd` as owners come to it.
+
+        Left out are those who are new, who were not seen for a day, or whom somebody is erasing:
+        this waits for nobody, so it needs no order either.
+        """
+        since = datetime.now(UTC) - SEEN_TO
+        async with pipeline(self.session) as send:
+            found = await send(_HELD, {"people": _named(people), "since": since})
+            waiting = await send(_CROWD, {"kind": kind, "owners": _named(owners)})
+            held = {(row[0], row[1]): Held(row[2], Found(row[3], row[4])) for row in await found()}
+            return held, _crowd(await waiting())
 
     async def alone(self, purpose: str) -> None:
         """Wait until no other transaction of any process is at this; hold it until the end."""
@@ -381,19 +405,6 @@ class Users(_Repository):
     async def hold(self, tenant: str, user_id: str) -> User | None:
         """The user, who is not erased before this transaction ends."""
         return await self._locked(tenant, user_id, read=True, key_share=True)
-
-    async def hold_known(self, people: Collection[Person]) -> dict[Person, Held]:
-        """Those of these people whom it can hold at once.
-
-        Left out are those who are new, who were not seen for a day, or whom somebody is erasing:
-        this waits for nobody, so it needs no order either.
-        """
-        if not people:
-            return {}
-        since = datetime.now(UTC) - SEEN_TO
-        named = as_text({"tenant": tenant, "user_id": user_id} for tenant, user_id in people)
-        rows = await self._session.execute(_HELD, {"people": named, "since": since})
-        return {(row[0], row[1]): Held(row[2], Found(row[3], row[4])) for row in rows}
 
     async def hold_pk(self, pk: str) -> bool:
         """The same by our own name for the user; false when there is none (any more)."""
@@ -727,21 +738,10 @@ class Jobs(_Repository):
             statement = statement.where(Job.user_pk == user_pk)
         return await self._session.scalar(statement) or 0
 
-    async def crowd(self, kind: str, user_pks: Collection[str]) -> Crowd:
+    async def crowd(self, kind: str, owners: Collection[Person]) -> Crowd:
         """Who waits for jobs of a kind, as these people and any tenant come to it."""
-        owners = as_text({"id": user_pk} for user_pk in user_pks)
-        rows = await self._session.execute(_CROWD, {"kind": kind, "owners": owners})
-        crowd = Crowd()
-        for row in rows:
-            crowd.waiting += row.waiting
-            crowd.of_tenant[row.tenant] += row.waiting
-            crowd.running = max(_not_none(crowd.running, row.running), default=None)
-            crowd.coming = min(_not_none(crowd.coming, row.coming), default=None)
-            if row.user_pk is not None or row.of_nobody:
-                crowd.of_owner[row.tenant, row.user_pk] = row.waiting
-                if row.last is not None:
-                    crowd.last[row.tenant, row.user_pk] = row.last
-        return crowd
+        given = {"kind": kind, "owners": _named(owners)}
+        return _crowd((await self._session.execute(_CROWD, given)).all())
 
     async def present_turn(self) -> int:
         """The turn that is being served: that of what runs, else of what comes next."""
@@ -758,12 +758,12 @@ class Jobs(_Repository):
             "priority": priority,
             "expiry_s": expiry_s,
         }
-        rows = await self._session.execute(_ADD_GENERATIONS, given)
-        made: dict[str, datetime] = {row.id: row.created_at for row in rows}
         subjects = as_text(row for job in new for row in job.subject_rows)
-        async with without_waiting(self._session):
-            await self._session.execute(_ADD_SUBJECTS, {"subjects": subjects})
+        async with pipeline(self._session) as send:
+            rows = await send(_ADD_GENERATIONS, given)
+            await send(_ADD_SUBJECTS, {"subjects": subjects})
             await self._delivery.enqueue(self._session, "generate", len(new))
+            made = {row[0]: row[1].astimezone(UTC) for row in await rows()}
         return [job.as_queued(made[job.id]) for job in new]
 
     async def seen(self, ids: Collection[str]) -> dict[str, JobSeen]:
@@ -998,18 +998,22 @@ class Jobs(_Repository):
         ).all()
 
 
-@asynccontextmanager
-async def without_waiting(session: AsyncSession) -> AsyncIterator[None]:
-    """On PostgreSQL each statement of the block is sent without the answers to those before it.
+def _named(people: Collection[Person]) -> str:
+    return as_text({"tenant": tenant, "user_id": user_id} for tenant, user_id in people)
 
-    An error comes out at the end of the block at the latest. Not for statements that give rows.
-    """
-    if _is_sqlite(session):
-        yield
-        return
-    raw = await (await session.connection()).get_raw_connection()
-    async with raw.driver_connection.pipeline():  # type: ignore[union-attr]
-        yield
+
+def _crowd(rows: Sequence[Any]) -> Crowd:
+    crowd = Crowd()
+    for tenant, user_pk, of_nobody, waiting, last, running, coming in rows:
+        crowd.waiting += waiting
+        crowd.of_tenant[tenant] += waiting
+        crowd.running = max(_not_none(crowd.running, running), default=None)
+        crowd.coming = min(_not_none(crowd.coming, coming), default=None)
+        if user_pk is not None or of_nobody:
+            crowd.of_owner[tenant, user_pk] = waiting
+            if last is not None:
+                crowd.last[tenant, user_pk] = last
+    return crowd
 
 
 def _not_none(*values: int | None) -> list[int]:
