@@ -1,7 +1,7 @@
 """Rows that a statement is given as one value, so that its text is the same however many they are.
 
 A statement with as many parameters as rows is another one for each number of rows: the driver reads
-its text anew each time, and the server plans it anew.
+its text anew each time.
 """
 
 import json
@@ -28,13 +28,6 @@ class GivenRows(FunctionElement[Any]):
         """To be selected from; the statement takes `as_text` of the rows under this name."""
         columns = (column(name, kind) for name, kind in cls.fields.items())
         return cls(bindparam(name, type_=String)).table_valued(*columns, name=name)
-
-
-class GivenIds(GivenRows):
-    """Ids."""
-
-    fields: ClassVar[Fields] = {"id": String()}
-    inherit_cache = True
 
 
 class GivenPeople(GivenRows):

@@ -37,7 +37,8 @@ async def pipeline(session: AsyncSession) -> AsyncIterator[Send]:
     async def send(statement: Executable, given: Mapping[str, Any]) -> Rows:
         text, fixed = _compiled(statement, bind.dialect)
         cursor = raw.cursor()
-        await cursor.execute(text, {**fixed, **given})
+        # Not prepared: a plan of when the tables were small would stay until they are analysed.
+        await cursor.execute(text, {**fixed, **given}, prepare=False)
 
         async def rows() -> Sequence[Any]:
             fetched: Sequence[Any] = await cursor.fetchall()

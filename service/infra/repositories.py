@@ -66,7 +66,6 @@ from service.infra.chores import Chores
 from service.infra.clock import UtcDateTime, in_seconds, present
 from service.infra.delivery import JobDelivery
 from service.infra.given_rows import (
-    GivenIds,
     GivenJobs,
     GivenPeople,
     GivenSubjects,
@@ -172,7 +171,6 @@ _CROWD = select(
 ).group_by(_UNENDED.c.tenant, _UNENDED.c.user_pk, _UNENDED.c.of_nobody)
 """A row for each of these people, and for each tenant two more: jobs of nobody, and of others."""
 
-_ids = GivenIds.as_table("ids")
 _SEEN = (
     select(
         _JOBS.id,
@@ -186,8 +184,8 @@ _SEEN = (
         _JOBS.error_code,
         _JOBS.error_detail,
     )
-    .join(_ids, _ids.c.id == _JOBS.id)
     .outerjoin(_table(User), _USERS.pk == _JOBS.user_pk)
+    .where(_JOBS.id.in_(bindparam("ids", expanding=True, type_=String)))
 )
 
 
@@ -768,7 +766,7 @@ class Jobs(_Repository):
 
     async def seen(self, ids: Collection[str]) -> dict[str, JobSeen]:
         """What clients see of those of these jobs that there are."""
-        known = as_text({"id": job_id} for job_id in ids if _ID.fullmatch(job_id))
+        known = [job_id for job_id in ids if _ID.fullmatch(job_id)]  # PostgreSQL takes no NUL
         rows = await self._session.execute(_SEEN, {"ids": known})
         return {row.id: JobSeen(**row._mapping) for row in rows}
 
