@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.expression import Executable
 
 Rows = Callable[[], Awaitable[Sequence[Any]]]
-"""Waits for a statement's rows, which are tuples."""
+"""Gives a statement's rows, which are tuples."""
 
 
 class Send(Protocol):
@@ -24,9 +24,9 @@ class Send(Protocol):
 async def pipeline(session: AsyncSession) -> AsyncIterator[Send]:
     """On PostgreSQL statements of the block are sent at once, in order.
 
-    An error comes out where rows are waited for, or at the end of the block. Elsewhere each
-    statement is carried out as it is sent. Only for statements that live as long as the process,
-    say every value, and take no lists.
+    An error comes out at the end of the block, and rows are best asked for after it: within it that
+    is a round trip more. Elsewhere each statement is carried out as it is sent. Only for statements
+    that live as long as the process, say every value, and take no lists.
     """
     bind = session.get_bind()
     if bind.dialect.name != "postgresql":

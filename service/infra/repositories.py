@@ -322,8 +322,8 @@ class Store:
         async with pipeline(self.session) as send:
             found = await send(_HELD, {"people": _named(people), "since": since})
             waiting = await send(_CROWD, {"kind": kind, "owners": _named(owners)})
-            held = {(row[0], row[1]): Held(row[2], Found(row[3], row[4])) for row in await found()}
-            return held, _crowd(await waiting())
+        held = {(row[0], row[1]): Held(row[2], Found(row[3], row[4])) for row in await found()}
+        return held, _crowd(await waiting())
 
     async def alone(self, purpose: str) -> None:
         """Wait until no other transaction of any process is at this; hold it until the end."""
@@ -761,7 +761,7 @@ class Jobs(_Repository):
             rows = await send(_ADD_GENERATIONS, given)
             await send(_ADD_SUBJECTS, {"subjects": subjects})
             await self._delivery.enqueue(self._session, "generate", len(new))
-            made = {row[0]: row[1].astimezone(UTC) for row in await rows()}
+        made = {row[0]: row[1].astimezone(UTC) for row in await rows()}
         return [job.as_queued(made[job.id]) for job in new]
 
     async def seen(self, ids: Collection[str]) -> dict[str, JobSeen]:
