@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from ppd_model.presets import get_preset
+from service.api.accepting import Accepting
 from service.api.app import create_app
 from service.api.edge import Edge
 from service.api.in_flight import InFlight
+from service.api.job_lookup import JobLookup
 from service.api.key_lookup import KeyLookup
-from service.api.services import Limits, Services, WorkerState
+from service.api.room import Limits
+from service.api.services import Services, WorkerState
 from service.api.streams import OpenStreams
 from service.api.tracing import exporting_provider
 from service.core.messages import KINDS
@@ -253,23 +256,26 @@ def _services(
     worker: WorkerState,
     secret: str,
 ) -> Services:
+    limits = Limits(
+        max_body_bytes=settings.max_body_bytes,
+        max_queued_jobs=settings.max_queued_jobs,
+        max_queued_jobs_of_sessions=settings.max_queued_jobs_of_sessions,
+        max_queued_jobs_per_caller=settings.max_queued_jobs_per_caller,
+        max_queued_jobs_per_session=settings.max_queued_jobs_per_session,
+        max_uploads_per_user=settings.max_uploads_per_user,
+        max_upload_bytes_per_user=settings.max_upload_bytes_per_user,
+        job_expiry_s=settings.job_expiry_s,
+        session_max_age_s=settings.session_max_age_s,
+        openai_wait_s=settings.openai_wait_s,
+    )
     return Services(
         **parts.by_name(),
         capabilities=capabilities,
         worker=worker,
-        limits=Limits(
-            max_body_bytes=settings.max_body_bytes,
-            max_queued_jobs=settings.max_queued_jobs,
-            max_queued_jobs_of_sessions=settings.max_queued_jobs_of_sessions,
-            max_queued_jobs_per_caller=settings.max_queued_jobs_per_caller,
-            max_queued_jobs_per_session=settings.max_queued_jobs_per_session,
-            max_uploads_per_user=settings.max_uploads_per_user,
-            max_upload_bytes_per_user=settings.max_upload_bytes_per_user,
-            job_expiry_s=settings.job_expiry_s,
-            session_max_age_s=settings.session_max_age_s,
-            openai_wait_s=settings.openai_wait_s,
-        ),
+        limits=limits,
         keys=KeyLookup(parts.database, settings.api_key_believed_s),
+        jobs=JobLookup(parts.database),
+        accepting=Accepting(parts, limits),
         in_flight=InFlight(),
         streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
         session_secret=secret,

@@ -148,8 +148,7 @@ class Service:
     async def id_of_key(self, key: str) -> str:
         """Under which a key is listed and revoked."""
         async with self.database.read() as store:
-            found = await store.keys.active(key_sha256(key))
-        assert found is not None
+            (found,) = (await store.keys.active([key_sha256(key)])).values()
         return found.pk
 
 

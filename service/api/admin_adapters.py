@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
-from service.api.deps import AdminRoute, ServicesDep
+from service.api.deps import BY_KEY_OR_SESSION, AdminRoute, ServicesDep
 from service.api.idempotency import Accepted, OnceDep
 from service.api.services import Services
 from service.core.errors import ServiceError
@@ -49,7 +49,7 @@ async def list_adapters(services: ServicesDep) -> AdaptersOut:
     return await _shown(services)
 
 
-@router.post("/rollback")
+@router.post("/rollback", openapi_extra=BY_KEY_OR_SESSION)
 async def rollback(services: ServicesDep, once: OnceDep) -> AdaptersOut:
     """Serve what was served before; done again, what was before that."""
 
@@ -65,7 +65,7 @@ async def rollback(services: ServicesDep, once: OnceDep) -> AdaptersOut:
     return await _shown(services)
 
 
-@router.post("/deactivate")
+@router.post("/deactivate", openapi_extra=BY_KEY_OR_SESSION)
 async def deactivate(services: ServicesDep, once: OnceDep) -> AdaptersOut:
     """Serve the shipped adapter from the next job on."""
 
@@ -77,7 +77,7 @@ async def deactivate(services: ServicesDep, once: OnceDep) -> AdaptersOut:
     return await _shown(services)
 
 
-@router.post("/{version}/activate")
+@router.post("/{version}/activate", openapi_extra=BY_KEY_OR_SESSION)
 async def activate(version: Version, services: ServicesDep, once: OnceDep) -> AdaptersOut:
     """Serve a kept adapter from the next job on; waiting jobs keep the one that they came with."""
 

@@ -49,13 +49,13 @@ def create_app(
     )
     app.state.services = services
     error_handlers.install(app)
-    routers: list[Any] = [
+    routers: list[Any] = [  # matched in this order: first what is asked most often
+        jobs,
+        generate,
         health,
         pairs,
         choices,
         users,
-        generate,
-        jobs,
         signed_pictures,
         images,
         openai,

@@ -128,7 +128,7 @@ async def put_profile(
         if len(newest) < CHOICES_PER_EMBEDDING:
             raise ServiceError(409, "not_enough_choices")
         encoding = await queue_encoding(
-            store, services, caller, user.pk, source="edited", choices=newest, text=body.text
+            store, services, caller, user, source="edited", choices=newest, text=body.text
         )
     _announce(services, encoding.overtaken, encoding.ids["job_id"])
     return await _present(user_id, encoding.ids, response, caller, services, wait_s)
@@ -247,7 +247,7 @@ async def _begin(
         return {"profile_pk": None, "job_id": None}, []
     newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)
     encoding = await queue_encoding(
-        store, services, caller, user.pk, source="generated", choices=newest
+        store, services, caller, user, source="generated", choices=newest
     )
     return encoding.ids, encoding.overtaken
 

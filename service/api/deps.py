@@ -24,7 +24,6 @@ SECURE_COOKIE = f"__Host-{COOKIE}"
 MAX_WAIT_S = 60
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,6})\"?\s*", re.IGNORECASE)
-_IDEMPOTENCY_KEY = r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"
 _bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="A tenant's API key.")
 _cookie = APIKeyCookie(
     name=COOKIE,
@@ -37,11 +36,26 @@ _cookie = APIKeyCookie(
 )
 
 
+BY_KEY_OR_SESSION: dict[str, Any] = {"security": [{"ApiKey": []}, {"BrowserSession": []}]}
+"""`openapi_extra` of a protected route that does not take `CallerDep`: the schema says the same."""
+
+
 def services_of(request: Request) -> Services:
     """The parts that were wired into this application."""
     services = request.app.state.services
     assert isinstance(services, Services)
     return services
+
+
+def known_caller(request: Request) -> Caller:
+    """The caller that `ProtectedRoute` let in.
+
+    What is asked most often calls this, and `services_of`, by itself: each dependency that the
+    framework looks up takes a twentieth of a short request.
+    """
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
+    return caller
 
 
 class StrictRoute(APIRoute):
@@ -185,9 +199,7 @@ async def caller_of(
     _session: Annotated[Any, Depends(_cookie)],
 ) -> Caller:
     """The caller that `ProtectedRoute` let in; the schemes are named for the schema's sake."""
-    caller = request.state.caller
-    assert isinstance(caller, Caller)
-    return caller
+    return known_caller(request)
 
 
 async def allowed_user(
@@ -213,22 +225,6 @@ async def prefer_wait(
     return None
 
 
-async def idempotency_key(
-    key: Annotated[
-        str | None,
-        Header(
-            alias="Idempotency-Key",
-            json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _IDEMPOTENCY_KEY},
-            description="A repeated POST with the same key leads to what the first one led to.",
-        ),
-    ] = None,
-) -> str | None:
-    """The key, checked."""
-    if key is not None and not re.fullmatch(_IDEMPOTENCY_KEY, key):
-        raise ServiceError(400, "invalid_idempotency_key")
-    return key
-
-
 async def fingerprint(request: Request) -> str:
     """What must be the same for a repeated request to be the same."""
     seen = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
@@ -240,5 +236,3 @@ ServicesDep = Annotated[Services, Depends(_services)]
 CallerDep = Annotated[Caller, Depends(caller_of)]
 UserIdDep = Annotated[str, Depends(allowed_user)]
 WaitDep = Annotated[float | None, Depends(prefer_wait)]
-IdempotencyDep = Annotated[str | None, Depends(idempotency_key)]
-FingerprintDep = Annotated[str, Depends(fingerprint)]

@@ -4,9 +4,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.error_handlers import http_problem
@@ -16,18 +15,23 @@ from service.infra.metrics import Metrics
 log = logging.getLogger("ppd.http")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_HEADERS: Mapping[str, str] = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
-        "form-action 'self'; frame-ancestors 'none'"
-    ),
-}
+_HEADERS = tuple(
+    (name.lower().encode(), value.encode())
+    for name, value in {
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+        "Content-Security-Policy": (
+            "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+            "form-action 'self'; frame-ancestors 'none'"
+        ),
+    }.items()
+)
+_CACHED_AFTER_A_LOOK = (b"cache-control", b"no-cache")
+_NEVER_STORED = (b"cache-control", b"private, no-store")
 
 
 class Edge:
@@ -58,20 +62,20 @@ class Edge:
                 return
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                if status >= 400 and headers.get("content-type", "").startswith("text/plain"):
+                headers = Headers(scope=message) if status >= 400 else None
+                if headers and headers.get("content-type", "").startswith("text/plain"):
                     # The framework's own refusals, of bodies and of ranges, are plain text.
                     replaced = True
                     kept = {name: headers[name] for name in ("content-range",) if name in headers}
                     response = http_problem(scope, status, kept)
                     await response(scope, receive, send_plain)
                     return
-                _add_headers(headers, scope, request_id)
+                _add_headers(message, scope, request_id)
             await send(message)
 
         async def send_plain(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _add_headers(MutableHeaders(scope=message), scope, request_id)
+                _add_headers(message, scope, request_id)
             await send(message)
 
         try:
@@ -80,17 +84,25 @@ class Edge:
             took_s = time.monotonic() - started
             route = getattr(scope.get("route"), "path", "-")
             self._metrics.request(scope["method"], route, status, took_s)
-            method, took_ms = scope["method"], round(took_s * 1000, 1)
-            seen = {"method": method, "route": route, "status": status, "ms": took_ms}
-            log.info("%s %s %d %.1f ms", method, route, status, took_ms, extra={"fields": seen})
+            if log.isEnabledFor(logging.INFO):
+                method, took_ms = scope["method"], round(took_s * 1000, 1)
+                seen = {"method": method, "route": route, "status": status, "ms": took_ms}
+                log.info("%s %s %d %.1f ms", method, route, status, took_ms, extra={"fields": seen})
 
 
-def _add_headers(headers: MutableHeaders, scope: Scope, request_id: str) -> None:
-    headers["X-Request-ID"] = request_id
-    for name, value in {**_HEADERS, **scope["state"].get("rate_headers", {})}.items():
-        headers.setdefault(name, value)
-    cache = "no-cache" if scope["path"].startswith("/static/") else "private, no-store"
-    headers.setdefault("Cache-Control", cache)
+def _add_headers(message: Message, scope: Scope, request_id: str) -> None:
+    """Add ours to those of the answer; where it has one of them already, that stands."""
+    headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+    there = {name for name, _ in headers}
+    rates = scope["state"].get("rate_headers", {})
+    is_static = scope["path"].startswith("/static/")
+    ours = [
+        (b"x-request-id", request_id.encode()),
+        *_HEADERS,
+        *((name.lower().encode(), value.encode()) for name, value in rates.items()),
+        _CACHED_AFTER_A_LOOK if is_static else _NEVER_STORED,
+    ]
+    message["headers"] = headers + [header for header in ours if header[0] not in there]
 
 
 def _request_id(scope: Scope) -> str:

@@ -1,12 +1,13 @@
 """The same POST twice leads to one thing. The record commits together with what it is about."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Response
+from fastapi import Depends, Header, Request, Response
 
-from service.api.deps import CallerDep, FingerprintDep, IdempotencyDep, ServicesDep
+from service.api.deps import fingerprint, known_caller, services_of
 from service.api.in_flight import being_carried_out
 from service.api.services import Services
 from service.core.auth import Caller
@@ -44,6 +45,11 @@ class Once:
         self._in_flight = services.in_flight
         self._key = key
         self._fingerprint = fingerprint
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a repetition would be known."""
+        return self._key is not None
 
     async def do(self, work: Work) -> dict[str, Any]:
         """The ids that `work` led to, now or when this key came first.
@@ -90,14 +96,26 @@ class Once:
         return accepted.ids
 
 
+_KEY = r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"
+_KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": _KEY},
+        description="A repeated POST with the same key leads to what the first one led to.",
+    ),
+]
+
+
 async def _once(
+    request: Request,
     response: Response,
-    caller: CallerDep,
-    services: ServicesDep,
-    key: IdempotencyDep,
-    fingerprint: FingerprintDep,
+    key: _KeyHeader = None,
 ) -> Once:
-    return Once(response, caller, services, key, fingerprint)
+    if key is not None and not re.fullmatch(_KEY, key):
+        raise ServiceError(400, "invalid_idempotency_key")
+    seen = "" if key is None else await fingerprint(request)
+    return Once(response, known_caller(request), services_of(request), key, seen)
 
 
 OnceDep = Annotated[Once, Depends(_once)]

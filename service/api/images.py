@@ -7,8 +7,8 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.api.room import STORAGE_RETRY_AFTER
 from service.api.services import Services
-from service.api.uploads import STORAGE_RETRY_AFTER
 from service.core.errors import ServiceError
 from service.infra.tables import Image
 from service.infra.verified import read_verified

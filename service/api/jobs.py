@@ -1,20 +1,27 @@
 """Jobs: how they stand, what happens to them, and how to stop them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.api.deps import (
+    BY_KEY_OR_SESSION,
+    CallerDep,
+    ProtectedRoute,
+    ServicesDep,
+    known_caller,
+    services_of,
+)
 from service.api.following import follow
 from service.api.schemas import ErrorOut, JobOut
 from service.api.services import Services
 from service.core.auth import Caller
 from service.core.errors import CODES, ServiceError
 from service.core.messages import TERMINAL, JobEvent, status_event
-from service.infra.repositories import Store
+from service.infra.repositories import JobSeen, Store
 from service.infra.tables import Job, seconds_since
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ProtectedRoute)
@@ -23,19 +30,30 @@ JobId = Annotated[str, Path(max_length=64)]
 _RETRY_MS = 1000
 
 
-@router.get("/{job_id}", response_model_exclude_none=True)
-async def get_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> JobOut:
+@router.get(
+    "/{job_id}",
+    response_model=JobOut,
+    response_model_exclude_none=True,
+    openapi_extra=BY_KEY_OR_SESSION,
+)
+async def get_job(job_id: JobId, request: Request) -> Response:
     """How a job stands."""
-    async with services.database.read() as store:
-        job = await visible_job(store, caller, job_id)
-    return await shown(services, job)
+    services = services_of(request)
+    job = await services.jobs.visible(known_caller(request), job_id)
+    return written(await shown(services, job))
+
+
+def written(job: JobOut, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer as it is sent; the framework would check once more what has just been checked."""
+    body = job.model_dump_json(exclude_none=True)
+    return Response(body, status, headers, media_type="application/json")
 
 
 @router.delete("/{job_id}", response_model_exclude_none=True)
 async def cancel_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> JobOut:
     """Cancel a job. One that has ended already stays as it is."""
     async with services.database.write() as store:
-        job = await visible_job(store, caller, job_id, lock=True)
+        job = await _locked_job(store, caller, job_id)
         canceled = await store.jobs.cancel(job)
         if canceled and job.profile_pk is not None:
             await store.profiles.finish(job.profile_pk, "failed", error_code="canceled")
@@ -51,10 +69,9 @@ async def _followed_job(
     job_id: JobId, caller: CallerDep, services: ServicesDep
 ) -> AsyncIterator[str]:
     """The id of a job that the caller may follow, with a place for the stream until it ends."""
-    async with services.database.read() as store:
-        found = (await visible_job(store, caller, job_id)).id
+    found = await services.jobs.visible(caller, job_id)
     with services.streams.hold(caller.scope):
-        yield found
+        yield found.id
 
 
 async def _last_event_id(
@@ -118,9 +135,9 @@ def _sse(event: JobEvent, job: Job, *, retry: bool = False) -> ServerSentEvent:
     )
 
 
-async def visible_job(store: Store, caller: Caller, job_id: str, *, lock: bool = False) -> Job:
-    """The caller's job, with `lock` as nobody changes it now; 404 for everybody else's."""
-    job = await store.jobs.find(caller.tenant, job_id, lock=lock)
+async def _locked_job(store: Store, caller: Caller, job_id: str) -> Job:
+    """The caller's job, as nobody changes it now; 404 for everybody else's."""
+    job = await store.jobs.find(caller.tenant, job_id, lock=True)
     if job is not None and caller.own_user_id is not None:
         user = await store.users.find(caller.tenant, caller.own_user_id)
         if user is None or job.user_pk != user.pk:
@@ -145,13 +162,13 @@ async def wait_for_end(services: Services, job_id: str, timeout_s: float) -> Non
             return
 
 
-async def shown(services: Services, job: Job) -> JobOut:
+async def shown(services: Services, job: Job | JobSeen) -> JobOut:
     """A job as clients see it, with how far it has come."""
     newest = await services.events.latest(job.id) if job.status == "running" else None
     return job_out(job, newest)
 
 
-def job_out(job: Job, newest: JobEvent | None = None) -> JobOut:
+def job_out(job: Job | JobSeen, newest: JobEvent | None = None) -> JobOut:
     """A job as clients see it; `newest` is what was last said about it."""
     progress = None
     if newest is not None and newest.kind == "step":

@@ -1,36 +1,18 @@
-"""What the queue takes, and the two kinds of job that routers put into it."""
+"""Encodings, as routers put them into the queue."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from service.api.rates import check_gpu_quota
-from service.api.services import Limits, Services
+from service.api.room import check_room
+from service.api.services import Services
 from service.core.auth import Caller
 from service.core.choices import KnownReading, already_read, reading_seed, reading_sha256
-from service.core.errors import ServiceError
-from service.core.fairness import share
 from service.core.messages import TERMINAL
-from service.infra.clock import in_seconds
-from service.infra.repositories import ACTIVE_ADAPTER, Queue, Store
-from service.infra.tables import Choice, Job, Profile
+from service.infra.repositories import Store
+from service.infra.tables import Choice, Job, Profile, User
 
 ENCODE_PRIORITY = 0
-GENERATE_PRIORITY = 10
-_RETRY_AFTER = {"Retry-After": "5"}
-
-
-def check_room(queue: Queue, limits: Limits, kind: str, caller: Caller) -> None:
-    """Raise 503 when the queue of this kind is full, 429 when this caller has its share of it."""
-    limit = limits.max_queued_jobs
-    mine = queue.of_user if caller.is_session else queue.of_tenant
-    cap = limits.max_queued_jobs_per_caller if kind == "generate" else limit
-    if caller.is_session:
-        cap = limits.max_queued_jobs_per_session
-        limit = min(limit, queue.waiting - queue.of_tenant + limits.max_queued_jobs_of_sessions)
-    if queue.waiting >= limit:
-        raise ServiceError(503, "queue_full", headers=_RETRY_AFTER)
-    if mine >= share(limit, queue.waiting, cap):
-        raise ServiceError(429, "too_many_jobs", headers=_RETRY_AFTER)
 
 
 @dataclass(frozen=True)
@@ -54,7 +36,7 @@ async def queue_encoding(
     store: Store,
     services: Services,
     caller: Caller,
-    user_pk: str,
+    user: User,
     *,
     source: str,
     choices: list[Choice],
@@ -66,21 +48,22 @@ async def queue_encoding(
     to it. Encodings of this user that no worker has begun are overtaken: they come back too.
     """
     snapshot = [snapshot_of(choice) for choice in choices]
-    standing = await _standing(store, services, user_pk, reading_sha256(snapshot, text))
+    standing = await _standing(store, services, user.pk, reading_sha256(snapshot, text))
     if standing is not None:
         return standing
     overtaken: list[Job] = []
-    for waiting in await store.jobs.waiting_encode(user_pk):
+    for waiting in await store.jobs.waiting_encode(user.pk):
         await store.jobs.cancel(waiting)
         assert waiting.profile_pk is not None
         await store.profiles.finish(waiting.profile_pk, "superseded")
         await store.session.refresh(waiting)
         overtaken.append(waiting)
-    queue = await store.jobs.queue("encode", caller.tenant, user_pk)
+    crowd = await store.jobs.crowd("encode", [(user.tenant, user.user_id)])
+    queue = crowd.queue((caller.tenant, user.pk))
     check_room(queue, services.limits, "encode", caller)
-    await check_gpu_quota(services.rates, user_pk)
+    await check_gpu_quota(services.rates, user.pk)
     seed = reading_seed(snapshot, text)
-    profile = await store.profiles.add(user_pk, source, snapshot, seed, text)
+    profile = await store.profiles.add(user.pk, source, snapshot, seed, text)
     job = await store.jobs.add(encode_job(caller.tenant, profile, queue.turn))
     return Encoding(profile, job, overtaken)
 
@@ -115,22 +98,6 @@ def encode_job(tenant: str, profile: Profile, turn: int) -> Job:
         user_pk=profile.user_pk,
         profile_pk=profile.pk,
         request={"profile_version": profile.version},
-    )
-
-
-def generate_job(
-    tenant: str, user_pk: str | None, request: dict[str, Any], *, turn: int, expiry_s: float
-) -> Job:
-    """The job that makes pictures, with the adapter that is in service when its row is written."""
-    return Job(
-        kind="generate",
-        adapter_version=ACTIVE_ADAPTER,
-        priority=GENERATE_PRIORITY,
-        turn=turn,
-        tenant=tenant,
-        user_pk=user_pk,
-        request=request,
-        expires_at=in_seconds(expiry_s),
     )
 
 

@@ -7,8 +7,11 @@ from typing import Literal, Protocol
 
 from opentelemetry.trace import TracerProvider
 
+from service.api.accepting import Accepting
 from service.api.in_flight import InFlight
+from service.api.job_lookup import JobLookup
 from service.api.key_lookup import KeyLookup
+from service.api.room import Limits
 from service.api.streams import OpenStreams
 from service.core.ports import Capabilities
 from service.infra.parts import Parts
@@ -28,24 +31,6 @@ class WorkerState(Protocol):
         """The encoder that reads choices at present; None while that is not known."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much waits at most, and how long."""
-
-    max_body_bytes: int
-    max_queued_jobs: int
-    max_queued_jobs_of_sessions: int
-    """Of all browser sessions together: they cost nothing, and keys must find room beside them."""
-    max_queued_jobs_per_caller: int
-    max_queued_jobs_per_session: int
-    max_uploads_per_user: int
-    max_upload_bytes_per_user: int
-    job_expiry_s: float
-    session_max_age_s: int
-    openai_wait_s: float
-    """How long POST /v1/images/generations waits for its job."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Services(Parts):
     """The parts behind the API."""
@@ -54,6 +39,8 @@ class Services(Parts):
     worker: WorkerState
     limits: Limits
     keys: KeyLookup
+    jobs: JobLookup
+    accepting: Accepting
     in_flight: InFlight
     streams: OpenStreams
     session_secret: str

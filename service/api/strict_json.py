@@ -30,6 +30,8 @@ class StrictRequest(Request):
 
 def require_json_type(content_type: str | None) -> None:
     """Raise 415 unless the header says application/json (or +json), in UTF-8 if it says so."""
+    if content_type == "application/json":
+        return
     if len(content_type or "") > _MAX_CONTENT_TYPE:
         raise ServiceError(415, "unsupported_media_type", headers={"Accept": "application/json"})
     message = Message()

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from service.api.room import STORAGE_RETRY_AFTER, Limits
 from service.api.schemas import MAX_UPLOAD_BYTES, PreferencesIn
-from service.api.services import Limits, Services
+from service.api.services import Services
 from service.core.errors import FieldError, ServiceError, StorageFull
 from service.core.image_keys import upload_key
 from service.core.uploads import clean_upload, png_size
@@ -15,8 +16,6 @@ from service.infra.repositories import Store
 from service.infra.tables import Image, User, new_id
 
 log = logging.getLogger("ppd.images")
-
-STORAGE_RETRY_AFTER = {"Retry-After": "60"}
 
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="ppd-uploads")
 """Apart from the threads that read and write pictures, which large uploads must not hold up."""
@@ -36,19 +35,6 @@ async def check_quota(store: Store, limits: Limits, user: User, new: Sequence[Im
     size_bytes += sum(image.size_bytes for image in new)
     if count > limits.max_uploads_per_user or size_bytes > limits.max_upload_bytes_per_user:
         raise ServiceError(409, "upload_quota")
-
-
-async def check_storage(services: Services) -> None:
-    """Raise 503 when the image store would take no picture now, or does not answer."""
-    try:
-        full = await services.images.full()
-    except OSError as error:
-        log.error("the image store does not answer: %s", error)
-        raise ServiceError(
-            503, "storage", "The image store does not answer.", headers=STORAGE_RETRY_AFTER
-        ) from error
-    if full:
-        raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)
 
 
 async def put_pictures(

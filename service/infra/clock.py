@@ -48,9 +48,11 @@ def _on_postgresql(element: Any, compiler: SQLCompiler, **how: Any) -> str:
     return f"(clock_timestamp() + make_interval(secs => {compiler.process(seconds, **how)}))"
 
 
-def in_seconds(seconds: float) -> ColumnElement[datetime]:
+def in_seconds(seconds: float | ColumnElement[float]) -> ColumnElement[datetime]:
     """The time that it will be `seconds` from now (ago, for less than zero)."""
-    return _InSeconds(literal(float(seconds), Float))
+    if not isinstance(seconds, ColumnElement):
+        seconds = literal(float(seconds), Float)
+    return _InSeconds(seconds)
 
 
 def present() -> ColumnElement[datetime]:

@@ -13,15 +13,16 @@ that no two of them wait for each other: a person's row (of several people, by u
   so of two ends the second finds nothing to end.
 
 Left without a lock, since a queue for it would cost more than the error: how many jobs wait, and
-whose turn comes next. Requests that come at the same moment do not see each other there, so a limit
-may be passed by as many as are written at once, which the pools of connections bound.
+whose turn comes next. Transactions of the same moment do not see each other there, so a limit may
+be passed by as many as they write. Requests for pictures that wait in one process are one
+transaction, which counts its own; those beside it are of other processes, or alone.
 """
 
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,14 +30,20 @@ from sqlalchemy import (
     ColumnElement,
     CursorResult,
     Executable,
+    Float,
+    Integer,
     ScalarSelect,
     Select,
     String,
+    Table,
     bindparam,
     case,
     delete,
     exists,
     func,
+    insert,
+    literal,
+    literal_column,
     or_,
     select,
     text,
@@ -47,6 +54,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.auth import KeyScope
+from service.core.fairness import Crowd, present_turn
+from service.core.generation import Found
 from service.core.messages import (
     SEQ_PER_ATTEMPT,
     JobStatus,
@@ -55,14 +64,22 @@ from service.core.messages import (
     requeued_seq,
 )
 from service.infra.chores import Chores
-from service.infra.clock import in_seconds, present
+from service.infra.clock import UtcDateTime, in_seconds, present
 from service.infra.delivery import JobDelivery
+from service.infra.given_rows import (
+    GivenJobs,
+    GivenPeople,
+    GivenSubjects,
+    as_text,
+)
 from service.infra.image_deletions import ImageDeletions
+from service.infra.pipelines import pipeline
 from service.infra.retention import Due
 from service.infra.tables import (
     Adapter,
     AdapterActivation,
     ApiKey,
+    Base,
     Choice,
     IdempotencyKey,
     Image,
@@ -79,26 +96,10 @@ SEEN_TO = timedelta(days=1)
 """`seen_at` is not written again sooner."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
+Person = tuple[str, str]
+"""A tenant, and its own name for one of its people."""
 _FRESH = {"populate_existing": True}
 """What is read under a lock is what is stored now, whatever the session has read before."""
-
-
-@dataclass(frozen=True)
-class Queue:
-    """How many jobs of a kind wait: all, a tenant's, a user's; and the turn that one more gets.
-
-    Start-time fair queueing with jobs of equal cost: whoever has nothing in the queue comes in at
-    the turn that is being served, and each further job one turn later. So people (and a tenant's
-    jobs for nobody or for a blend, as one more) go round in turn.
-    """
-
-    waiting: int
-    of_tenant: int
-    of_user: int
-    turn: int
-    ready_pk: str | None
-    """The user's newest profile version that is ready, and the newest that is on its way."""
-    encoding_pk: str | None
 
 
 _IS_QUEUED = Job.status == "queued"
@@ -106,44 +107,151 @@ _TURNS = select(
     func.max(Job.turn).filter(Job.status == "running").label("running"),
     func.min(Job.turn).filter(_IS_QUEUED).label("coming"),
 ).where(Job.status.in_(("queued", "running")))
-_OF_KIND = Job.kind == bindparam("kind", type_=String)
-_OF_TENANT = Job.tenant == bindparam("tenant", type_=String)
-_USER_PK = bindparam("user_pk", type_=String)
-_THEIRS = case(
-    (_USER_PK.is_(None), _OF_TENANT & Job.user_pk.is_(None)), else_=Job.user_pk == _USER_PK
-)
 
-_THE_JOB = select(Job).where(Job.id == bindparam("job_id", type_=String), _OF_TENANT)
+
+def _table(of: type[Base]) -> Table:
+    """Its rows by their columns, past the session, for statements about many rows at once."""
+    assert isinstance(of.__table__, Table)
+    return of.__table__
+
+
+_JOBS, _USERS, _PROFILES = _table(Job).c, _table(User).c, _table(Profile).c
+_KIND = bindparam("kind", type_=String)
+_TENANT = bindparam("tenant", type_=String)
+_THE_JOB = select(Job).where(Job.id == bindparam("job_id", type_=String), Job.tenant == _TENANT)
 _THE_JOB_LOCKED = _THE_JOB.with_for_update().execution_options(**_FRESH)
 
 
 def _newest(status: str) -> ScalarSelect[str]:
     return (
-        select(Profile.pk)
-        .where(Profile.user_pk == _USER_PK, Profile.status == status)
-        .order_by(Profile.version.desc())
+        select(_PROFILES.pk)
+        .where(_PROFILES.user_pk == _USERS.pk, _PROFILES.status == status)
+        .order_by(_PROFILES.version.desc())
         .limit(1)
         .scalar_subquery()
     )
 
 
-_QUEUE = _TURNS.add_columns(
-    _newest("ready").label("ready_pk"),
-    _newest("encoding").label("encoding_pk"),
-    func.count().filter(_IS_QUEUED, _OF_KIND).label("waiting"),
-    func.count().filter(_IS_QUEUED, _OF_KIND, _OF_TENANT).label("of_tenant"),
-    func.count().filter(_IS_QUEUED, _OF_KIND, Job.user_pk == _USER_PK).label("of_user"),
-    func.max(Job.turn).filter(_OF_KIND, _THEIRS).label("last"),
+_NEWEST = select(_newest("ready"), _newest("encoding")).where(
+    _USERS.pk == bindparam("user_pk", type_=String)
+)
+
+_people = GivenPeople.as_table("people")
+_HELD = (
+    select(_USERS.tenant, _USERS.user_id, _USERS.pk, _newest("ready"), _newest("encoding"))
+    .join(_people, (_people.c.tenant == _USERS.tenant) & (_people.c.user_id == _USERS.user_id))
+    .where(_USERS.seen_at >= bindparam("since", type_=UtcDateTime))
+    .with_for_update(read=True, key_share=True, skip_locked=True, of=_table(User))
+)
+
+_owners = GivenPeople.as_table("owners")
+_OWNERS = select(_USERS.pk).join(
+    _owners, (_owners.c.tenant == _USERS.tenant) & (_owners.c.user_id == _USERS.user_id)
+)
+_UNENDED = (
+    select(
+        _JOBS.tenant,
+        case((_JOBS.user_pk.in_(_OWNERS), _JOBS.user_pk)).label("user_pk"),
+        _JOBS.user_pk.is_(None).label("of_nobody"),
+        case((_JOBS.kind == _KIND, 1), else_=0).label("of_kind"),
+        _JOBS.status,
+        _JOBS.turn,
+    )
+    # In the text, not beside it: planned for any status, this would read the whole table.
+    .where(_JOBS.status.in_((literal_column("'queued'"), literal_column("'running'"))))
+    .subquery()
+)
+_CROWD = select(
+    _UNENDED.c.tenant,
+    _UNENDED.c.user_pk,
+    _UNENDED.c.of_nobody,
+    func.count().filter(_UNENDED.c.status == "queued", _UNENDED.c.of_kind == 1).label("waiting"),
+    func.max(_UNENDED.c.turn).filter(_UNENDED.c.of_kind == 1).label("last"),
+    func.max(_UNENDED.c.turn).filter(_UNENDED.c.status == "running").label("running"),
+    func.min(_UNENDED.c.turn).filter(_UNENDED.c.status == "queued").label("coming"),
+).group_by(_UNENDED.c.tenant, _UNENDED.c.user_pk, _UNENDED.c.of_nobody)
+"""A row for each of these people, and for each tenant two more: jobs of nobody, and of others."""
+
+_SEEN = (
+    select(
+        _JOBS.id,
+        _JOBS.tenant,
+        _JOBS.user_pk,
+        _USERS.user_id,
+        _JOBS.status,
+        _JOBS.seq,
+        _JOBS.created_at,
+        _JOBS.result,
+        _JOBS.error_code,
+        _JOBS.error_detail,
+    )
+    .outerjoin(_table(User), _USERS.pk == _JOBS.user_pk)
+    .where(_JOBS.id.in_(bindparam("ids", expanding=True, type_=String)))
 )
 
 
-def _present_turn(running: int | None, coming: int | None) -> int:
-    if running is None or coming is None:
-        return running or coming or 0
-    return max(running, coming - 1)  # what runs may be of an old turn, begun once more
+@dataclass(frozen=True)
+class Held:
+    """A person who is not erased before this transaction ends, and the newest profile versions."""
+
+    pk: str
+    found: Found
 
 
-_NEWEST = select(_newest("ready"), _newest("encoding"))
+@dataclass(frozen=True)
+class JobSeen:
+    """What clients see of a job, and whose it is: a tenant's, and one of its people's if any."""
+
+    id: str
+    tenant: str
+    user_pk: str | None
+    user_id: str | None
+    status: JobStatus
+    seq: int
+    created_at: datetime
+    result: dict[str, Any] | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A person whose taste a job uses, by the profile version pinned for it, if any."""
+
+    user_pk: str
+    profile_pk: str | None
+    weight: float
+
+
+@dataclass(frozen=True)
+class NewGeneration:
+    """A job for pictures, to be queued."""
+
+    tenant: str
+    user_pk: str | None
+    user_id: str | None
+    turn: int
+    request: dict[str, Any]
+    subjects: tuple[Subject, ...] = ()
+    id: str = field(default_factory=new_id)
+
+    def as_queued(self, at: datetime) -> JobSeen:
+        """What clients see of it from now on."""
+        return JobSeen(self.id, self.tenant, self.user_pk, self.user_id, "queued", 1, at)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The job's row, as far as it differs from others'."""
+        about = {"tenant": self.tenant, "user_pk": self.user_pk, "turn": self.turn}
+        return {"id": self.id, "request": self.request, **about}
+
+    @property
+    def subject_rows(self) -> list[dict[str, Any]]:
+        """The rows of its subjects, in the order of the request."""
+        return [
+            {"job_id": self.id, "position": position, **vars(subject)}
+            for position, subject in enumerate(self.subjects)
+        ]
 
 
 ACTIVE_ADAPTER = (
@@ -156,6 +264,30 @@ ACTIVE_ADAPTER = (
 
 The row must be read again to know it.
 """
+
+_jobs = GivenJobs.as_table("jobs")
+_ALIKE = {
+    "kind": literal("generate"),
+    "status": literal("queued"),
+    "seq": literal(1),
+    "attempt": literal(0),
+    "losses": literal(0),
+    "priority": bindparam("priority", type_=Integer),
+    "created_at": present(),
+    "expires_at": in_seconds(bindparam("expiry_s", type_=Float)),
+    "adapter_version": ACTIVE_ADAPTER,
+}
+_ADD_GENERATIONS = (
+    insert(_table(Job))
+    .from_select(
+        [*GivenJobs.fields, *_ALIKE], select(*_jobs.c, *_ALIKE.values()), include_defaults=False
+    )
+    .returning(_JOBS.id, _JOBS.created_at)
+)
+_subjects = GivenSubjects.as_table("subjects")
+_ADD_SUBJECTS = insert(_table(JobSubject)).from_select(
+    list(GivenSubjects.fields), select(*_subjects.c)
+)
 
 _WORKER_IS_GONE_AFTER_S = 120.0
 
@@ -178,6 +310,21 @@ class Store:
         self.tombstones = Tombstones(session)
         self.due = Due(session)
         self.chores = Chores(session)
+
+    async def meet(
+        self, people: Collection[Person], owners: Collection[Person], kind: str
+    ) -> tuple[dict[Person, Held], Crowd]:
+        """Those of these people whom it can hold at once, and `Jobs.crowd` as owners come to it.
+
+        Left out are those who are new, who were not seen for a day, or whom somebody is erasing:
+        this waits for nobody, so it needs no order either.
+        """
+        since = datetime.now(UTC) - SEEN_TO
+        async with pipeline(self.session) as send:
+            found = await send(_HELD, {"people": _named(people), "since": since})
+            waiting = await send(_CROWD, {"kind": kind, "owners": _named(owners)})
+        held = {(row[0], row[1]): Held(row[2], Found(row[3], row[4])) for row in await found()}
+        return held, _crowd(await waiting())
 
     async def alone(self, purpose: str) -> None:
         """Wait until no other transaction of any process is at this; hold it until the end."""
@@ -218,11 +365,11 @@ class _Repository:
 class Keys(_Repository):
     """API keys."""
 
-    async def active(self, key_sha256: str) -> ApiKey | None:
-        """A key that was not revoked."""
-        return await self._session.scalar(
-            select(ApiKey).where(ApiKey.key_sha256 == key_sha256, ApiKey.revoked_at.is_(None))
-        )
+    async def active(self, key_sha256s: Collection[str]) -> dict[str, ApiKey]:
+        """Those of these keys that were not revoked, by their hashes."""
+        these = ApiKey.key_sha256.in_(key_sha256s)
+        rows = await self._session.scalars(select(ApiKey).where(these, ApiKey.revoked_at.is_(None)))
+        return {row.key_sha256: row for row in rows}
 
     async def add(self, tenant: str, name: str, key_sha256: str, scope: KeyScope) -> ApiKey:
         """Store a new key's hash."""
@@ -453,10 +600,9 @@ class Profiles(_Repository):
         """One version."""
         return await self._session.get(Profile, pk)
 
-    async def newest_pks(self, user_pk: str) -> tuple[str | None, str | None]:
+    async def newest_pks(self, user_pk: str) -> Found:
         """The newest version that is ready, and the newest that is on its way."""
-        ready, encoding = (await self._session.execute(_NEWEST, {"user_pk": user_pk})).one()
-        return ready, encoding
+        return Found(*(await self._session.execute(_NEWEST, {"user_pk": user_pk})).one())
 
     async def newest(
         self, user_pk: str, status: str, encoder_version: str | None = None
@@ -591,21 +737,39 @@ class Jobs(_Repository):
             statement = statement.where(Job.user_pk == user_pk)
         return await self._session.scalar(statement) or 0
 
-    async def queue(self, kind: str, tenant: str, user_pk: str | None) -> "Queue":
-        """The queue of a kind, as a person of this tenant (or a job for nobody) comes to it."""
-        row = (
-            await self._session.execute(
-                _QUEUE, {"kind": kind, "tenant": tenant, "user_pk": user_pk}
-            )
-        ).one()
-        present = _present_turn(row.running, row.coming)
-        turn = present if row.last is None else max(present, row.last + 1)
-        waiting = row.waiting, row.of_tenant, row.of_user
-        return Queue(*waiting, turn, row.ready_pk, row.encoding_pk)
+    async def crowd(self, kind: str, owners: Collection[Person]) -> Crowd:
+        """Who waits for jobs of a kind, as these people and any tenant come to it."""
+        given = {"kind": kind, "owners": _named(owners)}
+        return _crowd((await self._session.execute(_CROWD, given)).all())
 
     async def present_turn(self) -> int:
         """The turn that is being served: that of what runs, else of what comes next."""
-        return _present_turn(*(await self._session.execute(_TURNS)).one())
+        return present_turn(*(await self._session.execute(_TURNS)).one())
+
+    async def add_generations(
+        self, new: Sequence[NewGeneration], *, priority: int, expiry_s: float
+    ) -> list[JobSeen]:
+        """Queue jobs, each with the adapter that is in service when its row is written."""
+        if not new:
+            return []
+        given = {
+            "jobs": as_text(job.row for job in new),
+            "priority": priority,
+            "expiry_s": expiry_s,
+        }
+        subjects = as_text(row for job in new for row in job.subject_rows)
+        async with pipeline(self._session) as send:
+            rows = await send(_ADD_GENERATIONS, given)
+            await send(_ADD_SUBJECTS, {"subjects": subjects})
+            await self._delivery.enqueue(self._session, "generate", len(new))
+        made = {row[0]: row[1].astimezone(UTC) for row in await rows()}
+        return [job.as_queued(made[job.id]) for job in new]
+
+    async def seen(self, ids: Collection[str]) -> dict[str, JobSeen]:
+        """What clients see of those of these jobs that there are."""
+        known = [job_id for job_id in ids if _ID.fullmatch(job_id)]  # PostgreSQL takes no NUL
+        rows = await self._session.execute(_SEEN, {"ids": known})
+        return {row.id: JobSeen(**row._mapping) for row in rows}
 
     async def of_profile(self, profile_pk: str) -> Job | None:
         """The job that encodes this profile version."""
@@ -831,6 +995,28 @@ class Jobs(_Repository):
                 .execution_options(**_FRESH)
             )
         ).all()
+
+
+def _named(people: Collection[Person]) -> str:
+    return as_text({"tenant": tenant, "user_id": user_id} for tenant, user_id in people)
+
+
+def _crowd(rows: Sequence[Any]) -> Crowd:
+    crowd = Crowd()
+    for tenant, user_pk, of_nobody, waiting, last, running, coming in rows:
+        crowd.waiting += waiting
+        crowd.of_tenant[tenant] += waiting
+        crowd.running = max(_not_none(crowd.running, running), default=None)
+        crowd.coming = min(_not_none(crowd.coming, coming), default=None)
+        if user_pk is not None or of_nobody:
+            crowd.of_owner[tenant, user_pk] = waiting
+            if last is not None:
+                crowd.last[tenant, user_pk] = last
+    return crowd
+
+
+def _not_none(*values: int | None) -> list[int]:
+    return [value for value in values if value is not None]
 
 
 def _fenced(job_id: str, attempt: int) -> Any:

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Status
-from procrastinate.types import JSONDict
 from psycopg import AsyncConnection
 from psycopg import OperationalError as PostgresAway
 from psycopg_pool import AsyncConnectionPool
@@ -33,11 +32,11 @@ class ProcrastinateDelivery:
         if count < 1:
             return
         raw = await (await session.connection()).get_raw_connection()
-        queue = self._app.configure_task(TASK, queue=kind, connection=raw.driver_connection)
-        ticket: JSONDict = {"kind": kind}
-        tickets = [ticket] * count
-        try:
-            await queue.batch_defer_async(*tickets)
+        ticket = self._app.configure_task(TASK, queue=kind, task_kwargs={"kind": kind}).job
+        try:  # past the deferrer, which describes each ticket to a log that nobody reads
+            await self._app.job_manager.batch_defer_jobs_async(
+                [ticket] * count, connection=raw.driver_connection
+            )
         except ConnectorException as error:
             if isinstance(error.__cause__, PostgresAway):  # as if the session had lost it
                 raise OperationalError("tickets", None, error.__cause__) from error

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from service.api.queueing import generate_job
 from service.infra import migrate
 from service.infra.adapters import keep
 from service.infra.database import Database
 from service.infra.image_store import FolderImageStore
+from service.infra.repositories import NewGeneration
 from service.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,8 @@ async def test_an_adapter_is_not_removed_under_a_job_that_is_just_coming(
     async with database.write() as store:
         assert await store.adapters.activate(row.version)
     async with database.write() as coming:
-        job = await coming.jobs.add(generate_job("t", None, {}, turn=0, expiry_s=60))
+        new = NewGeneration(tenant="t", user_pk=None, user_id=None, turn=0, request={})
+        (job,) = await coming.jobs.add_generations([new], priority=10, expiry_s=60)
         async with database.write() as store:
             assert await store.adapters.deactivate()
         removing = asyncio.create_task(remove())

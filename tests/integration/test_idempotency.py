@@ -53,7 +53,7 @@ async def test_a_request_that_failed_in_flight_leaves_its_key_free(
 ) -> None:
     client = service.client(headers={"Idempotency-Key": "k-1"})
     with monkeypatch.context() as patched:
-        patched.setattr("service.api.generate.generate_job", 1)
+        patched.setattr("service.api.accepting.NewGeneration", 1)
         assert (await client.post("/generate", json=BODY)).status_code == 500
     assert (await client.post("/generate", json=BODY)).status_code == 202
 

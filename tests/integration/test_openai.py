@@ -206,7 +206,7 @@ async def test_a_client_that_retries_comes_again_when_it_was_told_to(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service: Service = await start(max_queued_jobs_per_caller=1)
-    monkeypatch.setattr("service.api.queueing._RETRY_AFTER", {"Retry-After": "1"})
+    monkeypatch.setattr("service.api.room._RETRY_AFTER", {"Retry-After": "1"})
     service.runtime.gate.clear()
     statuses: list[int] = []
     running = (await service.client().post("/generate", json={"prompt": "a"})).json()

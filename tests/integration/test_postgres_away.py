@@ -115,6 +115,30 @@ async def test_a_request_whose_commit_was_not_answered_is_503_and_repeated_makes
         assert await store.session.scalar(select(func.count()).select_from(Job)) == 1
 
 
+async def test_a_group_whose_commit_was_not_answered_is_503_for_all_of_it_and_not_sent_again(
+    service: Service, line: Line
+) -> None:
+    client = service.client()
+    assert (await client.post("/generate", json=BODY)).status_code == 202
+    line.cut_after = lambda sent: (
+        line.cuts == 0 and b"COMMIT" in sent.partition(b"INSERT INTO jobs")[2]
+    )
+    bodies = [{**BODY, "seed": seed} for seed in range(12)]
+    answers = await asyncio.gather(*(client.post("/generate", json=body) for body in bodies))
+    assert line.cuts == 1
+    cut = [answer for answer in answers if answer.status_code != 202]
+    assert cut
+    for answer in cut:
+        expect_503(answer)
+    async with service.database.read() as store:
+        requests = list(await store.session.scalars(select(Job.request)))
+        accepted = {answer.json()["id"] for answer in answers if answer.status_code == 202}
+        assert accepted <= set(await store.session.scalars(select(Job.id)))
+    seeds = [request["seed"] for request in requests if request["seed"] < len(bodies)]
+    assert len(seeds) == len(set(seeds)), "nobody has two jobs"
+    assert (await client.post("/generate", json=BODY)).status_code == 202
+
+
 async def test_a_server_that_says_nothing_is_given_up(
     line: Line,
     postgres: Postgres,

@@ -29,8 +29,8 @@ def tenants_of_the_key(data_dir: Path) -> str | None:
         try:
             async with database.read() as store:
                 assert len(await store.keys.all()) == 1
-                found = await store.keys.active(key_sha256(key))
-                return found and found.tenant
+                found = await store.keys.active([key_sha256(key)])
+                return next((row.tenant for row in found.values()), None)
         finally:
             await database.close()
 

@@ -1,0 +1,178 @@
+"""Requests for pictures become jobs: those that wait at the same moment in one transaction."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
+from typing import Any
+
+from service.api.rates import check_gpu_quota
+from service.api.room import Limits, check_room, check_storage
+from service.core.auth import Caller
+from service.core.errors import DatabaseAway, ServiceError
+from service.core.fairness import Crowd
+from service.core.generation import pin
+from service.core.groups import InGroups
+from service.infra import logs
+from service.infra.parts import Parts
+from service.infra.repositories import Held, JobSeen, NewGeneration, Person, Store, Subject
+
+log = logging.getLogger("ppd.accepting")
+
+GENERATE_PRIORITY = 10
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request for pictures: whose tastes, each with a weight, and whether the client waits."""
+
+    caller: Caller
+    subjects: tuple[tuple[str, float], ...]
+    request: dict[str, Any]
+    waits: bool
+
+    @cached_property
+    def people(self) -> list[Person]:
+        """Everybody whom it is about, in the order in which people are held."""
+        names = {user_id for user_id, _ in self.subjects}
+        if self.caller.own_user_id is not None:
+            names.add(self.caller.own_user_id)
+        return [(self.caller.tenant, user_id) for user_id in sorted(names)]
+
+    @property
+    def owner(self) -> Person | None:
+        """Whose job it is: nobody's where it is about several."""
+        return self.people[0] if len(self.people) == 1 else None
+
+
+class Accepting:
+    """Queues what is asked for, in groups; what needs a wait of its own goes alone.
+
+    A group is one transaction, decided request by request as if each came after the other, so its
+    limits hold within it. Alone goes a request about somebody who is new, or is being erased now:
+    nobody else waits for them. So does every request of a group that failed, but not where the
+    database went away: then it is not known whether they are stored.
+    """
+
+    def __init__(self, parts: Parts, limits: Limits) -> None:
+        self._parts = parts
+        self._limits = limits
+        self._groups = InGroups(self._together, _AT_ONCE)
+
+    async def accept(self, asked: Asked) -> JobSeen:
+        """The job, queued; raises what it is refused for."""
+        job = await self._groups.ask(asked)
+        if job is not None:
+            return job
+        async with self._parts.database.write() as store:
+            return await self.alone(store, asked)
+
+    async def alone(self, store: Store, asked: Asked) -> JobSeen:
+        """The same in a transaction of the caller's, with people made on first use."""
+        held: dict[Person, Held] = {}
+        for person in asked.people:
+            user_pk = (await store.users.get_or_create(*person)).pk
+            held[person] = Held(user_pk, await store.profiles.newest_pks(user_pk))
+        crowd = await store.jobs.crowd("generate", _owners([asked]))
+        (outcome,) = await self._queue(store, [asked], held, crowd)
+        if isinstance(outcome, ServiceError):
+            raise outcome
+        return outcome
+
+    async def _together(self, group: Sequence[Asked]) -> list[JobSeen | ServiceError | None]:
+        """An outcome for each; None for those who are to go alone."""
+        with logs.of_requests(len(group)):
+            try:
+                return await self._in_one_transaction(group)
+            except DatabaseAway:
+                raise
+            except Exception:
+                log.exception("a group failed; its requests go one by one")
+                return [None] * len(group)
+
+    async def _in_one_transaction(
+        self, group: Sequence[Asked]
+    ) -> list[JobSeen | ServiceError | None]:
+        async with self._parts.database.write() as store:
+            people = {person for asked in group for person in asked.people}
+            held, crowd = await store.meet(people, _owners(group), "generate")
+            known = [held.keys() >= set(asked.people) for asked in group]
+            outcomes = iter(await self._queue(store, list(compress(group, known)), held, crowd))
+        return [next(outcomes) if is_known else None for is_known in known]
+
+    async def _queue(
+        self, store: Store, group: Sequence[Asked], held: Mapping[Person, Held], crowd: Crowd
+    ) -> list[JobSeen | ServiceError]:
+        if not group:
+            return []
+        refusals = await self._refusals({held[owner].pk for owner in _owners(group)})
+        decided: list[NewGeneration | ServiceError] = []
+        for asked in group:
+            try:
+                decided.append(self._decide(asked, held, crowd, refusals))
+            except ServiceError as error:
+                decided.append(error)
+        new = [job for job in decided if isinstance(job, NewGeneration)]
+        made = iter(
+            await store.jobs.add_generations(
+                new, priority=GENERATE_PRIORITY, expiry_s=self._limits.job_expiry_s
+            )
+        )
+        return [one if isinstance(one, ServiceError) else next(made) for one in decided]
+
+    async def _refusals(self, owners: set[str]) -> dict[str | None, ServiceError]:
+        """Why owners get no pictures now, and under None why nobody does."""
+        parts = self._parts
+        asked = [None, *owners]
+        answers = await asyncio.gather(
+            check_storage(parts.images),
+            *(check_gpu_quota(parts.rates, owner) for owner in owners),
+            return_exceptions=True,
+        )
+        refusals: dict[str | None, ServiceError] = {}
+        for who, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, ServiceError):
+                refusals[who] = answer
+            elif answer is not None:
+                raise answer
+        return refusals
+
+    def _decide(
+        self,
+        asked: Asked,
+        held: Mapping[Person, Held],
+        crowd: Crowd,
+        refusals: Mapping[str | None, ServiceError],
+    ) -> NewGeneration:
+        """Pin whose profiles are used; raise what it is refused for."""
+        caller, owner = asked.caller, asked.owner
+        owner_pk = held[owner].pk if owner is not None else None
+        queue = crowd.queue((caller.tenant, owner_pk))
+        check_room(queue, self._limits, "generate", caller)
+        for who in (owner_pk, None):
+            if who in refusals:
+                raise refusals[who]
+        subjects: list[Subject] = []
+        reasons: list[str] = []
+        for user_id, weight in asked.subjects:
+            person = held[caller.tenant, user_id]
+            pinned = pin(person.found, waits=asked.waits)
+            subjects.append(Subject(person.pk, pinned.profile_pk, weight))
+            if pinned.reason is not None:
+                reasons.append(pinned.reason)
+        crowd.join((caller.tenant, owner_pk), queue.turn)
+        return NewGeneration(
+            tenant=caller.tenant,
+            user_pk=owner_pk,
+            user_id=owner[1] if owner is not None else None,
+            turn=queue.turn,
+            request={**asked.request, "reason": reasons[0] if reasons else None},
+            subjects=tuple(subjects),
+        )
+
+
+def _owners(group: Sequence[Asked]) -> set[Person]:
+    return {asked.owner for asked in group if asked.owner is not None}
