@@ -76,7 +76,7 @@ class DecodeThread:
         self._waiting: list[Latent] = []
         self._glimpses: dict[object, Glimpse] = {}
         self._closed = False
-        self.in_work = 0
+        self._in_hand: list[Latent] = []
         self.batches = 0
         self.pictures = 0
         self.previews = 0
@@ -86,6 +86,11 @@ class DecodeThread:
     def waiting(self) -> int:
         """Pictures that are not begun."""
         return len(self._waiting)
+
+    @property
+    def in_work(self) -> int:
+        """Pictures that were begun."""
+        return len(self._in_hand)
 
     @property
     def alive(self) -> bool:
@@ -128,7 +133,7 @@ class DecodeThread:
         finally:  # whatever ends this thread, nobody waits for it in vain
             with self._changed:
                 self._closed = True
-            for latent in self._waiting:
+            for latent in [*self._in_hand, *self._waiting]:
                 latent.fail(Fault(CLOSED, "the engine was closed"))
 
     def _serve(self) -> None:
@@ -140,15 +145,14 @@ class DecodeThread:
                     return
                 glimpses = list(self._glimpses.values())
                 self._glimpses.clear()
-                latents = self._take()
-                self.in_work = len(latents)
+                latents = self._in_hand = self._take()
             for glimpse in glimpses:
                 self._preview(glimpse)
             fault = attempt(partial(self._decode, latents), "the decode loop")
             if isinstance(fault, Fault):
                 for latent in latents:
                     latent.fail(fault)
-            self.in_work = 0
+            self._in_hand = []
 
     def _own_stream(self) -> AbstractContextManager[object]:
         """On a device with streams, one beside that of the steps."""
@@ -169,9 +173,9 @@ class DecodeThread:
     def _preview(self, glimpse: Glimpse) -> None:
         assert self._previewer is not None
         previewer = self._previewer
-        _wait_for(glimpse)
 
         def look() -> Picture | None:
+            _wait_for(glimpse)
             pixels_1CHW = previewer(glimpse.latent_CHW[None].float())
             return _to_bytes(pixels_1CHW)[0] if _finite(pixels_1CHW)[0] else None
 

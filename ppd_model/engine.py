@@ -108,6 +108,8 @@ class Engine:
         self._tickets: dict[Row, Ticket] = {}
         self._counts: Counter[str] = Counter()
         self._broken: str | None = None
+        self._doubtful: deque[tuple[Job, Fault]] = deque()
+        """Jobs that failed at the decoder, until it is known whether the device is to blame."""
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ppd-steps", daemon=True)
         self._decoding.start()
@@ -236,8 +238,10 @@ class Engine:
                     self._broken = self._broken or "the step thread has ended"
                 self._closed = True
                 waiting = self._queue.take_out(lambda ticket: True)
-            for ticket in [*waiting, *self._running_tickets()]:
-                self._fail(ticket.job, Fault(CLOSED, "the engine was closed"))
+                doubtful = [job for job, _ in self._doubtful]
+            tickets = [*waiting, *self._running_tickets()]
+            for job in [*doubtful, *(ticket.job for ticket in tickets)]:
+                self._fail(job, Fault(CLOSED, "the engine was closed"))
 
     def _know_the_default_curve(self) -> None:
         shape_CHW = self._default_shape()
@@ -275,6 +279,10 @@ class Engine:
 
     def _tick(self) -> None:
         """One step of one batch, with whoever may join it."""
+        while self._doubtful and self._broken is None:
+            job, fault = self._doubtful[0]
+            self._fail(job, replace(fault, code=CLOSED) if self._breaks(fault) else fault)
+            self._doubtful.popleft()
         self._let_the_unwanted_go()
         self._admit()
         group = self._next_group()
@@ -284,7 +292,7 @@ class Engine:
     def _wait_for_work(self) -> bool:
         """Sleeps while there is none. False when the engine is closed."""
         with self._changed:
-            while not self._closed and not self._queue and not self._running_tickets():
+            while not (self._closed or self._queue or self._doubtful or self._running_tickets()):
                 self._changed.wait()
             return not self._closed
 
@@ -474,7 +482,7 @@ class Engine:
                 generator=row.generator,
                 unwanted=lambda: _why_not(job, self._clock()),
                 deliver=deliver,
-                fail=lambda fault: self._fail(job, fault),
+                fail=lambda fault: self._fail_at_decoder(job, fault),
                 ready=self._event(),
             )
         )
@@ -496,6 +504,15 @@ class Engine:
             with self._changed:
                 self._counts[f"failed_{fault.code}"] += 1
                 self._changed.notify()
+
+    def _fail_at_decoder(self, job: Job, fault: Fault) -> None:
+        """In the decode thread: whether the device is lost is for the step thread to find out."""
+        with self._changed:
+            if fault.code == FAULT and not self._closed:
+                self._doubtful.append((job, fault))
+                self._changed.notify()
+                return
+        self._fail(job, fault)
 
     def _fail_batch(self, group: BatchGroup, fault: Fault) -> None:
         """The step could not be made with so few: whoever is left in it fails, others go on."""

@@ -122,8 +122,9 @@ class Settings(BaseSettings):
     job_timeout_s: float = Field(default=1800.0, gt=0)
     """How long pictures may be in the making once a worker has begun; then the job fails. A lease
     is renewed as long as the worker lives, so it bounds nothing."""
-    worker_seen_every_s: float = Field(default=5.0, gt=0)
-    """How often a worker process says that it is there; silent for three times that, it is gone."""
+    worker_seen_every_s: float = Field(default=5.0, gt=0, le=20)
+    """How often a worker process says that it is there; silent for three times that, it is gone.
+    At most 20 s: `/metrics` and the activation of adapters look back for no longer than minutes."""
     worker_grace_s: float = Field(default=30.0, gt=0)
     """From SIGTERM to the end of a worker process; what runs longer waits for another worker."""
     openai_wait_s: float = Field(default=300.0, gt=0, le=3600)

@@ -244,6 +244,11 @@ def _check_cached(config: DpoConfig) -> None:
             "reference is 'cached' and reference_dir is None: where did "
             "training.reference_errors write?"
         )
+    if config.compile_blocks:
+        raise ValueError(
+            "compile_blocks with reference 'cached': the errors are computed with blocks that are "
+            "not, and in bfloat16 they differ enough to move the loss"
+        )
     if config.draws_seed < 0:
         raise ValueError(f"draws_seed is {config.draws_seed}, expected 0 or more")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,8 +90,13 @@ class Accepting:
                 return await self._in_one_transaction(group)
             except DatabaseAway:
                 raise
-            except Exception:
-                log.exception("a group failed; its requests go one by one")
+            except Exception as error:  # without its message, which may quote several requests
+                where = "".join(traceback.format_tb(error.__traceback__))
+                log.error(
+                    "a group failed, its requests go one by one: %s\n%s",
+                    type(error).__name__,
+                    where,
+                )
                 return [None] * len(group)
 
     async def _in_one_transaction(

@@ -50,8 +50,8 @@ def services_of(request: Request) -> Services:
 def known_caller(request: Request) -> Caller:
     """The caller that `ProtectedRoute` let in.
 
-    What is asked most often calls this, and `services_of`, by itself: each dependency that the
-    framework looks up takes a twentieth of a short request.
+    What is asked most often calls this, and `services_of`, by itself: the framework looks each
+    dependency up anew for each request.
     """
     caller = request.state.caller
     assert isinstance(caller, Caller)

@@ -179,6 +179,7 @@ class PpdRuntime:
         self._adapters: KeptAdapters | None = None
         self._pipeline: Pipeline | None = None
         self._engine: Engine | None = None
+        self._hangs = False
         self._encoder: UserEncoder | None = None
         shares = generator_place is not None and not generator_place.offload
         self._jobs_at_once = jobs_at_once if shares else 1
@@ -281,18 +282,20 @@ class PpdRuntime:
     def state(self) -> EngineState | None:
         """What the engine says of itself; None without one."""
         engine = self._engine
-        return None if engine is None else _state_of(engine.snapshot(), engine.broken is None)
+        return None if engine is None else _state_of(engine.snapshot(), self.broken() is None)
 
     def broken(self) -> str | None:
-        """Why the engine has ended by itself."""
+        """Why the engine has ended by itself, or that it hangs."""
         engine = self._engine
-        return None if engine is None else engine.broken
+        if engine is None or not self._hangs:
+            return None if engine is None else engine.broken
+        return "the engine does not answer"
 
     def close(self) -> None:
-        """End the engine's threads."""
-        if self._engine is not None:
+        """End the engine's threads; those of one that hangs end with the process."""
+        if self._engine is not None and not self._hangs:
             self._engine.close()
-            self._engine = None
+        self._engine, self._hangs = None, False
 
     def _make_in_company(
         self,
@@ -327,14 +330,17 @@ class PpdRuntime:
         ]
 
     def _result(self, handle: Handle) -> list[Generated]:
-        """The pictures. An engine that hangs in a step sees no deadline: it is given up here."""
+        """The pictures. An engine that hangs in a step sees no deadline: it is given up here.
+
+        That is no fault of the job, which may have been waiting: it runs again elsewhere.
+        """
         if self._timeout_s is None:
             return handle.result()
         try:
             return handle.result(self._timeout_s + _GIVEN_UP_AFTER_S)
         except TimeoutError as error:
-            handle.cancel()
-            raise JobError(DEADLINE, "the engine does not answer") from error
+            self._hangs = True
+            raise JobError(CLOSED, "the engine does not answer") from error
 
     def _make_alone(
         self,

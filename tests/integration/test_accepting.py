@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import func, select
 
-from service.infra.repositories import Jobs, NewGeneration
+from service.infra.repositories import Jobs, NewGeneration, Subject
 from service.infra.tables import Job, JobSubject, User
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
@@ -25,7 +26,7 @@ _MANY = 20
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many jobs each transaction queued; each takes a moment, so that others come meanwhile.
 
-    A prompt "poison" cannot be stored.
+    A prompt "poison" is refused by the database: it is about a person who is not there.
     """
     add = Jobs.add_generations
     seen: list[int] = []
@@ -33,12 +34,15 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     async def slow_add(self: Jobs, new: Sequence[NewGeneration], **given: Any) -> Any:
         seen.append(len(new))
         await asyncio.sleep(0.05)
-        if any(job.request["prompt"] == "poison" for job in new):
-            raise RuntimeError("a row that is refused")
+        new = [_poisoned(job) if job.request["prompt"] == "poison" else job for job in new]
         return await add(self, new, **given)
 
     monkeypatch.setattr(Jobs, "add_generations", slow_add)
     return seen
+
+
+def _poisoned(job: NewGeneration) -> NewGeneration:
+    return replace(job, subjects=(Subject("nobody", None, 1.0),))
 
 
 async def idle(start: Start, **settings: Any) -> Service:

@@ -565,6 +565,32 @@ def test_preparing_on_a_lost_device_ends_the_engine_too(pipeline: Pipeline) -> N
         assert engine.broken == "a step of the engine's own: RuntimeError: lost"
 
 
+def test_a_device_that_is_lost_while_decoding_blames_no_job(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine(pipeline, curves={SHAPE: FREE}) as engine:
+
+        def lost(*_: object, **__: object) -> Tensor:
+            pipeline.stage_c.predict_noise = raising(RuntimeError("lost"))  # type: ignore[method-assign]
+            raise RuntimeError("lost")
+
+        monkeypatch.setattr(engine._decoding, "_decoder", lost)
+        assert code_of(engine.submit([request(1)])) == "engine_closed"
+        engine._thread.join(PATIENCE_S)
+        assert engine.broken == "a step of the engine's own: RuntimeError: lost"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_picture_in_hand_is_not_forgotten_when_the_decode_thread_ends(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine(pipeline, curves={SHAPE: FREE}) as engine:
+        monkeypatch.setattr(engine._decoding, "_decode", raising(KeyboardInterrupt()))
+        assert code_of(engine.submit([request(1)])) == "engine_closed"
+        engine._decoding._thread.join(PATIENCE_S)
+        assert engine.broken == "the decode thread has ended"
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_ends_by_itself_is_a_broken_engine(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
