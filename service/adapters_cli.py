@@ -10,7 +10,7 @@ import typer
 from service.core.ports import ImageStore
 from service.infra.adapters import AdapterCopies, keep
 from service.infra.database import Database
-from service.infra.repositories import misfit_text
+from service.infra.repositories.adapters import misfit_text
 from service.infra.tables import Adapter
 from service.settings import Settings, read
 from service.wiring import adapter_stores, prepare

@@ -16,7 +16,7 @@ from service.core.messages import KINDS
 from service.doctor import examine
 from service.images_cli import images
 from service.infra import migrate as migrations
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.secrets import key_sha256, new_key
 from service.jobs_cli import jobs
 from service.models_cli import models

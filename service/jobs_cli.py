@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 import typer
 
 from service.core.messages import TERMINAL, JobStatus
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import Job, now, seconds_since
 from service.settings import Settings, read
 from service.wiring import open_database

@@ -18,7 +18,10 @@ from service.core.generation import pin
 from service.core.groups import InGroups
 from service.infra import logs
 from service.infra.parts import Parts
-from service.infra.repositories import Held, JobSeen, NewGeneration, Person, Store, Subject
+from service.infra.repositories.generations import NewGeneration, Subject
+from service.infra.repositories.job_seen import JobSeen
+from service.infra.repositories.meeting import Held, Person
+from service.infra.repositories.store import Store
 
 log = logging.getLogger("ppd.accepting")
 

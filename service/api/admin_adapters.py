@@ -13,7 +13,7 @@ from service.api.deps import BY_KEY_OR_SESSION, AdminRoute, ServicesDep
 from service.api.idempotency import Accepted, OnceDep
 from service.api.services import Services
 from service.core.errors import ServiceError
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 
 router = APIRouter(prefix="/admin/adapters", tags=["admin"], route_class=AdminRoute)
 

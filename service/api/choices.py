@@ -31,7 +31,7 @@ from service.core.messages import status_event
 from service.core.pool import pair_url
 from service.core.quiz import CHOICES_PER_EMBEDDING, needed, next_pairs, sides
 from service.infra.leftovers import delete_leftovers
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import Choice, Image, Job, Profile, User
 
 router = APIRouter(prefix="/users/{user_id}", tags=["preferences"], route_class=ProtectedRoute)

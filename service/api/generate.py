@@ -19,7 +19,8 @@ from service.api.services import Services
 from service.core.auth import Caller
 from service.core.errors import ServiceError, invalid
 from service.core.messages import TERMINAL
-from service.infra.repositories import JobSeen, Store
+from service.infra.repositories.job_seen import JobSeen
+from service.infra.repositories.store import Store
 
 router = APIRouter(tags=["generate"], route_class=ProtectedRoute)
 

@@ -12,7 +12,7 @@ from service.api.in_flight import being_carried_out
 from service.api.services import Services
 from service.core.auth import Caller
 from service.core.errors import ServiceError
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import IdempotencyKey
 
 

@@ -6,7 +6,7 @@ from service.core.auth import Caller
 from service.core.errors import ServiceError
 from service.core.groups import InGroups
 from service.infra.database import Database
-from service.infra.repositories import JobSeen
+from service.infra.repositories.job_seen import JobSeen
 
 _AT_ONCE = 100
 

@@ -21,7 +21,8 @@ from service.api.services import Services
 from service.core.auth import Caller
 from service.core.errors import CODES, ServiceError
 from service.core.messages import TERMINAL, JobEvent, status_event
-from service.infra.repositories import JobSeen, Store
+from service.infra.repositories.job_seen import JobSeen
+from service.infra.repositories.store import Store
 from service.infra.tables import Job, seconds_since
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ProtectedRoute)

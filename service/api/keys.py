@@ -8,7 +8,7 @@ from service.api.deps import AdminRoute, CallerDep, ServicesDep
 from service.api.idempotency import Accepted, OnceDep
 from service.api.schemas import KeyIn, KeyMadeOut, KeyOut, KeysOut
 from service.core.errors import ServiceError
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.secrets import key_sha256, new_key
 from service.infra.tables import ApiKey
 

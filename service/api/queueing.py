@@ -9,7 +9,7 @@ from service.api.services import Services
 from service.core.auth import Caller
 from service.core.choices import KnownReading, already_read, reading_seed, reading_sha256
 from service.core.messages import TERMINAL
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import Choice, Job, Profile, User
 
 ENCODE_PRIORITY = 0

@@ -12,7 +12,7 @@ from service.api.services import Services
 from service.core.errors import FieldError, ServiceError, StorageFull
 from service.core.image_keys import upload_key
 from service.core.uploads import clean_upload, png_size
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import Image, User, new_id
 
 log = logging.getLogger("ppd.images")

@@ -16,7 +16,7 @@ from service.core.errors import DatabaseAway
 from service.infra.clock import SQLITE_FUNCTION, sqlite_in_seconds
 from service.infra.connection_limits import ConnectionLimits
 from service.infra.delivery import InProcessDelivery, JobDelivery
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 
 log = logging.getLogger("ppd.database")
 

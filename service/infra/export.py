@@ -9,7 +9,7 @@ from typing import Any
 from service.core.errors import CODES
 from service.core.pool import Pool, pair_url
 from service.infra.parts import Parts
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import Choice, IdempotencyKey, Image, Job, Profile, User
 
 _BATCH = 500

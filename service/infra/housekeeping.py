@@ -9,7 +9,8 @@ from datetime import timedelta
 from service.infra.erasure import erase_person
 from service.infra.leftovers import BATCH, delete_noted, sweep_orphans
 from service.infra.parts import Parts
-from service.infra.repositories import SEEN_TO, Store
+from service.infra.repositories.store import Store
+from service.infra.repositories.users import SEEN_TO
 from service.infra.tables import now
 
 log = logging.getLogger("ppd.housekeeping")

@@ -34,7 +34,7 @@ from service.core.uploads import encode_png
 from service.infra.adapters import AdapterCopies
 from service.infra.leftovers import delete_leftovers
 from service.infra.parts import Parts
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import Adapter, Image, Job, Profile, new_id, now
 from service.infra.verified import read_verified
 from service.worker.previews import Previews
@@ -104,7 +104,7 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
     }
     async with tools.database.write() as store:
         result = {"profile_version": profile.version, "encoder_version": versions.encoder_version}
-        if not await store.jobs.finish(job.id, job.attempt, "succeeded", result=result):
+        if not await store.claims.finish(job.id, job.attempt, "succeeded", result=result):
             return False
         await store.profiles.finish(profile.pk, "ready", **values)
     if worked_s:
@@ -176,7 +176,7 @@ async def generate(
             # The person first, as everywhere: the pictures' rows refer to them, and an erasure that
             # has them already waits for the job's row.
             held = job.user_pk is None or await store.users.hold_pk(job.user_pk)
-            published = held and await store.jobs.finish(
+            published = held and await store.claims.finish(
                 job.id, job.attempt, "succeeded", result=result
             )
             if published:

@@ -126,7 +126,7 @@ class Worker:
         """The next job; of those on their last chance one at a time."""
         losses_below = None if self._last_chance is None else MAX_ATTEMPTS - 1
         async with self._parts.database.write() as store:
-            job = await store.jobs.claim(KINDS, WORKER_ID, self._lease_s, losses_below)
+            job = await store.claims.claim(KINDS, WORKER_ID, self._lease_s, losses_below)
         if job is not None and is_last_chance(job):
             self._last_chance = job.id
         return job

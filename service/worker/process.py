@@ -179,7 +179,7 @@ class WorkerProcess:
                 if self._look_at_the_model() or self._stop.is_set():
                     await store.jobs.put_ticket_back(kind)
                     return None
-                job = await store.jobs.claim(
+                job = await store.claims.claim(
                     self._terms.kinds,
                     self._id,
                     self._terms.lease_s,

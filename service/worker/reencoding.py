@@ -2,7 +2,7 @@
 
 from service.core.ports import Versions
 from service.infra.database import Database
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import Job, Profile
 
 _PEOPLE_AT_ONCE = 100

@@ -17,7 +17,7 @@ from service.core.ports import ModelRuntime, Versions
 from service.infra import logs
 from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import Job, seconds_since
 from service.worker import handlers
 
@@ -93,7 +93,7 @@ class Runner:
         """Let the jobs under way wait again, whatever the model's thread still does with them."""
         async with self._tools.database.write() as store:
             for run in self._runs.values():
-                await store.jobs.release(run.job)
+                await store.claims.release(run.job)
 
     def close(self) -> None:
         """Wait for the model's threads to end."""
@@ -143,7 +143,7 @@ class Runner:
         if not held:
             return
         async with self._tools.database.write() as store:
-            ours = await store.jobs.renew([run.key for run in held], self._lease_s)
+            ours = await store.claims.renew([run.key for run in held], self._lease_s)
         for run in held:
             if run.key not in ours:
                 run.stopped.set()
@@ -163,7 +163,7 @@ class Runner:
         except JobCanceled:
             if run.put_back:
                 async with self._tools.database.write() as store:
-                    await store.jobs.release(job)
+                    await store.claims.release(job)
             return None
         except ModelLost:
             # As if the process had been killed: the lease ends, which counts as a loss, so what
@@ -185,7 +185,7 @@ class Runner:
             code, detail = "model_error", type(error).__name__
         run.error_code = code
         async with self._tools.database.write() as store:
-            ours = await store.jobs.finish(job.id, job.attempt, "failed", error=(code, detail))
+            ours = await store.claims.finish(job.id, job.attempt, "failed", error=(code, detail))
             if ours:
                 await fail_profile(store, job, code)
         return ours

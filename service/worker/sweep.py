@@ -51,7 +51,7 @@ class Sweep:
 
     async def _expire(self) -> None:
         async with self._parts.database.write() as store:
-            expired = await store.jobs.expire()
+            expired = await store.claims.expire()
         self._tell(expired, "expired")
 
     async def _take_up_lost(self) -> None:
@@ -59,7 +59,7 @@ class Sweep:
 
     async def _requeue(self, *, leased_too: bool) -> None:
         async with self._parts.database.write() as store:
-            again, spent = await store.jobs.requeue_orphans(
+            again, spent = await store.claims.requeue_orphans(
                 MAX_ATTEMPTS, leased_too=leased_too, but=self._running()
             )
             for job in spent:

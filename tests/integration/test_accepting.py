@@ -11,7 +11,8 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from service.infra.repositories import Jobs, NewGeneration, Subject
+from service.infra.repositories.generations import NewGeneration, Subject
+from service.infra.repositories.jobs import Jobs
 from service.infra.tables import Job, JobSubject, User
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start

@@ -9,7 +9,7 @@ from service.infra import migrate
 from service.infra.adapters import keep
 from service.infra.database import Database
 from service.infra.image_store import FolderImageStore
-from service.infra.repositories import NewGeneration
+from service.infra.repositories.generations import NewGeneration
 from service.settings import Settings
 
 pytestmark = pytest.mark.anyio

@@ -97,8 +97,8 @@ async def test_what_has_lost_many_workers_can_be_left_out(database: Database) ->
     async with database.write() as store:
         await store.jobs.add(unlucky)
     async with database.write() as store:
-        assert await store.jobs.claim(KINDS, "w", 60, losses_below=2) is None
-        claimed = await store.jobs.claim(KINDS, "w", 60)
+        assert await store.claims.claim(KINDS, "w", 60, losses_below=2) is None
+        claimed = await store.claims.claim(KINDS, "w", 60)
     assert claimed is not None
     assert (claimed.id, claimed.attempt, claimed.losses) == (unlucky.id, 1, 2)
 
@@ -107,7 +107,7 @@ async def test_a_renewal_tells_which_jobs_are_still_ours(database: Database) -> 
     async with database.write() as store:
         for _ in range(3):
             await store.jobs.add(job())
-        held = [await store.jobs.claim(KINDS, "w", 60) for _ in range(3)]
+        held = [await store.claims.claim(KINDS, "w", 60) for _ in range(3)]
     mine, canceled, taken = ((one.id, one.attempt) for one in held if one is not None)
     async with database.write() as store:
         gone = await store.jobs.get(canceled[0])
@@ -115,4 +115,4 @@ async def test_a_renewal_tells_which_jobs_are_still_ours(database: Database) -> 
         await store.jobs.cancel(gone)
         await store.session.execute(update(Job).where(Job.id == taken[0]).values(attempt=2))
     async with database.write() as store:
-        assert await store.jobs.renew([mine, canceled, taken], 60) == {mine}
+        assert await store.claims.renew([mine, canceled, taken], 60) == {mine}

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from service.infra import migrate
 from service.infra.database import Database
-from service.infra.repositories import Erased
+from service.infra.repositories.users import Erased
 from service.infra.tables import Base, Image, Job, JobSubject, User
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +37,7 @@ async def running_job(database: Database, *subjects: str) -> tuple[Job, User]:
         others = [await store.users.get_or_create("t", name) for name in subjects]
         uses = [JobSubject(position=i, user_pk=o.pk, weight=1.0) for i, o in enumerate(others)]
         await store.jobs.add(job, uses)
-        claimed = await store.jobs.claim(("generate",), "w", 60)
+        claimed = await store.claims.claim(("generate",), "w", 60)
     assert claimed is not None
     return claimed, user
 
@@ -67,7 +67,7 @@ async def test_a_picture_that_is_being_committed_is_waited_for_and_deleted(
     job, user = await running_job(database, "bob")  # ann's job, which uses bob's taste
     async with database.write() as store:
         assert await store.users.hold_pk(user.pk)
-        assert await store.jobs.finish(job.id, job.attempt, "succeeded", result={})
+        assert await store.claims.finish(job.id, job.attempt, "succeeded", result={})
         await store.images.add([picture(job)])
         erasing = asyncio.create_task(erase(database, who))
         await waits(erasing)
@@ -86,7 +86,7 @@ async def test_a_worker_that_comes_after_the_erasure_finds_no_job(database: Data
     async def finish() -> bool:
         async with database.write() as store:
             await store.users.hold_pk(user.pk)
-            return await store.jobs.finish(job.id, job.attempt, "succeeded", result={})
+            return await store.claims.finish(job.id, job.attempt, "succeeded", result={})
 
     async with database.write() as store:
         assert await store.users.erase("t", "ann") is not None

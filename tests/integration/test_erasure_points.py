@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import Base
 from tests.integration.conftest import Start
 from tests.running_service import Service

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from service.core.errors import JobFailure
-from service.infra.repositories import Jobs
+from service.infra.repositories.claims import Claims
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service
@@ -116,14 +116,14 @@ async def test_a_full_disk_fails_the_job_and_leaves_nothing(
 async def test_the_worker_goes_on_after_its_database_failed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, faults = Jobs.claim, [RuntimeError("locked"), RuntimeError("locked")]
+    claim, faults = Claims.claim, [RuntimeError("locked"), RuntimeError("locked")]
 
-    async def flaky(self: Jobs, *about: Any) -> Any:
+    async def flaky(self: Claims, *about: Any) -> Any:
         if faults:
             raise faults.pop()
         return await claim(self, *about)
 
-    monkeypatch.setattr(Jobs, "claim", flaky)
+    monkeypatch.setattr(Claims, "claim", flaky)
     job = await service.generate(service.client())
     assert (job["status"], faults) == ("succeeded", [])
 

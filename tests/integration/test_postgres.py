@@ -199,7 +199,7 @@ async def test_an_encoding_that_a_worker_is_beginning_is_not_overtaken(
             return [job.id for job in await store.jobs.waiting_encode(user_pk)]
 
     async with here.write() as store:
-        assert await store.jobs.claim(["encode"], "w", 60) is not None
+        assert await store.claims.claim(["encode"], "w", 60) is not None
         overtaking = asyncio.create_task(overtake())
         assert await still_waits(overtaking)
     assert await overtaking == []
@@ -232,7 +232,7 @@ async def test_every_job_is_taken_by_one_worker(databases: Sequence[Database]) -
         taken = []
         while True:
             async with databases[i % 2].write() as store:
-                job = await store.jobs.claim(["generate"], f"w{i}", 60)
+                job = await store.claims.claim(["generate"], f"w{i}", 60)
                 if job is None:
                     return taken
                 assert (job.status, job.attempt, job.seq) == ("running", 1, 1001)
@@ -250,11 +250,11 @@ async def test_a_job_that_is_canceled_as_it_finishes_has_one_end(
     ids = await add_jobs(here, 12)
     async with here.write() as store:
         for _ in ids:
-            await store.jobs.claim(["generate"], "w", 60)
+            await store.claims.claim(["generate"], "w", 60)
 
     async def finish(job_id: str) -> bool:
         async with here.write() as store:
-            return await store.jobs.finish(job_id, 1, "succeeded", result={})
+            return await store.claims.finish(job_id, 1, "succeeded", result={})
 
     async def cancel(job_id: str) -> bool:
         async with there.write() as store:
@@ -282,8 +282,8 @@ async def test_a_cancel_that_waited_for_the_end_changes_nothing(
             return await store.jobs.cancel(job)
 
     async with here.write() as store:
-        await store.jobs.claim(["generate"], "w", 60)
-        await store.jobs.finish(job_id, 1, "succeeded", result={})
+        await store.claims.claim(["generate"], "w", 60)
+        await store.claims.finish(job_id, 1, "succeeded", result={})
         canceling = asyncio.create_task(cancel())
         assert await still_waits(canceling)
     assert await canceling is False
@@ -315,7 +315,7 @@ async def test_two_sweeps_at_once_take_up_each_lost_job_once(
 
     async def sweep(database: Database) -> tuple[int, list[str]]:
         async with database.write() as store:
-            queued, failed = await store.jobs.requeue_orphans(3)
+            queued, failed = await store.claims.requeue_orphans(3)
             await asyncio.sleep(0.1)
             return len(queued), [job.id for job in failed]
 
@@ -330,9 +330,9 @@ async def test_a_sweep_leaves_what_is_just_being_finished(databases: Sequence[Da
     here, there = databases
     (job_id,) = await orphans(here, 1, 3)
     async with here.write() as store:
-        assert await store.jobs.finish(job_id, 3, "succeeded", result={})
+        assert await store.claims.finish(job_id, 3, "succeeded", result={})
         async with there.write() as other:
-            assert await other.jobs.requeue_orphans(3) == ([], [])
+            assert await other.claims.requeue_orphans(3) == ([], [])
     assert await status_of(here, job_id) == "succeeded"
 
 
@@ -341,7 +341,7 @@ async def test_two_sweeps_at_once_expire_each_job_once(databases: Sequence[Datab
 
     async def expire(database: Database) -> list[str]:
         async with database.write() as store:
-            return [job.id for job in await store.jobs.expire()]
+            return [job.id for job in await store.claims.expire()]
 
     ended = await at_once(*(expire(database) for database in databases * 2))
     assert sorted(job_id for some in ended for job_id in some) == sorted(ids)
@@ -359,8 +359,8 @@ async def test_leases_and_expiry_go_by_the_databases_clock(
         monkeypatch.setattr(f"service.infra.{module}.datetime", AnHourLate)
     (job_id,) = await add_jobs(databases[0], 1)
     async with databases[0].write() as store:
-        assert await store.jobs.claim(["generate"], "w", 60) is not None
-        assert await store.jobs.renew([(job_id, 1)], 90) == {(job_id, 1)}
+        assert await store.claims.claim(["generate"], "w", 60) is not None
+        assert await store.claims.renew([(job_id, 1)], 90) == {(job_id, 1)}
         left, queued = (
             await store.session.execute(
                 text(
@@ -372,7 +372,7 @@ async def test_leases_and_expiry_go_by_the_databases_clock(
     assert 60 < left < 91
     assert 0 <= queued < 30
     async with databases[1].write() as store:
-        assert await store.jobs.requeue_orphans(3) == ([], [])
+        assert await store.claims.requeue_orphans(3) == ([], [])
 
 
 # Erasing
@@ -381,7 +381,7 @@ async def test_leases_and_expiry_go_by_the_databases_clock(
 async def running_job(database: Database, user_pk: str) -> str:
     (job_id,) = await add_jobs(database, 1, user_pk=user_pk)
     async with database.write() as store:
-        await store.jobs.claim(["generate"], "w", 60)
+        await store.claims.claim(["generate"], "w", 60)
     return job_id
 
 
@@ -394,7 +394,7 @@ async def publish(database: Database, job_id: str, user_pk: str) -> bool:
     """As `handlers.generate` ends."""
     async with database.write() as store:
         held = await store.users.hold_pk(user_pk)
-        published = held and await store.jobs.finish(job_id, 1, "succeeded", result={})
+        published = held and await store.claims.finish(job_id, 1, "succeeded", result={})
         if published:
             await store.images.add([picture(job_id, user_pk)])
         return published
@@ -431,7 +431,7 @@ async def test_an_erasure_takes_along_what_is_just_being_finished(
 
     async with here.write() as store:
         assert await store.users.hold_pk(user_pk)
-        assert await store.jobs.finish(job_id, 1, "succeeded", result={})
+        assert await store.claims.finish(job_id, 1, "succeeded", result={})
         erasing = asyncio.create_task(erase())
         assert await still_waits(erasing)
         await store.images.add([picture(job_id, user_pk)])

@@ -21,7 +21,7 @@ from service.core.errors import JobFailure
 from service.core.ports import AdapterFile, PictureSpec
 from service.infra.adapters import file_sha256
 from service.infra.database import Database
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import Job
 from service.settings import Settings
 from service.wiring import adapter_stores, prepare

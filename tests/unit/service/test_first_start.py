@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.infra.database import Database
-from service.infra.repositories import Keys
+from service.infra.repositories.keys import Keys
 from service.infra.secrets import key_sha256, session_secret
 from service.settings import Settings
 from service.wiring import prepare

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from service.cli import app
 from service.core.messages import first_seq
 from service.infra.database import Database
-from service.infra.repositories import Store
+from service.infra.repositories.store import Store
 from service.infra.tables import Job, Profile, User, now
 from service.settings import Settings
 from service.wiring import prepare
@@ -119,7 +119,7 @@ def test_seq_grows_however_often_a_job_expires_unbegun(tmp_path: Path) -> None:
             assert found is not None
             found.expires_at = now() - timedelta(seconds=1)
             await store.session.flush()
-            return (await store.jobs.expire())[0].seq
+            return (await store.claims.expire())[0].seq
 
         seen.append(in_database(tmp_path, expire))
         assert ppd(tmp_path, "requeue", job_id)[0] == 0
