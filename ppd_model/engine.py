@@ -565,18 +565,17 @@ class Engine:
             self._pipeline, self._support, self._default_shape(), adapter.adapter.projector.tokens
         )
         clock = StepClock(asynchronous=self._support.asynchronous)
-        points_s: dict[int, float] = {}
-        for size in sizes:
-            while batch.network_rows < size:
-                batch.join(self._conditioning.row(request, adapter))
-            seconds: list[float] = []
-            for _ in range(1 + MEASURED_STEPS):
+        seconds: dict[int, list[float]] = {size: [] for size in sizes}
+        for _ in range(1 + MEASURED_STEPS):  # all sizes in turn: a slow moment is not one size's
+            for size in sizes:
+                while batch.network_rows < size:
+                    batch.join(self._conditioning.row(request, adapter))
                 clock.begin()
                 batch.step()
-                clock.end(seconds.append)
+                clock.end(seconds[size].append)
             clock.settle()
-            points_s[size] = min(seconds[1:])
-        return StepCurve(points_s)
+            batch.clear()
+        return StepCurve({size: min(measured[1:]) for size, measured in seconds.items()})
 
 
 def _why_not(job: Job, now_s: float) -> Fault | None:

@@ -16,16 +16,53 @@ def test_between_points_time_runs_straight_and_beyond_them_on() -> None:
     assert StepCurve({2: 5.0, 4: 3.0}).at(8) == 3  # a falling end is noise, not a gift
 
 
-def test_a_step_moves_its_points_average_by_a_tenth() -> None:
+def test_a_slower_machine_moves_the_whole_curve() -> None:
+    curve = StepCurve({2: 10.0, 8: 20.0, 16: 40.0})
+    for _ in range(200):
+        curve.observe(8, 60.0)
+    assert curve.at(8) == pytest.approx(60, rel=0.01)
+    assert curve.at(16) > 80, "what was not run is slower too"
+    for _ in range(200):
+        curve.observe(8, 20.0)
+    assert curve.at(8) == pytest.approx(20, rel=0.01)
+    assert curve.at(16) / curve.at(8) == pytest.approx(2, rel=0.15), "and as fast again"
+
+
+def test_a_size_that_was_measured_wrong_finds_its_place() -> None:
+    curve = StepCurve({8: 20.0, 16: 80.0})
+    for _ in range(300):  # both run, in turn
+        curve.observe(8, 20.0)
+        curve.observe(16, 40.0)
+    assert curve.at(16) / curve.at(8) == pytest.approx(2, rel=0.02)
+
+
+def test_a_single_slow_step_hardly_changes_what_pays() -> None:
+    curve = StepCurve({8: 20.0, 16: 40.0})
+    for _ in range(100):
+        curve.observe(8, 20.0)
+    curve.observe(8, 2000.0)
+    assert curve.at(8) < 22.5
+    assert curve.at(16) / curve.at(8) == pytest.approx(2, rel=0.02)
+
+
+def test_a_size_never_seen_becomes_a_point_and_nonsense_none() -> None:
     curve = StepCurve({1: 10.0, 4: 20.0})
-    curve.observe(4, 30.0)
-    assert curve.at(4) == 21  # 20 + 0.1 * (30 - 20)
-    curve.observe(2, 8.0)
-    assert curve.at(2) == 8  # never seen before
+    curve.observe(2, 10.0)
+    assert curve.at(2) == pytest.approx(10)  # its first step says all
     assert list(curve.points_s) == [1, 2, 4]
+    assert (curve.at(1), curve.at(4)) == (10, 20)
     for nonsense in (0.0, -1.0, float("nan"), float("inf")):
         curve.observe(4, nonsense)
-    assert curve.at(4) == 21
+    assert curve.at(4) == 20
+
+
+def test_what_is_refused_is_tried_again_and_ever_more_rarely() -> None:
+    admission = Admission()
+    admitted = [i for i in range(1000) if admission.admits(1.0, 2.0, 2, 2)]
+    assert admitted == [99, 299, 699]
+    assert admission.admits(1.0, 1.0, 2, 2)  # it pays now
+    again = [i for i in range(150) if admission.admits(1.0, 2.0, 2, 2)]
+    assert again == [99], "the patience is as at first"
 
 
 def test_a_curve_of_nothing_is_refused() -> None:
