@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import platform
 import statistics
 import time
@@ -33,6 +32,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.rounds import Goal, over, show, spread, summary
+from benchmarks.rounds import draw as draw_rounds
 from ppd_model.adapter import trainable_parameters
 from ppd_model.diffusion import add_noise
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
@@ -47,6 +48,7 @@ from training.loss import PairErrors, ppd_loss, squared_error
 from training.pair_model import PairModel, as_pairs
 from training.reference_errors import ReferenceErrors
 
+GOAL = Goal("live / cached", 1.25)
 BETA, LR, CLIP_NORM = 0.5, 1e-5, 1.0
 TEXT_TOKENS, LATENT_CHW = 24, torch.Size((16, 8, 8))
 PRESET = get_preset("mini")
@@ -65,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--user-dropout", type=float, default=0.1)
     parser.add_argument("--compiled", action="store_true", help="also a live step, compiled")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path)
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
     report = compare(given.pairs, given.rounds, given.user_dropout, given.compiled)
@@ -74,10 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "machine": platform.processor() or platform.machine(),
         "commit": git_commit(),
     }
-    text = json.dumps(report, indent=2)
-    print(text)
-    if given.out is not None:
-        given.out.write_text(text + "\n")
+    show(report, given.out)
+    if given.plot is not None:
+        draw_rounds({"dpo step": summary(report["rounds"], [GOAL])}, given.plot)
 
 
 def compare(pairs: int, rounds: int, user_dropout: float, compiled: bool) -> dict[str, Any]:
@@ -102,28 +104,19 @@ def compare(pairs: int, rounds: int, user_dropout: float, compiled: bool) -> dic
     compared = [("plain", "live"), ("live", "cached"), ("plain", "cached")]
     if compiled:
         compared.append(("live", "compiled"))
+    ratios = {f"{slow} / {fast}": over(seconds[slow], seconds[fast]) for slow, fast in compared}
     return {
         "pairs": pairs,
-        "rounds": rounds,
+        "rounds": ratios,
         "user_dropout": user_dropout,
         "step_s": {name: spread(values) for name, values in seconds.items()},
         "pairs_per_s": {
             name: pairs / statistics.median(values) for name, values in seconds.items()
         },
-        "speed_ratio": {
-            f"{slow} / {fast}": spread(
-                [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
-            )
-            for slow, fast in compared
-        },
+        "speed_ratio": {name: spread(values) for name, values in ratios.items()},
         "frozen_bytes": {name: bytes_of_base * (2 if name == "plain" else 1) for name in seconds},
         "loss_difference": loss_differences(config),
     }
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest."""
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
 def trained_stage_c() -> StageC:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
 import os
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from benchmarks.rounds import Goal, draw, show, summary
 from tests.servers import free_port
 
 READY_S = 180.0
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--per-s", type=float, default=50.0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path)
     given = parser.parse_args(argv)
     rounds: dict[str, list[dict[str, float]]] = {state: [] for state in STATES}
     with serving() as (port, key):
@@ -64,10 +65,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "goal_ms": GOAL_MS,
         "met": p99_ms["busy"] <= GOAL_MS,
     }
-    text = json.dumps(report, indent=2)
-    print(text)
-    if given.out is not None:
-        given.out.write_text(text + "\n")
+    show(report, given.out)
+    if given.plot is not None:
+        busy_ms = {"p99 ms, busy": [one["p99_ms"] for one in rounds["busy"]]}
+        goal = Goal("p99 ms, busy", GOAL_MS, at_most=True)
+        draw({"health_live": summary(busy_ms, [goal])}, given.plot)
 
 
 @contextmanager
