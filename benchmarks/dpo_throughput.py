@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.dpo_step import training
 from benchmarks.models import MODELS, bench_preset, full_preset, random_stage_c
 from benchmarks.rounds import report_of, show, spread, timed
 from ppd_model.adapter import trainable_parameters
 from ppd_model.presets import Preset, get_preset
 from training.dataset import PairBatch
-from training.dpo_config import DpoConfig
 from training.draws import Draws, draw
 from training.loss import ppd_loss
 from training.pair_model import PairModel
@@ -80,16 +80,6 @@ def measure(
 
 def random_pairs(preset: Preset, device: str, pairs: int) -> tuple[PairBatch, Draws]:
     """Normal latents, text and embeddings, and one draw of noise."""
-    config = DpoConfig(
-        preset="mini",
-        data_dir=Path(),
-        stage_c=Path(),
-        output_dir=Path(),
-        steps=1,
-        batch=pairs,
-        lr=LR,
-        beta=BETA,
-    )
     latent_hw = preset.latent_hw(preset.default_side_px, preset.default_side_px)
     latent_CHW = torch.Size((preset.latent_channels, *latent_hw))
     tokens = preset.text_encoder["max_position_embeddings"]
@@ -97,7 +87,7 @@ def random_pairs(preset: Preset, device: str, pairs: int) -> tuple[PairBatch, Dr
     shapes = (latent_CHW, latent_CHW, (tokens, width), (1, pooled), (preset.user_emb_dim,))
     generator = torch.Generator().manual_seed(0)
     made = (torch.randn((pairs, *shape), generator=generator).to(device) for shape in shapes)
-    draws = draw(pairs, latent_CHW, 0, 0, config)
+    draws = draw(pairs, latent_CHW, 0, 0, training(pairs, user_dropout=0.0))
     return PairBatch(*made), Draws(**{k: v.to(device) for k, v in vars(draws).items()})
 
 

@@ -160,23 +160,34 @@ def throughput(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
     """All jobs arrive at once."""
     plain = PlainLoop(pipeline, decode=has_decoder(pipeline))
     with Engine(pipeline, threads=given.threads) as engine:
-        engine.wait_until_ready()
+        return all_at_once("plain", plain, engine, pipeline, given)
 
-        def by_engine(requests: Sequence[ImageRequest]) -> None:
-            for handle in [engine.submit([request]) for request in requests]:
-                handle.result(WAIT_S)
 
-        def by_plain(requests: Sequence[ImageRequest]) -> None:
-            for request in requests:
-                plain(request)
+def all_at_once(
+    name: str,
+    alone: Callable[[ImageRequest], object],
+    engine: Engine,
+    pipeline: Pipeline,
+    given: Given,
+) -> dict[str, list[float]]:
+    """Pictures a second of as many jobs at once: one after the other, and in the engine."""
+    engine.wait_until_ready()
 
-        seconds = alternate(
-            {"plain": by_plain, "engine": by_engine},
-            lambda turn: requests_of(pipeline, [given.steps] * given.jobs, turn),
-            given.rounds,
-        )
+    def by_engine(requests: Sequence[ImageRequest]) -> None:
+        for handle in [engine.submit([request]) for request in requests]:
+            handle.result(WAIT_S)
+
+    def one_by_one(requests: Sequence[ImageRequest]) -> None:
+        for request in requests:
+            alone(request)
+
+    seconds = alternate(
+        {name: one_by_one, "engine": by_engine},
+        lambda turn: requests_of(pipeline, [given.steps] * given.jobs, turn),
+        given.rounds,
+    )
     per_s = {f"pictures/s, {n}": [given.jobs / s for s in v] for n, v in seconds.items()}
-    return per_s | {"plain / engine": over(seconds["plain"], seconds["engine"])}
+    return per_s | {f"{name} / engine": over(seconds[name], seconds["engine"])}
 
 
 def lone(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
@@ -345,25 +356,9 @@ def step_of(
 
 def stock(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
     """All jobs arrive at once; the other side is diffusers' own pipeline, without the adapter."""
-    plain = StockPipeline(pipeline)
+    stock_pipeline = StockPipeline(pipeline)
     with Engine(pipeline, threads=given.threads, support=fastest(pipeline)) as engine:
-        engine.wait_until_ready()
-
-        def by_engine(requests: Sequence[ImageRequest]) -> None:
-            for handle in [engine.submit([request]) for request in requests]:
-                handle.result(WAIT_S)
-
-        def by_stock(requests: Sequence[ImageRequest]) -> None:
-            for request in requests:
-                plain(request)
-
-        seconds = alternate(
-            {"stock": by_stock, "engine": by_engine},
-            lambda turn: requests_of(pipeline, [given.steps] * given.jobs, turn),
-            given.rounds,
-        )
-    per_s = {f"pictures/s, {n}": [given.jobs / s for s in v] for n, v in seconds.items()}
-    return per_s | {"stock / engine": over(seconds["stock"], seconds["engine"])}
+        return all_at_once("stock", stock_pipeline, engine, pipeline, given)
 
 
 def compiled(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:

@@ -1,6 +1,7 @@
 """What only a database with several writers can get wrong about adapters."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,20 @@ from service.settings import Settings
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_adapter_is_not_removed_under_a_job_that_is_just_coming(
-    postgres_url: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[Database]:
     url = Settings(
         database_url=postgres_url, redis_url="redis://none", session_secret="x" * 32
     ).database
     await asyncio.to_thread(migrate.upgrade, url)
-    database = Database(url)
+    made = Database(url)
+    yield made
+    await made.close()
+
+
+async def test_an_adapter_is_not_removed_under_a_job_that_is_just_coming(
+    database: Database, tmp_path: Path
+) -> None:
     images = FolderImageStore(tmp_path / "images")
     row = await keep(database, images, b"one", base_model="m", encoder_id="e")
 
@@ -50,17 +57,11 @@ async def test_an_adapter_is_not_removed_under_a_job_that_is_just_coming(
     await asyncio.wait_for(remove(), 30)
     async with database.read() as store:
         assert list(await store.adapters.all()) == []
-    await database.close()
 
 
 async def test_two_processes_keep_the_same_adapter_at_once(
-    postgres_url: str, tmp_path: Path
+    database: Database, tmp_path: Path
 ) -> None:
-    url = Settings(
-        database_url=postgres_url, redis_url="redis://none", session_secret="x" * 32
-    ).database
-    await asyncio.to_thread(migrate.upgrade, url)
-    database = Database(url)
     images = FolderImageStore(tmp_path / "images")
     kept = await asyncio.gather(
         *(keep(database, images, b"one", base_model="m", encoder_id="e") for _ in range(8))
@@ -68,4 +69,3 @@ async def test_two_processes_keep_the_same_adapter_at_once(
     assert len({row.version for row in kept}) == 1
     async with database.read() as store:
         assert len(await store.adapters.all()) == 1
-    await database.close()
