@@ -18,11 +18,13 @@ import torch
 from diffusers.models.unets.unet_stable_cascade import SDCascadeResBlock, SDCascadeTimestepBlock
 from torch import Tensor
 
-from ppd_model.adapter import AttentionInput, DecoupledAttnBlock
+from ppd_model.adapter import AttentionInput
 from ppd_model.devices import DeviceSupport
 from ppd_model.stage_c import StageC
 
 WARM_UP_PASSES = 3
+COMPILED_VARIANTS = 64
+"""Sizes of a pass times shapes of a block that torch may compile; more run as they are."""
 
 
 class Forward(Protocol):
@@ -130,12 +132,18 @@ def forward_of(stage_c: StageC, support: DeviceSupport, latent_like: Tensor) -> 
 
 
 def compile_blocks(stage_c: StageC) -> None:
-    """Compile every block of the network by itself; blocks of a kind share the compiled code.
+    """Compile the residual and timestep blocks; blocks of a kind share the compiled code.
 
-    Not run yet. diffusers names no repeated blocks of this network. Twice is once.
+    Each size of a pass is code of its own, so torch is let keep more of it than it does by default:
+    beyond its limit it leaves blocks as they are without an error. Attention blocks stay as they
+    are: each finds its keys and values by its own place, and would be code of its own. diffusers
+    names no repeated blocks of this network. Twice is once.
     """
+    from torch._dynamo import config as limits  # heavy, and needed here alone
+
+    limits.recompile_limit = max(limits.recompile_limit, COMPILED_VARIANTS)
     for block in stage_c.unet.modules():
-        kinds = (SDCascadeResBlock, SDCascadeTimestepBlock, DecoupledAttnBlock)
+        kinds = (SDCascadeResBlock, SDCascadeTimestepBlock)
         if isinstance(block, kinds) and block._compiled_call_impl is None:
             block.compile(dynamic=False)
 
