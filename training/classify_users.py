@@ -3,9 +3,10 @@
     python -m training.classify_users --config training/configs/mini_classify_users.yaml [--resume]
 
 300 people answer up to 20 sets of four pairs; the VLM reads each set on the path of serving. A
-residual MLP learns which embedding is whose on most sets of each person and is tested on others:
-top-k accuracy for k = 1 ... 64, against chance and against two oracles that see the true looks of
-the same four pairs and which picture was preferred:
+residual MLP learns which embedding is whose on most sets of each person and is tested on others,
+and again with other sets for the test, `folds` times: top-k accuracy for k = 1 ... 64, against
+chance and against two oracles that see the true looks of the same four pairs and which picture was
+preferred:
 
 - "oracle_classifier": the same classifier, trained on those looks in the place of embeddings;
 - "oracle_bayes": the posterior over the known tastes of the 300. It is told the tastes, which the
@@ -40,7 +41,7 @@ from training.answered_sets import answer_sets, choices_of, read_sets
 from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
 from training.report import INK, OTHER, OURS, as_png
 from training.shards import ShardFolder, read_manifest, verified
-from training.statistics import clustered_mean
+from training.statistics import as_shares, clustered_mean, clustered_ratio
 from training.world import users
 from training.world.people import person_seeds, taste_of
 from training.world.store import PictureStore
@@ -57,7 +58,7 @@ class ClassifyConfig(Configuration):
     data: what precompute wrote; None asks people of the world about pictures of `store_dir`.
     people and sets: at most so many people, those with most sets first, and sets of each.
     test_sets, validation_sets: of each person, never trained on; training stops where the
-    validation loss is least.
+    validation loss is least. folds: so many classifiers, each with other test sets.
     """
 
     out: Path
@@ -74,6 +75,7 @@ class ClassifyConfig(Configuration):
     encode_batch: int = 32
     test_sets: int = 2
     validation_sets: int = 2
+    folds: int = 1
     width: int = 512
     layers: int = 4
     dropout: float = 0.3
@@ -155,13 +157,16 @@ def run(config: ClassifyConfig, resume: bool = False) -> dict[str, Any]:
     save_resolved(config, config.out)
     folder = config.data or ask_people(config, resume)
     sets = load_sets(folder, config.people, config.sets)
-    parts = split(sets.person_E, config.validation_sets, config.test_sets, config.seed)
-    scores = {"embedding": classify(sets.user_emb_ED, sets, parts, config)}
+    folds = split(
+        sets.person_E, config.validation_sets, config.test_sets, config.folds, config.seed
+    )
+    tested_E = np.concatenate([parts.test_E for parts in folds])
+    scores = {"embedding": classify_all(sets.user_emb_ED, sets, folds, config)}
     if sets.signed_E4L is not None and sets.taste_UL is not None:
         looks_EF = torch.from_numpy(sets.signed_E4L).flatten(1).float()
-        scores["oracle_classifier"] = classify(looks_EF, sets, parts, config, answers=4)
-        scores["oracle_bayes"] = bayes_scores(sets.signed_E4L[parts.test_E], sets.taste_UL)
-    report = report_of(scores, sets, parts, config)
+        scores["oracle_classifier"] = classify_all(looks_EF, sets, folds, config, answers=4)
+        scores["oracle_bayes"] = bayes_scores(sets.signed_E4L[tested_E], sets.taste_UL)
+    report = report_of(scores, sets.person_E[tested_E], folds, config)
     (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     (config.out / "top_k.png").write_bytes(plot(report))
     print(format_table(report))
@@ -254,24 +259,52 @@ def choose_sets(
     return np.concatenate([rows_of[person][:sets] for person in sorted(most)])
 
 
-def split(person_E: IntArray, validation: int, test: int, seed: int) -> Parts:
-    """For each person `test` and `validation` sets at random; the others train.
+def split(
+    person_E: IntArray, validation: int, test: int, folds: int, seed: int
+) -> tuple[Parts, ...]:
+    """Each person's sets in a random order: the first `test` of them test the first fold, the next
+    the second, and so on; in each fold the `validation` ones that follow, round the end, stop the
+    training, and the others train. No set tests two folds.
 
-    Raises ValueError for someone without a set left to train on.
+    Raises ValueError for someone without a set to train on, or to test a fold.
     """
     rng = np.random.default_rng([seed, 17])
-    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
-    for person in np.unique(person_E):
-        rows = rng.permutation(np.flatnonzero(person_E == person)).tolist()
+    rows_U = [rng.permutation(np.flatnonzero(person_E == person)) for person in np.unique(person_E)]
+    for person, rows in enumerate(rows_U):
         if len(rows) <= validation + test:
             raise ValueError(
                 f"person {person} has {len(rows)} sets: {validation} validate, {test} test, "
                 "none is left to train on"
             )
-        parts[2].extend(rows[:test])
-        parts[1].extend(rows[test : test + validation])
-        parts[0].extend(rows[test + validation :])
+        if len(rows) <= (folds - 1) * test:
+            raise ValueError(
+                f"person {person} has {len(rows)} sets: too few for {folds} folds with {test} to "
+                f"test each"
+            )
+    return tuple(_fold(rows_U, fold * test, validation, test) for fold in range(folds))
+
+
+def _fold(rows_U: Sequence[IntArray], first: int, validation: int, test: int) -> Parts:
+    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for rows in rows_U:
+        tested = rows[first : first + test]
+        others = np.concatenate([rows[first + test :], rows[:first]])
+        for part, own in zip(
+            parts, (others[validation:], others[:validation], tested), strict=True
+        ):
+            part.extend(own.tolist())
     return Parts(*(np.array(sorted(rows), dtype=np.int64) for rows in parts))
+
+
+def classify_all(
+    features_EF: Tensor,
+    sets: PeoplesSets,
+    folds: Sequence[Parts],
+    config: ClassifyConfig,
+    answers: int = 1,
+) -> FloatArray:
+    """Train a classifier for each fold; scores of all test sets, fold by fold, E x U."""
+    return np.concatenate([classify(features_EF, sets, parts, config, answers) for parts in folds])
 
 
 def classify(
@@ -353,36 +386,49 @@ def ranks(scores_EU: FloatArray, person_E: IntArray) -> FloatArray:
 
 
 def report_of(
-    scores: dict[str, FloatArray], sets: PeoplesSets, parts: Parts, config: ClassifyConfig
+    scores: dict[str, FloatArray],
+    person_E: IntArray,
+    folds: Sequence[Parts],
+    config: ClassifyConfig,
 ) -> dict[str, Any]:
-    """Top-k accuracies with intervals over people, chance, and ratios to the oracles."""
+    """Top-k accuracies with intervals over people, chance, and ratios to the oracles.
+
+    scores: of the test sets, whose people are person_E.
+    """
     rng = np.random.default_rng([config.seed, 18])
-    person_E = sets.person_E[parts.test_E]
-    top: dict[str, dict[str, Any]] = {}
-    for name, scores_EU in scores.items():
-        rank_E = ranks(scores_EU, person_E)
-        top[name] = {
-            str(k): clustered_mean((rank_E < k).astype(float), person_E, rng).to_dict()
-            for k in TOP_K
-            if k <= sets.people
-        }
-    counted = [k for k in TOP_K if k <= sets.people]
+    people = len(np.unique(person_E))
+    counted = [k for k in TOP_K if k <= people]
+    within = {
+        name: {k: (ranks(scores_EU, person_E) < k).astype(float) for k in counted}
+        for name, scores_EU in scores.items()
+    }
     return {
         "commit": git_commit(),
-        "people": sets.people,
-        "sets": {name: len(rows) for name, rows in vars(parts).items()},
+        "people": people,
+        "folds": len(folds),
+        "sets": {name: len(rows) for name, rows in vars(folds[0]).items()},
         "seed": config.seed,
-        "chance": {str(k): k / sets.people for k in counted},
-        "top": top,
+        "chance": {str(k): k / people for k in counted},
+        "top": {
+            name: {str(k): clustered_mean(of[k], person_E, rng).to_dict() for k in counted}
+            for name, of in within.items()
+        },
         "share_of_oracle": {
-            name: {
-                str(k): top["embedding"][str(k)]["mean"] / max(top[name][str(k)]["mean"], 1e-9)
-                for k in counted
-            }
-            for name in top
+            name: {str(k): share(within["embedding"][k], of[k], person_E, rng) for k in counted}
+            for name, of in within.items()
             if name != "embedding"
         },
     }
+
+
+def share(
+    ours_E: FloatArray, oracle_E: FloatArray, person_E: IntArray, rng: np.random.Generator
+) -> dict[str, Any] | None:
+    """Our accuracy over the oracle's; None where the oracle is too seldom right to divide by."""
+    try:
+        return clustered_ratio(ours_E, oracle_E, person_E, rng).to_dict()
+    except ValueError:
+        return None
 
 
 def format_table(report: dict[str, Any]) -> str:
@@ -394,6 +440,8 @@ def format_table(report: dict[str, Any]) -> str:
             "{mean:.1%} [{low:.1%}, {high:.1%}]".format(**report["top"][name][k]) for name in names
         ]
         lines.append(f"| {k} | {chance:.1%} | " + " | ".join(cells) + " |")
+    for name, shares in report["share_of_oracle"].items():
+        lines.append(f"\nof {name}, top-16: {as_shares(shares.get('16'))}")
     return "\n".join(lines)
 
 

@@ -65,6 +65,30 @@ def clustered_mean(
     return Estimate(float(value_R.mean()), float(low), float(high), len(value_R), len(names))
 
 
+def clustered_ratio(
+    above_R: FloatArray,
+    below_R: FloatArray,
+    cluster_R: NDArray[np.int64],
+    rng: np.random.Generator,
+    draws: int = 4000,
+) -> Estimate:
+    """Ratio of two means of the same comparisons, its interval as in `clustered_mean`.
+
+    Raises ValueError for fewer than two clusters, and where the second mean can come to zero.
+    """
+    names, member_R = np.unique(cluster_R, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} cluster: an interval needs at least two")
+    above_U, below_U = (np.bincount(member_R, weights=value_R) for value_R in (above_R, below_R))
+    picks_DU = rng.integers(len(names), size=(draws, len(names)))
+    below_D = below_U[picks_DU].sum(1)
+    if not (below_D > 0).all():
+        raise ValueError("the mean that is divided by is too close to zero")
+    low, high = np.quantile(above_U[picks_DU].sum(1) / below_D, [0.025, 0.975])
+    ratio = float(above_R.sum() / below_R.sum())
+    return Estimate(ratio, float(low), float(high), len(above_R), len(names))
+
+
 def ridge_probe(
     train_RF: FloatArray, train_RL: FloatArray, test_RF: FloatArray, penalty: float = 1e-2
 ) -> FloatArray:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from training.classify_users import (
     ClassifyConfig,
@@ -89,14 +91,44 @@ def test_the_same_seed_gives_the_same_report(tmp_path: Path) -> None:
     assert first["top"] == second["top"]
 
 
-def test_nobodys_set_is_in_two_parts() -> None:
+@given(
+    sets=st.lists(st.integers(7, 12), min_size=2, max_size=5),
+    folds=st.integers(1, 4),
+    seed=st.integers(0, 9),
+)
+def test_nobodys_set_is_in_two_parts_nor_tests_twice(
+    sets: list[int], folds: int, seed: int
+) -> None:
+    person_E = np.repeat(np.arange(len(sets)), sets)
+    parts = split(person_E, validation=1, test=2, folds=folds, seed=seed)
+    tested: list[int] = []
+    for fold in parts:
+        together = np.concatenate([fold.train_E, fold.validation_E, fold.test_E])
+        assert sorted(together.tolist()) == list(range(len(person_E)))
+        assert set(person_E[fold.train_E]) == set(person_E[fold.test_E]) == set(person_E)
+        assert np.bincount(person_E[fold.validation_E]).tolist() == [1] * len(sets)
+        tested += fold.test_E.tolist()
+    assert len(tested) == len(set(tested))
+    assert len(parts) == folds
+    assert np.bincount(person_E[parts[0].test_E]).tolist() == [2] * len(sets)
+
+
+def test_too_few_sets_for_the_parts_or_the_folds_are_refused() -> None:
     person_E = np.repeat(np.arange(5), 7)
-    parts = split(person_E, validation=1, test=2, seed=0)
-    together = np.concatenate([parts.train_E, parts.validation_E, parts.test_E])
-    assert sorted(together.tolist()) == list(range(35))
-    assert np.bincount(person_E[parts.test_E]).tolist() == [2] * 5
     with pytest.raises(ValueError, match="none is left to train on"):
-        split(person_E, validation=4, test=3, seed=0)
+        split(person_E, validation=4, test=3, folds=1, seed=0)
+    with pytest.raises(ValueError, match="too few for 5 folds"):
+        split(person_E, validation=1, test=2, folds=5, seed=0)
+
+
+def test_folds_test_every_set_with_what_trained_without_it(tmp_path: Path) -> None:
+    report = run(config(tmp_path / "out", write_folder(tmp_path / "data"), folds=5, epochs=8))
+    assert report["folds"] == 5
+    assert report["top"]["embedding"]["1"]["count"] == PEOPLE * SETS
+    share = report["share_of_oracle"]["oracle_classifier"]["4"]
+    top = {name: of["4"]["mean"] for name, of in report["top"].items()}
+    assert share["mean"] == pytest.approx(top["embedding"] / top["oracle_classifier"])
+    assert share["low"] < share["mean"] < share["high"]
 
 
 def test_those_with_most_readable_sets_are_kept() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.statistics import clustered_mean, mean_cosine, ridge_probe, wins
+from training.statistics import clustered_mean, clustered_ratio, mean_cosine, ridge_probe, wins
 
 
 def test_equal_scores_are_half_a_win() -> None:
@@ -42,6 +42,20 @@ def test_the_interval_is_that_of_a_mean_of_independent_values() -> None:
 def test_one_cluster_has_no_interval() -> None:
     with pytest.raises(ValueError, match="at least two"):
         clustered_mean(np.ones(3), np.zeros(3, dtype=np.int64), np.random.default_rng(0))
+
+
+def test_a_ratio_is_that_of_the_means_and_its_interval_redraws_people() -> None:
+    rng = np.random.default_rng(0)
+    person_R = np.repeat(np.arange(400), 2)
+    below_R = np.repeat(rng.uniform(1, 3, 400), 2)
+    above_R = 0.8 * below_R
+    exact = clustered_ratio(above_R, below_R, person_R, rng)
+    assert exact.mean == pytest.approx(0.8)
+    assert exact.low == pytest.approx(exact.high)  # both move together
+    apart = clustered_ratio(rng.permutation(above_R), below_R, person_R, rng)
+    assert apart.low < 0.8 < apart.high
+    with pytest.raises(ValueError, match="too close to zero"):
+        clustered_ratio(above_R, np.eye(1, len(below_R))[0], person_R, rng)
 
 
 def test_the_probe_reads_what_is_linear_and_nothing_from_noise() -> None:
