@@ -47,9 +47,9 @@ from training.evaluate import (
     Prompt,
     Shown,
     prompt_of,
-    quiz,
     spread_contents,
 )
+from training.quizzes import RandomPairs
 from training.report import OTHER, OURS, as_png
 from training.statistics import as_shares, clustered_mean, wins
 from training.world import users
@@ -95,10 +95,8 @@ def run(config: AugmentedConfig) -> dict[str, Any]:
     judge = Judge.load(weights_dir / "standardizer.json", CLASSIFIER)
     seeds = person_seeds(config.split, config.people, config.first_person)
     population = users.Population()
-    people = [
-        quiz(taste_of(population, s), np.random.default_rng([s, 6]), judge, config.tie_below)
-        for s in seeds
-    ]
+    quiz = RandomPairs(judge.looks, config.tie_below)
+    people = [quiz(taste_of(population, s), np.random.default_rng([s, 6])) for s in seeds]
     encoder = UserEncoder.load(config.preset, config.weights_dir)
     read = read_sets(
         encoder, [one.choices for one in people], batch=config.encode_batch, what="profiles"

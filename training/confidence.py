@@ -45,11 +45,10 @@ from training.evaluate import (
     EvaluateConfig,
     Judge,
     Painter,
-    Person,
     prompt_of,
-    quiz,
     spread_contents,
 )
+from training.quizzes import Person, RandomPairs
 from training.report import INK, OURS, as_png
 from training.shards import ShardFolder
 from training.statistics import clustered_mean, wins
@@ -167,15 +166,8 @@ def measure(
     """Quiz, readings and pictures of `count` people; without a centre, theirs is taken."""
     seeds = person_seeds(split, count, config.first_person)
     population = users.Population()
-    people = [
-        quiz(
-            taste_of(population, seed),
-            np.random.default_rng([seed, 6]),
-            painter.judge,
-            config.tie_below,
-        )
-        for seed in seeds
-    ]
+    quiz = RandomPairs(painter.judge.looks, config.tie_below)
+    people = [quiz(taste_of(population, seed), np.random.default_rng([seed, 6])) for seed in seeds]
     readings_URD, greedy_UD, sure_U = readings(split, people, seeds, config, resume)
     if center_D is None:
         center_D = greedy_UD.mean(0)
@@ -263,8 +255,7 @@ def agreement(readings_URD: FloatArray, center_D: FloatArray) -> FloatArray:
 
 def estimate_length(person: Person, prior_SL: FloatArray) -> float:
     """Length of the mean taste after the answers: 1 if they leave one direction, 0 if none."""
-    looks_4L = (person.answered_42L[:, 1] - person.answered_42L[:, 0]).astype(np.float64)
-    weight_S = likelihood(looks_4L, np.array(person.preferred_4), prior_SL)
+    weight_S = likelihood(person.delta_4L.astype(np.float64), person.preferred_4, prior_SL)
     return float(np.linalg.norm(weight_S @ prior_SL))
 
 

@@ -3,9 +3,10 @@
     python -m training.evaluate --preset mini --out DIR
 
 writes DIR/report.json and DIR/index.html and prints the table. Simulated people whose seeds no
-training and no choice of hyperparameters has used answer four pairs of freshly painted pictures;
-the VLM reads the answers; the model paints with and without the embedding, same prompt and seed;
-the world's measured looks decide which of the two the person prefers.
+training and no choice of hyperparameters has used answer four pairs of pictures: freshly painted
+ones at random or, with `--quiz served`, those that the service would ask. The VLM reads the
+answers; the model paints with and without the embedding, same prompt and seed; the world's measured
+looks decide which of the two the person prefers.
 
 People come in groups that share prompts and seeds. A person's control is a group mate's picture:
 the same prompt and seed, another's profile.
@@ -33,14 +34,13 @@ from ppd_model.user_encoder import Choice, EncodedUser, UserEncoder
 from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
 from training.content_classifier import ContentClassifier, load_classifier
 from training.dataset import load_pairs
-from training.preferences import CHOICES_PER_PROFILE
+from training.quizzes import Person, Quiz, QuizName, make_quiz
 from training.report import write_page
 from training.statistics import as_shares, clustered_mean, mean_cosine, ridge_probe, wins
 from training.world import captions, users
 from training.world.looks import Standardizer, measure_all
-from training.world.painter import paint
-from training.world.people import SeedRange, answer, person_seeds, taste_of
-from training.world.scene import CONTENTS, LOOKS, SETTINGS, Scene
+from training.world.people import SeedRange, person_seeds, taste_of
+from training.world.scene import CONTENTS, LOOKS, SETTINGS
 
 FloatArray = NDArray[np.float32]
 Pictures = NDArray[np.uint8]
@@ -60,6 +60,7 @@ class EvaluateConfig(Configuration):
     the linear probe. Without these two the bounds and the probe are reported as not measured.
     strength, personalize_below: of the personalised pictures; None is the preset's own time.
     prompt_variant, decoding: how the VLM reads, which must be how the adapter's data were read.
+    quiz: which pairs people answer (training/quizzes.py).
     """
 
     preset: str = "mini"
@@ -71,6 +72,7 @@ class EvaluateConfig(Configuration):
     probe_data: Path | None = None
     prompt_variant: str = "paper"
     decoding: str = "greedy"
+    quiz: QuizName = "random"
     split: SeedRange = "test"
     first_person: int = 0
     people: int = 64
@@ -90,16 +92,6 @@ class EvaluateConfig(Configuration):
     threads: int = 2
     time_calls: bool = True
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Person:
-    """A simulated person and what they answered. answered_42L: looks of the pictures they saw."""
-
-    taste_L: FloatArray
-    choices: list[Choice]
-    answered_42L: FloatArray
-    preferred_4: list[int]
 
 
 @dataclass(frozen=True)
@@ -212,7 +204,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         )
     painter = Painter(pipeline, judge, config)
 
-    people = quiz_people(config, judge)
+    quiz = make_quiz(config.quiz, judge.looks, config.tie_below)
+    people = quiz_people(config, quiz)
     encoded = encode(encoder, [person.choices for person in people], config.batch)
     prompts_GK = group_prompts(config)
     base = paint_base(painter, prompts_GK)
@@ -225,8 +218,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "adapter_version": pipeline.adapter_version,
         "encoder_version": encoder.encoder_version,
         "people": {"split": config.split, "first": config.first_person, "count": config.people},
+        "quiz": config.quiz,
         "wins": wins_report(people, own, base, config),
-        "one_look": one_look_report(painter, encoder, config),
+        "one_look": one_look_report(painter, encoder, quiz, config),
         "content": content_report(painter, base, own, prompts_GK, config),
         "profiles": profiles_report(people, encoded, config),
         "calls": calls_report(pipeline, encoder, people, emb_UD[0], config),
@@ -262,45 +256,11 @@ def first_seed(config: EvaluateConfig) -> int:
     return person_seeds(config.split, config.people, config.first_person)[0]
 
 
-def quiz_people(config: EvaluateConfig, judge: Judge) -> list[Person]:
-    """Unseen people, each with four answered pairs of freshly painted pictures."""
+def quiz_people(config: EvaluateConfig, quiz: Quiz) -> list[Person]:
+    """Unseen people, each with four answered pairs."""
     population = users.Population()
     seeds = person_seeds(config.split, config.people, config.first_person)
-    return [
-        quiz(taste_of(population, seed), np.random.default_rng([seed, 6]), judge, config.tie_below)
-        for seed in seeds
-    ]
-
-
-def quiz(taste_L: FloatArray, rng: np.random.Generator, judge: Judge, tie_below: float) -> Person:
-    """Four random pairs of one content each; a pair the person cannot decide is replaced."""
-    choices: list[Choice] = []
-    seen: list[FloatArray] = []
-    preferred_4: list[int] = []
-    while len(choices) < CHOICES_PER_PROFILE:
-        subject, setting = divmod(int(rng.integers(CONTENTS)), len(SETTINGS))
-        images = np.stack([paint(random_scene(subject, setting, rng)) for _ in range(2)])
-        looks_2L = judge.looks(images, np.full(2, subject * len(SETTINGS) + setting))
-        preferred = answer(taste_L, looks_2L[0], looks_2L[1], rng, tie_below=tie_below)
-        if preferred is None:
-            continue
-        choices.append(
-            Choice(
-                caption=captions.caption(subject, setting, rng),
-                image_0=Image.fromarray(images[0]),
-                image_1=Image.fromarray(images[1]),
-                preferred=preferred,
-            )
-        )
-        seen.append(looks_2L)
-        preferred_4.append(preferred)
-    return Person(taste_L, choices, np.stack(seen), preferred_4)
-
-
-def random_scene(subject: int, setting: int, rng: np.random.Generator) -> Scene:
-    """A scene of that content with random looks."""
-    looks_L = rng.uniform(-1, 1, len(LOOKS)).astype(np.float32)
-    return Scene(subject, setting, looks_L, int(rng.integers(2**31)))
+    return [quiz(taste_of(population, seed), np.random.default_rng([seed, 6])) for seed in seeds]
 
 
 def encode(encoder: UserEncoder, many: Sequence[Sequence[Choice]], batch: int) -> list[EncodedUser]:
@@ -413,7 +373,7 @@ def look_slopes(taste_UL: FloatArray, change_UKL: FloatArray) -> dict[str, float
 
 
 def one_look_report(
-    painter: Painter, encoder: UserEncoder, config: EvaluateConfig
+    painter: Painter, encoder: UserEncoder, quiz: Quiz, config: EvaluateConfig
 ) -> dict[str, Any]:
     """People who care for one look only, in either direction: how far it moves, in sd.
 
@@ -429,8 +389,6 @@ def one_look_report(
         quiz(
             users.single_look(look, sign),
             np.random.default_rng([config.seed, first_seed(config), 7, look, int(sign > 0), index]),
-            painter.judge,
-            config.tie_below,
         )
         for look, sign, index in askers
     ]
@@ -514,14 +472,7 @@ def estimates(people: Sequence[Person], config: EvaluateConfig) -> FloatArray:
     rng = np.random.default_rng([config.seed, 13])
     prior = users.Population().sample(config.population_samples, rng)
     return np.stack(
-        [
-            users.posterior_mean(
-                person.answered_42L[:, 1] - person.answered_42L[:, 0],
-                np.array(person.preferred_4),
-                prior,
-            )
-            for person in people
-        ]
+        [users.posterior_mean(person.delta_4L, person.preferred_4, prior) for person in people]
     )
 
 

@@ -43,11 +43,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from safetensors.torch import load_file
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
-from ppd_model.user_encoder import Choice, UserEncoder
+from ppd_model.user_encoder import UserEncoder
 from training.answered_sets import read_sets
 from training.asking import (
     STRATEGIES,
@@ -70,15 +69,14 @@ from training.evaluate import (
     spread_contents,
 )
 from training.preferences import CHOICES_PER_PROFILE
+from training.quizzes import NEAR_BEST, POOL_DIR, choices_of, load_asked_pool
 from training.report import INK, OTHER, OURS, as_png
 from training.shards import ShardFolder, read_manifest, verified
 from training.statistics import clustered_mean, ridge_probe, wins
 from training.taste_model import TasteSpace
 from training.taste_space import pool_deltas
 from training.world import users
-from training.world.captions import canonical
 from training.world.people import person_seeds, taste_of
-from training.world.scene import CONTENTS, SETTINGS
 
 
 class PairChoiceConfig(Configuration):
@@ -90,13 +88,13 @@ class PairChoiceConfig(Configuration):
 
     out: Path
     taste_space: Path
-    pool_dir: Path = Path("service/pool")
+    pool_dir: Path = POOL_DIR
     preset: str = "mini"
     weights_dir: Path | None = None
     probe_data: Path | None = None
     adapter: Path | None = None
     strategies: tuple[Strategy, ...] = STRATEGIES
-    near_best: float = 0.9
+    near_best: float = NEAR_BEST
     people: int = 64
     split: Literal["train", "validate", "test"] = "test"
     first_person: int = 20_000
@@ -125,7 +123,9 @@ def run(config: PairChoiceConfig, resume: bool = False) -> dict[str, Any]:
     weights_dir = config.weights_dir or MINI_WEIGHTS_DIR
     judge = Judge.load(weights_dir / "standardizer.json", CLASSIFIER)
     encoder = UserEncoder.load(config.preset, config.weights_dir)
-    pool = load_asked_pool(config.pool_dir, judge, TasteSpace.load(config.taste_space), encoder)
+    space = TasteSpace.load(config.taste_space)
+    coordinates_PK = space.coordinates(pool_deltas(config.pool_dir, encoder))
+    pool = load_asked_pool(config.pool_dir, judge.looks, coordinates_PK)
     population = users.Population()
     seeds = person_seeds(config.split, config.people, config.first_person)
     taste_UL = np.stack([taste_of(population, seed) for seed in seeds]).astype(np.float64)
@@ -176,31 +176,6 @@ def run(config: PairChoiceConfig, resume: bool = False) -> dict[str, Any]:
     return report
 
 
-def load_asked_pool(
-    pool_dir: Path, judge: Judge, space: TasteSpace, encoder: UserEncoder
-) -> AskedPool:
-    """Pairs, pictures, and looks as the judge measures them in the files that people see."""
-    pairs = json.loads((pool_dir / "pairs.json").read_text())["pairs"]
-    content_of = {canonical(*divmod(c, len(SETTINGS))): c for c in range(CONTENTS)}
-    images, looks = [], []
-    for pair in pairs:
-        opened = []
-        for image in pair["images"]:
-            with Image.open(pool_dir / "images" / image["file"]) as file:
-                opened.append(file.convert("RGB"))
-        images.append((opened[0], opened[1]))
-        pixels = np.stack([np.asarray(image) for image in opened])
-        looks_2L = judge.looks(pixels, np.full(2, content_of[pair["caption"]]))
-        looks.append(looks_2L[1] - looks_2L[0])
-    return AskedPool(
-        pair_ids=[pair["pair_id"] for pair in pairs],
-        captions=[pair["caption"] for pair in pairs],
-        images=images,
-        looks_PL=np.stack(looks).astype(np.float64),
-        coordinates_PK=space.coordinates(pool_deltas(pool_dir, encoder)),
-    )
-
-
 def sets_of(answers: int) -> list[tuple[int, ...]]:
     """The sets of four that stand for `answers` answers, as places among them (see above)."""
     if answers < CHOICES_PER_PROFILE:
@@ -249,20 +224,6 @@ def embed(
         }
     folder.finish()
     return found
-
-
-def choices_of(quiz: Asked, pool: AskedPool, places: Sequence[int]) -> list[Choice]:
-    """Decided answers at these places, as the VLM is asked."""
-    pairs_N, answers_N = quiz.decided()
-    return [
-        Choice(
-            caption=pool.captions[pairs_N[place]],
-            image_0=pool.images[pairs_N[place]][0],
-            image_1=pool.images[pairs_N[place]][1],
-            preferred=int(answers_N[place]),
-        )
-        for place in places
-    ]
 
 
 def probe(

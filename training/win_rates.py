@@ -29,7 +29,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -40,19 +40,18 @@ from safetensors.torch import load_file
 
 from ppd_model.checkpoint import sha256_of
 from ppd_model.pipeline import ImageRequest, Pipeline
-from ppd_model.presets import Preset
 from training.configuration import git_commit, parse_command_line, save_resolved
-from training.dataset import load_pairs, read_profiles
+from training.dataset import read_profiles
 from training.judges.judge import Judge, Outcome, Question, ask_all
 from training.judges.known_choices import KnownChoice, TestSplit, accuracy, known_choices
 from training.judges.options import JudgeOf, JudgeOptions, make_judge
 from training.report import OTHER, OURS, as_png
 from training.shards import MANIFEST, ShardFolder, read_manifest
 from training.statistics import as_shares, clustered_mean
-from training.synthetic_users.arms import adapter_of, everybody
+from training.synthetic_users.arms import adapter_of
+from training.told import Answers, Features, Told
 
 FloatArray = NDArray[np.float32]
-Features = Literal["vlm", "none", "posterior", "taste"]
 BASE = "base"
 SPLITS: tuple[TestSplit, ...] = ("seen_users", "unseen_users")
 FIRST_SEED = 800_000_000
@@ -63,14 +62,14 @@ class WinRatesConfig(JudgeOptions):
     """Who is asked for, about what, and who paints.
 
     adapters: a file for each method; the first is compared with all others too. Each is told of a
-    person what it was trained with: the VLM's embedding; nothing, the same for everybody; or, in
-    the world, the best estimate from the same answers or the true taste, which are bounds.
+    person what it was trained with, from these `answers` (told.py).
     people: of each split, the first so many that could be read; None takes all. prompts: of each
     person, at most. The paper takes 30 steps.
     """
 
     out: Path
     adapters: dict[str, Path]
+    answers: Answers = "first_set"
     people: int | None = None
     prompts: int = 1
     strength: float = 1.0
@@ -152,6 +151,7 @@ def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
                     for split, known in people.items()
                 },
             },
+            "answers": config.answers,
             "strength": config.strength,
             "seed": config.seed,
         }
@@ -196,6 +196,9 @@ def make_methods(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Tas
     other data than each other, as far as they say.
     """
     encoder_id = read_manifest(config.data)["provenance"]["encoder_id"]
+    told = Told(
+        config.data, SPLITS, config.answers, config.preset, config.weights_dir, config.device
+    )
     methods = [Method(BASE, None, [None] * len(tasks), {})]
     for name, path in config.adapters.items():
         trained = adapter_of(path, get_args(Features)).extra
@@ -206,33 +209,14 @@ def make_methods(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Tas
                 f"{config.data} holds those of {encoder_id!r}"
             )
         pipeline.use_adapter(path)
-        user_emb = user_embeddings(config, features, pipeline.preset, tasks)
+        asked_for = [task.person.user for task in tasks]
+        user_emb = told.of(asked_for, features, pipeline.preset.user_emb_dim)
         methods.append(Method(name, path, user_emb, trained))
     for key in ("base_sha256", "data_sha256"):
         found = {method.trained[key] for method in methods if key in method.trained}
         if len(found) > 1:
             raise ValueError(f"the adapters were trained with different {key}: {sorted(found)}")
     return methods
-
-
-def user_embeddings(
-    config: WinRatesConfig, features: Features, preset: Preset, tasks: Sequence[Task]
-) -> list[FloatArray | None]:
-    """What an adapter trained with `features` is told of each task's person: of their first set.
-
-    Raises ValueError where the folder lacks what it needs.
-    """
-    if features == "none":
-        return [everybody(preset.user_emb_dim)] * len(tasks)
-    pairs = load_pairs(config.data, features, preset.user_emb_dim, SPLITS)
-    profiles = read_profiles(config.data)
-    of_user = {
-        profiles[place]["user_id"]: pairs.user_emb_ED[first].numpy()
-        for place, first in zip(
-            pairs.place_U.tolist(), pairs.first_embedding_U.tolist(), strict=True
-        )
-    }
-    return [of_user[task.person.user] for task in tasks]
 
 
 def provenance(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -243,6 +227,7 @@ def provenance(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Task]
         "data": sha256_of(config.data / MANIFEST),
         "adapters": {name: sha256_of(path) for name, path in config.adapters.items()},
         "tasks": hashlib.sha256(asked.encode()).hexdigest(),
+        "answers": config.answers,
         "strength": config.strength,
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,

@@ -18,6 +18,7 @@ from ppd_model.pipeline import Generated, ImageRequest
 from ppd_model.presets import get_preset
 from ppd_model.user_encoder import Choice, EncodedUser
 from training import evaluate as module
+from training import quizzes
 from training.evaluate import EvaluateConfig, evaluate
 from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS, Scene
@@ -98,7 +99,7 @@ def run(
     def paint(scene: Scene) -> np.ndarray:
         return picture(scene.looks_L * 2, scene.content)
 
-    monkeypatch.setattr(module, "paint", paint)
+    monkeypatch.setattr(quizzes, "paint", paint)
     monkeypatch.setattr(module.Judge, "load", lambda *_: FakeJudge())
     monkeypatch.setattr(module.UserEncoder, "load", lambda *_, **__: FakeEncoder())
     monkeypatch.setattr(module.Pipeline, "load", lambda *_, **__: pipeline)

@@ -1,0 +1,61 @@
+"""Four choices of a simulated person: of random pairs, or of those that the service asks."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
+from service.core.quiz import NEAR_BEST as NEAR_BEST_SERVED
+from training.quizzes import NEAR_BEST, POOL_DIR, Quiz, QuizName, load_asked_pool, make_quiz
+from training.rewards.world import content_named
+from training.world import users
+from training.world.looks import Standardizer, measure_all
+
+STANDARDIZER = Standardizer.load(MINI_WEIGHTS_DIR / "standardizer.json")
+
+
+def looks_of(images: np.ndarray, content_B: np.ndarray) -> np.ndarray:
+    return STANDARDIZER.apply(measure_all(images), content_B)
+
+
+@pytest.fixture(scope="module", params=["random", "served"])
+def quiz(request: pytest.FixtureRequest) -> Quiz:
+    name: QuizName = request.param
+    return make_quiz(name, looks_of, tie_below=0.1)
+
+
+def test_the_same_person_gives_the_same_four_decided_choices(quiz: Quiz) -> None:
+    taste_L = users.single_look(3, 1.0)
+    first, again, other = (quiz(taste_L, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    assert first.preferred_4.tolist() == again.preferred_4.tolist()
+    assert np.array_equal(first.delta_4L, again.delta_4L)
+    assert not np.array_equal(first.delta_4L, other.delta_4L)
+    margin_4 = users.CHOICE_SCALE * first.delta_4L @ taste_L
+    assert (np.abs(margin_4) >= 0.1).all()
+    assert [choice.preferred for choice in first.choices] == first.preferred_4.tolist()
+    for choice, delta_L in zip(first.choices, first.delta_4L, strict=True):
+        content = content_named(choice.caption)
+        shown = np.stack([np.asarray(choice.image_0), np.asarray(choice.image_1)])
+        looks_2L = looks_of(shown, np.full(2, content))
+        assert np.allclose(looks_2L[1] - looks_2L[0], delta_L, atol=1e-5)
+
+
+def test_people_choose_what_they_like(quiz: Quiz) -> None:
+    agreed = []
+    for seed in range(12):
+        taste_L = users.single_look(seed % 8, 1.0 if seed % 2 else -1.0)
+        person = quiz(taste_L, np.random.default_rng(seed))
+        agreed += ((person.delta_4L @ taste_L > 0) == (person.preferred_4 == 1)).tolist()
+    assert np.mean(agreed) > 0.65
+
+
+def test_the_pool_is_asked_in_the_coordinates_it_is_shipped_with() -> None:
+    pool = load_asked_pool(POOL_DIR, looks_of)
+    pairs = json.loads((POOL_DIR / "pairs.json").read_text())["pairs"]
+    assert pool.coordinates_PK.tolist() == [pair["look_delta"] for pair in pairs]
+    other = load_asked_pool(POOL_DIR, looks_of, pool.coordinates_PK[:, :2])
+    assert other.coordinates_PK.shape == (len(pairs), 2)
+    assert NEAR_BEST == NEAR_BEST_SERVED
