@@ -257,6 +257,18 @@ class Pipeline:
             encoder_id=f"random-{seed}",
         )
 
+    def personalize_below(self, time: float | None) -> None:
+        """Adapters act at times up to this one, 0 to 1, in the place of the preset's own; None
+        changes nothing. For experiments: an engine that is running has made its rows already.
+
+        Raises ValueError for a time outside (0, 1].
+        """
+        if time is None:
+            return
+        if not 0 < time <= 1:
+            raise ValueError(f"personalize_below is {time}, expected above 0 and up to 1")
+        self.preset = replace(self.preset, personalize_below=time)
+
     def use_adapter(self, path: Path, *, encoder_id: str | None = None) -> None:
         """Put another adapter in place. Raises ArtifactError if it does not belong here."""
         self.install(self.adapter_from(path, encoder_id=encoder_id))

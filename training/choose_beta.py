@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 Scale = Literal["sd", "raw"]
+SAME = ("captions", "seed", "steps", "guidance_scale", "personalize_below")
+"""How pictures were made: equal among runs that are compared."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def read_run(path: Path) -> tuple[RunScores, dict[str, Any]]:
             mean={name: float(value["mean"]) for name, value in record["rewards"].items()},
             sd={name: float(value["sd"]) for name, value in record["rewards"].items()},
         )
-        same = {key: record[key] for key in ("captions", "seed", "steps")}
+        same = {key: record[key] for key in SAME}
         same |= {key: record["trained"].get(key) for key in ("user", "objective")}
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not the scores of a run: {error!r}") from error

@@ -20,7 +20,7 @@ import io
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +195,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     pipeline = Pipeline.load(config.preset, config.weights_dir, with_adapter=config.adapter is None)
     if config.adapter is not None:
         pipeline.use_adapter(config.adapter)
-    if config.personalize_below is not None:
-        pipeline.preset = replace(pipeline.preset, personalize_below=config.personalize_below)
+    pipeline.personalize_below(config.personalize_below)
     if pipeline.encoder_id != encoder.encoder_version:
         raise ValueError(
             f"the adapter reads embeddings of {pipeline.encoder_id!r}, "

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The paper's experiments with synthetic users (5.1) on mini, in order: Table 1, Figures 3 and 4. Needs what
-# make_mini.sh leaves in runs/mini (world, precompute, export). Run it again after an interruption: what is
+# make_mini.sh leaves in runs/mini (world, export). Run it again after an interruption: what is
 # finished is passed by, what was started continues.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,6 +12,7 @@ synthetic() { "$python" -m training.synthetic_users "$1" --config "training/conf
 
 [ -e runs/mini/judge/picture_tower.safetensors ] ||
   "$python" -m training.rewards.picture_tower --run runs/mini --out runs/mini/judge
+synthetic pairs --resume "${threads[@]}"
 [ -e "$run/pairs/manifest.json" ] || synthetic relabel
 for row in ppd sft dpo bound_alignment bound_warmth bound_detail; do
   resume=()

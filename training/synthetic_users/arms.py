@@ -114,6 +114,7 @@ class ArmScores:
             "rewards": {reward.name: reward.identity for reward in self.rewards},
             "steps": options.steps,
             "guidance_scale": options.guidance_scale,
+            "personalize_below": self.pipeline.preset.personalize_below,
             "seed": options.seed,
         }
 

@@ -44,7 +44,8 @@ class PaintingConfig(RewardSources):
 
     rewards: in the order of the relabelled data, which is that of the one-hot users. relabelled:
     that data, to check the order by. prompts: "world", a tsv of PartiPrompts or a text file;
-    first_prompts: an even choice of so many. resume keeps arms that are painted already.
+    first_prompts: an even choice of so many. personalize_below: the highest time at which an
+    adapter acts; None is the preset's own. resume keeps arms that are painted already.
     """
 
     preset: str
@@ -58,6 +59,7 @@ class PaintingConfig(RewardSources):
     first_prompts: int | None = None
     steps: int = 30
     guidance_scale: float = 4.0
+    personalize_below: float | None = None
     batch: int = 32
     threads: int = 2
     seed: int = 0
@@ -173,6 +175,7 @@ def start(config: PaintingConfig, resume: bool) -> tuple[ArmScores, PromptList, 
     prompts = load_prompts(config.prompts).first(config.first_prompts)
     rewards = load_rewards(config.rewards, config)
     pipeline = Pipeline.load(config.preset, config.weights_dir, config.device, with_adapter=False)
+    pipeline.personalize_below(config.personalize_below)
     options = ArmOptions(config.steps, config.guidance_scale, config.batch, config.seed)
     scores = ArmScores(pipeline, rewards, prompts, options, config.out, resume)
     save_resolved(config, config.out)
@@ -196,6 +199,7 @@ def facts(config: PaintingConfig, scores: ArmScores, prompts: PromptList) -> dic
         "prompts": {"list": prompts.name, "count": len(prompts), "sha256": prompts.sha256},
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,
+        "personalize_below": scores.pipeline.preset.personalize_below,
         "seed": config.seed,
     }
 

@@ -34,7 +34,8 @@ VALIDATION_SEED = FIRST_SEED - 100_000_000
 
 class ScoreConfig(RewardSources):
     """data: the folder that the adapter was trained on; its validation captions are painted,
-    `captions` of them (the paper has 500), evenly chosen."""
+    `captions` of them (the paper has 500), evenly chosen. personalize_below: None is the preset's
+    own."""
 
     preset: str
     weights_dir: Path | None = None
@@ -46,6 +47,7 @@ class ScoreConfig(RewardSources):
     captions: int = 500
     steps: int = 30
     guidance_scale: float = 4.0
+    personalize_below: float | None = None
     batch: int = 32
     threads: int = 2
     seed: int = 0
@@ -60,6 +62,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     spec = adapter_of(config.adapter, ("one_hot", "none", "vlm", "taste", "posterior"))
     rewards = load_rewards(config.rewards, config)
     pipeline = Pipeline.load(config.preset, config.weights_dir, config.device, with_adapter=False)
+    pipeline.personalize_below(config.personalize_below)
     pipeline.use_adapter(config.adapter)
     width = pipeline.preset.user_emb_dim
     user = spec.extra["user"]
@@ -86,6 +89,8 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         "captions": len(texts),
         "seed": config.seed,
         "steps": config.steps,
+        "guidance_scale": config.guidance_scale,
+        "personalize_below": pipeline.preset.personalize_below,
         "rewards": measured,
     }
     config.out.parent.mkdir(parents=True, exist_ok=True)

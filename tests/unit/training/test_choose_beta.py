@@ -56,6 +56,8 @@ def write(path: Path, beta: float, mean: float, **changes: object) -> Path:
         "captions": 500,
         "seed": 0,
         "steps": 30,
+        "guidance_scale": 4.0,
+        "personalize_below": 1.0,
         "trained": {"user": "one_hot", "objective": "ppd"},
         "rewards": {"hps": {"mean": mean, "sd": 2.0}},
     }

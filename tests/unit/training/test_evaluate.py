@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppd_model.pipeline import Generated, ImageRequest
+from ppd_model.pipeline import Generated, ImageRequest, Pipeline
 from ppd_model.presets import get_preset
 from ppd_model.user_encoder import Choice, EncodedUser
 from training import evaluate as module
@@ -76,6 +76,7 @@ class FakeEncoder:
 class FakePipeline:
     model_id, adapter_version, encoder_id = "fake", "fake", "fake"
     preset = get_preset("mini")
+    personalize_below = Pipeline.personalize_below
 
     def __init__(self, moves_L: np.ndarray, breaks_content: bool = False) -> None:
         self.moves_L = moves_L

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ppd_model.checkpoint import ArtifactSpec, save_artifact
-from ppd_model.pipeline import Generated, ImageRequest
+from ppd_model.pipeline import Generated, ImageRequest, Pipeline
 from ppd_model.presets import get_preset
 from ppd_model.text_encoder import (
     TextEncoder,
@@ -150,6 +150,8 @@ class FakePipeline:
     preset = MINI
     model_id = "fake-model"
     adapter_version = "none"
+
+    personalize_below = Pipeline.personalize_below
 
     def __init__(self) -> None:
         self.adapter = "none"
@@ -493,8 +495,10 @@ def test_an_interrupted_evaluation_goes_on_with_the_arms_it_has(
     painted = pipeline.painted
     with pytest.raises(ValueError, match="--resume"):
         evaluate(config)
-    with pytest.raises(ValueError, match="made with another steps"):
-        evaluate(config.model_copy(update={"steps": 20}), resume=True)
+    for key, value in {"steps": 20, "guidance_scale": 1.0, "personalize_below": 0.5}.items():
+        with pytest.raises(ValueError, match=f"made with another {key}"):
+            evaluate(config.model_copy(update={key: value}), resume=True)
+    pipeline.preset = MINI  # every run loads a pipeline of its own
     torch.manual_seed(1)
     retrained = adapter(tmp_path, "ppd", "one_hot", beta=0.7)
     with pytest.raises(ValueError, match="made with another adapter"):
