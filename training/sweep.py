@@ -40,7 +40,7 @@ from training.dpo_config import check as check_training
 from training.evaluate import EvaluateConfig, evaluate
 from training.reference_errors import DRAWN_BY
 from training.report import OTHER, OURS, as_png
-from training.shards import MANIFEST
+from training.shards import MANIFEST, read_manifest
 from training.statistics import as_shares
 
 ADAPTER, CHECKPOINT, REPORT = "adapter.safetensors", "checkpoint.pt", "report.json"
@@ -78,8 +78,8 @@ class SweepConfig(Configuration):
     threads: int = 2
 
     def run_dir(self, value: Value) -> Path:
-        """The folder of one value's run."""
-        return self.out / f"{self.key}={value}"
+        """The folder of one value's run; a value that is a path is one name there."""
+        return self.out / f"{self.key}={value}".replace("/", "_")
 
     def training(self, value: Value) -> DpoConfig:
         """The configuration of one value's run. Raises ValueError for one that cannot be.
@@ -208,18 +208,22 @@ def validation(training: DpoConfig) -> dict[str, float]:
 
 
 def measured(config: SweepConfig, training: DpoConfig) -> dict[str, Any]:
-    """What people of the world's validation split make of the run's pictures.
+    """What people of the world's validation split make of the run's pictures, read by the VLM as
+    those were whom the run was trained on.
 
     Raises ValueError when the folder holds a measurement of something else.
     """
     if not config.evaluate:
         return {}
     adapter, out = training.output_dir / ADAPTER, training.output_dir / "evaluation"
+    read_with = read_manifest(training.data_dir)["provenance"]
     wanted = EvaluateConfig(
         preset=training.preset,
         out=out,
         weights_dir=config.weights_dir,
         adapter=adapter,
+        prompt_variant=read_with["prompt_variant"],
+        decoding=read_with["decoding"],
         split="validate",
         strength=config.strength,
         personalize_below=config.personalize_below,

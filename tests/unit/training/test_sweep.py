@@ -109,13 +109,24 @@ def test_pictures_measured_otherwise_are_not_taken_for_these(
 
     monkeypatch.setattr(sweep_module, "evaluate", evaluate)
     judged = config.model_copy(update={"evaluate": True})
+    read_with = {"prompt_variant": "paper", "decoding": "sample"}
+    manifest = json.dumps({"provenance": read_with})
+    (config.training(config.values[0]).data_dir / "manifest.json").write_text(manifest)
     report = sweep(judged)
     assert [run["wins"]["mean"] for run in report["runs"]] == [0.6, 0.6]
     assert [wanted.split for wanted in made] == ["validate"] * 2
+    assert {wanted.decoding for wanted in made} == {"sample"}  # as the people it was trained on
     sweep(judged)
     assert len(made) == 2
     with pytest.raises(ValueError, match="other settings or weights"):
         sweep(judged.model_copy(update={"strength": 2.0}))
+
+
+def test_a_value_that_is_a_path_is_one_folder(config: SweepConfig) -> None:
+    paths = config.model_copy(update={"key": "data_dir"})
+    folders = [paths.run_dir(value) for value in ("runs/a", "runs/b")]
+    assert [folder.parent for folder in folders] == [config.out] * 2
+    assert folders[0] != folders[1]
 
 
 def test_what_was_begun_goes_on(config: SweepConfig) -> None:
