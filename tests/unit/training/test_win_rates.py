@@ -220,6 +220,7 @@ def test_only_consistent_verdicts_count_and_people_are_redrawn() -> None:
     assert share_won(tasks[:2], ["first", "first"], 0)["share"] is None
 
 
-def test_the_configuration_of_mini_is_read() -> None:
-    config = read_configuration(WinRatesConfig, CONFIGS / "mini_win_rates.yaml", {})
+@pytest.mark.parametrize("name", ["mini_win_rates", "mini_win_rates_answers"])
+def test_the_configurations_of_mini_are_read(name: str) -> None:
+    config = read_configuration(WinRatesConfig, CONFIGS / f"{name}.yaml", {})
     assert next(iter(config.adapters)) == "ppd"
