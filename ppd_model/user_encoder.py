@@ -24,6 +24,8 @@ from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionProcessor,
+    LogitsProcessor,
+    LogitsProcessorList,
     PreTrainedTokenizerFast,
 )
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
@@ -48,6 +50,31 @@ VLM_FILE = "vlm.safetensors"
 TOKENIZER_FILE = "vlm_tokenizer.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PUBLISHED_MAX_NEW_TOKENS = 1024
+
+
+class SeededDraws(LogitsProcessor):  # type: ignore[misc]
+    """Sampling, row by row from generators of their own, by taking the largest score.
+
+    Where each score, divided by the temperature, has Gumbel noise of its own added to it, the
+    largest is a draw from the softmax: so a batch that is decoded greedily is sampled, without a
+    cut-off (nucleus probability 1; paper, B.2), and no row's draws depend on the others.
+
+    Legend: B rows, V vocabulary.
+    """
+
+    def __init__(self, temperature: float, seeds: Sequence[int], device: torch.device) -> None:
+        self.temperature = temperature
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+        """Scores whose largest is the next token, float32, B x V."""
+        waits_BV = torch.stack(
+            [
+                torch.empty_like(scores_V, dtype=torch.float32).exponential_(generator=generator)
+                for scores_V, generator in zip(scores_BV, self.generators, strict=True)
+            ]
+        )
+        return scores_BV.float() / self.temperature - waits_BV.clamp(min=1e-30).log()
 
 
 class EncodingError(RuntimeError):
@@ -223,7 +250,7 @@ class UserEncoder:
     ) -> list[EncodedUser]:
         """``encode`` for several people at once, left padded; errors as there.
 
-        With decoding "sample" row i is sampled with seed + i, on its own.
+        With decoding "sample" row i is sampled with seed + i, whoever else is in the batch.
         """
         edits = [None] * len(many) if profiles is None else list(profiles)
         if len(edits) != len(many):
@@ -238,7 +265,8 @@ class UserEncoder:
     ) -> list[EncodedUser]:
         asked = [self._prompt(choices) for choices in many]
         images = [_in_order(choices, p.images) for choices, p in zip(many, asked, strict=True)]
-        responses = self._respond([p.text for p in asked], images, seed)
+        seeds = range(seed, seed + len(many))
+        responses = self._respond([p.text for p in asked], images, seeds)
         try:
             read = [
                 response if edit is None else self._edited(response, edit)
@@ -263,19 +291,23 @@ class UserEncoder:
         ]
 
     def _respond(
-        self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]], seed: int
+        self,
+        texts: Sequence[str],
+        images: Sequence[Sequence[Image.Image]],
+        seeds: Sequence[int],
     ) -> list[str]:
         """The responses, each with its profile's heading.
 
         A response that ended without one (about one in a thousand of mini's) is given the heading
         and continued, once; the transcript shows where.
         """
-        responses = self._generate(self._inputs(texts, images), seed)
+        responses = self._generate(self._inputs(texts, images), seeds)
         short = [row for row, text in enumerate(responses) if not prompts.has_profile(text)]
         if short:
             begun = [prompts.with_heading(responses[row]) for row in short]
             again = [texts[row] + head for row, head in zip(short, begun, strict=True)]
-            rest = self._generate(self._inputs(again, [images[row] for row in short]), seed)
+            inputs = self._inputs(again, [images[row] for row in short])
+            rest = self._generate(inputs, [seeds[row] for row in short])
             for row, head, tail in zip(short, begun, rest, strict=True):
                 responses[row] = f"{head} {tail}"
         return responses
@@ -328,29 +360,21 @@ class UserEncoder:
         }
         return inputs
 
-    def _generate(self, inputs: dict[str, torch.Tensor], seed: int) -> list[str]:
-        """The responses, chain of thought and profile, without special tokens."""
+    def _generate(self, inputs: dict[str, torch.Tensor], seeds: Sequence[int]) -> list[str]:
+        """The responses, chain of thought and profile, without special tokens; a seed a row."""
         blocked = [self.model.config.image_token_id, self.model.config.video_token_id]
-        options: dict[str, Any] = {
-            "max_new_tokens": self.max_new_tokens,
-            "pad_token_id": self._tokenizer.pad_token_id,
-            "eos_token_id": self._tokenizer.convert_tokens_to_ids(prompts.TURN_END),
-            "suppress_tokens": [i for i in blocked if i < self.model.lm_head.out_features],
-        }
+        drawn = SeededDraws(SAMPLING_TEMPERATURE, seeds, self.model.device)
+        ids_BS = self.model.generate(
+            **inputs,
+            do_sample=False,
+            logits_processor=LogitsProcessorList([drawn] if self.decoding == "sample" else []),
+            max_new_tokens=self.max_new_tokens,
+            pad_token_id=self._tokenizer.pad_token_id,
+            eos_token_id=self._tokenizer.convert_tokens_to_ids(prompts.TURN_END),
+            suppress_tokens=[i for i in blocked if i < self.model.lm_head.out_features],
+        )
         length = inputs["input_ids"].shape[1]
-        if self.decoding == "greedy":
-            ids_BS = self.model.generate(**inputs, do_sample=False, **options)
-            return [self._response(row_S[length:]) for row_S in ids_BS]
-        options |= {"do_sample": True, "temperature": SAMPLING_TEMPERATURE, "top_k": 0}
-        responses = []
-        cuda = [self.model.device] if self.model.device.type == "cuda" else []
-        for row in range(len(inputs["input_ids"])):
-            # generate() draws from the global generator; it is put back as it was.
-            with torch.random.fork_rng(devices=cuda):
-                torch.manual_seed(seed + row)
-                ids_BS = self.model.generate(**_row(inputs, row), top_p=1.0, **options)
-            responses.append(self._response(ids_BS[0, length:]))
-        return responses
+        return [self._response(row_S[length:]) for row_S in ids_BS]
 
     def _response(self, ids_S: torch.Tensor) -> str:
         text: str = self._tokenizer.decode(ids_S, skip_special_tokens=True)
@@ -540,12 +564,3 @@ def _in_order(choices: Sequence[Choice], order: list[tuple[int, int]]) -> list[I
     """The eight pictures in the order in which the prompt shows them, as RGB."""
     pictures = [(choice.image_0, choice.image_1) for choice in choices]
     return [pictures[pair][image].convert("RGB") for pair, image in order]
-
-
-def _row(inputs: dict[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]:
-    """One person's part of a batch; pictures are stacked eight to a person."""
-    rows = len(inputs["input_ids"])
-    return {
-        name: value[row * (len(value) // rows) : (row + 1) * (len(value) // rows)]
-        for name, value in inputs.items()
-    }

@@ -23,7 +23,7 @@ class Scripted(UserEncoder):
 
     answers: Sequence[str] = (RESPONSE,)
 
-    def _generate(self, inputs: dict[str, torch.Tensor], seed: int) -> list[str]:
+    def _generate(self, inputs: dict[str, torch.Tensor], seeds: Sequence[int]) -> list[str]:
         rows = len(inputs["input_ids"])
         return [self.answers[row % len(self.answers)] for row in range(rows)]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 )
 
 from ppd_model import prompts, user_encoder
-from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
+from ppd_model.user_encoder import Choice, Decoding, EncodingError, SeededDraws, UserEncoder
 from tests.tiny_vlm import (
     RESPONSE,
     Scripted,
@@ -196,16 +198,18 @@ def test_a_left_padded_batch_equals_each_person_alone(tokenizer_path: Path, vari
         assert batched.confidence == pytest.approx(alone.confidence, rel=1e-3)
 
 
-def test_greedy_generation_in_a_batch_equals_solo(encoder: UserEncoder) -> None:
+@pytest.mark.parametrize("decoding", get_args(Decoding))
+def test_generation_in_a_batch_equals_solo(tokenizer_path: Path, decoding: Decoding) -> None:
+    encoder = make_encoder(tokenizer_path, decoding=decoding)
     people = [four_choices(0), four_choices(4, "a longer caption than that")]
 
-    def generate(rows: list[list[Choice]]) -> list[str]:
+    def generate(rows: list[list[Choice]], seeds: list[int]) -> list[str]:
         asked = [encoder._prompt(row) for row in rows]
         images = [user_encoder._in_order(row, p.images) for row, p in zip(rows, asked, strict=True)]
-        return encoder._generate(encoder._inputs([p.text for p in asked], images), seed=0)
+        return encoder._generate(encoder._inputs([p.text for p in asked], images), seeds)
 
-    together = generate(people)
-    assert together == [generate([person])[0] for person in people]
+    together = generate(people, [3, 4])
+    assert together == [generate([people[row]], [3 + row])[0] for row in (0, 1)]
     assert all(together)
     assert "<image>" not in "".join(together)
 
@@ -218,9 +222,21 @@ def test_sampling_follows_its_seed_and_leaves_the_global_generator_alone(
         [encoder._prompt(four_choices()).text], [[picture(i) for i in range(8)]]
     )
     state = torch.random.get_rng_state()
-    first, again, other = (encoder._generate(inputs, seed)[0] for seed in (1, 1, 2))
+    first, again, other = (encoder._generate(inputs, [seed])[0] for seed in (1, 1, 2))
     assert first == again != other
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_the_largest_score_is_drawn_as_often_as_its_probability_says() -> None:
+    rows, temperature = 20_000, 0.7
+    scores_V = torch.tensor([1.0, 0.0, 2.0, -torch.inf, -1.0])
+    drawn = SeededDraws(temperature, range(rows), torch.device("cpu"))
+    ids_B = drawn(torch.zeros(rows, 1), scores_V.expand(rows, -1)).argmax(-1)
+    share_V = torch.bincount(ids_B, minlength=5) / rows
+    assert torch.allclose(share_V, (scores_V / temperature).softmax(0), atol=0.012)
+    assert share_V[3] == 0
+    next_B = drawn(torch.zeros(rows, 1), scores_V.expand(rows, -1)).argmax(-1)
+    assert (next_B != ids_B).float().mean() > 0.3  # another draw for the next token
 
 
 def test_the_images_follow_the_order_of_the_prompt() -> None:
@@ -261,12 +277,16 @@ def test_a_response_that_ends_early_is_continued_from_the_heading(scripted: Scri
     said = iter([["Pair 4: Image 2: dark.", RESPONSE], ["Prefers bright pictures."]])
     seen: list[str] = []
 
-    def generate(inputs: dict[str, torch.Tensor], seed: int) -> list[str]:
+    seeds_of_calls: list[list[int]] = []
+
+    def generate(inputs: dict[str, torch.Tensor], seeds: Sequence[int]) -> list[str]:
         seen.extend(scripted._tokenizer.batch_decode(inputs["input_ids"]))
+        seeds_of_calls.append(list(seeds))
         return next(said)
 
     scripted._generate = generate  # type: ignore[method-assign]
-    early, usual = scripted.encode_batch([four_choices(), four_choices(8)])
+    early, usual = scripted.encode_batch([four_choices(), four_choices(8)], seed=5)
+    assert seeds_of_calls == [[5, 6], [5]]
     assert early.transcript == "Pair 4: Image 2: dark.\n\nUser Profile: Prefers bright pictures."
     assert early.profile == usual.profile == "Prefers bright pictures."
     assert seen[2].endswith("Pair 4: Image 2: dark.\n\nUser Profile:")
@@ -275,7 +295,7 @@ def test_a_response_that_ends_early_is_continued_from_the_heading(scripted: Scri
 @pytest.mark.parametrize("answer", ["", "User Profile:", "Pair 1: Image 1: dark."])
 def test_a_model_that_writes_no_profile_is_an_error(scripted: Scripted, answer: str) -> None:
     answers = iter([[answer], [""]])
-    scripted._generate = lambda inputs, seed: next(answers)  # type: ignore[method-assign]
+    scripted._generate = lambda inputs, seeds: next(answers)  # type: ignore[method-assign]
     with pytest.raises(EncodingError, match="nothing after 'User Profile:'"):
         scripted.encode(four_choices())
 
