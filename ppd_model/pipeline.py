@@ -257,7 +257,7 @@ class Pipeline:
             encoder_id=f"random-{seed}",
         )
 
-    def personalize_below(self, time: float | None) -> None:
+    def set_personalize_below(self, time: float | None) -> None:
         """Adapters act at times up to this one, 0 to 1, in the place of the preset's own; None
         changes nothing. For experiments: an engine that is running has made its rows already.
 

@@ -10,7 +10,7 @@ from training.world.scene import CONTENTS, LOOKS
 class SameLooks:
     """In the place of a Standardizer: reads every picture as average."""
 
-    def apply(self, raw_NS: np.ndarray, content_N: np.ndarray) -> np.ndarray:
+    def looks(self, images_NHW3: np.ndarray, content_N: np.ndarray) -> np.ndarray:
         return np.zeros((len(content_N), len(LOOKS)), dtype=np.float32)
 
 

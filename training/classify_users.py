@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -41,7 +42,7 @@ from training.answered_sets import answer_sets, choices_of, read_sets
 from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
 from training.report import INK, OTHER, OURS, as_png
 from training.shards import ShardFolder, read_manifest, verified
-from training.statistics import as_shares, clustered_mean, clustered_ratio
+from training.statistics import NothingToDivideByError, as_shares, clustered_mean, clustered_ratio
 from training.world import users
 from training.world.people import person_seeds, taste_of
 from training.world.store import PictureStore
@@ -75,7 +76,7 @@ class ClassifyConfig(Configuration):
     encode_batch: int = 32
     test_sets: int = 2
     validation_sets: int = 2
-    folds: int = 1
+    folds: int = Field(1, ge=1)
     width: int = 512
     layers: int = 4
     dropout: float = 0.3
@@ -427,7 +428,7 @@ def share(
     """Our accuracy over the oracle's; None where the oracle is too seldom right to divide by."""
     try:
         return clustered_ratio(ours_E, oracle_E, person_E, rng).to_dict()
-    except ValueError:
+    except NothingToDivideByError:
         return None
 
 

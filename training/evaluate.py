@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, ImageRequest, Pipeline
-from ppd_model.user_encoder import Choice, EncodedUser, UserEncoder
+from ppd_model.user_encoder import Choice, EncodedUser, EncodingError, UserEncoder
 from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
 from training.content_classifier import ContentClassifier, load_classifier
 from training.dataset import load_pairs
@@ -38,7 +38,7 @@ from training.quizzes import Person, Quiz, QuizName, make_quiz
 from training.report import write_page
 from training.statistics import as_shares, clustered_mean, mean_cosine, ridge_probe, wins
 from training.world import captions, users
-from training.world.looks import Standardizer, measure_all
+from training.world.looks import Standardizer
 from training.world.people import SeedRange, person_seeds, taste_of
 from training.world.scene import CONTENTS, LOOKS, SETTINGS
 
@@ -126,7 +126,7 @@ class Judge:
 
     def looks(self, images: Pictures, content_B: NDArray[np.int64]) -> FloatArray:
         """Looks in standard deviations within each picture's content."""
-        return self.standardizer.apply(measure_all(images), content_B)
+        return self.standardizer.looks(images, content_B)
 
     def judge(self, images: Pictures, prompts: Sequence[Prompt]) -> Shown:
         """Measure pictures of these prompts."""
@@ -195,7 +195,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     pipeline = Pipeline.load(config.preset, config.weights_dir, with_adapter=config.adapter is None)
     if config.adapter is not None:
         pipeline.use_adapter(config.adapter)
-    pipeline.personalize_below(config.personalize_below)
+    pipeline.set_personalize_below(config.personalize_below)
     if pipeline.encoder_id != encoder.encoder_version:
         raise ValueError(
             f"the adapter reads embeddings of {pipeline.encoder_id!r}, "
@@ -263,12 +263,27 @@ def quiz_people(config: EvaluateConfig, quiz: Quiz) -> list[Person]:
 
 
 def encode(encoder: UserEncoder, many: Sequence[Sequence[Choice]], batch: int) -> list[EncodedUser]:
-    """The VLM's reading of each person's four choices."""
+    """The VLM's reading of each person's four choices.
+
+    Raises EncodingError for answers that it cannot read twice.
+    """
     encoded: list[EncodedUser] = []
     for first in range(0, len(many), batch):
-        encoded += encoder.encode_batch(many[first : first + batch])
+        part = many[first : first + batch]
+        try:
+            encoded += encoder.encode_batch(part, seed=first)
+        except EncodingError:
+            encoded += [_read_again(encoder, one, first + i) for i, one in enumerate(part)]
         print(f"profiles: {len(encoded)}/{len(many)}", flush=True)
     return encoded
+
+
+def _read_again(encoder: UserEncoder, choices: Sequence[Choice], seed: int) -> EncodedUser:
+    """One person's reading, asked for once more where it cannot be used, as the service does."""
+    try:
+        return encoder.encode(choices, seed=seed)
+    except EncodingError:
+        return encoder.encode(choices, seed=seed + 1)
 
 
 def group_prompts(config: EvaluateConfig) -> list[list[Prompt]]:
@@ -376,7 +391,7 @@ def one_look_report(
 ) -> dict[str, Any]:
     """People who care for one look only, in either direction: how far it moves, in sd.
 
-    Each of them answers several quizzes, since four random pairs may hardly show a look.
+    Each of them answers several quizzes, since four pairs may hardly show a look.
     """
     askers = [
         (look, sign, index)

@@ -36,7 +36,7 @@ LooksOf = Callable[[Pictures, IntArray], FloatArray]
 """Looks (B x L, standard deviations) of uint8 pictures B x H x W x 3 that show these contents."""
 
 QuizName = Literal["random", "served"]
-POOL_DIR = Path("service/pool")
+POOL_DIR = Path(__file__).parents[1] / "service" / "pool"
 NEAR_BEST = 0.9
 """As the service asks (service/core/quiz.py); see `Asking`."""
 

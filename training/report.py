@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 INK, OURS, OTHER = "#2b2b33", "#3f6fb5", "#b9b9c2"
+ASKED = {"random": "random pairs", "served": "pairs as the quiz asks them"}
 WHO = {
     "train": "whose choices the adapter was trained on",
     "validate": "that nothing was trained on, but on whom hyperparameters were chosen",
@@ -47,8 +48,8 @@ def write_page(folder: Path, report: dict[str, Any], gallery: Sequence[dict[str,
     body = f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <title>Evaluation of {escape(report["preset"])}</title><style>{STYLE}</style>
 <h1>Evaluation of {escape(report["preset"])}</h1>
-<p>{report["people"]["count"]} simulated people {WHO[report["people"]["split"]]}, four random pairs
-each, read by the VLM. Commit
+<p>{report["people"]["count"]} simulated people {WHO[report["people"]["split"]]}, four
+{ASKED[report["quiz"]]} each, read by the VLM. Commit
 <code>{escape(report["commit"])}</code>, model <code>{escape(report["model"])}</code>, adapter
 <code>{escape(report["adapter_version"])}</code>, encoder
 <code>{escape(report["encoder_version"])}</code>.</p>

@@ -54,15 +54,11 @@ def clustered_mean(
     Values of one cluster (a person's prompts, say) are not independent; redrawing single values
     would make the interval too narrow. Raises ValueError for fewer than two clusters.
     """
-    names, member_R = np.unique(cluster_R, return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(f"{len(names)} cluster: an interval needs at least two")
-    sum_U = np.bincount(member_R, weights=value_R)
-    count_U = np.bincount(member_R)
-    picks_DU = rng.integers(len(names), size=(draws, len(names)))
-    mean_D = sum_U[picks_DU].sum(1) / count_U[picks_DU].sum(1)
-    low, high = np.quantile(mean_D, [0.025, 0.975])
-    return Estimate(float(value_R.mean()), float(low), float(high), len(value_R), len(names))
+    return clustered_ratio(value_R, np.ones(len(value_R)), cluster_R, rng, draws)
+
+
+class NothingToDivideByError(ValueError):
+    """A mean that is divided by comes to zero in some draw."""
 
 
 def clustered_ratio(
@@ -74,7 +70,8 @@ def clustered_ratio(
 ) -> Estimate:
     """Ratio of two means of the same comparisons, its interval as in `clustered_mean`.
 
-    Raises ValueError for fewer than two clusters, and where the second mean can come to zero.
+    Raises ValueError for fewer than two clusters, NothingToDivideByError where the second mean
+    comes to zero.
     """
     names, member_R = np.unique(cluster_R, return_inverse=True)
     if len(names) < 2:
@@ -83,7 +80,7 @@ def clustered_ratio(
     picks_DU = rng.integers(len(names), size=(draws, len(names)))
     below_D = below_U[picks_DU].sum(1)
     if not (below_D > 0).all():
-        raise ValueError("the mean that is divided by is too close to zero")
+        raise NothingToDivideByError("the mean that is divided by is too close to zero")
     low, high = np.quantile(above_U[picks_DU].sum(1) / below_D, [0.025, 0.975])
     ratio = float(above_R.sum() / below_R.sum())
     return Estimate(ratio, float(low), float(high), len(above_R), len(names))

@@ -235,8 +235,8 @@ def measured(config: SweepConfig, training: DpoConfig) -> dict[str, Any]:
     if not (out / REPORT).exists():
         evaluate(wanted)
     found = json.loads((out / REPORT).read_text())
-    made_with = json.loads((out / "resolved.json").read_text())["config"]
-    if made_with != wanted.model_dump(mode="json") or not sha256_of(adapter).startswith(
+    resolved = json.loads((out / "resolved.json").read_text())["config"]
+    if EvaluateConfig.model_validate(resolved) != wanted or not sha256_of(adapter).startswith(
         found["adapter_version"]
     ):
         raise ValueError(f"{out} was measured with other settings or weights: remove it")

@@ -133,7 +133,8 @@ def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
         people = {split: readable_people(config, split) for split in SPLITS}
         tasks = make_tasks(config, people)
         methods = make_methods(config, pipeline, tasks)
-        folder = ShardFolder(config.out / "pictures", provenance(config, pipeline, tasks), resume)
+        made_with = provenance(config, pipeline, tasks, methods)
+        folder = ShardFolder(config.out / "pictures", made_with, resume)
         save_resolved(config, config.out)
         paint(config, pipeline, tasks, methods, folder)
         report: dict[str, Any] = {
@@ -197,7 +198,13 @@ def make_methods(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Tas
     """
     encoder_id = read_manifest(config.data)["provenance"]["encoder_id"]
     told = Told(
-        config.data, SPLITS, config.answers, config.preset, config.weights_dir, config.device
+        config.data,
+        SPLITS,
+        [task.person.user for task in tasks],
+        config.answers,
+        config.preset,
+        config.weights_dir,
+        config.device,
     )
     methods = [Method(BASE, None, [None] * len(tasks), {})]
     for name, path in config.adapters.items():
@@ -209,8 +216,7 @@ def make_methods(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Tas
                 f"{config.data} holds those of {encoder_id!r}"
             )
         pipeline.use_adapter(path)
-        asked_for = [task.person.user for task in tasks]
-        user_emb = told.of(asked_for, features, pipeline.preset.user_emb_dim)
+        user_emb = told.of(features, pipeline.preset.user_emb_dim)
         methods.append(Method(name, path, user_emb, trained))
     for key in ("base_sha256", "data_sha256"):
         found = {method.trained[key] for method in methods if key in method.trained}
@@ -219,7 +225,9 @@ def make_methods(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Tas
     return methods
 
 
-def provenance(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Task]) -> dict[str, Any]:
+def provenance(
+    config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Task], methods: Sequence[Method]
+) -> dict[str, Any]:
     """What the pictures, and their parts, depend on."""
     asked = json.dumps([[task.person.user, task.prompt, task.seed] for task in tasks])
     return {
@@ -228,11 +236,18 @@ def provenance(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Task]
         "adapters": {name: sha256_of(path) for name, path in config.adapters.items()},
         "tasks": hashlib.sha256(asked.encode()).hexdigest(),
         "answers": config.answers,
+        "told": {method.name: digest(method.user_emb) for method in methods},
         "strength": config.strength,
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,
         "batch": config.batch,
     }
+
+
+def digest(user_emb: Sequence[FloatArray | None]) -> str:
+    """sha256 of what a method is told of everybody."""
+    told = b"".join(b"nothing" if emb_D is None else emb_D.tobytes() for emb_D in user_emb)
+    return hashlib.sha256(told).hexdigest()
 
 
 def paint(
@@ -267,9 +282,8 @@ def paint(
             folder.write(name, {"image_BHW3": torch.from_numpy(images)})
             made += len(requests)
             rate = made / (time.monotonic() - started_s)
-            print(
-                f"{method.name}: {own.start + made}/{len(tasks)} {rate:.1f} pictures/s", flush=True
-            )
+            done = min(own.stop, len(tasks))
+            print(f"{method.name}: {done}/{len(tasks)} {rate:.1f} pictures/s", flush=True)
     folder.finish()
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from ppd_model.user_encoder import Choice
 from training.rewards.world import contents_named
 from training.world import users
-from training.world.looks import Standardizer, measure_all
+from training.world.looks import Standardizer
 
 SAME_WITHIN = 0.01
 """Scores (utility) this close are no preference, as in evaluate.py."""
@@ -40,7 +40,7 @@ class TasteJudge:
         Raises ValueError for a prompt that names no content of the world.
         """
         images = np.stack([np.asarray(image.convert("RGB")) for image in (image_a, image_b)])
-        looks_2L = self.standardizer.apply(measure_all(images), contents_named([prompt, prompt]))
+        looks_2L = self.standardizer.looks(images, contents_named([prompt, prompt]))
         gap = float(
             users.utility(self.taste_L, looks_2L[1]) - users.utility(self.taste_L, looks_2L[0])
         )

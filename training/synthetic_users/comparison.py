@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
+from ppd_model.checkpoint import ArtifactSpec, sha256_of
 from ppd_model.pipeline import Pipeline
 from training.configuration import git_commit, save_resolved
 from training.prompt_lists import PromptList, load_prompts
 from training.rewards.catalog import RewardSources, load_rewards
-from training.shards import read_manifest
+from training.shards import MANIFEST, read_manifest
 from training.synthetic_users.arms import (
     Arm,
     ArmOptions,
@@ -90,7 +91,8 @@ def evaluate(config: EvaluateConfig, resume: bool = False) -> dict[str, Any]:
     adapters |= {f"bound-{name}": path for name, path in config.bounds.items()}
     for method, path in adapters.items():
         if path is not None:
-            adapter_of(path, ("one_hot",) if method in ("ppd", "sft") else ("none",))
+            users = ("one_hot",) if method in ("ppd", "sft") else ("none",)
+            check_trained_on(config.relabelled, path, adapter_of(path, users))
     scores, prompts, started_s = start(config, resume)
     width = scores.pipeline.preset.user_emb_dim
 
@@ -135,7 +137,7 @@ def interpolate(config: InterpolateConfig, resume: bool = False) -> dict[str, An
     names = config.rewards
     if len(names) != 3:
         raise ValueError(f"rewards {list(names)}: the triangle of Figure 4 needs three")
-    adapter_of(config.ppd, ("one_hot",))
+    check_trained_on(config.relabelled, config.ppd, adapter_of(config.ppd, ("one_hot",)))
     points = simplex(len(names), config.parts)
     scores, prompts, started_s = start(config, resume)
     width = scores.pipeline.preset.user_emb_dim
@@ -175,7 +177,7 @@ def start(config: PaintingConfig, resume: bool) -> tuple[ArmScores, PromptList, 
     prompts = load_prompts(config.prompts).first(config.first_prompts)
     rewards = load_rewards(config.rewards, config)
     pipeline = Pipeline.load(config.preset, config.weights_dir, config.device, with_adapter=False)
-    pipeline.personalize_below(config.personalize_below)
+    pipeline.set_personalize_below(config.personalize_below)
     options = ArmOptions(config.steps, config.guidance_scale, config.batch, config.seed)
     scores = ArmScores(pipeline, rewards, prompts, options, config.out, resume)
     save_resolved(config, config.out)
@@ -187,6 +189,13 @@ def check_order(relabelled: Path, rewards: Sequence[str]) -> None:
     found = list(read_manifest(relabelled)["provenance"].get("rewards", {}))
     if found != list(rewards):
         raise ValueError(f"{relabelled} was relabelled by {found}, rewards are {list(rewards)}")
+
+
+def check_trained_on(relabelled: Path, adapter: Path, spec: ArtifactSpec) -> None:
+    """Raises ValueError for an adapter that says it was trained on other data."""
+    found, expected = spec.extra.get("data_sha256"), sha256_of(relabelled / MANIFEST)
+    if found not in (None, expected):
+        raise ValueError(f"{adapter} was trained on other data than {relabelled}")
 
 
 def facts(config: PaintingConfig, scores: ArmScores, prompts: PromptList) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     spec = adapter_of(config.adapter, ("one_hot", "none", "vlm", "taste", "posterior"))
     rewards = load_rewards(config.rewards, config)
     pipeline = Pipeline.load(config.preset, config.weights_dir, config.device, with_adapter=False)
-    pipeline.personalize_below(config.personalize_below)
+    pipeline.set_personalize_below(config.personalize_below)
     pipeline.use_adapter(config.adapter)
     width = pipeline.preset.user_emb_dim
     user = spec.extra["user"]

@@ -43,7 +43,6 @@ from PIL import Image
 
 from training.pickapic import SCHEMA
 from training.world import captions, users
-from training.world.looks import measure_all
 from training.world.people import answer, person_seeds, taste_of
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS, content_id
 from training.world.store import PictureStore, paint_store
@@ -237,7 +236,7 @@ def jpeg_loss(store: PictureStore, among: Sequence[int], sample: int) -> dict[st
             for picture in chosen.tolist()
         ]
     )
-    looks = store.standardizer.apply(measure_all(after), store.content[chosen])
+    looks = store.standardizer.looks(after, store.content[chosen])
     change_L = np.sqrt(((looks - store.looks[chosen]) ** 2).mean(0))
     return {
         "pictures_measured": len(chosen),

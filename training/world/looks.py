@@ -186,6 +186,12 @@ class Standardizer:
         looks: NDArray[np.float32] = np.einsum("ns,nsl->nl", scaled, self.weight[content_N])
         return looks.astype(np.float32)
 
+    def looks(
+        self, images_NHW3: NDArray[np.uint8], content_N: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Looks of pictures of these contents, N x 8, as `apply`."""
+        return self.apply(measure_all(images_NHW3), content_N)
+
     def save(self, path: Path) -> None:
         """Write as JSON."""
         arrays = {name: getattr(self, name).round(6).tolist() for name in ("mean", "std", "weight")}

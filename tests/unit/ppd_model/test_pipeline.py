@@ -197,7 +197,12 @@ def test_the_user_speaks_from_the_presets_time_on(
         return predict(xt_BCHW, t_B, attended)
 
     pipeline.stage_c.predict_noise = watched  # type: ignore[method-assign]
-    pipeline.preset = replace(pipeline.preset, personalize_below=0.5)
+    pipeline.set_personalize_below(None)
+    assert pipeline.preset.personalize_below == get_preset("mini").personalize_below
+    for outside in (0.0, 1.5):
+        with pytest.raises(ValueError, match="expected above 0"):
+            pipeline.set_personalize_below(outside)
+    pipeline.set_personalize_below(0.5)
     # Four steps begin at t = 1, .75, .5, .25; two at 1, .5; one at 1, which is all it has.
     together = latents(pipeline, on, replace(on, steps=2), replace(on, steps=1), base)
     assert seen == [[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]

@@ -127,6 +127,7 @@ def test_folds_test_every_set_with_what_trained_without_it(tmp_path: Path) -> No
     assert report["top"]["embedding"]["1"]["count"] == PEOPLE * SETS
     share = report["share_of_oracle"]["oracle_classifier"]["4"]
     top = {name: of["4"]["mean"] for name, of in report["top"].items()}
+    assert top["embedding"] > 0.9  # chance is a third
     assert share["mean"] == pytest.approx(top["embedding"] / top["oracle_classifier"])
     assert share["low"] < share["mean"] < share["high"]
 

@@ -60,7 +60,7 @@ class FakeJudge(module.Judge):
 class FakeEncoder:
     encoder_version = "fake"
 
-    def encode_batch(self, many: Sequence[Sequence[Choice]]) -> list[EncodedUser]:
+    def encode_batch(self, many: Sequence[Sequence[Choice]], *, seed: int) -> list[EncodedUser]:
         return [self.encode(choices) for choices in many]
 
     def encode(self, choices: Sequence[Choice]) -> EncodedUser:
@@ -76,7 +76,7 @@ class FakeEncoder:
 class FakePipeline:
     model_id, adapter_version, encoder_id = "fake", "fake", "fake"
     preset = get_preset("mini")
-    personalize_below = Pipeline.personalize_below
+    set_personalize_below = Pipeline.set_personalize_below
 
     def __init__(self, moves_L: np.ndarray, breaks_content: bool = False) -> None:
         self.moves_L = moves_L

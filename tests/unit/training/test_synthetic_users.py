@@ -151,7 +151,7 @@ class FakePipeline:
     model_id = "fake-model"
     adapter_version = "none"
 
-    personalize_below = Pipeline.personalize_below
+    set_personalize_below = Pipeline.set_personalize_below
 
     def __init__(self) -> None:
         self.adapter = "none"

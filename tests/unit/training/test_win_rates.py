@@ -13,12 +13,14 @@ from ppd_model.checkpoint import save_artifact
 from ppd_model.pipeline import Generated, ImageRequest
 from ppd_model.presets import get_preset
 from ppd_model.stage_c import adapter_spec
+from training import told as told_module
 from training import win_rates as win_rates_module
 from training.configuration import read_configuration
 from training.dataset import read_profiles
 from training.judges.known_choices import KnownChoice, KnownPair
 from training.source_plan import config_of
-from training.win_rates import Task, WinRatesConfig, readable_people, share_won, win_rates
+from training.told import Told
+from training.win_rates import SPLITS, Task, WinRatesConfig, readable_people, share_won, win_rates
 from training.world.truth import GroundTruth
 
 MINI = get_preset("mini")
@@ -152,10 +154,26 @@ def test_an_interrupted_run_goes_on(
     assert path.read_text().splitlines(keepends=True) == verdicts
     with pytest.raises(ValueError, match="already holds"):
         win_rates(config)
-    for change in ({"strength": 0.5}, {"batch": 2}):
+    for change in ({"strength": 0.5}, {"batch": 2}, {"answers": "quiz"}):
         with pytest.raises(ValueError, match="something else"):
             win_rates(config.model_copy(update=change), resume=True)
     assert json.loads((config.out / "resolved.json").read_text())["config"]["batch"] == config.batch
+
+
+def test_another_quiz_is_another_run(
+    config: WinRatesConfig, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config.model_copy(update={"answers": "quiz"})
+    report = win_rates(asked)
+    assert report["answers"] == "quiz"
+    told = Told(
+        config.data, SPLITS, [readable_people(config, "seen_users")[0].user], "quiz", "mini", None
+    ).of("posterior", 128)
+    count = report["pictures_of_each"]
+    assert any(np.array_equal(r.user_emb_D, told[0]) for r in pipeline.painted[count : 2 * count])
+    monkeypatch.setattr(told_module, "seed_of", lambda user_id: 1)
+    with pytest.raises(ValueError, match="something else"):
+        win_rates(asked, resume=True)
 
 
 def test_people_whom_the_vlm_could_not_read_are_left_out(
