@@ -91,8 +91,9 @@ def evaluate(config: EvaluateConfig, resume: bool = False) -> dict[str, Any]:
     adapters |= {f"bound-{name}": path for name, path in config.bounds.items()}
     for method, path in adapters.items():
         if path is not None:
-            users = ("one_hot",) if method in ("ppd", "sft") else ("none",)
-            check_trained_on(config.relabelled, path, adapter_of(path, users))
+            spec = adapter_of(path, ("one_hot",) if method in ("ppd", "sft") else ("none",))
+            if method != "diffusion_dpo":  # which learned what people said, not rewards
+                check_trained_on(config.relabelled, path, spec)
     scores, prompts, started_s = start(config, resume)
     width = scores.pipeline.preset.user_emb_dim
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ppd_model.checkpoint import ArtifactSpec, save_artifact
+from ppd_model.checkpoint import ArtifactSpec, save_artifact, sha256_of
 from ppd_model.pipeline import Generated, ImageRequest, Pipeline
 from ppd_model.presets import get_preset
 from ppd_model.text_encoder import (
@@ -439,9 +439,9 @@ def test_the_triangle_of_pictures_has_its_corners_where_the_weights_are() -> Non
 # Commands
 
 
-def adapter(folder: Path, name: str, user: str, beta: float = 0.5) -> Path:
+def adapter(folder: Path, name: str, user: str, beta: float = 0.5, **said: str) -> Path:
     path = folder / name / "adapter.safetensors"
-    extra = {"user": user, "beta": str(beta), "objective": "ppd"}
+    extra = {"user": user, "beta": str(beta), "objective": "ppd", **said}
     save_artifact(path, {"w": torch.ones(1)}, ArtifactSpec("adapter", {}, "ppd-mini-1", extra))
     return path
 
@@ -506,6 +506,18 @@ def test_an_interrupted_evaluation_goes_on_with_the_arms_it_has(
     adapter(tmp_path, "ppd", "one_hot")
     assert evaluate(config, resume=True)["means"]["base"]
     assert pipeline.painted == painted
+
+
+def test_adapters_of_other_data_are_refused_but_for_the_row_that_learns_from_people(
+    tmp_path: Path, relabelled: Made, pipeline: FakePipeline
+) -> None:
+    own = sha256_of(relabelled.config.out / "manifest.json")
+    elsewhere = adapter(tmp_path, "elsewhere", "one_hot", data_sha256="another")
+    with pytest.raises(ValueError, match="trained on other data"):
+        evaluate(evaluate_config(tmp_path, relabelled, ppd=elsewhere))
+    here = adapter(tmp_path, "here", "one_hot", data_sha256=own)
+    people = adapter(tmp_path, "people", "none", data_sha256="another")
+    assert evaluate(evaluate_config(tmp_path, relabelled, ppd=here, diffusion_dpo=people))
 
 
 def test_adapters_in_the_wrong_row_are_refused(
