@@ -14,11 +14,30 @@ synthetic() { "$python" -m training.synthetic_users "$1" --config "training/conf
   "$python" -m training.rewards.picture_tower --run runs/mini --out runs/mini/judge
 synthetic pairs --resume "${threads[@]}"
 [ -e "$run/pairs/manifest.json" ] || synthetic relabel
+train() { # row, steps, folder, further options
+  local resume=()
+  [ ! -e "$run/$3/checkpoint.pt" ] || resume=(--resume)
+  [ -e "$run/$3/adapter.safetensors" ] ||
+    "$python" -m training.train_dpo --config "training/configs/mini_synthetic_$1.yaml" \
+      --steps "$2" --output_dir "$run/$3" ${resume[@]+"${resume[@]}"} "${@:4}"
+}
 for row in ppd sft dpo bound_alignment bound_warmth bound_detail; do
-  resume=()
-  [ ! -e "$run/$row/checkpoint.pt" ] || resume=(--resume)
-  [ -e "$run/$row/adapter.safetensors" ] ||
-    "$python" -m training.train_dpo --config "training/configs/mini_synthetic_$row.yaml" ${resume[@]+"${resume[@]}"}
+  train "$row" 215 "$row"
 done
 synthetic evaluate --resume "${threads[@]}"
 synthetic interpolate --resume "${threads[@]}"
+
+# PPD with three times the steps: each user's pairs are then met as often as by the model for that reward alone.
+train ppd 645 ppd_645
+if [ ! -e "$run/table_one_645/arms" ]; then
+  mkdir -p "$run/table_one_645/arms"
+  find "$run/table_one/arms" -type f ! -name 'ppd-*' -exec cp {} "$run/table_one_645/arms" \;
+fi
+synthetic evaluate --resume "${threads[@]}" --ppd "$run/ppd_645/adapter.safetensors" --out "$run/table_one_645"
+
+# The paper's rule for beta (B.1): the run whose pictures of validation captions score highest.
+train ppd 215 ppd_beta2 --beta 2.0
+for row in ppd ppd_beta2; do
+  synthetic score "${threads[@]}" --adapter "$run/$row/adapter.safetensors" --out "$run/$row/validation.json"
+done
+"$python" -m training.choose_beta "$run"/ppd/validation.json "$run"/ppd_beta2/validation.json --out "$run/choose_beta.json"
