@@ -8,7 +8,12 @@ of the covariance of r with the standardised look, per latent value), `error` th
 gradient carries the first and its noise the second, so their ratio says how much one draw at that
 time teaches; the preference objective draws times with this in mind (docs/decisions/0004).
 
-Legend: N pictures, L looks, K latent values (C * H * W), C H W latent.
+`directions` says how hard a look is to learn for another reason: in which direction of the latents
+one standard deviation of it lies, and how far that is the same whatever is shown. A common
+direction is one shift for all prompts; where contents have directions of their own, the adapter has
+to learn each.
+
+Legend: N pictures, L looks, K latent values (C * H * W), C H W latent, S contents.
 """
 
 from __future__ import annotations
@@ -20,7 +25,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from ppd_model.diffusion import add_noise, alpha_bar
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
@@ -91,9 +98,56 @@ def measure(config: SignalConfig) -> dict[str, Any]:
         )
         looks = " ".join(f"{name} {1e3 * value:.3f}" for name, value in explained.items())
         print(f"t {time:.2f} error {error:.4f} ratio {ratio:.3f} | 1e-3: {looks}", flush=True)
-    report = {"commit": git_commit(), "pictures": config.pictures, "times": rows}
+    shared = directions(torch.cat(latents).flatten(1), look_NL, store.content[rows_N])
+    for name, found in shared.items():
+        print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in found.items()))
+    report = {
+        "commit": git_commit(),
+        "pictures": config.pictures,
+        "times": rows,
+        "directions": shared,
+    }
     (config.out / "look_signal.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
+
+
+def directions(
+    latent_NK: Tensor, look_NL: Tensor, content_N: NDArray[np.int64], penalty: float = 2.0
+) -> dict[str, dict[str, float]]:
+    """For each look, by ridge regression within contents: the length of one standard deviation's
+    shift of the latents, "common" to all contents and each content's "own" (mean), and the mean
+    "cosine" between the two. Contents with fewer than twice as many pictures as looks are left out.
+
+    Raises ValueError when that leaves none.
+    """
+    contents, counts = np.unique(content_N, return_counts=True)
+    kept = contents[counts >= 2 * look_NL.shape[1]]
+    if not len(kept):
+        raise ValueError(f"{len(content_N)} pictures of {len(contents)} contents: too few of each")
+    centred = []
+    for content in kept:
+        rows = torch.from_numpy(content_N == content)
+        centred.append((look_NL[rows] - look_NL[rows].mean(0), latent_NK[rows].float()))
+    std_L = torch.cat([looks for looks, _ in centred]).std(0)
+    pairs = [(looks / std_L, latents - latents.mean(0)) for looks, latents in centred]
+
+    def shift(looks: Tensor, latents: Tensor) -> Tensor:
+        gram_LL = looks.T @ looks + penalty * torch.eye(looks.shape[1])
+        solved: Tensor = torch.linalg.solve(gram_LL, looks.T @ latents)
+        return solved
+
+    common_LK = shift(torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs]))
+    own_SLK = torch.stack([shift(*pair) for pair in pairs])
+    cosine_L = cosine_similarity(own_SLK, common_LK[None], dim=-1).mean(0)
+    length_L = own_SLK.norm(dim=-1).mean(0)
+    return {
+        name: {
+            "common": float(common_LK[look].norm()),
+            "own": float(length_L[look]),
+            "cosine": float(cosine_L[look]),
+        }
+        for look, name in enumerate(LOOKS[: look_NL.shape[1]])
+    }
 
 
 @torch.no_grad()

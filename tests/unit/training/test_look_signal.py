@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
-from training.look_signal import explained_error
+from training.look_signal import directions, explained_error
 
 
 def test_the_part_that_follows_a_look_is_found_and_noise_is_not() -> None:
@@ -25,3 +27,20 @@ def test_units_of_a_look_do_not_matter() -> None:
     error_NK = look_NL * torch.ones(3)
     once, scaled = explained_error(error_NK, look_NL), explained_error(error_NK, 10 * look_NL + 5)
     assert torch.allclose(once, scaled, atol=1e-4)
+
+
+def test_a_direction_that_turns_with_the_content_is_told_from_a_common_one() -> None:
+    generator = torch.Generator().manual_seed(2)
+    content_N = np.repeat([3, 7], 400)
+    look_NL = torch.randn((800, 2), generator=generator)
+    turn_N1 = torch.where(torch.from_numpy(content_N) == 3, 1.0, -1.0)[:, None]
+    latent_NK = torch.randn((800, 6), generator=generator) * 0.1
+    latent_NK[:, 0] += 100 * turn_N1[:, 0]  # what contents differ by is no look
+    latent_NK[:, 1:3] += look_NL[:, :1] * torch.tensor([3.0, 4.0])
+    latent_NK[:, 3:5] += look_NL[:, 1:] * torch.cat([torch.ones(800, 1), 2 * turn_N1], dim=1)
+    same, turning = directions(latent_NK, look_NL, content_N).values()
+    assert same == pytest.approx({"common": 5, "own": 5, "cosine": 1}, rel=0.05)
+    assert turning["own"] == pytest.approx(5**0.5, rel=0.05)
+    assert turning["cosine"] == pytest.approx(5**-0.5, rel=0.1)
+    with pytest.raises(ValueError, match="too few of each"):
+        directions(latent_NK[:3], look_NL[:3], content_N[:3])
