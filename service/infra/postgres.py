@@ -1,5 +1,6 @@
 """PostgreSQL through psycopg 3: connections that never hang, and what counts as its being away."""
 
+import errno
 import os
 import select
 import socket
@@ -117,9 +118,13 @@ def _connection_class(limits: ConnectionLimits) -> type[psycopg.AsyncConnection[
 
 
 def _cut(connection: psycopg.AsyncConnection[Any]) -> None:
-    """Whoever waits for this connection sees its end."""
+    """Whoever waits for this connection sees its end; where the server has ended it, they do so."""
     with socket.socket(fileno=os.dup(connection.pgconn.socket)) as line:
-        line.shutdown(socket.SHUT_RDWR)
+        try:
+            line.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
 
 
 def _refuse_dead(adapted: Any, _: ConnectionPoolEntry, __: Any) -> None:
