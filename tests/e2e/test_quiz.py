@@ -34,7 +34,9 @@ def test_the_answer_names_the_picture_that_was_clicked(page: Page) -> None:
     }
     for number in (1, 2, 3):
         steps.expect_question(page, number)
-        clicked = page.locator("#choice-image-1").get_attribute("src")
+        right = page.locator("#choice-image-1")
+        expect(right).to_have_attribute("src", re.compile(r"^/pairs/images/"))
+        clicked = right.get_attribute("src")
         steps.answer(page, "right")
         steps.expect_question(page, number + 1)
         newest = steps.held(page)["choices"][-1]
