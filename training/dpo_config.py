@@ -18,7 +18,7 @@ from training.dataset import UserFeatures
 from training.loss import Reduction
 from training.omega import OmegaName
 
-Objective = Literal["ppd", "diffusion_dpo", "sft"]
+Objective = Literal["ppd", "diffusion_dpo", "sft", "nft"]
 FREE = {
     "output_dir",
     "data_dir",
@@ -47,10 +47,11 @@ class DpoConfig(Configuration):
 
     data_dir: what precompute wrote; stage_c: the base's weights, a file for `mini`, for the
         published sizes the folder that `ppd models pull` fills.
-    objective: "ppd" (Eq. 6), "diffusion_dpo" (Eq. 3: everybody alike) or "sft" (the denoising loss
-        of Eq. 1 on chosen pictures).
+    objective: "ppd" (Eq. 6), "diffusion_dpo" (Eq. 3: everybody alike), "sft" (the denoising loss
+        of Eq. 1 on chosen pictures), or, not of the paper, "nft": chosen and rejected pictures by
+        regression, see loss.py. beta only scales the margins that the last two log.
     user: what stands for a person. "none" gives everybody the same constant embedding:
-        "diffusion_dpo" asks for it, "sft" may have it, "ppd" may not.
+        "diffusion_dpo" asks for it, "sft" may have it, "ppd" and "nft" may not.
     user_tokens: how many tokens the adapter makes of an embedding; None is the preset's number.
     only_person: train on one person's pairs alone (the single-reward upper bounds of Table 1).
     steps or epochs: how long, one of the two; an epoch is the whole batches in the training pairs.
@@ -239,6 +240,11 @@ def check(config: DpoConfig) -> None:
 def _check_cached(config: DpoConfig) -> None:
     if config.objective == "sft":
         raise ValueError("objective sft has no reference: reference is 'cached'")
+    if config.objective == "nft":
+        raise ValueError(
+            "objective nft needs the reference's predictions, not only their errors: "
+            "reference is 'cached'"
+        )
     if config.reference_dir is None:
         raise ValueError(
             "reference is 'cached' and reference_dir is None: where did "
@@ -256,7 +262,9 @@ def _check_cached(config: DpoConfig) -> None:
 def _check_user(config: DpoConfig) -> None:
     if config.objective == "diffusion_dpo" and config.user != "none":
         raise ValueError(f"objective diffusion_dpo has no user: user is {config.user!r}")
-    if config.objective == "ppd" and config.user == "none":
-        raise ValueError("objective ppd needs users: user is 'none' (Eq. 3 is diffusion_dpo)")
+    if config.objective in ("ppd", "nft") and config.user == "none":
+        raise ValueError(
+            f"objective {config.objective} needs users: user is 'none' (Eq. 3 is diffusion_dpo)"
+        )
     if config.user == "none" and config.user_dropout > 0:
         raise ValueError(f"user_dropout is {config.user_dropout} where there is no user: set 0")

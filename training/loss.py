@@ -1,4 +1,5 @@
-"""The objectives, pure: preferences (paper, Eq. 3 and 6) and supervised fine-tuning (Eq. 1).
+"""The objectives, pure: preferences (paper, Eq. 3 and 6), supervised fine-tuning (Eq. 1), and
+negative-aware fine-tuning (Zheng et al., DiffusionNFT, 2025) on the same pairs.
 
 Everything here takes squared errors that somebody else computed and returns numbers; no model, no
 configuration, no randomness. Eq. 3 is Eq. 6 with a policy that is told no user. Shapes: B pairs,
@@ -155,3 +156,20 @@ def sft_loss(chosen_B: Tensor, omega_B: Tensor | None = None) -> SupervisedLoss:
     """Eq. 1 on the pictures that people chose: mean of omega * squared error; None is 1."""
     weighted_B = chosen_B if omega_B is None else omega_B * chosen_B
     return SupervisedLoss(loss=weighted_B.mean(), chosen_error=chosen_B.detach().mean())
+
+
+def nft_loss(chosen_B: Tensor, opposite_B: Tensor, omega: PairWeights | None = None) -> Tensor:
+    """Negative-aware fine-tuning (DiffusionNFT) on pairs, with a beta of 1: the mean over pairs of
+
+    (omega+ * chosen + omega- * opposite) / 2.
+
+    chosen_B: the policy's squared errors on chosen pictures; opposite_B: those of its opposite,
+    2 * reference - policy, on rejected ones. With r the reference's error (noise minus its
+    prediction) and d what the policy adds to the prediction, these are |r+ - d+|^2 and
+    |r- + d-|^2: a regression of d on r+ and -r-, which has its minimum where d is their mean. At
+    d = 0 its gradient is that of Eq. 6 times a constant. Another beta divides that d by it, as
+    ``export_strength`` multiplies.
+    """
+    if omega is None:
+        return (chosen_B + opposite_B).mean() / 2
+    return (omega.chosen_B * chosen_B + omega.rejected_B * opposite_B).mean() / 2

@@ -94,14 +94,19 @@ class PairModel(nn.Module):
         reference: PairErrors | None = None,
         *,
         chosen_only: bool = False,
-    ) -> tuple[PairErrors, PairErrors] | Tensor:
+        opposite: bool = False,
+    ) -> tuple[PairErrors, PairErrors] | tuple[PairErrors, PairErrors, Tensor] | Tensor:
         """Errors of policy and reference, or, `chosen_only`, the policy's on chosen pictures, B.
 
         reference: its errors under these draws, where they are known; else they are computed.
+        opposite: as `with_opposite`, with the errors of both.
         """
         if chosen_only:
             noised = self.noised(batch, draws, sides=1)
             return self.policy_errors(noised, batch.user_emb_BD * draws.keep_user_B[:, None])
+        if opposite:
+            kept_BD = batch.user_emb_BD * draws.keep_user_B[:, None]
+            return self.with_opposite(self.noised(batch, draws), kept_BD)
         user_emb_BD = batch.user_emb_BD
         kept_K = torch.nonzero(draws.keep_user_B).flatten()
         nobody = len(kept_K) == 0
@@ -135,17 +140,39 @@ class PairModel(nn.Module):
     @torch.no_grad()
     def reference_errors(self, noised: Noised) -> Tensor:
         """Squared errors of the base alone, R."""
-        return self._errors(noised, noised.attended)
+        return self._errors(noised, self._predicted(noised, noised.attended))
 
     def policy_errors(self, noised: Noised, user_emb_BD: Tensor) -> Tensor:
         """Squared errors with each pair's user, R."""
+        return self._errors(noised, self._predicted_for(noised, user_emb_BD))
+
+    def with_opposite(
+        self, noised: Noised, user_emb_BD: Tensor
+    ) -> tuple[PairErrors, PairErrors, Tensor]:
+        """Errors of policy and reference, and the opposite's on rejected pictures, B.
+
+        The opposite departs from the reference as far as the policy does, the other way: it
+        predicts 2 * reference - policy.
+        """
+        with torch.no_grad():
+            reference_RCHW = self._predicted(noised, noised.attended)
+        policy_RCHW = self._predicted_for(noised, user_emb_BD)
+        policy, reference, opposite = (
+            as_pairs(self._errors(noised, predicted_RCHW))
+            for predicted_RCHW in (policy_RCHW, reference_RCHW, 2 * reference_RCHW - policy_RCHW)
+        )
+        return policy, reference, opposite.rejected_B
+
+    def _predicted(self, noised: Noised, attended: AttentionInput) -> Tensor:
+        return self.stage_c.predict_noise(noised.xt_RCHW, noised.t_R, attended)
+
+    def _predicted_for(self, noised: Noised, user_emb_BD: Tensor) -> Tensor:
         adapter, strength_B = self.stage_c.adapter, user_emb_BD.new_ones(len(user_emb_BD))
         user: UserPart = adapter(user_emb_BD, strength_B)
         with_user = replace(noised.attended, user=user.to(self.stage_c.unet.dtype))
-        return self._errors(noised, _repeated_user(with_user, noised.sides))
+        return self._predicted(noised, _repeated_user(with_user, noised.sides))
 
-    def _errors(self, noised: Noised, attended: AttentionInput) -> Tensor:
-        predicted_RCHW = self.stage_c.predict_noise(noised.xt_RCHW, noised.t_R, attended)
+    def _errors(self, noised: Noised, predicted_RCHW: Tensor) -> Tensor:
         return squared_error(noised.noise_RCHW, predicted_RCHW, self.reduction)
 
 

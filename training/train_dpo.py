@@ -50,6 +50,7 @@ from training.loss import (
     PreferenceLoss,
     SupervisedLoss,
     error_dtype,
+    nft_loss,
     ppd_loss,
     sft_loss,
 )
@@ -333,20 +334,36 @@ def objective(
     if config.objective == "sft":
         chosen_B = model(batch, draws, chosen_only=True)
         return sft_loss(chosen_B, omega(draws.t_chosen_B)), chosen_B.detach()[:, None]
-    policy, reference = model(batch, draws, known)
-    loss = preference(policy, reference, draws, omega, config)
+    opposite_B = None
+    if config.objective == "nft":
+        policy, reference, opposite_B = model(batch, draws, opposite=True)
+    else:
+        policy, reference = model(batch, draws, known)
+    loss = preference(policy, reference, opposite_B, draws, omega, config)
     return loss, torch.stack([reference.chosen_B, reference.rejected_B], dim=1)
 
 
 def preference(
-    policy: PairErrors, reference: PairErrors, draws: Draws, omega: Omega, config: DpoConfig
+    policy: PairErrors,
+    reference: PairErrors,
+    opposite_B: Tensor | None,
+    draws: Draws,
+    omega: Omega,
+    config: DpoConfig,
 ) -> PreferenceLoss:
-    """Eq. 6 (Eq. 3 where the policy was told no user) with the run's options."""
+    """Eq. 6 (Eq. 3 where the policy was told no user) with the run's options.
+
+    opposite_B: the opposite's errors, whose loss then takes the place of Eq. 6's; what is watched
+    stays.
+    """
     chosen_B, rejected_B = omega(draws.t_chosen_B), omega(draws.t_rejected_B)
     weights = None
     if chosen_B is not None and rejected_B is not None:
         weights = PairWeights(chosen_B, rejected_B)
-    return ppd_loss(policy, reference, beta=config.beta, timesteps=config.timesteps, omega=weights)
+    found = ppd_loss(policy, reference, beta=config.beta, timesteps=config.timesteps, omega=weights)
+    if opposite_B is None:
+        return found
+    return replace(found, loss=nft_loss(policy.chosen_B, opposite_B, weights))
 
 
 @torch.no_grad()
@@ -380,9 +397,13 @@ def validate(
         batch = pairs.batch(rows_R[piece], draws.which_embedding_B).to(accelerator.device)
         draws = draws.to(accelerator.device)
         noised = model.noised(batch, draws)
-        reference = as_pairs(model.reference_errors(noised))
-        policy = as_pairs(model.policy_errors(noised, batch.user_emb_BD))
-        own = preference(policy, reference, draws, omega, still)
+        opposite_B = None
+        if config.objective == "nft":
+            policy, reference, opposite_B = model.with_opposite(noised, batch.user_emb_BD)
+        else:
+            reference = as_pairs(model.reference_errors(noised))
+            policy = as_pairs(model.policy_errors(noised, batch.user_emb_BD))
+        own = preference(policy, reference, opposite_B, draws, omega, still)
         numbers = {
             "loss": own.loss,
             "accuracy": own.implicit_accuracy,
@@ -395,7 +416,7 @@ def validate(
         if config.user != "none":
             swapped_BD = emb_RD[piece].to(accelerator.device)
             swapped = as_pairs(model.policy_errors(noised, swapped_BD))
-            other = preference(swapped, reference, draws, omega, still)
+            other = preference(swapped, reference, None, draws, omega, still)
             numbers["swapped_accuracy"] = other.implicit_accuracy
         weight = (piece.stop - piece.start) / len(rows_R)
         for name, value in numbers.items():
