@@ -41,13 +41,21 @@ def test_the_papers_recipes_hold_the_papers_numbers(preset: str, experiment: str
 
 
 @pytest.mark.parametrize(
-    "name", ["mini_dpo", "mini_dpo_taste", "mini_dpo_posterior", "mini_diffusion_dpo", "mini_sft"]
+    "name",
+    [
+        "mini_dpo",
+        "mini_dpo_taste",
+        "mini_dpo_posterior",
+        "mini_diffusion_dpo",
+        "mini_sft",
+        "mini_nft",
+    ],
 )
 def test_the_recipes_of_mini_can_train(name: str) -> None:
     check(recipe(name))
 
 
-@pytest.mark.parametrize("name", ["mini_diffusion_dpo", "mini_sft"])
+@pytest.mark.parametrize("name", ["mini_diffusion_dpo", "mini_sft", "mini_nft"])
 def test_the_baselines_of_mini_see_the_same_draws(name: str) -> None:
     ppd, baseline = recipe("mini_dpo").comparable(), recipe(name).comparable()
     times = ("shared_timestep", "min_time", "max_time", "time_power")

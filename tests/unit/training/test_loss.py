@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from training.loss import PairErrors, PairWeights, ppd_loss, sft_loss, squared_error
+from training.loss import PairErrors, PairWeights, nft_loss, ppd_loss, sft_loss, squared_error
 
 
 def errors(chosen: list[float], rejected: list[float]) -> PairErrors:
@@ -112,3 +112,24 @@ def test_errors_are_not_rounded_to_float32() -> None:
     tenth = torch.full((1, 1, 3, 3), 0.1)
     error_B = squared_error(torch.zeros_like(tenth), tenth, "mean")
     assert error_B.item() == pytest.approx(float(tenth[0, 0, 0, 0]) ** 2, rel=1e-15)
+
+
+def test_negative_aware_loss_by_hand() -> None:
+    chosen_B, opposite_B = torch.tensor([0.2, 0.6]), torch.tensor([0.4, 1.0])
+    assert nft_loss(chosen_B, opposite_B).item() == pytest.approx((0.3 + 0.8) / 2)
+    omega = PairWeights(torch.tensor([1.0, 0.5]), torch.tensor([2.0, 0.0]))
+    assert nft_loss(chosen_B, opposite_B, omega).item() == pytest.approx((0.5 + 0.15) / 2)
+
+
+def test_negative_aware_loss_is_least_at_the_mean_of_what_chosen_and_rejected_say() -> None:
+    # two pairs' errors of the reference, r+ and r-; the policy adds the same d to every prediction
+    chosen_B2 = torch.tensor([[1.0, 0.2], [0.6, -0.4]])
+    rejected_B2 = torch.tensor([[-0.8, 0.4], [0.2, 0.2]])
+    d_2 = torch.zeros(2, requires_grad=True)
+    for _ in range(200):
+        chosen_B = (chosen_B2 - d_2).square().sum(1)
+        loss = nft_loss(chosen_B, (rejected_B2 + d_2).square().sum(1))
+        (slope_2,) = torch.autograd.grad(loss, d_2)
+        d_2 = (d_2 - 0.2 * slope_2).detach().requires_grad_()
+    mean_2 = torch.cat([chosen_B2, -rejected_B2]).mean(0)
+    torch.testing.assert_close(d_2.detach(), mean_2, rtol=1e-5, atol=1e-6)

@@ -14,7 +14,7 @@ from ppd_model.stage_c import StageC, load_stage_c
 from tests.tiny_training import PRESET, load_tiny_pairs, tiny_config, write_world
 from training.dataset import PairBatch
 from training.draws import Draws, draw
-from training.loss import PairErrors, ppd_loss, squared_error
+from training.loss import PairErrors, nft_loss, ppd_loss, squared_error
 from training.pair_model import PairModel
 
 ROWS = 8
@@ -95,6 +95,53 @@ def test_supervised_errors_are_the_policys_on_chosen_pictures(world: Path) -> No
     torch.testing.assert_close(chosen_B, expected_B, rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("user_dropout", [0.0, 0.5])
+def test_the_opposite_goes_as_far_the_other_way(world: Path, user_dropout: float) -> None:
+    stage_c = trained_stage_c(world)
+    batch, draws = batch_and_draws(world, user_dropout=user_dropout)
+    policy, reference, opposite_B = PairModel(stage_c)(batch, draws, opposite=True)
+    for mine, theirs in zip(
+        (policy, reference), straightforward(stage_c, batch, draws), strict=True
+    ):
+        torch.testing.assert_close(mine.chosen_B, theirs.chosen_B, rtol=2e-6, atol=1e-7)
+        torch.testing.assert_close(mine.rejected_B, theirs.rejected_B, rtol=2e-6, atol=1e-7)
+
+    noise_BCHW, t_B = draws.noise_rejected_BCHW, draws.t_rejected_B
+    seen = add_noise(batch.rejected_BCHW, noise_BCHW, t_B), t_B, batch.text_BST, batch.pooled_B1T
+    base_BCHW = stage_c(*seen)
+    own_BCHW = stage_c(*seen, batch.user_emb_BD * draws.keep_user_B[:, None])
+    other_way_BCHW = base_BCHW - (own_BCHW - base_BCHW)
+    expected_B = squared_error(noise_BCHW, other_way_BCHW, "mean")
+    torch.testing.assert_close(opposite_B, expected_B, rtol=2e-6, atol=1e-7)
+
+
+def test_negative_aware_training_starts_where_preferences_point(world: Path) -> None:
+    stage_c = load_stage_c(PRESET, world / "stage_c.safetensors").train()
+    model = PairModel(stage_c)
+    batch, draws = batch_and_draws(world, user_dropout=0.0)
+    dpo = preference_gradient(stage_c, *model(batch, draws))
+    stage_c.zero_grad()
+    policy, _, opposite_B = model(batch, draws, opposite=True)
+    nft_loss(policy.chosen_B, opposite_B).backward()
+    assert torch.cosine_similarity(dpo, gradient(stage_c), dim=0).item() > 0.99999
+
+
+def test_negative_aware_training_lowers_its_loss(world: Path) -> None:
+    stage_c = load_stage_c(PRESET, world / "stage_c.safetensors").train()
+    model = PairModel(stage_c)
+    batch, draws = batch_and_draws(world, user_dropout=0.0)
+    optimizer = torch.optim.AdamW(stage_c.adapter.parameters(), lr=5e-2)
+    losses = []
+    for _ in range(10):
+        policy, _, opposite_B = model(batch, draws, opposite=True)
+        loss = nft_loss(policy.chosen_B, opposite_B)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.95 * losses[0]
+
+
 @pytest.mark.parametrize("dropped", [[0, 3], list(range(ROWS))])
 def test_dropped_users_have_the_references_errors_exactly(world: Path, dropped: list[int]) -> None:
     model = PairModel(trained_stage_c(world))
@@ -120,7 +167,7 @@ def test_known_reference_errors_take_the_place_of_its_pass(
     monkeypatch.setattr(model, "reference_errors", lambda _: pytest.fail("passed the base"))
     cached = model(batch, draws, known)
     losses = [ppd_loss(*errors, beta=0.5).loss.item() for errors in (live, cached)]
-    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     found = preference_gradient(model.stage_c, *cached)
     assert float((found - expected).norm() / expected.norm()) < 1e-5
 

@@ -357,6 +357,7 @@ def test_errors_of_another_base_of_other_data_or_other_numbers_are_refused(
     ("change", "message"),
     [
         ({"objective": "sft"}, "sft has no reference"),
+        ({"objective": "nft"}, "nft needs the reference's predictions"),
         ({"compile_blocks": True}, "compile_blocks with reference 'cached'"),
         ({"reference_dir": None}, "reference_dir is None"),
         ({"draws_per_pair": 0}, "draws_per_pair is 0"),

@@ -280,8 +280,11 @@ def test_micro_batches_take_the_same_steps(world: Path, tmp_path: Path) -> None:
             assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-4)
 
 
-def test_two_processes_take_the_steps_of_one(world: Path, tmp_path: Path) -> None:
-    options: dict[str, object] = dict(steps=4, batch=8, omega="adaptive", beta=0.05)
+@pytest.mark.parametrize("objective", ["ppd", "nft"])
+def test_two_processes_take_the_steps_of_one(world: Path, tmp_path: Path, objective: str) -> None:
+    options: dict[str, object] = dict(
+        objective=objective, steps=4, batch=8, omega="adaptive", beta=0.05
+    )
     train(tiny_config(world, tmp_path / "one", **options))
     both = [
         start_process(tiny_config(world, tmp_path / "two", **options), environment=environment)
@@ -374,6 +377,7 @@ def test_held_out_people_are_never_trained_on(world: Path, tmp_path: Path) -> No
         ({"steps": None, "epochs": 0.01}, "no batch of 4"),
         ({"objective": "diffusion_dpo"}, "has no user"),
         ({"user": "none"}, "ppd needs users"),
+        ({"objective": "nft", "user": "none"}, "nft needs users"),
         ({"objective": "diffusion_dpo", "user": "none"}, "user_dropout"),
         ({"decoder": Path("folder")}, "sample_prompts"),
         ({"only_person": 7}, "do not fill"),
