@@ -120,24 +120,9 @@ def directions(
 
     Raises ValueError when that leaves none.
     """
-    contents, counts = np.unique(content_N, return_counts=True)
-    kept = contents[counts >= 2 * look_NL.shape[1]]
-    if not len(kept):
-        raise ValueError(f"{len(content_N)} pictures of {len(contents)} contents: too few of each")
-    centred = []
-    for content in kept:
-        rows = torch.from_numpy(content_N == content)
-        centred.append((look_NL[rows] - look_NL[rows].mean(0), latent_NK[rows].float()))
-    std_L = torch.cat([looks for looks, _ in centred]).std(0)
-    pairs = [(looks / std_L, latents - latents.mean(0)) for looks, latents in centred]
-
-    def shift(looks: Tensor, latents: Tensor) -> Tensor:
-        gram_LL = looks.T @ looks + penalty * torch.eye(looks.shape[1])
-        solved: Tensor = torch.linalg.solve(gram_LL, looks.T @ latents)
-        return solved
-
-    common_LK = shift(torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs]))
-    own_SLK = torch.stack([shift(*pair) for pair in pairs])
+    pairs = _within_contents(look_NL, latent_NK, content_N)
+    common_LK = _common(pairs, penalty)
+    own_SLK = torch.stack([shift(*pair, penalty) for pair in pairs])
     cosine_L = cosine_similarity(own_SLK, common_LK[None], dim=-1).mean(0)
     length_L = own_SLK.norm(dim=-1).mean(0)
     return {
@@ -148,6 +133,42 @@ def directions(
         }
         for look, name in enumerate(LOOKS[: look_NL.shape[1]])
     }
+
+
+def common_directions(
+    latent_NK: Tensor, look_NL: Tensor, content_N: NDArray[np.int64], penalty: float = 2.0
+) -> Tensor:
+    """The shift of the latents with one standard deviation of each look that all contents share,
+    L x K, as in `directions`. Raises ValueError as it does."""
+    return _common(_within_contents(look_NL, latent_NK, content_N), penalty)
+
+
+def shift(look_NL: Tensor, value_NK: Tensor, penalty: float) -> Tensor:
+    """How values follow each look, L x K: ridge regression of what is centred already."""
+    gram_LL = look_NL.T @ look_NL + penalty * torch.eye(look_NL.shape[1])
+    solved_LK: Tensor = torch.linalg.solve(gram_LL, look_NL.T @ value_NK)
+    return solved_LK
+
+
+def _common(pairs: Sequence[tuple[Tensor, Tensor]], penalty: float) -> Tensor:
+    looks, latents = zip(*pairs, strict=True)
+    return shift(torch.cat(looks), torch.cat(latents), penalty)
+
+
+def _within_contents(
+    look_NL: Tensor, latent_NK: Tensor, content_N: NDArray[np.int64]
+) -> list[tuple[Tensor, Tensor]]:
+    """Looks, in standard deviations, and latents of each content, less its means."""
+    contents, counts = np.unique(content_N, return_counts=True)
+    kept = contents[counts >= 2 * look_NL.shape[1]]
+    if not len(kept):
+        raise ValueError(f"{len(content_N)} pictures of {len(contents)} contents: too few of each")
+    centred = []
+    for content in kept:
+        rows = torch.from_numpy(content_N == content)
+        centred.append((look_NL[rows] - look_NL[rows].mean(0), latent_NK[rows].float()))
+    std_L = torch.cat([looks for looks, _ in centred]).std(0)
+    return [(looks / std_L, latents - latents.mean(0)) for looks, latents in centred]
 
 
 @torch.no_grad()

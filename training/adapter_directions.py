@@ -1,0 +1,152 @@
+"""Where an adapter moves the latents for a unit of taste, and where the look itself lies.
+
+    python -m training.adapter_directions --store_dir runs/mini/world --data runs/mini/precompute \\
+        --adapters '["runs/mini/adapter/adapter.safetensors"]' --out DIR
+
+Noised pictures of the world get people of the data, one each. What the adapter adds to the
+predicted picture (in terms of noise: the base's prediction minus the personalised one), regressed
+on those people's hidden tastes, is its direction for each look; the direction of the look is how
+latents follow it whatever is shown (training.look_signal). `cosine` compares the two. `in_span` is
+the share of what is added that lies in the span of all looks' directions: the rest changes the
+picture and moves no look.
+
+Legend: N pictures, L looks, K latent values (C * H * W), D embedding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from ppd_model.diffusion import add_noise
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
+from ppd_model.presets import get_preset
+from ppd_model.stage_c import StageC, load_stage_c, read_adapter
+from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
+from training.dataset import load_pairs
+from training.look_signal import BATCH, common_directions, shift
+from training.parts import load_compressor, load_text
+from training.world import captions
+from training.world.scene import LOOKS, SETTINGS
+from training.world.store import PictureStore
+
+PENALTY = 1.0
+
+
+class DirectionsConfig(Configuration):
+    """Which adapters are compared, on how many of the store's pictures, at which time.
+
+    data: a folder of training.precompute that holds the people, of the world, and their tastes.
+    """
+
+    weights_dir: Path = MINI_WEIGHTS_DIR
+    store_dir: Path
+    data: Path
+    adapters: tuple[Path, ...]
+    out: Path
+    pictures: int = 4096
+    time: float = 0.8
+    threads: int = 2
+    seed: int = 0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    config, _ = parse_command_line(DirectionsConfig, argv, __doc__, file_required=False)
+    measure(config)
+
+
+def measure(config: DirectionsConfig) -> dict[str, Any]:
+    """Print a line for each adapter and look, write DIR/adapter_directions.json, return it."""
+    torch.set_num_threads(config.threads)
+    save_resolved(config, config.out)
+    preset, cpu = get_preset("mini"), torch.device("cpu")
+    stage_c = load_stage_c(preset, config.weights_dir / "stage_c.safetensors").eval()
+    compressor = load_compressor(preset, config.weights_dir, cpu)
+    text_encoder, _ = load_text(preset, config.weights_dir, cpu)
+    store, rng = PictureStore(config.store_dir), np.random.default_rng([config.seed, 15])
+    rows_N = rng.choice(len(store), config.pictures, replace=False)
+    content_N = store.content[rows_N]
+    words = [captions.caption(*divmod(int(content), len(SETTINGS)), rng) for content in content_N]
+    seen_ED = load_pairs(config.data, "vlm", preset.user_emb_dim).user_emb_ED
+    taste_EL = load_pairs(config.data, "taste", preset.user_emb_dim).user_emb_ED[:, : len(LOOKS)]
+    person_N = torch.from_numpy(rng.integers(len(seen_ED), size=config.pictures))
+    generator = torch.Generator().manual_seed(config.seed)
+    kept = {}
+    for path in config.adapters:
+        kept[path], _ = read_adapter(stage_c, preset, path)
+
+    latents: list[Tensor] = []
+    added: dict[Path, list[Tensor]] = {path: [] for path in kept}
+    for first in range(0, config.pictures, BATCH):
+        part = slice(first, first + BATCH)
+        x0_BCHW = compressor.latents(np.asarray(store.pictures[rows_N[part]]), cpu).float()
+        features = text_encoder.encode(words[part])
+        t_B = torch.full((len(x0_BCHW),), config.time)
+        noise_BCHW = torch.randn(x0_BCHW.shape, generator=generator)
+        seen = (
+            add_noise(x0_BCHW, noise_BCHW, t_B),
+            t_B,
+            features.tokens_BSD,
+            features.pooled_B1D,
+        )
+        latents.append(x0_BCHW.flatten(1))
+        for path, adapter in kept.items():
+            stage_c.adapter = adapter
+            added[path].append(added_by(stage_c, seen, seen_ED[person_N[part]]))
+    latent_NK, look_NL = torch.cat(latents), torch.from_numpy(store.looks[rows_N])
+    look_LK = common_directions(latent_NK, look_NL, content_N)
+    found = {
+        str(path): compare(torch.cat(parts), taste_EL[person_N], look_LK)
+        for path, parts in added.items()
+    }
+    for name, looks in found.items():
+        for look, numbers in looks.items():
+            print(f"{name} {look}: " + ", ".join(f"{k} {v:.2f}" for k, v in numbers.items()))
+    report = {
+        "commit": git_commit(),
+        "pictures": config.pictures,
+        "time": config.time,
+        "adapters": found,
+    }
+    (config.out / "adapter_directions.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def compare(added_NK: Tensor, taste_NL: Tensor, look_LK: Tensor) -> dict[str, dict[str, float]]:
+    """For each look the norm of what is added for one unit of taste, its cosine with the look's
+    direction, and how much of it (of the square) lies in the span of all looks' directions."""
+    centred_NL = taste_NL - taste_NL.mean(0)
+    unit_LK = shift(centred_NL, added_NK - added_NK.mean(0), PENALTY)
+    basis_KL, _ = torch.linalg.qr(look_LK.T)
+    in_span_L = (unit_LK @ basis_KL).square().sum(1) / unit_LK.square().sum(1)
+    cosine_L = cosine_similarity(unit_LK, look_LK, dim=1)
+    return {
+        name: {
+            "norm": float(unit_LK[look].norm()),
+            "cosine": float(cosine_L[look]),
+            "in_span": float(in_span_L[look]),
+        }
+        for look, name in enumerate(LOOKS[: len(look_LK)])
+    }
+
+
+@torch.no_grad()
+def added_by(stage_c: StageC, seen: tuple[Tensor, ...], user_emb_BD: Tensor) -> Tensor:
+    """What the adapter adds to the picture, given the other arguments of Stage C: the base's predicted noise minus the personalised one, B x K."""
+    with stage_c.adapter.disabled():
+        base_BCHW = stage_c(*seen)
+    own_BCHW = stage_c(*seen, user_emb_BD=user_emb_BD)
+    added_BCHW: Tensor = base_BCHW - own_BCHW
+    return added_BCHW.flatten(1)
+
+
+if __name__ == "__main__":
+    main()
