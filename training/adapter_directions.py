@@ -140,7 +140,8 @@ def compare(added_NK: Tensor, taste_NL: Tensor, look_LK: Tensor) -> dict[str, di
 
 @torch.no_grad()
 def added_by(stage_c: StageC, seen: tuple[Tensor, ...], user_emb_BD: Tensor) -> Tensor:
-    """What the adapter adds to the picture, given the other arguments of Stage C: the base's predicted noise minus the personalised one, B x K."""
+    """The base's predicted noise minus the personalised one, B x K; `seen`: Stage C's other
+    arguments."""
     with stage_c.adapter.disabled():
         base_BCHW = stage_c(*seen)
     own_BCHW = stage_c(*seen, user_emb_BD=user_emb_BD)
