@@ -7,8 +7,8 @@ Noised pictures of the world get people of the data, one each. What the adapter 
 predicted picture (in terms of noise: the base's prediction minus the personalised one), regressed
 on those people's hidden tastes, is its direction for each look; the direction of the look is how
 latents follow it whatever is shown (training.look_signal). `cosine` compares the two. `in_span` is
-the share of what is added that lies in the span of all looks' directions: the rest changes the
-picture and moves no look.
+the share of what is added that lies in the span of all looks' directions: the rest is no way in
+which painted pictures vary with a look. How far looks move, only pictures tell (training.evaluate).
 
 Legend: N pictures, L looks, K latent values (C * H * W), D embedding.
 """
@@ -75,13 +75,15 @@ def measure(config: DirectionsConfig) -> dict[str, Any]:
     rows_N = rng.choice(len(store), config.pictures, replace=False)
     content_N = store.content[rows_N]
     words = [captions.caption(*divmod(int(content), len(SETTINGS)), rng) for content in content_N]
-    seen_ED = load_pairs(config.data, "vlm", preset.user_emb_dim).user_emb_ED
+    read = load_pairs(config.data, "vlm", preset.user_emb_dim)
     taste_EL = load_pairs(config.data, "taste", preset.user_emb_dim).user_emb_ED[:, : len(LOOKS)]
-    person_N = torch.from_numpy(rng.integers(len(seen_ED), size=config.pictures))
+    person_N = torch.from_numpy(rng.integers(len(taste_EL), size=config.pictures))
     generator = torch.Generator().manual_seed(config.seed)
     kept = {}
     for path in config.adapters:
-        kept[path], _ = read_adapter(stage_c, preset, path)
+        kept[path], _ = read_adapter(
+            stage_c, preset, path, encoder_id=read.provenance["encoder_id"]
+        )
 
     latents: list[Tensor] = []
     added: dict[Path, list[Tensor]] = {path: [] for path in kept}
@@ -100,7 +102,7 @@ def measure(config: DirectionsConfig) -> dict[str, Any]:
         latents.append(x0_BCHW.flatten(1))
         for path, adapter in kept.items():
             stage_c.adapter = adapter
-            added[path].append(added_by(stage_c, seen, seen_ED[person_N[part]]))
+            added[path].append(added_by(stage_c, seen, read.user_emb_ED[person_N[part]]))
     latent_NK, look_NL = torch.cat(latents), torch.from_numpy(store.looks[rows_N])
     look_LK = common_directions(latent_NK, look_NL, content_N)
     found = {

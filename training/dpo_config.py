@@ -65,8 +65,8 @@ class DpoConfig(Configuration):
         picture looks as a whole is decided at high noise, and there most of a small run's signal
         is (docs/decisions/0004).
     user_dropout: share of pairs whose embedding is zeroed. The adapter has no bias, so such a pair
-        equals the reference: it costs log 2, gives no gradient, takes no second pass, and counts
-        one half in the logged implicit accuracy.
+        equals the reference: it costs log 2, gives no gradient, takes no second pass (under "nft"
+        it takes one), and counts one half in the logged implicit accuracy.
     reference: "live" computes the reference's errors in every step; "cached" reads them from
         `reference_dir`, which training.reference_errors wrote. Every pair then has
         `draws_per_pair` noises and times, taken in turn, one each epoch: a run of no more epochs

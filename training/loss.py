@@ -60,7 +60,7 @@ class SupervisedLoss:
 class PreferenceLoss:
     """The scalar to minimise, and what to watch while it falls (all detached scalars).
 
-    loss: mean over the batch of -log sigmoid(logits), Eq. 6.
+    loss: mean over the batch of -log sigmoid(logits), Eq. 6; or `nft_loss`.
     implicit_accuracy: share of pairs whose logits are positive; an exact zero counts one half.
     margin: mean logits.
     chosen_error, rejected_error: the policy's mean squared errors. Their difference falls both
@@ -167,8 +167,8 @@ def nft_loss(chosen_B: Tensor, opposite_B: Tensor, omega: PairWeights | None = N
     2 * reference - policy, on rejected ones. With r the reference's error (noise minus its
     prediction) and d what the policy adds to the prediction, these are |r+ - d+|^2 and
     |r- + d-|^2: a regression of d on r+ and -r-, which has its minimum where d is their mean. At
-    d = 0 its gradient is that of Eq. 6 times a constant. Another beta divides that d by it, as
-    ``export_strength`` multiplies.
+    d = 0 its gradient is that of Eq. 6 times a constant. Another beta divides that d by it;
+    ``export_strength`` multiplies it, to first order.
     """
     if omega is None:
         return (chosen_B + opposite_B).mean() / 2

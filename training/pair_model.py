@@ -5,7 +5,8 @@ pictures go through the network in one batch. What is equal is computed once:
 
 - a pair's caption is the same for both pictures, and the text for policy and reference, so the
   text's keys and values of every block are computed once instead of four times;
-- a pair whose user is dropped has the reference's errors, exactly: it takes no second pass;
+- a pair whose user is dropped has the reference's errors, exactly: it takes no second pass
+  (but for `opposite`, where the recipes drop nobody);
 - where the reference's errors are known beforehand (reference_errors.py), only the policy's pass
   is left, of pairs whose user is there.
 
@@ -105,6 +106,7 @@ class PairModel(nn.Module):
             noised = self.noised(batch, draws, sides=1)
             return self.policy_errors(noised, batch.user_emb_BD * draws.keep_user_B[:, None])
         if opposite:
+            assert reference is None, "the reference's errors are not enough"
             kept_BD = batch.user_emb_BD * draws.keep_user_B[:, None]
             return self.with_opposite(self.noised(batch, draws), kept_BD)
         user_emb_BD = batch.user_emb_BD
@@ -157,10 +159,9 @@ class PairModel(nn.Module):
         with torch.no_grad():
             reference_RCHW = self._predicted(noised, noised.attended)
         policy_RCHW = self._predicted_for(noised, user_emb_BD)
-        policy, reference, opposite = (
-            as_pairs(self._errors(noised, predicted_RCHW))
-            for predicted_RCHW in (policy_RCHW, reference_RCHW, 2 * reference_RCHW - policy_RCHW)
-        )
+        policy = as_pairs(self._errors(noised, policy_RCHW))
+        reference = as_pairs(self._errors(noised, reference_RCHW))
+        opposite = as_pairs(self._errors(noised, 2 * reference_RCHW - policy_RCHW))
         return policy, reference, opposite.rejected_B
 
     def _predicted(self, noised: Noised, attended: AttentionInput) -> Tensor:

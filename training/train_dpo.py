@@ -1,4 +1,4 @@
-"""START HERE: trains the adapter on people's preferences (paper, Eq. 3, 6 and 7; design 3).
+"""START HERE: trains the adapter on people's preferences (paper, Eq. 3, 6 and 7; loss.py).
 
     python -m training.train_dpo --config training/configs/mini_dpo.yaml [--lr 3e-4] [--resume]
     accelerate launch --multi_gpu --num_processes 8 -m training.train_dpo --config ...
@@ -339,17 +339,17 @@ def objective(
         policy, reference, opposite_B = model(batch, draws, opposite=True)
     else:
         policy, reference = model(batch, draws, known)
-    loss = preference(policy, reference, opposite_B, draws, omega, config)
+    loss = preference(policy, reference, draws, omega, config, opposite_B)
     return loss, torch.stack([reference.chosen_B, reference.rejected_B], dim=1)
 
 
 def preference(
     policy: PairErrors,
     reference: PairErrors,
-    opposite_B: Tensor | None,
     draws: Draws,
     omega: Omega,
     config: DpoConfig,
+    opposite_B: Tensor | None = None,
 ) -> PreferenceLoss:
     """Eq. 6 (Eq. 3 where the policy was told no user) with the run's options.
 
@@ -403,7 +403,7 @@ def validate(
         else:
             reference = as_pairs(model.reference_errors(noised))
             policy = as_pairs(model.policy_errors(noised, batch.user_emb_BD))
-        own = preference(policy, reference, opposite_B, draws, omega, still)
+        own = preference(policy, reference, draws, omega, still, opposite_B)
         numbers = {
             "loss": own.loss,
             "accuracy": own.implicit_accuracy,
@@ -416,7 +416,7 @@ def validate(
         if config.user != "none":
             swapped_BD = emb_RD[piece].to(accelerator.device)
             swapped = as_pairs(model.policy_errors(noised, swapped_BD))
-            other = preference(swapped, reference, None, draws, omega, still)
+            other = preference(swapped, reference, draws, omega, still)
             numbers["swapped_accuracy"] = other.implicit_accuracy
         weight = (piece.stop - piece.start) / len(rows_R)
         for name, value in numbers.items():
