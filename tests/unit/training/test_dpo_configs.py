@@ -13,8 +13,9 @@ from training.dpo_config import DpoConfig, check
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 PAPER = {"synthetic": (1e-5, "one_hot"), "real": (3e-6, "vlm")}
-TABLE_1 = [
+OBJECTIVES = [
     {},
+    {"objective": "nft"},
     {"objective": "diffusion_dpo", "user": "none", "user_dropout": 0.0},
     {"objective": "sft"},
     {"objective": "diffusion_dpo", "user": "none", "user_dropout": 0.0, "only_person": 0},
@@ -36,7 +37,7 @@ def test_the_papers_recipes_hold_the_papers_numbers(preset: str, experiment: str
     assert 0.1 <= found.beta <= 2
     assert (found.shared_noise, found.shared_timestep) == (False, True)
     assert found.batch == 8 * 6 * (found.micro_batch or 0)
-    for overrides in TABLE_1:
+    for overrides in OBJECTIVES:
         check(recipe(name, **overrides))
 
 
