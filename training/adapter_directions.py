@@ -25,17 +25,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from ppd_model.diffusion import add_noise
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
-from ppd_model.stage_c import StageC, load_stage_c, read_adapter
+from ppd_model.stage_c import load_stage_c, read_adapter
 from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
 from training.dataset import load_pairs
-from training.look_signal import BATCH, common_directions, shift
-from training.parts import load_compressor, load_text
-from training.world import captions
-from training.world.scene import LOOKS, SETTINGS
-from training.world.store import PictureStore
+from training.look_signal import common_directions, errors, shift, show
+from training.world.scene import LOOKS
 
 PENALTY = 1.0
 
@@ -67,48 +63,28 @@ def measure(config: DirectionsConfig) -> dict[str, Any]:
     """Print a line for each adapter and look, write DIR/adapter_directions.json, return it."""
     torch.set_num_threads(config.threads)
     save_resolved(config, config.out)
-    preset, cpu = get_preset("mini"), torch.device("cpu")
+    preset = get_preset("mini")
     stage_c = load_stage_c(preset, config.weights_dir / "stage_c.safetensors").eval()
-    compressor = load_compressor(preset, config.weights_dir, cpu)
-    text_encoder, _ = load_text(preset, config.weights_dir, cpu)
-    store, rng = PictureStore(config.store_dir), np.random.default_rng([config.seed, 15])
-    rows_N = rng.choice(len(store), config.pictures, replace=False)
-    content_N = store.content[rows_N]
-    words = [captions.caption(*divmod(int(content), len(SETTINGS)), rng) for content in content_N]
+    rng = np.random.default_rng([config.seed, 15])
+    shown = show(config.store_dir, config.weights_dir, config.pictures, rng)
     read = load_pairs(config.data, "vlm", preset.user_emb_dim)
     taste_EL = load_pairs(config.data, "taste", preset.user_emb_dim).user_emb_ED[:, : len(LOOKS)]
     person_N = torch.from_numpy(rng.integers(len(taste_EL), size=config.pictures))
-    generator = torch.Generator().manual_seed(config.seed)
-    kept = {}
+    user_emb_ND, taste_NL = read.user_emb_ED[person_N], taste_EL[person_N]
+
+    def errors_of(user_emb_ND: Tensor | None) -> Tensor:
+        """Under the same noise each time."""
+        generator = torch.Generator().manual_seed(config.seed)
+        return errors(stage_c, shown, config.time, generator, user_emb_ND)
+
+    base_NK = errors_of(None)
+    look_LK = common_directions(shown.latent_NCHW.flatten(1), shown.look_NL, shown.content_N)
+    found = {}
     for path in config.adapters:
-        kept[path], _ = read_adapter(
+        stage_c.adapter, _ = read_adapter(
             stage_c, preset, path, encoder_id=read.provenance["encoder_id"]
         )
-
-    latents: list[Tensor] = []
-    added: dict[Path, list[Tensor]] = {path: [] for path in kept}
-    for first in range(0, config.pictures, BATCH):
-        part = slice(first, first + BATCH)
-        x0_BCHW = compressor.latents(np.asarray(store.pictures[rows_N[part]]), cpu).float()
-        features = text_encoder.encode(words[part])
-        t_B = torch.full((len(x0_BCHW),), config.time)
-        noise_BCHW = torch.randn(x0_BCHW.shape, generator=generator)
-        seen = (
-            add_noise(x0_BCHW, noise_BCHW, t_B),
-            t_B,
-            features.tokens_BSD,
-            features.pooled_B1D,
-        )
-        latents.append(x0_BCHW.flatten(1))
-        for path, adapter in kept.items():
-            stage_c.adapter = adapter
-            added[path].append(added_by(stage_c, seen, read.user_emb_ED[person_N[part]]))
-    latent_NK, look_NL = torch.cat(latents), torch.from_numpy(store.looks[rows_N])
-    look_LK = common_directions(latent_NK, look_NL, content_N)
-    found = {
-        str(path): compare(torch.cat(parts), taste_EL[person_N], look_LK)
-        for path, parts in added.items()
-    }
+        found[str(path)] = compare(errors_of(user_emb_ND) - base_NK, taste_NL, look_LK)
     for name, looks in found.items():
         for look, numbers in looks.items():
             print(f"{name} {look}: " + ", ".join(f"{k} {v:.2f}" for k, v in numbers.items()))
@@ -138,17 +114,6 @@ def compare(added_NK: Tensor, taste_NL: Tensor, look_LK: Tensor) -> dict[str, di
         }
         for look, name in enumerate(LOOKS[: len(look_LK)])
     }
-
-
-@torch.no_grad()
-def added_by(stage_c: StageC, seen: tuple[Tensor, ...], user_emb_BD: Tensor) -> Tensor:
-    """The base's predicted noise minus the personalised one, B x K; `seen`: Stage C's other
-    arguments."""
-    with stage_c.adapter.disabled():
-        base_BCHW = stage_c(*seen)
-    own_BCHW = stage_c(*seen, user_emb_BD=user_emb_BD)
-    added_BCHW: Tensor = base_BCHW - own_BCHW
-    return added_BCHW.flatten(1)
 
 
 if __name__ == "__main__":

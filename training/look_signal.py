@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,20 @@ class SignalConfig(Configuration):
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Pictures of the store as Stage C sees them, and what is known of them.
+
+    latent_NCHW; the captions' tokens (N x S x T) and pooled vector (N x 1 x T); look_NL; content_N.
+    """
+
+    latent_NCHW: Tensor
+    text_NST: Tensor
+    pooled_N1T: Tensor
+    look_NL: Tensor
+    content_N: NDArray[np.int64]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     config, _ = parse_command_line(SignalConfig, argv, __doc__, file_required=False)
@@ -62,33 +78,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure(config: SignalConfig) -> dict[str, Any]:
     """Print one line for each time and write DIR/look_signal.json; returns what is in it."""
     save_resolved(config, config.out)
-    preset = get_preset("mini")
-    cpu = torch.device("cpu")
-    store = PictureStore(config.store_dir)
+    stage_c = load_stage_c(get_preset("mini"), config.weights_dir / "stage_c.safetensors").eval()
     rng = np.random.default_rng([config.seed, 14])
-    rows_N = rng.choice(len(store), config.pictures, replace=False)
-    stage_c = load_stage_c(preset, config.weights_dir / "stage_c.safetensors").eval()
-    compressor = load_compressor(preset, config.weights_dir, cpu)
-    text_encoder, _ = load_text(preset, config.weights_dir, cpu)
-    words = [
-        captions.caption(*divmod(int(content), len(SETTINGS)), rng)
-        for content in store.content[rows_N]
-    ]
-    latents, tokens, pooled = [], [], []
-    for first in range(0, config.pictures, BATCH):
-        part = slice(first, first + BATCH)
-        latents.append(compressor.latents(np.asarray(store.pictures[rows_N[part]]), cpu).float())
-        features = text_encoder.encode(words[part])
-        tokens.append(features.tokens_BSD)
-        pooled.append(features.pooled_B1D)
-    look_NL = torch.from_numpy(store.looks[rows_N])
+    shown = show(config.store_dir, config.weights_dir, config.pictures, rng)
     generator = torch.Generator().manual_seed(config.seed)
     rows = []
     for time in config.times:
-        error_NK = base_errors(
-            stage_c, torch.cat(latents), torch.cat(tokens), torch.cat(pooled), time, generator
-        )
-        explained_L = explained_error(error_NK, look_NL)
+        error_NK = errors(stage_c, shown, time, generator)
+        explained_L = explained_error(error_NK, shown.look_NL)
         explained = dict(zip(LOOKS, explained_L.tolist(), strict=True))
         error = float(error_NK.square().mean())
         ratio = float(explained_L.clamp(min=0).sum()) / error
@@ -98,7 +95,7 @@ def measure(config: SignalConfig) -> dict[str, Any]:
         )
         looks = " ".join(f"{name} {1e3 * value:.3f}" for name, value in explained.items())
         print(f"t {time:.2f} error {error:.4f} ratio {ratio:.3f} | 1e-3: {looks}", flush=True)
-    shared = directions(torch.cat(latents).flatten(1), look_NL, store.content[rows_N])
+    shared = directions(shown.latent_NCHW.flatten(1), shown.look_NL, shown.content_N)
     for name, found in shared.items():
         print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in found.items()))
     report = {
@@ -109,6 +106,31 @@ def measure(config: SignalConfig) -> dict[str, Any]:
     }
     (config.out / "look_signal.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
+
+
+def show(store_dir: Path, weights_dir: Path, pictures: int, rng: np.random.Generator) -> Shown:
+    """So many of the store's pictures, drawn at random, each with a caption in random words."""
+    preset, cpu = get_preset("mini"), torch.device("cpu")
+    store = PictureStore(store_dir)
+    rows_N = rng.choice(len(store), pictures, replace=False)
+    compressor = load_compressor(preset, weights_dir, cpu)
+    text_encoder, _ = load_text(preset, weights_dir, cpu)
+    content_N = store.content[rows_N]
+    words = [captions.caption(*divmod(int(content), len(SETTINGS)), rng) for content in content_N]
+    latents, tokens, pooled = [], [], []
+    for first in range(0, pictures, BATCH):
+        part = slice(first, first + BATCH)
+        latents.append(compressor.latents(np.asarray(store.pictures[rows_N[part]]), cpu).float())
+        features = text_encoder.encode(words[part])
+        tokens.append(features.tokens_BSD)
+        pooled.append(features.pooled_B1D)
+    return Shown(
+        torch.cat(latents),
+        torch.cat(tokens),
+        torch.cat(pooled),
+        torch.from_numpy(store.looks[rows_N]),
+        content_N,
+    )
 
 
 def directions(
@@ -172,24 +194,28 @@ def _within_contents(
 
 
 @torch.no_grad()
-def base_errors(
+def errors(
     stage_c: StageC,
-    latent_NCHW: Tensor,
-    text_NST: Tensor,
-    pooled_N1T: Tensor,
+    shown: Shown,
     time: float,
     generator: torch.Generator,
+    user_emb_ND: Tensor | None = None,
 ) -> Tensor:
-    """Noise minus the base model's prediction of it, N x K, every picture at the same time."""
+    """Noise minus the prediction of it, N x K, every picture at the same time: the base model's,
+    or, with user embeddings, that of Stage C with its adapter."""
     parts = []
-    for first in range(0, len(latent_NCHW), BATCH):
+    for first in range(0, len(shown.latent_NCHW), BATCH):
         part = slice(first, first + BATCH)
-        x0_BCHW = latent_NCHW[part]
+        x0_BCHW = shown.latent_NCHW[part]
         noise_BCHW = torch.randn(x0_BCHW.shape, generator=generator)
         t_B = torch.full((len(x0_BCHW),), time)
-        with stage_c.adapter.disabled():
+        with stage_c.adapter.disabled() if user_emb_ND is None else nullcontext():
             predicted_BCHW = stage_c(
-                add_noise(x0_BCHW, noise_BCHW, t_B), t_B, text_NST[part], pooled_N1T[part]
+                add_noise(x0_BCHW, noise_BCHW, t_B),
+                t_B,
+                shown.text_NST[part],
+                shown.pooled_N1T[part],
+                None if user_emb_ND is None else user_emb_ND[part],
             )
         parts.append((noise_BCHW - predicted_BCHW).flatten(1))
     return torch.cat(parts)

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.look_signal import directions, explained_error
+from ppd_model.diffusion import add_noise
+from ppd_model.presets import get_preset
+from ppd_model.stage_c import build_stage_c
+from training.look_signal import Shown, directions, errors, explained_error
 
 
 def test_the_part_that_follows_a_look_is_found_and_noise_is_not() -> None:
@@ -44,3 +47,25 @@ def test_a_direction_that_turns_with_the_content_is_told_from_a_common_one() -> 
     assert turning["cosine"] == pytest.approx(5**-0.5, rel=0.1)
     with pytest.raises(ValueError, match="too few of each"):
         directions(latent_NK[:3], look_NL[:3], content_N[:3])
+
+
+def test_errors_are_the_bases_or_a_persons_under_the_same_noise() -> None:
+    preset = get_preset("mini")
+    torch.manual_seed(0)
+    stage_c = build_stage_c(preset).eval()
+    for weight in stage_c.adapter.to_v.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    text = torch.randn(2, 5, 128), torch.randn(2, 1, 128)
+    shown = Shown(torch.randn(2, 16, 8, 8), *text, torch.randn(2, 8), np.array([0, 1]))
+    emb_ND = torch.stack([torch.randn(preset.user_emb_dim), torch.zeros(preset.user_emb_dim)])
+
+    base_NK, own_NK = (
+        errors(stage_c, shown, 0.8, torch.Generator().manual_seed(1), who) for who in (None, emb_ND)
+    )
+    noise_NCHW = torch.randn(shown.latent_NCHW.shape, generator=torch.Generator().manual_seed(1))
+    t_N = torch.full((2,), 0.8)
+    with torch.no_grad():
+        plain_NCHW = stage_c(add_noise(shown.latent_NCHW, noise_NCHW, t_N), t_N, *text)
+    torch.testing.assert_close(base_NK, (noise_NCHW - plain_NCHW).flatten(1))
+    assert (own_NK - base_NK)[0].norm() > 0.01  # somebody
+    assert not (own_NK - base_NK)[1].any()  # nobody
