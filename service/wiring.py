@@ -275,7 +275,7 @@ def _services(
         limits=limits,
         keys=KeyLookup(parts.database, settings.api_key_believed_s),
         jobs=JobLookup(parts.database),
-        accepting=Accepting(parts, limits),
+        accepting=Accepting(parts, limits, worker.versions),
         in_flight=InFlight(),
         streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
         session_secret=secret,

@@ -3,19 +3,22 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
 from typing import Any
 
+from service.actions import equal_requests
 from service.api.rates import check_gpu_quota
 from service.api.room import Limits, check_room, check_storage
 from service.core.auth import Caller
+from service.core.equal_requests import request_sha256
 from service.core.errors import DatabaseAway, ServiceError
 from service.core.fairness import Crowd
 from service.core.generation import pin
 from service.core.groups import InGroups
+from service.core.ports import Versions
 from service.infra import logs
 from service.infra.parts import Parts
 from service.infra.repositories.generations import NewGeneration, Subject
@@ -37,6 +40,10 @@ class Asked:
     subjects: tuple[tuple[str, float], ...]
     request: dict[str, Any]
     waits: bool
+    names_seed: bool
+    """Whether the client chose the seed: only then was it ever asked before."""
+    fresh: bool
+    """Whether the pictures are to be computed, whatever was made before."""
 
     @cached_property
     def people(self) -> list[Person]:
@@ -52,6 +59,24 @@ class Asked:
         return self.people[0] if len(self.people) == 1 else None
 
 
+@dataclass(frozen=True)
+class Queued:
+    """A job that waits, and whether pictures of an equal request are there."""
+
+    job: JobSeen
+    made_before: bool
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What a request comes to: whose profile versions, and if of nobody, why."""
+
+    owner_pk: str | None
+    subjects: tuple[Subject, ...]
+    reason: str | None
+    sha256: str | None
+
+
 class Accepting:
     """Queues what is asked for, in groups; what needs a wait of its own goes alone.
 
@@ -61,20 +86,36 @@ class Accepting:
     database went away: then it is not known whether they are stored.
     """
 
-    def __init__(self, parts: Parts, limits: Limits) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        limits: Limits,
+        versions: Callable[[], Awaitable[Versions | None]],
+    ) -> None:
+        """`versions`: what pictures are made with now; None while that is not known."""
         self._parts = parts
         self._limits = limits
+        self._versions = versions
         self._groups = InGroups(self._together, _AT_ONCE)
 
     async def accept(self, asked: Asked) -> JobSeen:
-        """The job, queued; raises what it is refused for."""
-        job = await self._groups.ask(asked)
-        if job is not None:
-            return job
-        async with self._parts.database.write() as store:
-            return await self.alone(store, asked)
+        """The job, queued or answered; raises what it is refused for."""
+        queued = await self._groups.ask(asked)
+        if queued is None:
+            async with self._parts.database.write() as store:
+                queued = await self.alone(store, asked)
+        return await self.answered(queued)
 
-    async def alone(self, store: Store, asked: Asked) -> JobSeen:
+    async def answered(self, queued: Queued) -> JobSeen:
+        """The job as it stands: ended where an equal request's pictures could be given again."""
+        if queued.made_before:
+            versions = await self._versions()
+            if versions is not None:
+                again = await equal_requests.answer(self._parts, versions, queued.job.id)
+                return again or queued.job
+        return queued.job
+
+    async def alone(self, store: Store, asked: Asked) -> Queued:
         """The same in a transaction of the caller's, with people made on first use."""
         held: dict[Person, Held] = {}
         for person in asked.people:
@@ -86,7 +127,7 @@ class Accepting:
             raise outcome
         return outcome
 
-    async def _together(self, group: Sequence[Asked]) -> list[JobSeen | ServiceError | None]:
+    async def _together(self, group: Sequence[Asked]) -> list[Queued | ServiceError | None]:
         """An outcome for each; None for those who are to go alone."""
         with logs.of_requests(len(group)):
             try:
@@ -104,7 +145,7 @@ class Accepting:
 
     async def _in_one_transaction(
         self, group: Sequence[Asked]
-    ) -> list[JobSeen | ServiceError | None]:
+    ) -> list[Queued | ServiceError | None]:
         async with self._parts.database.write() as store:
             people = {person for asked in group for person in asked.people}
             held, crowd = await store.meet(people, _owners(group), "generate")
@@ -114,23 +155,35 @@ class Accepting:
 
     async def _queue(
         self, store: Store, group: Sequence[Asked], held: Mapping[Person, Held], crowd: Crowd
-    ) -> list[JobSeen | ServiceError]:
+    ) -> list[Queued | ServiceError]:
         if not group:
             return []
         refusals = await self._refusals({held[owner].pk for owner in _owners(group)})
-        decided: list[NewGeneration | ServiceError] = []
-        for asked in group:
+        decided = [_decide(asked, held) for asked in group]
+        asked_before = {
+            one.sha256
+            for asked, one in zip(group, decided, strict=True)
+            if one.sha256 is not None and asked.names_seed
+        }
+        known = await store.jobs.have_pictures(asked_before)
+        outcomes: list[NewGeneration | ServiceError] = []
+        for asked, one in zip(group, decided, strict=True):
             try:
-                decided.append(self._decide(asked, held, crowd, refusals))
+                outcomes.append(self._new(asked, one, crowd, refusals, one.sha256 in known))
             except ServiceError as error:
-                decided.append(error)
-        new = [job for job in decided if isinstance(job, NewGeneration)]
+                outcomes.append(error)
+        new = [job for job in outcomes if isinstance(job, NewGeneration)]
         made = iter(
             await store.jobs.add_generations(
                 new, priority=GENERATE_PRIORITY, expiry_s=self._limits.job_expiry_s
             )
         )
-        return [one if isinstance(one, ServiceError) else next(made) for one in decided]
+        return [
+            one
+            if isinstance(one, ServiceError)
+            else Queued(next(made), made_before=one.request_sha256 in known)
+            for one in outcomes
+        ]
 
     async def _refusals(self, owners: set[str]) -> dict[str | None, ServiceError]:
         """Why owners get no pictures now, and under None why nobody does."""
@@ -149,38 +202,52 @@ class Accepting:
                 raise answer
         return refusals
 
-    def _decide(
+    def _new(
         self,
         asked: Asked,
-        held: Mapping[Person, Held],
+        decided: _Decided,
         crowd: Crowd,
         refusals: Mapping[str | None, ServiceError],
+        known: bool,
     ) -> NewGeneration:
-        """Pin whose profiles are used; raise what it is refused for."""
-        caller, owner = asked.caller, asked.owner
-        owner_pk = held[owner].pk if owner is not None else None
-        queue = crowd.queue((caller.tenant, owner_pk))
-        check_room(queue, self._limits, "generate", caller)
-        for who in (owner_pk, None):
-            if who in refusals:
-                raise refusals[who]
-        subjects: list[Subject] = []
-        reasons: list[str] = []
-        for user_id, weight in asked.subjects:
-            person = held[caller.tenant, user_id]
-            pinned = pin(person.found, waits=asked.waits)
-            subjects.append(Subject(person.pk, pinned.profile_pk, weight))
-            if pinned.reason is not None:
-                reasons.append(pinned.reason)
-        crowd.join((caller.tenant, owner_pk), queue.turn)
+        """The job; raises what it is refused for. `known` asks nothing of the models."""
+        caller, owner = asked.caller, (asked.caller.tenant, decided.owner_pk)
+        queue = crowd.queue(owner)
+        if not known:
+            check_room(queue, self._limits, "generate", caller)
+            for who in (decided.owner_pk, None):
+                if who in refusals:
+                    raise refusals[who]
+        crowd.join(owner, queue.turn)
         return NewGeneration(
             tenant=caller.tenant,
-            user_pk=owner_pk,
-            user_id=owner[1] if owner is not None else None,
+            user_pk=decided.owner_pk,
+            user_id=asked.owner[1] if asked.owner is not None else None,
             turn=queue.turn,
-            request={**asked.request, "reason": reasons[0] if reasons else None},
-            subjects=tuple(subjects),
+            request={**asked.request, "reason": decided.reason},
+            subjects=decided.subjects,
+            request_sha256=decided.sha256,
         )
+
+
+def _decide(asked: Asked, held: Mapping[Person, Held]) -> _Decided:
+    """Pin whose profiles are used."""
+    caller, owner = asked.caller, asked.owner
+    subjects: list[Subject] = []
+    reasons: list[str] = []
+    for user_id, weight in asked.subjects:
+        person = held[caller.tenant, user_id]
+        pinned = pin(person.found, waits=asked.waits)
+        subjects.append(Subject(person.pk, pinned.profile_pk, weight))
+        if pinned.reason is not None:
+            reasons.append(pinned.reason)
+    owner_pk = held[owner].pk if owner is not None else None
+    sha256 = None
+    if not asked.fresh:
+        tastes = [(one.user_pk, one.profile_pk, one.weight) for one in subjects]
+        browser_pk = owner_pk if caller.is_session else None
+        sha256 = request_sha256(caller.tenant, browser_pk, asked.request, tastes)
+    return _Decided(owner_pk, tuple(subjects), reasons[0] if reasons else None, sha256)
 
 
 def _owners(group: Sequence[Asked]) -> set[Person]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.accepting import Asked
+from service.api.accepting import Asked, Queued
 from service.api.deps import (
     BY_KEY_OR_SESSION,
     ProtectedRoute,
@@ -57,20 +57,23 @@ async def accept(
     such a key has its transaction to itself: it holds the key, and commits with the key's record.
     """
     asked = _asked(body, caller, services, waits=waits)
-    made: list[JobSeen] = []
+    first: list[Queued] = []
 
     async def work(store: Store) -> Accepted:
-        job = await services.accepting.alone(store, asked)
-        made.append(job)
-        return Accepted({"job_id": job.id}, user_pk=job.user_pk, job_id=job.id)
+        queued = await services.accepting.alone(store, asked)
+        first.append(queued)
+        return Accepted({"job_id": queued.job.id}, user_pk=queued.job.user_pk, job_id=queued.job.id)
 
-    if once.has_key:
-        job_id = str((await once.do(work))["job_id"])
+    if not once.has_key:
+        job = await services.accepting.accept(asked)
     else:
-        made.append(await services.accepting.accept(asked))
-        job_id = made[0].id
-    services.signals.ring()
-    return job_id, made[0] if made else None
+        job_id = str((await once.do(work))["job_id"])
+        if not first:
+            return job_id, None
+        job = await services.accepting.answered(first[0])
+    if job.status == "queued":
+        services.signals.ring()
+    return job.id, job
 
 
 def _asked(body: GenerateIn, caller: Caller, services: Services, *, waits: bool) -> Asked:
@@ -79,7 +82,9 @@ def _asked(body: GenerateIn, caller: Caller, services: Services, *, waits: bool)
     subjects = tuple(_subjects(body))
     if not all(caller.may_use(user_id) for user_id, _ in subjects):
         raise ServiceError(404, "user_not_found")
-    return Asked(caller, subjects, request, waits)
+    return Asked(
+        caller, subjects, request, waits, names_seed=body.seed is not None, fresh=body.fresh
+    )
 
 
 def _request(body: GenerateIn, services: Services) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def _request(body: GenerateIn, services: Services) -> dict[str, Any]:
             raise invalid(f"/{name}", f"preset {offered.preset} makes sides of {allowed} px")
     seed = body.seed if body.seed is not None else min(services.new_seed(), MAX_SEED - body.n)
     return {
-        **body.model_dump(exclude={"user_id", "blend", "seed", "width", "height"}),
+        **body.model_dump(exclude={"user_id", "blend", "seed", "width", "height", "fresh"}),
         "user_ids": [user_id for user_id, _ in _subjects(body)],
         "blended": body.blend is not None,
         "seed": seed,

@@ -62,6 +62,7 @@ async def cancel_job(job_id: JobId, caller: CallerDep, services: ServicesDep) ->
     if canceled:
         services.metrics.job_ended(job.kind, "canceled", seconds_since(job.created_at))
         services.signals.cancel(job.id)
+        services.signals.ring()  # one that waited for its pictures may run
         services.events.publish(job.id, status_event(job.seq, "canceled"))
     return job_out(job)
 

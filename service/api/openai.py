@@ -101,6 +101,7 @@ def _asked(body: ImagesIn) -> GenerateIn:
             steps=body.steps,
             guidance_scale=body.guidance_scale,
             seed=body.seed,
+            fresh=body.fresh,
         )
     except ValidationError as error:
         faults = tuple(_fault(entry) for entry in error.errors(include_input=False))

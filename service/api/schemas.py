@@ -133,6 +133,10 @@ class GenerateIn(Body):
     steps: Annotated[int, Field(ge=1, le=50)] = 20
     guidance_scale: Annotated[float, Field(ge=0, le=20)] = 4.0
     seed: Annotated[int | None, Field(ge=0, le=MAX_SEED)] = None
+    fresh: Annotated[
+        bool,
+        Field(description="Compute it, also where an equal request's pictures could be given."),
+    ] = False
 
     @model_validator(mode="after")
     def _together(self) -> Self:

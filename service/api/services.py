@@ -13,7 +13,7 @@ from service.api.job_lookup import JobLookup
 from service.api.key_lookup import KeyLookup
 from service.api.room import Limits
 from service.api.streams import OpenStreams
-from service.core.ports import Capabilities
+from service.core.ports import Capabilities, Versions
 from service.infra.parts import Parts
 from service.infra.queue_state import QueueMetrics
 
@@ -29,6 +29,9 @@ class WorkerState(Protocol):
 
     async def encoder_version(self) -> str | None:
         """The encoder that reads choices at present; None while that is not known."""
+
+    async def versions(self) -> Versions | None:
+        """What pictures are made with at present; None while that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ class GivenJobs(GivenRows):
         "user_pk": String(),
         "turn": Integer(),
         "request": JSON(),
+        "request_sha256": String(),
     }
     inherit_cache = True
 

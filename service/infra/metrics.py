@@ -49,6 +49,12 @@ class Metrics:
             ("personalized", "reason", "model", "adapter"),
             registry=self.registry,
         )
+        self._answered_again = Counter(
+            "ppd_pictures_answered_again",
+            "Pictures that an equal request was given again, without the model.",
+            ("personalized", "model", "adapter"),
+            registry=self.registry,
+        )
         self._lookups = Counter(
             "ppd_embedding_cache_lookups",
             "Embeddings asked of the cache, by what came: hit, miss, error.",
@@ -79,6 +85,14 @@ class Metrics:
         reason = result.get("reason") or ("" if applied == "yes" else "no_user")
         made = self._pictures.labels(applied, reason, model, adapter)
         made.inc(len(result["images"]))
+
+    def answered_again(self, result: Mapping[str, Any]) -> None:
+        """Pictures made earlier were given to an equal request."""
+        applied = "yes" if result["personalization_applied"] else "no"
+        given = self._answered_again.labels(
+            applied, str(result["model"]), str(result["adapter_version"])
+        )
+        given.inc(len(result["images"]))
 
     def encoded(self, encoder: str, queue_s: float, encode_s: float) -> None:
         """Choices were read. The model of this kind of job is the encoder; it has no adapter."""

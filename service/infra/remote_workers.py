@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Collection
 
+from service.core.ports import Versions
 from service.infra.database import Database
 
 
@@ -25,7 +26,8 @@ class RemoteWorkers:
         self._gone_after_s = gone_after_s
         self._ping = ping
         self._encoder: str | None = None
-        self._encoder_known_until_s = 0.0
+        self._versions: Versions | None = None
+        self._known_until_s = 0.0
 
     async def why_not_ready(self) -> str | None:
         """The first kind that nobody runs, and why; None when all are taken."""
@@ -47,13 +49,30 @@ class RemoteWorkers:
 
         Looked up now and then only: it is asked with every answer to a pair.
         """
-        if time.monotonic() >= self._encoder_known_until_s:
-            async with self._database.read() as store:
-                seen = await store.workers.seen(self._gone_after_s)
-            found = {row.encoder_version for row in seen if "encode" in row.kinds}
-            self._encoder = found.pop() if len(found) == 1 else None
-            self._encoder_known_until_s = time.monotonic() + self._gone_after_s / 3
+        await self._look()
         return self._encoder
+
+    async def versions(self) -> Versions | None:
+        """What the workers that make pictures have loaded; None while they differ, or are none."""
+        await self._look()
+        return self._versions
+
+    async def _look(self) -> None:
+        if time.monotonic() < self._known_until_s:
+            return
+        async with self._database.read() as store:
+            seen = await store.workers.seen(self._gone_after_s)
+        encoders = {row.encoder_version for row in seen if "encode" in row.kinds}
+        self._encoder = encoders.pop() if len(encoders) == 1 else None
+        found = {
+            (row.model, row.adapter_version, row.encoder_version)
+            for row in seen
+            if "generate" in row.kinds
+        }
+        model, adapter, encoder = found.pop() if len(found) == 1 else (None, None, None)
+        known = model is not None and encoder is not None
+        self._versions = Versions(model, adapter, encoder) if known and encoder else None
+        self._known_until_s = time.monotonic() + self._gone_after_s / 3
 
     async def impaired(self) -> str | None:
         """Says when Redis is away."""

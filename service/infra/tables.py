@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -148,6 +149,9 @@ class Profile(Base):
         return self.text if self.source != "generated" else None
 
 
+_RUNS = text("status = 'running'")
+
+
 class Job(Base):
     """Something the worker is to do. The row is the truth about it.
 
@@ -160,6 +164,13 @@ class Job(Base):
     __table_args__ = (
         Index(None, "status", "turn", "priority", "created_at"),
         Index(None, "user_pk", "status"),
+        Index(
+            "uq_jobs_running_request_sha256",
+            "request_sha256",
+            unique=True,
+            sqlite_where=_RUNS,
+            postgresql_where=_RUNS,
+        ),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
@@ -188,6 +199,9 @@ class Job(Base):
     """The adapter that was in service when the job came; None is the one shipped with the base."""
     worker_id: Mapped[str | None] = mapped_column(String(64))
     """Who runs it, or ran it last."""
+    request_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    """The same for equal requests, of which one runs at a time; null for one that asked to be
+    computed afresh."""
 
 
 class JobSubject(Base):

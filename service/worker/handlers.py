@@ -8,14 +8,16 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
 
+from service.actions.conditioning import Tastes, echo, tastes_of
+from service.actions.equal_requests import earlier_result
 from service.core.choices import reading_sha256
 from service.core.errors import JobFailure, StorageFull
-from service.core.generation import Reason, blend
+from service.core.generation import blend
 from service.core.image_keys import generated_key
 from service.core.messages import JobEvent, preview_event, step_event
 from service.core.ports import (
@@ -52,15 +54,6 @@ class Tools(Parts):
     """Runs a function in the one thread that may touch the model."""
     in_picture_thread: Callable[..., Awaitable[Any]]
     """Runs a function in one of those that may make pictures."""
-
-
-@dataclass(frozen=True)
-class _Conditioning:
-    """Whose taste a generation uses, as it turned out when it ran."""
-
-    user_emb_D: Embedding | None
-    reason: Reason | Literal["reencoded"] | None
-    profile_versions: list[int | None]
 
 
 async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable[[], bool]) -> bool:
@@ -123,8 +116,13 @@ async def generate(
     `cancelled` is also called from the model's threads.
     """
     assert job.started_at is not None
+    again = await earlier_result(tools, versions, job)
+    if again is not None:
+        return await _give_again(tools, job, again)
     request = job.request
-    conditioning = await _condition(tools, versions, job)
+    async with tools.database.read() as store:
+        tastes = await tastes_of(store, versions, job)
+    user_emb_D = await _blended(tools, job.tenant, tastes)
     owner = job.user_pk or job.tenant
     pinned = None if versions.adapter_overrides else await _pinned_adapter(tools, job)
     loop = asyncio.get_running_loop()
@@ -140,7 +138,7 @@ async def generate(
         tell(preview_event(job.attempt, preview.index, preview.done, preview.total, image))
 
     async def make(adapter: AdapterFile | None) -> list[Picture]:
-        specs = [_spec(request, conditioning, adapter, owner, i) for i in range(request["n"])]
+        specs = [_spec(request, user_emb_D, adapter, owner, i) for i in range(request["n"])]
         async with Previews(show) as previews:
             made: list[Picture] = await tools.in_picture_thread(
                 tools.runtime.generate, specs, on_step, cancelled, previews.offer
@@ -157,8 +155,9 @@ async def generate(
         "model": versions.model,
         "adapter_version": versions.adapter_version if pinned is None else pinned.version,
         "encoder_version": versions.encoder_version,
-        **_echo(request, conditioning),
+        **echo(request, tastes),
         **await _warnings(tools, request["prompt"]),
+        "cached": False,
         "timings": {
             "queue_s": round(
                 (job.started_at - job.created_at).total_seconds()
@@ -192,6 +191,15 @@ async def generate(
         worked_s = sum((p.denoise_s + p.decode_s) / (1 + p.shared_with) for p in pictures)
         await tools.rates.charge_gpu_seconds(job.user_pk, worked_s)
     return True
+
+
+async def _give_again(tools: Tools, job: Job, result: dict[str, Any]) -> bool:
+    """End a job with pictures that were made for an equal one."""
+    async with tools.database.write() as store:
+        ours = await store.claims.finish(job.id, job.attempt, "succeeded", result=result)
+    if ours:
+        tools.metrics.answered_again(result)
+    return ours
 
 
 async def _store(tools: Tools, images: list[Image], data: list[bytes]) -> None:
@@ -287,7 +295,7 @@ def _bytes_of(adapter: Adapter) -> Iterator[None]:
 
 def _spec(
     request: dict[str, Any],
-    conditioning: _Conditioning,
+    user_emb_D: Embedding | None,
     adapter: AdapterFile | None,
     owner: str,
     i: int,
@@ -295,7 +303,7 @@ def _spec(
     return PictureSpec(
         prompt=request["prompt"],
         seed=request["seed"] + i,
-        user_emb_D=conditioning.user_emb_D,
+        user_emb_D=user_emb_D,
         strength=request["strength"],
         negative_prompt=request["negative_prompt"],
         steps=request["steps"],
@@ -307,71 +315,10 @@ def _spec(
     )
 
 
-def _echo(request: dict[str, Any], conditioning: _Conditioning) -> dict[str, Any]:
-    versions = conditioning.profile_versions
-    echo: dict[str, Any] = {
-        "profile_version": versions[0] if versions and not request["blended"] else None,
-        "strength": request["strength"],
-        "personalization_applied": conditioning.user_emb_D is not None,
-    }
-    if request["blended"]:
-        echo["blend"] = [
-            {"user_id": user_id, "profile_version": version}
-            for user_id, version in zip(request["user_ids"], versions, strict=True)
-        ]
-    if conditioning.reason is not None:
-        echo["reason"] = conditioning.reason
-    return echo
-
-
-async def _condition(tools: Tools, versions: Versions, job: Job) -> _Conditioning:
-    """The embedding that the job's pins come to now, and what is to be said about it."""
-    async with tools.database.read() as store:
-        subjects = await store.jobs.subjects(job.id)
-        found = []
-        for subject in subjects:
-            pinned = None
-            if subject.profile_pk is not None:
-                pinned = await store.profiles.get(subject.profile_pk)
-            current = await store.profiles.newest(
-                subject.user_pk, "ready", versions.encoder_version
-            )
-            found.append((pinned, current, subject.weight))
-    if not found:
-        return _Conditioning(None, None, [])
-    reason: Reason | Literal["reencoded"] | None = job.request["reason"]
-    parts: list[tuple[Embedding, float]] = []
-    numbers: list[int | None] = []
-    for pinned, current, weight in found:
-        used, why = _usable(pinned, current, versions)
-        if used is None:
-            reason = reason or why
-            numbers.append(None)
-            continue
-        if why == "reencoded" and reason is None:
-            reason = why
-        parts.append((await _embedding(tools, job.tenant, used), weight))
-        numbers.append(used.version)
-    if len(parts) < len(found):
-        return _Conditioning(None, reason, [None] * len(found))
-    if job.request["strength"] == 0:
-        return _Conditioning(None, "strength_zero", numbers)
-    return _Conditioning(blend(parts), reason, numbers)
-
-
-def _usable(
-    pinned: Profile | None, current: Profile | None, versions: Versions
-) -> tuple[Profile | None, Reason | Literal["reencoded"] | None]:
-    """The pinned version; where it was superseded or is of another encoder, a newer one."""
-    if pinned is None:
-        return None, None
-    if pinned.status == "ready" and pinned.encoder_version == versions.encoder_version:
-        return pinned, None
-    if current is not None and current.version > pinned.version:
-        return current, "reencoded" if pinned.status == "ready" else None
-    if pinned.status == "ready":
-        return None, "encoder_changed"
-    return None, "encoding" if pinned.status in ("encoding", "superseded") else "encoding_failed"
+async def _blended(tools: Tools, tenant: str, tastes: Tastes) -> Embedding | None:
+    """The embedding that these tastes come to together; None where there are none."""
+    parts = [(await _embedding(tools, tenant, used), weight) for used, weight in tastes.used]
+    return blend(parts) if parts else None
 
 
 async def _embedding(tools: Tools, tenant: str, profile: Profile) -> Embedding:

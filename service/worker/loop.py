@@ -37,7 +37,7 @@ class Worker:
         self._last_chance: str | None = None
         """The job under way that fails when this process is lost too."""
         self._not_ready: str | None = "the model is being loaded"
-        self._encoder_version: str | None = None
+        self._versions: Versions | None = None
         self._stopping = False
 
     async def why_not_ready(self) -> str | None:
@@ -50,7 +50,11 @@ class Worker:
 
     async def encoder_version(self) -> str | None:
         """The encoder that is loaded."""
-        return self._encoder_version
+        return self._versions.encoder_version if self._versions is not None else None
+
+    async def versions(self) -> Versions | None:
+        """What is loaded."""
+        return self._versions
 
     async def run(self) -> None:
         """Take up what was not finished, load the model, then work until `stop`.
@@ -88,7 +92,7 @@ class Worker:
         try:
             await self._sweep.take_up()
             versions = await self._runner.load()
-            self._encoder_version = versions.encoder_version
+            self._versions = versions
             await reencoding.queue_stale(self._parts.database, versions)
         except Exception as error:
             log.exception("the worker did not start")

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
+
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
 from service.infra.ending import end
@@ -175,21 +177,30 @@ class WorkerProcess:
         Of the jobs on their last chance one at a time.
         """
         async with self._claiming:
-            async with self._parts.database.write() as store:
-                if self._look_at_the_model() or self._stop.is_set():
-                    await store.jobs.put_ticket_back(kind)
-                    return None
-                job = await store.claims.claim(
-                    self._terms.kinds,
-                    self._id,
-                    self._terms.lease_s,
-                    losses_below=None if self._last_chance is None else MAX_ATTEMPTS - 1,
-                )
-                if job is not None and job.kind != kind:
-                    await store.jobs.put_ticket_back(kind)
+            while True:
+                try:
+                    job = await self._claim_now(kind)
+                    break
+                except IntegrityError:  # another worker has just begun an equal request
+                    continue
             # Not before the commit: one that fails leaves nothing under way.
             if job is not None and is_last_chance(job):
                 self._last_chance = job.id
+        return job
+
+    async def _claim_now(self, kind: str) -> Job | None:
+        async with self._parts.database.write() as store:
+            if self._look_at_the_model() or self._stop.is_set():
+                await store.jobs.put_ticket_back(kind)
+                return None
+            job = await store.claims.claim(
+                self._terms.kinds,
+                self._id,
+                self._terms.lease_s,
+                losses_below=None if self._last_chance is None else MAX_ATTEMPTS - 1,
+            )
+            if job is not None and job.kind != kind:
+                await store.jobs.put_ticket_back(kind)
         return job
 
     async def _look_after_tickets(self) -> None:

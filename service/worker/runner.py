@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
+from service.actions import equal_requests
 from service.core.errors import DatabaseAway, JobCanceled, JobFailure, ModelLost
 from service.core.messages import JobStatus, end_seq, status_event
 from service.core.ports import ModelRuntime, Versions
@@ -125,6 +126,17 @@ class Runner:
             took_s = seconds_since(job.created_at)
             self._tools.metrics.job_ended(job.kind, status, took_s, run.error_code)
             self._tools.events.publish(job.id, status_event(end_seq(job.attempt, 0), status))
+            await self._tell_equal(job, versions, status)
+
+    async def _tell_equal(self, job: Job, versions: Versions | None, status: JobStatus) -> None:
+        """Answer those that waited for the same pictures, or let them run."""
+        try:
+            if status == "succeeded" and versions is not None:
+                await equal_requests.answer_waiting(self._tools, versions, job)
+            else:
+                await equal_requests.let_go(self._tools, job)
+        except Exception:  # this job has ended well; they are run like any others
+            log.exception("jobs that waited for an equal one could not be answered")
 
     async def renew_forever(self, every_s: float) -> None:
         """Keep the leases of what is under way; stop what is not ours any more.

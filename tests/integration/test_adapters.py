@@ -50,9 +50,8 @@ async def activate(service: Service, version: str | None) -> None:
 
 
 async def ask(client: httpx.AsyncClient, seed: int = 7) -> str:
-    answer = await client.post(
-        "/generate", json={"prompt": "a fox", "user_id": "ann", "steps": 2, "seed": seed}
-    )
+    body = {"prompt": "a fox", "user_id": "ann", "steps": 2, "seed": seed, "fresh": True}
+    answer = await client.post("/generate", json=body)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 

@@ -4,14 +4,20 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from service.core.messages import SEQ_PER_ATTEMPT, JobStatus, end_seq, first_seq, requeued_seq
 from service.infra.clock import in_seconds, present
 from service.infra.delivery import JobDelivery
 from service.infra.repositories.base import FRESH, Repository
 from service.infra.tables import Job
+
+_equal = aliased(Job)
+_EQUAL_RUNS = exists().where(
+    _equal.status == "running", _equal.request_sha256 == Job.request_sha256
+)
 
 
 class Claims(Repository):
@@ -30,7 +36,9 @@ class Claims(Repository):
     ) -> Job | None:
         """Take the next job of these kinds: by turn, in a turn encodings first, then by age.
 
-        Two workers never take the same: a row that one has its hand on is passed by.
+        Two workers never take the same: a row that one has its hand on is passed by. So is a job
+        whose equal runs. Raises IntegrityError where another transaction takes its equal in this
+        moment.
         `losses_below` leaves those out that have lost so many workers already.
         """
         fits = [] if losses_below is None else [Job.losses < losses_below]
@@ -40,6 +48,7 @@ class Claims(Repository):
                 Job.status == "queued",
                 Job.kind.in_(kinds),
                 or_(Job.expires_at.is_(None), Job.expires_at > present()),
+                ~_EQUAL_RUNS,
                 *fits,
             )
             .order_by(Job.turn, Job.priority, Job.created_at, Job.id)
@@ -97,6 +106,17 @@ class Claims(Repository):
             error_detail=detail,
             finished_at=present(),
             lease_until=None,
+        )
+        return bool(await self._changed(statement))
+
+    async def answer(self, job: Job, result: dict[str, Any]) -> bool:
+        """End a waiting job with what was made before; false when it does not wait any more."""
+        statement = _fenced(job.id, job.attempt, "queued").values(
+            status="succeeded",
+            seq=end_seq(job.attempt, job.seq),
+            result=result,
+            started_at=present(),
+            finished_at=present(),
         )
         return bool(await self._changed(statement))
 
@@ -163,5 +183,5 @@ class Claims(Repository):
         ).all()
 
 
-def _fenced(job_id: str, attempt: int) -> Any:
-    return update(Job).where(Job.id == job_id, Job.attempt == attempt, Job.status == "running")
+def _fenced(job_id: str, attempt: int, status: JobStatus = "running") -> Any:
+    return update(Job).where(Job.id == job_id, Job.attempt == attempt, Job.status == status)

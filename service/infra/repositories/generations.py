@@ -35,6 +35,7 @@ class NewGeneration:
     turn: int
     request: dict[str, Any]
     subjects: tuple[Subject, ...] = ()
+    request_sha256: str | None = None
     id: str = field(default_factory=new_id)
 
     def as_queued(self, at: datetime) -> JobSeen:
@@ -45,7 +46,8 @@ class NewGeneration:
     def row(self) -> dict[str, Any]:
         """The job's row, as far as it differs from others'."""
         about = {"tenant": self.tenant, "user_pk": self.user_pk, "turn": self.turn}
-        return {"id": self.id, "request": self.request, **about}
+        asked = {"request": self.request, "request_sha256": self.request_sha256}
+        return {"id": self.id, **asked, **about}
 
     @property
     def subject_rows(self) -> list[dict[str, Any]]:

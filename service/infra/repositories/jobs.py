@@ -16,7 +16,7 @@ from service.infra.repositories.base import FRESH, ID, Repository
 from service.infra.repositories.generations import ADD_GENERATIONS, ADD_SUBJECTS, NewGeneration
 from service.infra.repositories.job_seen import SEEN, JobSeen
 from service.infra.repositories.meeting import CROWD, Person, crowd_of, named
-from service.infra.tables import Job, JobSubject, Profile, new_id
+from service.infra.tables import Image, Job, JobSubject, Profile, new_id
 
 _IS_QUEUED = Job.status == "queued"
 _TURNS = select(
@@ -154,6 +154,33 @@ class Jobs(Repository):
             )
         ).all()
 
+    async def have_pictures(self, sha256s: Collection[str]) -> set[str]:
+        """Those of these hashes of requests of which there are pictures."""
+        if not sha256s:
+            return set()
+        statement = (
+            select(Job.request_sha256)
+            .join(Image, Image.job_id == Job.id)
+            .where(Job.request_sha256.in_(sha256s), Job.status == "succeeded")
+            .distinct()
+        )
+        return {sha256 for sha256 in await self._session.scalars(statement) if sha256}
+
+    async def waiting_equal(self, sha256: str) -> Sequence[str]:
+        """The ids of waiting jobs of this hash of the request, oldest first."""
+        statement = (
+            select(Job.id)
+            .where(Job.request_sha256 == sha256, Job.status == "queued")
+            .order_by(Job.created_at, Job.id)
+        )
+        return (await self._session.scalars(statement)).all()
+
+    async def put_tickets_of_equal(self, sha256: str | None) -> None:
+        """Another ticket for each waiting job of this hash: theirs may be spent, in vain."""
+        waiting = await self.waiting_equal(sha256) if sha256 is not None else ()
+        if waiting:
+            await self._delivery.enqueue(self._session, "generate", len(waiting))
+
     async def put_tickets_out(self, kind: str, out: int) -> None:
         """Tickets for those waiting jobs of a kind that have none, when so many are out."""
         await self._delivery.enqueue(self._session, kind, await self.queued(kind) - out)
@@ -175,7 +202,10 @@ class Jobs(Repository):
                 lease_until=None,
             )
         )
-        return bool(await self._changed(statement))
+        canceled = bool(await self._changed(statement))
+        if canceled:
+            await self.put_tickets_of_equal(job.request_sha256)
+        return canceled
 
     async def page(self, status: JobStatus | None, kind: str | None, limit: int) -> Sequence[Job]:
         """Jobs of every tenant, newest first (in this state, of this kind)."""

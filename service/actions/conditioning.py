@@ -1,0 +1,93 @@
+"""Whose taste a job for pictures uses, as its pins come to now, and what is said about it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from service.core.generation import Reason
+from service.core.ports import Versions
+from service.infra.repositories.store import Store
+from service.infra.tables import Job, Profile
+
+Why = Reason | Literal["reencoded"]
+
+
+@dataclass(frozen=True)
+class Tastes:
+    """Profile versions with their weights; none where no taste is applied."""
+
+    used: tuple[tuple[Profile, float], ...]
+    reason: Why | None
+    profile_versions: tuple[int | None, ...]
+    """Of each person whom the request names, in its order."""
+
+    @property
+    def applied(self) -> bool:
+        """Whether the pictures are in anybody's taste."""
+        return bool(self.used)
+
+
+NOBODYS = Tastes((), None, ())
+
+
+async def tastes_of(store: Store, versions: Versions, job: Job) -> Tastes:
+    """What the job's pins come to now: all of its people's tastes, or none."""
+    found = []
+    for subject in await store.jobs.subjects(job.id):
+        pinned = None
+        if subject.profile_pk is not None:
+            pinned = await store.profiles.get(subject.profile_pk)
+        current = await store.profiles.newest(subject.user_pk, "ready", versions.encoder_version)
+        found.append((pinned, current, subject.weight))
+    if not found:
+        return NOBODYS
+    reason: Why | None = job.request["reason"]
+    used: list[tuple[Profile, float]] = []
+    numbers: list[int | None] = []
+    for pinned, current, weight in found:
+        profile, why = _usable(pinned, current, versions)
+        if profile is None:
+            reason = reason or why
+            numbers.append(None)
+            continue
+        if why == "reencoded" and reason is None:
+            reason = why
+        used.append((profile, weight))
+        numbers.append(profile.version)
+    if len(used) < len(found):
+        return Tastes((), reason, (None,) * len(found))
+    if job.request["strength"] == 0:
+        return Tastes((), "strength_zero", tuple(numbers))
+    return Tastes(tuple(used), reason, tuple(numbers))
+
+
+def _usable(
+    pinned: Profile | None, current: Profile | None, versions: Versions
+) -> tuple[Profile | None, Why | None]:
+    """The pinned version; where it was superseded or is of another encoder, a newer one."""
+    if pinned is None:
+        return None, None
+    if pinned.status == "ready" and pinned.encoder_version == versions.encoder_version:
+        return pinned, None
+    if current is not None and current.version > pinned.version:
+        return current, "reencoded" if pinned.status == "ready" else None
+    if pinned.status == "ready":
+        return None, "encoder_changed"
+    return None, "encoding" if pinned.status in ("encoding", "superseded") else "encoding_failed"
+
+
+def echo(request: dict[str, Any], tastes: Tastes) -> dict[str, Any]:
+    """What a result says of the tastes that its pictures were made in."""
+    numbers = tastes.profile_versions
+    said: dict[str, Any] = {
+        "profile_version": numbers[0] if numbers and not request["blended"] else None,
+        "strength": request["strength"],
+        "personalization_applied": tastes.applied,
+    }
+    if request["blended"]:
+        said["blend"] = [
+            {"user_id": user_id, "profile_version": version}
+            for user_id, version in zip(request["user_ids"], numbers, strict=True)
+        ]
+    if tastes.reason is not None:
+        said["reason"] = tastes.reason
+    return said
