@@ -204,3 +204,35 @@ def test_a_prompt_that_is_too_long_for_the_model_is_said_to_be_cut(
     steps.ask_to_paint(page, PROMPT)
     steps.expect_painted(page, PROMPT)
     expect(page.locator("#stage-warning")).to_contain_text("no more than the first 6 characters")
+
+
+def painted(runtime: FakeRuntime, page: Page, strength: float) -> int:
+    """How many pictures the model made for one press of the button."""
+    before = len(runtime.generated)
+    steps.ask_to_paint(page, PROMPT, strength=strength)
+    expect(page.locator("#go")).to_be_enabled(timeout=steps.PAINTING_TIMEOUT_MS)
+    note = f"strength {strength:.2f}"
+    expect(page.locator("#frame-mine .frame-note")).to_have_text(note)
+    return len(runtime.generated) - before
+
+
+def test_at_a_kept_seed_only_what_changes_is_painted(page: Page, runtime: FakeRuntime) -> None:
+    steps.take_quiz(page)
+    open_studio(page)
+    page.locator("#seed").fill("4711")  # which also keeps it
+    assert painted(runtime, page, 1.0) == 2
+    base = page.locator("#image-base").get_attribute("src")
+    assert painted(runtime, page, 0.5) == 1  # the slider: the base is there already
+    assert page.locator("#image-base").get_attribute("src") == base
+
+    page.goto("/")
+    page.locator("#profile-edit").click()
+    page.locator("#profile-form textarea").fill("Prefers dark pictures.")
+    page.locator("#profile-save").click()
+    expect(page.locator("#profile-text")).to_have_text("Prefers dark pictures.")
+    open_studio(page)
+    assert painted(runtime, page, 0.5) == 1  # the taste
+    page.locator("#gallery li button").nth(1).click()
+    expect(page.locator("#strength")).to_have_value("1")
+    page.locator("#gallery li button").nth(0).click()
+    assert painted(runtime, page, 0.5) == 0  # a picture of the gallery, painted again

@@ -4,7 +4,7 @@ import { ApiError, cancelJob, getJob, getPreferences, getVocabulary, inWords, ne
 import { announce, byId, make, showError } from "./dom.js";
 import { drawPreview, drawProgress, drawStopped, hang, setView, wireViews } from "./frames.js";
 import { drawGallery, withPair } from "./gallery.js";
-import { follow } from "./jobs.js";
+import { follow, hasEnded } from "./jobs.js";
 import { memory } from "./memory.js";
 import { drawHint, drawIdeas } from "./vocabulary.js";
 
@@ -179,7 +179,8 @@ async function finishPainting(running, mineJob, baseJob) {
 /** @param {Kind} kind @param {Job} job @param {string} prompt */
 function watch(kind, job, prompt) {
   const taste = kind === "mine" ? "in your taste" : "without your taste";
-  drawProgress(kind, job.status === "queued" ? "Waiting for its turn" : "Painting");
+  if (hasEnded(job.status)) drawProgress(kind, "Done", 1); // painted before, and kept
+  else drawProgress(kind, job.status === "queued" ? "Waiting for its turn" : "Painting");
   return follow(job, ({ status, step, steps }) => {
     if (step !== undefined && steps) drawProgress(kind, `Step ${step} of ${steps}`, step / steps);
     else if (status === "queued") drawProgress(kind, "Waiting for its turn");
