@@ -37,7 +37,7 @@ from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict, sha2
 from ppd_model.placement import placed
 from ppd_model.presets import Preset, get_preset
 from ppd_model.repositories import Repository, locate
-from ppd_model.weights import BF16
+from ppd_model.weights import BF16, align
 
 Decoding = Literal["greedy", "sample"]
 SAMPLING_TEMPERATURE = 0.7
@@ -533,7 +533,9 @@ def _load_published(
         LlavaOnevisionImageProcessorPil.from_pretrained(folder, local_files_only=True),
         model.config,
     )
-    return model.to(device), processor, weights_id
+    model.to(device)
+    align(model)
+    return model, processor, weights_id
 
 
 def _published_id(preset: Preset, repository: Repository, dtype: torch.dtype) -> str:

@@ -1,7 +1,8 @@
 """Published safetensors: one file or shards, plain or a variant, read strictly and without waste.
 
 A module is built on the meta device, where it takes no memory, and is then given the file's own
-tensors, one after the other, so that never more than one copy of the weights is held.
+tensors, one after the other, so that never more than one copy of the weights is held. Where a
+tensor lies in the file decides nothing: see ``aligned``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from ppd_model.checkpoint import (
 
 BF16 = "bf16"
 INDEX = ".safetensors.index"
+ALIGNMENT = 64
+"""Bytes at whose multiples torch's own tensors begin, on the CPU."""
 
 
 def weight_file_names(stem: str, dtype: torch.dtype) -> list[str]:
@@ -157,8 +160,27 @@ def assign_weights(
         if found.get(key) == shape:
             del found[key]
     refuse_other_keys(f"{weights.all_files[0]}", shapes_of(module.state_dict()), found)
-    tensors = {key: tensor for key, tensor in weights.tensors(dtype, device) if key in found}
+    tensors = {
+        key: aligned(tensor) for key, tensor in weights.tensors(dtype, device) if key in found
+    }
     module.load_state_dict(tensors, strict=True, assign=True)
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor, or its copy if on the CPU it begins where torch would not let it begin.
+
+    Products of few rows round otherwise over weights at another address, and in a file tensors
+    begin anywhere: the same weights would give other bits whole, in shards and from memory.
+    """
+    if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
+        return tensor.clone()
+    return tensor
+
+
+def align(module: nn.Module) -> None:
+    """``aligned`` for everything that a module holds, one after the other."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = aligned(tensor.data)
 
 
 def refuse_meta(module: nn.Module) -> None:

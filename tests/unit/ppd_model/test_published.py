@@ -25,6 +25,7 @@ from ppd_model.published import generator_dtype, load_generator
 from ppd_model.pull import pull
 from ppd_model.stage_c import StageC, adapter_spec, build_adapter
 from ppd_model.text_encoder import TextEncoder, load_published_tokenizer
+from ppd_model.weights import ALIGNMENT
 from tests.tiny_published import (
     COMMITS,
     FolderHub,
@@ -109,6 +110,18 @@ def test_shards_make_the_same_picture(preset: Preset, published: Path, tmp_path:
     assert len(set(json.loads(index.read_text())["weight_map"].values())) > 2
     assert (prior / "text_encoder" / "model.safetensors.index.json").is_file()
     assert np.array_equal(image(load(preset, tmp_path)), image(load(preset, published)))
+
+
+def test_where_a_tensor_lies_in_its_file_decides_nothing(preset: Preset, published: Path) -> None:
+    """Products over weights at other addresses round otherwise: all begin where torch's own do."""
+    loaded = load(preset, published)
+    parts = (loaded.stage_c, loaded.text_encoder.model, loaded.decoder)
+    vlm = Scripted.load(preset.name, published).model
+    compressor = load_compressor(preset, published)
+    for part in (*parts, vlm, compressor):
+        assert not [n for n, p in part.named_parameters() if p.data_ptr() % ALIGNMENT]
+    in_file = load_file(weight_file(published, preset, "stage_c"))
+    assert any(tensor.data_ptr() % ALIGNMENT for tensor in in_file.values())
 
 
 @pytest.mark.parametrize("shard_size", [None, "20KB"])
