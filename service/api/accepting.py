@@ -160,18 +160,17 @@ class Accepting:
             return []
         refusals = await self._refusals({held[owner].pk for owner in _owners(group)})
         decided = [_decide(asked, held) for asked in group]
-        asked_before = {
-            one.sha256
-            for asked, one in zip(group, decided, strict=True)
-            if one.sha256 is not None and asked.names_seed
-        }
-        known = await store.jobs.have_pictures(asked_before)
+        named = [one.sha256 for ask, one in zip(group, decided, strict=True) if ask.names_seed]
+        before = await store.jobs.asked_before({sha256 for sha256 in named if sha256 is not None})
         outcomes: list[NewGeneration | ServiceError] = []
         for asked, one in zip(group, decided, strict=True):
             try:
-                outcomes.append(self._new(asked, one, crowd, refusals, one.sha256 in known))
+                outcomes.append(self._new(asked, one, crowd, refusals, one.sha256 in before))
             except ServiceError as error:
                 outcomes.append(error)
+                continue
+            if one.sha256 is not None:
+                before.setdefault(one.sha256, False)  # to those that come after it in the group
         new = [job for job in outcomes if isinstance(job, NewGeneration)]
         made = iter(
             await store.jobs.add_generations(
@@ -181,7 +180,7 @@ class Accepting:
         return [
             one
             if isinstance(one, ServiceError)
-            else Queued(next(made), made_before=one.request_sha256 in known)
+            else Queued(next(made), made_before=before.get(one.request_sha256 or "", False))
             for one in outcomes
         ]
 
@@ -208,22 +207,28 @@ class Accepting:
         decided: _Decided,
         crowd: Crowd,
         refusals: Mapping[str | None, ServiceError],
-        known: bool,
+        asked_before: bool,
     ) -> NewGeneration:
-        """The job; raises what it is refused for. `known` asks nothing of the models."""
+        """The job; raises what it is refused for.
+
+        What was asked before asks nothing of the models: it takes no place in the queue.
+        """
         caller, owner = asked.caller, (asked.caller.tenant, decided.owner_pk)
         queue = crowd.queue(owner)
-        if not known:
+        turn = queue.turn
+        if asked_before:
+            turn = crowd.last.get(owner, turn)
+        else:
             check_room(queue, self._limits, "generate", caller)
             for who in (decided.owner_pk, None):
                 if who in refusals:
                     raise refusals[who]
-        crowd.join(owner, queue.turn)
+            crowd.join(owner, turn)
         return NewGeneration(
             tenant=caller.tenant,
             user_pk=decided.owner_pk,
             user_id=asked.owner[1] if asked.owner is not None else None,
-            turn=queue.turn,
+            turn=turn,
             request={**asked.request, "reason": decided.reason},
             subjects=decided.subjects,
             request_sha256=decided.sha256,

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Select, String, bindparam, func, or_, select, update
+from sqlalchemy import Select, String, bindparam, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.fairness import Crowd, present_turn
@@ -154,17 +154,23 @@ class Jobs(Repository):
             )
         ).all()
 
-    async def have_pictures(self, sha256s: Collection[str]) -> set[str]:
-        """Those of these hashes of requests of which there are pictures."""
+    async def asked_before(self, sha256s: Collection[str]) -> dict[str, bool]:
+        """Those of these hashes of requests that were asked before: whether there are pictures.
+
+        Where there are none yet, one waits or runs.
+        """
         if not sha256s:
-            return set()
+            return {}
+        has_pictures = (Job.status == "succeeded") & exists().where(Image.job_id == Job.id)
         statement = (
-            select(Job.request_sha256)
-            .join(Image, Image.job_id == Job.id)
-            .where(Job.request_sha256.in_(sha256s), Job.status == "succeeded")
-            .distinct()
+            select(Job.request_sha256, func.max(case((has_pictures, 1), else_=0)))
+            .where(
+                Job.request_sha256.in_(sha256s),
+                or_(Job.status.in_(("queued", "running")), has_pictures),
+            )
+            .group_by(Job.request_sha256)
         )
-        return {sha256 for sha256 in await self._session.scalars(statement) if sha256}
+        return {row[0]: bool(row[1]) for row in await self._session.execute(statement)}
 
     async def waiting_equal(self, sha256: str) -> Sequence[str]:
         """The ids of waiting jobs of this hash of the request, oldest first."""
