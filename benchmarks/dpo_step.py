@@ -41,11 +41,11 @@ from ppd_model.presets import get_preset
 from ppd_model.response_norm import use_fast_response_norm
 from ppd_model.stage_c import StageC, load_adapter, load_stage_c
 from training.configuration import git_commit
-from training.dataset import PairBatch
-from training.dpo_config import DpoConfig
-from training.draws import Draws, draw, draw_of_pairs
-from training.loss import PairErrors, ppd_loss, squared_error
-from training.pair_model import PairModel, as_pairs
+from training.data.dataset import PairBatch
+from training.dpo.dpo_config import DpoConfig
+from training.dpo.loss import PairErrors, ppd_loss, squared_error
+from training.dpo.pair_model import PairModel, as_pairs
+from training.dpo.randomness import Draws, draw, draw_of_pairs
 from training.reference_errors import ReferenceErrors
 
 GOAL = Goal("live / cached", 1.25)

@@ -24,10 +24,10 @@ from benchmarks.models import MODELS, bench_preset, full_preset, random_stage_c
 from benchmarks.rounds import report_of, show, spread, timed
 from ppd_model.adapter import trainable_parameters
 from ppd_model.presets import Preset, get_preset
-from training.dataset import PairBatch
-from training.draws import Draws, draw
-from training.loss import ppd_loss
-from training.pair_model import PairModel
+from training.data.dataset import PairBatch
+from training.dpo.loss import ppd_loss
+from training.dpo.pair_model import PairModel
+from training.dpo.randomness import Draws, draw
 
 LR, BETA, CLIP_NORM = 1e-5, 1000.0, 1.0
 

@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from training.statistics import clustered_mean, wins
+from training.reports.statistics import clustered_mean, wins
 from training.world import captions, users
 from training.world.looks import Standardizer, measure
 from training.world.people import answer, person_seeds, taste_of

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from training.pickapic import SCHEMA
+from training.data.pickapic import SCHEMA
 
 Row = dict[str, Any]
 

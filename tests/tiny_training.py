@@ -20,9 +20,10 @@ from torch import Tensor
 from ppd_model.checkpoint import ArtifactSpec, save_artifact
 from ppd_model.presets import Preset, get_preset
 from ppd_model.stage_c import build_stage_c
-from training import dpo_config, reference_errors, train_dpo
-from training.dataset import PairBatch
-from training.dpo_config import DpoConfig
+from training import reference_errors, train_dpo
+from training.data.dataset import PairBatch
+from training.dpo import dpo_config
+from training.dpo.dpo_config import DpoConfig
 
 MINI = get_preset("mini")
 SMALL: dict[str, object] = {

@@ -12,7 +12,7 @@ from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGener
 
 from ppd_model import user_encoder
 from ppd_model.user_encoder import Choice, UserEncoder
-from training.pretrain.vlm_tokenizer import train_tokenizer
+from training.pretrain.vlm.tokenizer import train_tokenizer
 
 RESPONSE = "Pair 1: Image 1: dark. Image 2: bright.\n\nUser Profile: Prefers bright pictures."
 SIDE_PX = 16

@@ -29,7 +29,7 @@ from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from ppd_model.stage_c import load_stage_c, read_adapter
 from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
-from training.dataset import load_pairs
+from training.data.dataset import load_pairs
 from training.look_signal import common_directions, errors, shift, show
 from training.world.scene import LOOKS
 

@@ -36,9 +36,8 @@ from numpy.typing import NDArray
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
 from ppd_model.text_encoder import FRAMING_TOKENS, TextEncoder
 from ppd_model.user_encoder import UserEncoder
-from training.answered_sets import read_sets
 from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
-from training.evaluate import (
+from training.evaluate.__main__ import (
     CLASSIFIER,
     SAME_WITHIN,
     EvaluateConfig,
@@ -49,9 +48,10 @@ from training.evaluate import (
     prompt_of,
     spread_contents,
 )
-from training.quizzes import RandomPairs
-from training.report import OTHER, OURS, as_png
-from training.statistics import as_shares, clustered_mean, wins
+from training.quiz.answered_sets import read_sets
+from training.quiz.quizzes import RandomPairs
+from training.reports.plots import OTHER, OURS, as_png
+from training.reports.statistics import as_shares, clustered_mean, wins
 from training.world import users
 from training.world.people import SeedRange, person_seeds, taste_of
 

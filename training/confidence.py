@@ -36,10 +36,9 @@ from scipy.stats import spearmanr
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
 from ppd_model.user_encoder import UserEncoder
-from training.answered_sets import read_sets
-from training.asking import likelihood
 from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
-from training.evaluate import (
+from training.data.shards import ShardFolder
+from training.evaluate.__main__ import (
     CLASSIFIER,
     SAME_WITHIN,
     EvaluateConfig,
@@ -48,10 +47,11 @@ from training.evaluate import (
     prompt_of,
     spread_contents,
 )
-from training.quizzes import Person, RandomPairs
-from training.report import INK, OURS, as_png
-from training.shards import ShardFolder
-from training.statistics import clustered_mean, wins
+from training.quiz.answered_sets import read_sets
+from training.quiz.pair_strategies import likelihood
+from training.quiz.quizzes import Person, RandomPairs
+from training.reports.plots import INK, OURS, as_png
+from training.reports.statistics import clustered_mean, wins
 from training.world import users
 from training.world.people import SeedRange, person_seeds, taste_of
 

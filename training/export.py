@@ -18,12 +18,12 @@ from torch import nn
 from ppd_model.checkpoint import ArtifactSpec, save_artifact, verify_manifest, write_manifest
 from ppd_model.presets import get_preset
 from training.configuration import git_commit
-from training.loop import load_averaged
 from training.pretrain.latents import trained_compressor, trained_stage_a
 from training.pretrain.previewer import trained_previewer
 from training.pretrain.stage_b import new_stage_b
 from training.pretrain.stage_c import trained_stage_c
 from training.pretrain.text_encoder import trained_text_encoder
+from training.pretrain.training_loop import load_averaged
 
 COPIED = {
     "text_tokenizer.json": "text_encoder/text_tokenizer.json",

@@ -36,7 +36,7 @@ from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from ppd_model.stage_c import StageC, load_stage_c
 from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
-from training.parts import load_compressor, load_text
+from training.precompute.frozen_parts import load_compressor, load_text
 from training.world import captions
 from training.world.scene import LOOKS, SETTINGS
 from training.world.store import PictureStore

@@ -32,15 +32,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppd_model.checkpoint import sha256_of
-from training.base_weights import DTYPES, load_base
 from training.configuration import parse_command_line, save_resolved
-from training.dataset import PreferencePairs, load_pairs
-from training.dpo_config import DpoConfig, check
-from training.draws import draw_of_pairs
-from training.loss import PairErrors, Reduction
-from training.pair_model import PairModel, as_pairs
-from training.run_state import device_name
-from training.shards import MANIFEST, ShardFolder, read_manifest, verified
+from training.data.dataset import PreferencePairs, load_pairs
+from training.data.shards import MANIFEST, ShardFolder, read_manifest, verified
+from training.dpo.base_weights import DTYPES, load_base
+from training.dpo.dpo_config import DpoConfig, check
+from training.dpo.loss import PairErrors, Reduction
+from training.dpo.pair_model import PairModel, as_pairs
+from training.dpo.randomness import draw_of_pairs
+from training.dpo.run_state import device_name
 
 PAIRS_PER_SHARD = 1024
 SHARD = "errors-"

@@ -35,13 +35,13 @@ from training.configuration import (
     read_configuration,
     save_resolved,
 )
-from training.dpo_config import DpoConfig
-from training.dpo_config import check as check_training
-from training.evaluate import EvaluateConfig, evaluate
+from training.data.shards import MANIFEST, read_manifest
+from training.dpo.dpo_config import DpoConfig
+from training.dpo.dpo_config import check as check_training
+from training.evaluate.__main__ import EvaluateConfig, evaluate
 from training.reference_errors import DRAWN_BY
-from training.report import OTHER, OURS, as_png
-from training.shards import MANIFEST, read_manifest
-from training.statistics import as_shares
+from training.reports.plots import OTHER, OURS, as_png
+from training.reports.statistics import as_shares
 
 ADAPTER, CHECKPOINT, REPORT = "adapter.safetensors", "checkpoint.pt", "report.json"
 REFERENCE_ERRORS = "reference_errors"

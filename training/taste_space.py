@@ -34,10 +34,10 @@ from safetensors.numpy import load_file, save_file
 
 from ppd_model.user_encoder import UserEncoder
 from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
-from training.parts import open_picture
-from training.pickapic import PickAPic
-from training.preferences import Preferences, read_preferences
-from training.taste_model import TasteSpace, fit, held_out_accuracy
+from training.data.pickapic import PickAPic
+from training.data.preferences import Preferences, read_preferences
+from training.precompute.frozen_parts import open_picture
+from training.quiz.taste_model import TasteSpace, fit, held_out_accuracy
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -39,12 +39,11 @@ from torch import Tensor
 from ppd_model.adapter import trainable_parameters
 from ppd_model.checkpoint import save_artifact
 from ppd_model.stage_c import adapter_spec
-from training.base_weights import DTYPES, load_base
 from training.configuration import parse_command_line, save_resolved
-from training.dataset import PairBatch, PreferencePairs, batch_rows, epoch_of, load_pairs
-from training.dpo_config import DpoConfig, check
-from training.draws import Draws, draw, draw_of_pairs
-from training.loss import (
+from training.data.dataset import PairBatch, PreferencePairs, batch_rows, epoch_of, load_pairs
+from training.dpo.base_weights import DTYPES, load_base
+from training.dpo.dpo_config import DpoConfig, check
+from training.dpo.loss import (
     PairErrors,
     PairWeights,
     PreferenceLoss,
@@ -54,12 +53,13 @@ from training.loss import (
     ppd_loss,
     sft_loss,
 )
-from training.omega import Omega
-from training.pair_model import PairModel, as_pairs
+from training.dpo.pair_model import PairModel, as_pairs
+from training.dpo.randomness import Draws, draw, draw_of_pairs
+from training.dpo.run_log import RunLog
+from training.dpo.run_state import CHECKPOINT, RunState, identity_of
+from training.dpo.sample_grid import SampleGrid
+from training.dpo.time_weight import Omega
 from training.reference_errors import ReferenceErrors, load_reference_errors
-from training.run_log import RunLog
-from training.run_state import CHECKPOINT, RunState, identity_of
-from training.sample_grid import SampleGrid
 
 ADAPTER = "adapter.safetensors"
 SAMPLES = "samples"

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ppd_model.user_encoder import Choice
-from training.statistics import clustered_mean
+from training.reports.statistics import clustered_mean
 
 Outcome = Literal["first", "second", "inconsistent", "unreadable"]
 

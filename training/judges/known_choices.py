@@ -17,12 +17,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ppd_model.user_encoder import Choice
+from training.data.splits import SPLITS, PersonPairs
 from training.judges.judge import Judge, Question, ask_all, tally
 from training.judges.options import JudgeOf
-from training.parts import open_picture
-from training.plan import Plan
-from training.source_plan import plan_of
-from training.splits import SPLITS, PersonPairs
+from training.precompute.frozen_parts import open_picture
+from training.precompute.plan import Plan
+from training.precompute.source_plan import plan_of
 
 TestSplit = Literal["seen_users", "unseen_users"]
 

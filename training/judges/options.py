@@ -14,7 +14,7 @@ from training.judges.endpoint import EndpointJudge, EndpointSettings
 from training.judges.judge import Judge
 from training.judges.llava import LlavaJudge
 from training.judges.taste import TasteJudge
-from training.source_plan import config_of
+from training.precompute.source_plan import config_of
 from training.world.looks import Standardizer
 from training.world.truth import GroundTruth
 

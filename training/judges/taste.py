@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppd_model.user_encoder import Choice
-from training.rewards.world import contents_named
+from training.rewards.world_rewards import contents_named
 from training.world import users
 from training.world.looks import Standardizer
 

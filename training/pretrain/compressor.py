@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ppd_model.compressor import SmallCompressor
 from ppd_model.presets import get_preset
 from training.configuration import parse_command_line
-from training.loop import LoopConfig, run, save_averaged
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
+from training.pretrain.training_loop import LoopConfig, run, save_averaged
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS
 from training.world.store import PictureStore
 

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from ppd_model.compressor import SmallCompressor
 from ppd_model.presets import get_preset
-from training.loop import load_averaged
 from training.pretrain.pictures import to_tensor
+from training.pretrain.training_loop import load_averaged
 from training.world.store import PictureStore
 
 BATCH = 100

@@ -26,9 +26,9 @@ from torch.optim.swa_utils import update_bn
 from ppd_model.presets import get_preset
 from ppd_model.previewer import PX_PER_LATENT, Previewer
 from training.configuration import parse_command_line
-from training.loop import LoopConfig, load_averaged, run, save_averaged
 from training.pretrain.latents import stage_c_latents
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
+from training.pretrain.training_loop import LoopConfig, load_averaged, run, save_averaged
 from training.world.store import PictureStore
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ppd_model.presets import get_preset
 from training.configuration import parse_command_line
-from training.loop import LoopConfig, run
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
+from training.pretrain.training_loop import LoopConfig, run
 from training.world.store import PictureStore
 
 

@@ -22,9 +22,9 @@ from ppd_model.decoder import Decoder
 from ppd_model.diffusion import add_noise, training_target
 from ppd_model.presets import get_preset
 from training.configuration import parse_command_line
-from training.loop import LoopConfig, load_averaged, run
 from training.pretrain.latents import stage_a_latents, stage_c_latents, trained_stage_a
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
+from training.pretrain.training_loop import LoopConfig, load_averaged, run
 from training.world.store import PictureStore
 
 MEASURED = 24

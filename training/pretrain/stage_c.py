@@ -24,11 +24,11 @@ from ppd_model.presets import get_preset
 from ppd_model.stage_c import StageCUNet, build_unet
 from ppd_model.text_encoder import TextFeatures
 from training.configuration import parse_command_line
-from training.loop import LoopConfig, load_averaged, run
 from training.pretrain.compressor import Previewer
 from training.pretrain.latents import stage_c_latents
 from training.pretrain.pictures import HELD_OUT, draw_indices, tile
 from training.pretrain.text_encoder import trained_text_encoder
+from training.pretrain.training_loop import LoopConfig, load_averaged, run
 from training.world.captions import canonical, caption
 from training.world.scene import CONTENTS, SETTINGS, SUBJECTS
 from training.world.store import PictureStore

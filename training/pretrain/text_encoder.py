@@ -27,8 +27,8 @@ from ppd_model.text_encoder import (
     word_tokenizer,
 )
 from training.configuration import parse_command_line
-from training.loop import LoopConfig, load_averaged, run
 from training.pretrain.pictures import HELD_OUT, draw_indices, to_tensor
+from training.pretrain.training_loop import LoopConfig, load_averaged, run
 from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS, caption, vocabulary
 from training.world.scene import CONTENTS, SETTINGS, SUBJECTS
 from training.world.store import PictureStore

@@ -15,7 +15,7 @@ from training.rewards.picture_tower import FILE as TOWER_FILE
 from training.rewards.picture_tower import TEXT_ENCODER, load_tower, text_encoder_of
 from training.rewards.published import FILES, load_published
 from training.rewards.reward import Reward
-from training.rewards.world import AlignmentReward, LookReward, MeasuredLooks
+from training.rewards.world_rewards import AlignmentReward, LookReward, MeasuredLooks
 from training.world.looks import Standardizer
 from training.world.scene import LOOKS
 

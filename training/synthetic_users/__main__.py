@@ -27,8 +27,8 @@ from training.synthetic_users.comparison import (
     evaluate,
     interpolate,
 )
-from training.synthetic_users.generated_pairs import GeneratedPairsConfig, generate_pairs
-from training.synthetic_users.relabel_command import RelabelConfig, make_relabelled
+from training.synthetic_users.pairs.generated_pairs import GeneratedPairsConfig, generate_pairs
+from training.synthetic_users.pairs.relabel_command import RelabelConfig, make_relabelled
 from training.synthetic_users.validation_scores import ScoreConfig, score
 
 

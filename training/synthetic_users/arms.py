@@ -21,8 +21,8 @@ from PIL import Image
 
 from ppd_model.checkpoint import ArtifactSpec, load_artifact, sha256_of
 from ppd_model.pipeline import ImageRequest, Pipeline
-from training.prompt_lists import PromptList
 from training.rewards.reward import Reward
+from training.synthetic_users.prompt_lists import PromptList
 
 FloatArray = NDArray[np.float32]
 FIRST_SEED = 700_000_000

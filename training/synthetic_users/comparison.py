@@ -20,9 +20,8 @@ from pydantic import Field
 from ppd_model.checkpoint import ArtifactSpec, sha256_of
 from ppd_model.pipeline import Pipeline
 from training.configuration import git_commit, save_resolved
-from training.prompt_lists import PromptList, load_prompts
+from training.data.shards import MANIFEST, read_manifest
 from training.rewards.catalog import RewardSources, load_rewards
-from training.shards import MANIFEST, read_manifest
 from training.synthetic_users.arms import (
     Arm,
     ArmOptions,
@@ -32,7 +31,8 @@ from training.synthetic_users.arms import (
     one_hot,
     weighted,
 )
-from training.synthetic_users.plots import plot_edges, plot_simplex, plot_wins
+from training.synthetic_users.comparison_plots import plot_edges, plot_simplex, plot_wins
+from training.synthetic_users.prompt_lists import PromptList, load_prompts
 from training.synthetic_users.simplex import edge, follow_weights, simplex
 from training.synthetic_users.table_one import BASE, BOUND, OURS, as_markdown, table_one
 

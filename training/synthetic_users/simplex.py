@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from training.statistics import Estimate
+from training.reports.statistics import Estimate
 
 FloatArray = NDArray[np.floating[Any]]
 DRAWS = 1000

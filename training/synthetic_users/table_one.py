@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.statistics import Estimate, clustered_mean, wins
+from training.reports.statistics import Estimate, clustered_mean, wins
 
 FloatArray = NDArray[np.floating[Any]]
 BASE, OURS, BOUND = "base", "ppd", "bound"

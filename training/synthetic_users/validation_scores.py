@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from ppd_model.pipeline import ImageRequest, Pipeline
 from training.configuration import git_commit
-from training.dataset import load_pairs
+from training.data.dataset import load_pairs
+from training.data.shards import read_manifest, verified
 from training.rewards.catalog import RewardSources, load_rewards
 from training.rewards.reward import Reward
-from training.shards import read_manifest, verified
 from training.synthetic_users.arms import FIRST_SEED, adapter_of, everybody, one_hot
 from training.synthetic_users.comparison import check_order
 from training.synthetic_users.table_one import mean

@@ -2,7 +2,7 @@
 
     python -m training.world.export --out runs/mini/preferences --store runs/mini/world --users 400
 
-writes OUT/data/train-*.parquet in the schema of training/pickapic.py; OUT/truth.npz, which only
+writes OUT/data/train-*.parquet in the schema of data/pickapic.py; OUT/truth.npz, which only
 evaluation and the upper bounds read (world/truth.py); and OUT/export.json with what was written and
 what JPEG costs. Pictures come from the store; without one it is painted first.
 
@@ -41,7 +41,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.pickapic import SCHEMA
+from training.data.pickapic import SCHEMA
 from training.world import captions, users
 from training.world.people import answer, person_seeds, taste_of
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS, content_id

@@ -7,7 +7,7 @@ import pytest
 
 from service.core.pool import Pair, PairImage
 from service.core.quiz import NEAR_BEST, needed, next_pairs, sides
-from training.asking import Asked, active_gain, best_of, new_captions
+from training.quiz.pair_strategies import Asked, active_gain, best_of, new_captions
 
 LOOKS = 4
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ppd_model.user_encoder import Choice, EncodedUser, EncodingError
-from training.answered_sets import answer_sets, choices_of, read_sets
+from training.quiz.answered_sets import answer_sets, choices_of, read_sets
 from training.world.scene import LOOKS
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from ppd_model.checkpoint import ArtifactError
 from tests.tiny_published import modules, tiny_preset
 from tests.tiny_training import log_of, tiny_config, tiny_parts, write_world
-from training.base_weights import load_base
+from training.dpo.base_weights import load_base
 from training.train_dpo import train
 
 PRESET = tiny_preset()

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.classify_users import (
+from training.classify_users.__main__ import (
     ClassifyConfig,
     bayes_scores,
     choose_sets,
@@ -21,7 +21,7 @@ from training.classify_users import (
     shuffle_blocks,
     split,
 )
-from training.shards import ShardFolder
+from training.data.shards import ShardFolder
 
 PEOPLE, SETS, WIDTH = 12, 10, 16
 

@@ -13,9 +13,9 @@ from training.configuration import (
     read_configuration,
     save_resolved,
 )
-from training.content_classifier import ClassifierConfig
-from training.evaluate import EvaluateConfig
-from training.precompute import PrecomputeConfig
+from training.content_classifier.__main__ import ClassifierConfig
+from training.evaluate.__main__ import EvaluateConfig
+from training.precompute.__main__ import PrecomputeConfig
 from training.train_dpo import DpoConfig
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"

@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from ppd_model.checkpoint import ArtifactError, ArtifactSpec, save_artifact
-from training import content_classifier as module
-from training.content_classifier import ClassifierConfig, augment, load_classifier, to_tensor, train
+from training.content_classifier import __main__ as module
+from training.content_classifier.__main__ import (
+    ClassifierConfig,
+    augment,
+    load_classifier,
+    to_tensor,
+    train,
+)
 
 
 class ColouredStore:

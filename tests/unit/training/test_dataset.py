@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.dataset import batch_rows, load_pairs, pad_features, read_profiles
-from training.shards import ShardFolder
-from training.splits import SPLITS
+from training.data.dataset import batch_rows, load_pairs, pad_features, read_profiles
+from training.data.shards import ShardFolder
+from training.data.splits import SPLITS
 
 TRAIN, VALIDATION, SEEN, UNSEEN = range(4)
 EVERY = SPLITS

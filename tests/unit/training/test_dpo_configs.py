@@ -9,7 +9,7 @@ import pytest
 
 from ppd_model.presets import get_preset
 from training.configuration import read_configuration
-from training.dpo_config import DpoConfig, check
+from training.dpo.dpo_config import DpoConfig, check
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 PAPER = {"synthetic": (1e-5, "one_hot"), "real": (3e-6, "vlm")}

@@ -17,9 +17,9 @@ import pytest
 from ppd_model.pipeline import Generated, ImageRequest, Pipeline
 from ppd_model.presets import get_preset
 from ppd_model.user_encoder import Choice, EncodedUser
-from training import evaluate as module
-from training import quizzes
-from training.evaluate import EvaluateConfig, evaluate
+from training.evaluate import __main__ as module
+from training.evaluate.__main__ import EvaluateConfig, evaluate
+from training.quiz import quizzes
 from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS, Scene
 

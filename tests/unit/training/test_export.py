@@ -15,11 +15,11 @@ from ppd_model.pipeline import ImageRequest, Pipeline
 from ppd_model.presets import get_preset
 from ppd_model.text_encoder import save_word_tokenizer
 from training.export import export
-from training.loop import save_averaged
 from training.pretrain.previewer import new_previewer, trained_previewer
 from training.pretrain.stage_b import new_stage_b
 from training.pretrain.stage_c import new_stage_c
 from training.pretrain.text_encoder import new_text_encoder
+from training.pretrain.training_loop import save_averaged
 
 
 @pytest.fixture

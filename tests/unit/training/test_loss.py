@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from training.loss import PairErrors, PairWeights, nft_loss, ppd_loss, sft_loss, squared_error
+from training.dpo.loss import PairErrors, PairWeights, nft_loss, ppd_loss, sft_loss, squared_error
 
 
 def errors(chosen: list[float], rejected: list[float]) -> PairErrors:

@@ -12,10 +12,10 @@ from torch import Tensor
 from ppd_model.diffusion import add_noise
 from ppd_model.stage_c import StageC, load_stage_c
 from tests.tiny_training import PRESET, load_tiny_pairs, tiny_config, write_world
-from training.dataset import PairBatch
-from training.draws import Draws, draw
-from training.loss import PairErrors, nft_loss, ppd_loss, squared_error
-from training.pair_model import PairModel
+from training.data.dataset import PairBatch
+from training.dpo.loss import PairErrors, nft_loss, ppd_loss, squared_error
+from training.dpo.pair_model import PairModel
+from training.dpo.randomness import Draws, draw
 
 ROWS = 8
 

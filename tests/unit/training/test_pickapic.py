@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.fake_pickapic import jpeg, row, write
-from training.pickapic import LABELS, SCHEMA, PickAPic
+from training.data.pickapic import LABELS, SCHEMA, PickAPic
 
 
 def numbered(first: int, count: int) -> list[dict[str, object]]:

@@ -20,12 +20,17 @@ from ppd_model.user_encoder import Choice, EncodedUser, EncodingError
 from tests.fake_pickapic import jpeg, row, write
 from tests.small_world import PRESET, write_small_world
 from tests.tiny_published import modules, tiny_preset, write_published
-from training import precompute as module
-from training.dataset import load_pairs, read_profiles
-from training.parts import compressor_side_px, load_compressor, open_picture, square
-from training.precompute import PrecomputeConfig, Worker, precompute
-from training.shards import read_manifest
-from training.splits import SPLITS
+from training.data.dataset import load_pairs, read_profiles
+from training.data.shards import read_manifest
+from training.data.splits import SPLITS
+from training.precompute import __main__ as module
+from training.precompute.__main__ import PrecomputeConfig, Worker, precompute
+from training.precompute.frozen_parts import (
+    compressor_side_px,
+    load_compressor,
+    open_picture,
+    square,
+)
 from training.world.truth import GroundTruth
 
 WIDTH = PRESET.user_emb_dim

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fake_pickapic import Row, row, write
-from training.pickapic import PickAPic
-from training.preferences import Preferences, read_preferences
+from training.data.pickapic import PickAPic
+from training.data.preferences import Preferences, read_preferences
 
 ACCOUNTED = (
     "incomplete",

@@ -11,9 +11,9 @@ import pytest
 
 from ppd_model import prompts
 from ppd_model.user_encoder import small_tokenizer
-from training.pretrain import vlm_text
-from training.pretrain.vlm import schedule
-from training.pretrain.vlm_data import (
+from training.pretrain.vlm import profile_text
+from training.pretrain.vlm.__main__ import schedule
+from training.pretrain.vlm.examples import (
     IGNORED,
     Answers,
     Collator,
@@ -23,8 +23,8 @@ from training.pretrain.vlm_data import (
     profile_and_target,
     tokenizer_sentences,
 )
-from training.pretrain.vlm_evaluate import apply_ridge, fit_ridge
-from training.pretrain.vlm_tokenizer import train_tokenizer
+from training.pretrain.vlm.held_out_scores import apply_ridge, fit_ridge
+from training.pretrain.vlm.tokenizer import train_tokenizer
 from training.world.scene import CONTENTS, LOOKS
 from training.world.store import PictureStore
 
@@ -54,18 +54,18 @@ def looks(**values: float) -> np.ndarray:
 
 
 def test_a_picture_is_described_by_its_most_marked_looks() -> None:
-    assert vlm_text.describe(looks(brightness=1.5, warmth=-0.9, size=0.1)) == " bright, cool."
-    assert vlm_text.describe(looks()) == " balanced."
+    assert profile_text.describe(looks(brightness=1.5, warmth=-0.9, size=0.1)) == " bright, cool."
+    assert profile_text.describe(looks()) == " balanced."
 
 
 def test_differences_tell_how_the_preferred_picture_differs() -> None:
     delta_L = looks(brightness=-1.0, outline=2.0, detail=0.2)
-    assert vlm_text.differences(delta_L) == " preferred is darker, inkier."
+    assert profile_text.differences(delta_L) == " preferred is darker, inkier."
 
 
 def test_a_profile_states_likes_and_the_opposite_of_what_is_liked_as_avoided() -> None:
     taste_L = looks(brightness=0.8, saturation=0.7, vignette=-0.6)
-    text = vlm_text.profile(taste_L)
+    text = profile_text.profile(taste_L)
     assert text == "Prefers sunny scenes and vivid colour. Avoids a dark vignette."
 
 
@@ -73,8 +73,8 @@ def test_a_profile_states_likes_and_the_opposite_of_what_is_liked_as_avoided() -
 def test_what_a_profile_states_is_read_back_from_it(seed: int) -> None:
     taste_L = np.random.default_rng(seed).normal(size=8)
     two_sided = ("brightness", "warmth", "size")
-    likes, dislikes = prompts.likes_and_dislikes(vlm_text.profile(taste_L))
-    stated = [axis for _, axis in vlm_text._ranked(taste_L)]
+    likes, dislikes = prompts.likes_and_dislikes(profile_text.profile(taste_L))
+    stated = [axis for _, axis in profile_text._ranked(taste_L)]
     avoided = [a for a in stated if taste_L[a] < 0 and LOOKS[a] not in two_sided]
     assert len(dislikes) == len(avoided)
     assert len(likes) == len(stated) - len(avoided)

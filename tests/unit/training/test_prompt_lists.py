@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from training.prompt_lists import load_prompts
-from training.rewards.world import content_named
-from training.splits import SplitRule, side_of
+from training.data.splits import SplitRule, side_of
+from training.rewards.world_rewards import content_named
+from training.synthetic_users.prompt_lists import load_prompts
 from training.world.scene import CONTENTS
 
 HEADER = "Prompt\tCategory\tChallenge\tNote\n"

@@ -9,8 +9,8 @@ import pytest
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from service.core.quiz import NEAR_BEST as NEAR_BEST_SERVED
-from training.asking import Asked, active_gain, new_captions
-from training.quizzes import (
+from training.quiz.pair_strategies import Asked, active_gain, new_captions
+from training.quiz.quizzes import (
     NEAR_BEST,
     POOL_DIR,
     Quiz,
@@ -19,7 +19,7 @@ from training.quizzes import (
     load_asked_pool,
     make_quiz,
 )
-from training.rewards.world import content_named
+from training.rewards.world_rewards import content_named
 from training.world import users
 from training.world.looks import Standardizer
 

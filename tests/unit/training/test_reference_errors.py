@@ -21,11 +21,12 @@ from tests.tiny_training import (
     tiny_parts,
     write_world,
 )
-from training import draws, reference_errors, train_dpo
-from training.dataset import batch_rows
-from training.dpo_config import DpoConfig, check
-from training.draws import Draws, draw_of_pairs
-from training.pair_model import PairModel, as_pairs
+from training import reference_errors, train_dpo
+from training.data.dataset import batch_rows
+from training.dpo import randomness
+from training.dpo.dpo_config import DpoConfig, check
+from training.dpo.pair_model import PairModel, as_pairs
+from training.dpo.randomness import Draws, draw_of_pairs
 from training.reference_errors import (
     ReferenceErrors,
     errors_of_pairs,
@@ -333,7 +334,7 @@ def test_errors_of_another_base_of_other_data_or_other_numbers_are_refused(
     with pytest.raises(ValueError, match=r"another device \('cpu' there, 'meta' now\)"):
         load_reference_errors(config, sha256_of(config.stage_c), LATENT_CHW, torch.device("meta"))
     with monkeypatch.context() as patched:
-        patched.setattr(draws, "KEPT", (7,))
+        patched.setattr(randomness, "KEPT", (7,))
         with pytest.raises(ValueError, match="another first_draw"):
             load(config)
     data = tmp_path / "pairs" / "manifest.json"

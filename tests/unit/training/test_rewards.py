@@ -20,7 +20,7 @@ from torch.nn.functional import gelu, normalize
 
 from ppd_model.checkpoint import ArtifactError, ArtifactSpec, load_artifact, save_artifact
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
-from training.rewards import picture_tower, published, world
+from training.rewards import picture_tower, published, world_rewards
 from training.rewards.catalog import RewardSources, load_rewards
 from training.rewards.clip import (
     END,
@@ -376,7 +376,10 @@ def test_every_caption_of_the_world_names_its_content() -> None:
                 for word in words:
                     for phrase in phrases:
                         caption = template.format(subject=word, setting=phrase)
-                        assert world.content_named(caption) == subject * len(SETTINGS) + setting
+                        assert (
+                            world_rewards.content_named(caption)
+                            == subject * len(SETTINGS) + setting
+                        )
 
 
 @pytest.mark.parametrize(
@@ -390,7 +393,7 @@ def test_every_caption_of_the_world_names_its_content() -> None:
 )
 def test_a_prompt_without_one_content_is_refused(prompt: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        world.content_named(prompt)
+        world_rewards.content_named(prompt)
 
 
 def scene(subject: int, setting: int, **looks: float) -> np.ndarray:
@@ -400,13 +403,13 @@ def scene(subject: int, setting: int, **looks: float) -> np.ndarray:
 
 def test_looks_are_read_from_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
-    measure_all = world.measure_all
+    measure_all = world_rewards.measure_all
 
     def counted(images: np.ndarray) -> np.ndarray:
         measured.append(len(images))
         return measure_all(images)
 
-    monkeypatch.setattr(world, "measure_all", counted)
+    monkeypatch.setattr(world_rewards, "measure_all", counted)
     warmth, detail = load_rewards(("warmth", "detail"), RewardSources())
     images = np.stack([scene(3, 2, warmth=0.9, detail=-0.9), scene(3, 2, warmth=-0.9, detail=0.9)])
     prompts = [canonical(3, 2)] * 2
@@ -433,7 +436,7 @@ def test_alignment_is_a_hundred_times_the_cosine_of_picture_and_words() -> None:
     encoder = picture_tower.text_encoder_of(MINI_WEIGHTS_DIR)
     said, other = canonical(0, 0), canonical(3, 2)
     said_D, other_D = encoder.encode([said, other]).pooled_B1D[:, 0]
-    alignment = world.AlignmentReward("alignment", encoder, Seer(said_D))
+    alignment = world_rewards.AlignmentReward("alignment", encoder, Seer(said_D))
     scores = alignment.score(np.stack([scene(0, 0)] * 2), [said, other])
     cosine = torch.nn.functional.cosine_similarity(said_D, other_D, dim=0)
     np.testing.assert_allclose(scores, [100, 100 * float(cosine)], atol=1e-3)

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, ImageRequest, Pipeline
 from tests.tiny_training import MINI, tiny_config, tiny_parts, write_world
-from training.sample_grid import GAP_PX, HEADER_PX
+from training.dpo.sample_grid import GAP_PX, HEADER_PX
 from training.train_dpo import train
 
 PROMPTS = ("a boat by the sea", "a house in a town")

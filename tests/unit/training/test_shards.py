@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.shards import ShardedRows, ShardFolder, read_manifest, verified
+from training.data.shards import ShardedRows, ShardFolder, read_manifest, verified
 
 
 def test_what_several_processes_wrote_is_one_folder(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.preferences import CHOICES_PER_PROFILE, Preferences, ReadCounts
-from training.splits import (
+from training.data.preferences import CHOICES_PER_PROFILE, Preferences, ReadCounts
+from training.data.splits import (
     SPLITS,
     Assignment,
     SplitRule,

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.statistics import clustered_mean, clustered_ratio, mean_cosine, ridge_probe, wins
+from training.reports.statistics import (
+    clustered_mean,
+    clustered_ratio,
+    mean_cosine,
+    ridge_probe,
+    wins,
+)
 
 
 def test_equal_scores_are_half_a_win() -> None:

@@ -14,7 +14,7 @@ from ppd_model.checkpoint import sha256_of
 from tests.tiny_training import tiny_config, tiny_parts, write_world
 from training import sweep as sweep_module
 from training.configuration import read_configuration, save_resolved
-from training.evaluate import EvaluateConfig
+from training.evaluate.__main__ import EvaluateConfig
 from training.sweep import SweepConfig, sweep
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"

@@ -24,19 +24,13 @@ from ppd_model.text_encoder import (
 )
 from tests.small_world import PRESET
 from training.configuration import read_configuration
-from training.dataset import load_pairs
-from training.dpo_config import DpoConfig, check
+from training.data.dataset import load_pairs
+from training.data.splits import SPLITS, SplitRule, side_of
+from training.dpo.dpo_config import DpoConfig, check
 from training.judges import options
 from training.judges.__main__ import AccuracyConfig, measure
 from training.judges.known_choices import known_choices
-from training.splits import SPLITS, SplitRule, side_of
-from training.synthetic_users import (
-    __main__,
-    comparison,
-    generated_pairs,
-    relabel_command,
-    validation_scores,
-)
+from training.synthetic_users import __main__, comparison, validation_scores
 from training.synthetic_users.arms import one_hot, weighted
 from training.synthetic_users.comparison import (
     EvaluateConfig,
@@ -45,14 +39,15 @@ from training.synthetic_users.comparison import (
     interpolate,
     triangle_of,
 )
-from training.synthetic_users.generated_pairs import (
+from training.synthetic_users.pairs import generated_pairs, relabel_command
+from training.synthetic_users.pairs.generated_pairs import (
     GeneratedPairsConfig,
     draw_captions,
     generate_pairs,
 )
-from training.synthetic_users.pair_folder import read_source
-from training.synthetic_users.relabel import relabel
-from training.synthetic_users.relabel_command import RelabelConfig, make_relabelled
+from training.synthetic_users.pairs.pair_folder import read_source
+from training.synthetic_users.pairs.relabel import relabel
+from training.synthetic_users.pairs.relabel_command import RelabelConfig, make_relabelled
 from training.synthetic_users.simplex import edge, follow_weights, rank_correlation, simplex
 from training.synthetic_users.table_one import as_markdown, share_of_bound, table_one
 from training.synthetic_users.validation_scores import ScoreConfig, score
@@ -246,8 +241,8 @@ def test_a_relabelled_folder_is_read_like_any_other(relabelled: Made, precompute
 
 def test_pictures_are_scored_with_their_own_captions(relabelled: Made, precomputed: Path) -> None:
     """What the rewards saw is the picture behind the latent, as it lies in the parquet files."""
-    from training.source_plan import plan_of
-    from training.synthetic_users.source_pictures import reader_of
+    from training.precompute.source_plan import plan_of
+    from training.synthetic_users.pairs.source_pictures import reader_of
 
     plan, source = plan_of(precomputed), read_source(precomputed)
     shown = source.shown()[0].numpy()
@@ -648,7 +643,7 @@ def test_every_command_and_every_row_of_mini_is_configured() -> None:
 
 
 def test_known_choices_are_four_and_one_of_a_test_split(precomputed: Path) -> None:
-    from training.source_plan import plan_of
+    from training.precompute.source_plan import plan_of
 
     known = known_choices(precomputed, "unseen_users")
     assert known

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.taste_model import TasteSpace, fit, held_out_accuracy, posterior
+from training.quiz.taste_model import TasteSpace, fit, held_out_accuracy, posterior
 
 FloatArray = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ppd_model.user_encoder import UserEncoder
-from training.pickapic import SCHEMA
+from training.data.pickapic import SCHEMA
 from training.taste_space import ChoiceTable, TasteSpaceConfig, choices, picture_features, run
 from training.world.export import jpeg
 

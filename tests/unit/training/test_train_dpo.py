@@ -29,8 +29,8 @@ from tests.tiny_training import (
     write_world,
 )
 from training import train_dpo
-from training.dpo_config import check
-from training.draws import draw
+from training.dpo.dpo_config import check
+from training.dpo.randomness import draw
 from training.train_dpo import split_rows, train
 
 TIMINGS = {"pairs_per_s"}

@@ -13,14 +13,21 @@ from ppd_model.checkpoint import save_artifact
 from ppd_model.pipeline import Generated, ImageRequest
 from ppd_model.presets import get_preset
 from ppd_model.stage_c import adapter_spec
-from training import told as told_module
-from training import win_rates as win_rates_module
 from training.configuration import read_configuration
-from training.dataset import read_profiles
+from training.data.dataset import read_profiles
 from training.judges.known_choices import KnownChoice, KnownPair
-from training.source_plan import config_of
-from training.told import Told
-from training.win_rates import SPLITS, Task, WinRatesConfig, readable_people, share_won, win_rates
+from training.precompute.source_plan import config_of
+from training.win_rates import __main__ as win_rates_module
+from training.win_rates import user_features as told_module
+from training.win_rates.__main__ import (
+    SPLITS,
+    Task,
+    WinRatesConfig,
+    readable_people,
+    share_won,
+    win_rates,
+)
+from training.win_rates.user_features import Told
 from training.world.truth import GroundTruth
 
 MINI = get_preset("mini")

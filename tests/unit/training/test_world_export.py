@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.fake_store import FakeStore
-from training.pickapic import SCHEMA, PickAPic
-from training.preferences import read_preferences
+from training.data.pickapic import SCHEMA, PickAPic
+from training.data.preferences import read_preferences
 from training.world import users
 from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS
 from training.world.export import export, jpeg, visitors

@@ -1,0 +1,1 @@
+"""The whole path measured on unseen people; START HERE is `__main__.py`."""

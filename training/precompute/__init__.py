@@ -1,0 +1,1 @@
+"""What training reads, computed once; START HERE is `__main__.py`."""

@@ -1,0 +1,32 @@
+"""What a folder of training.precompute was made from, to go back to its rows and pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from training.data.pickapic import PickAPic
+from training.data.shards import read_manifest
+from training.precompute.__main__ import PrecomputeConfig
+from training.precompute.plan import Plan, make_plan
+
+
+def config_of(folder: Path) -> PrecomputeConfig:
+    """The configuration it was made with. Raises FileNotFoundError for another kind of folder."""
+    resolved = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))
+    return PrecomputeConfig.model_validate(resolved["config"])
+
+
+def plan_of(folder: Path) -> Plan:
+    """The plan it was made by; its `query` pictures are in the order of the folder's latents.
+
+    Raises ValueError when the parquet files are not those that the folder was made from.
+    """
+    config = config_of(folder)
+    places = [config.data] if isinstance(config.data, str) else config.data
+    plan = make_plan(
+        PickAPic(places), config, support_sets=config.support_sets, people=config.people
+    )
+    if plan.files.fingerprint() != read_manifest(folder)["provenance"]["files"]:
+        raise ValueError(f"{folder} was made from other files than {list(places)} holds now")
+    return plan

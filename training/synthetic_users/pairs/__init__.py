@@ -1,0 +1,1 @@
+"""The pairs that synthetic users answer: pictures, scores, labels."""

@@ -1,0 +1,154 @@
+"""Pairs of the base model's own pictures, as Pick-a-Pic's pairs are pictures that models made.
+
+A pair is two seeds of one caption; nobody has labelled it, and train_dpo cannot read the folder:
+relabelling gives it its labels. Captions are the world's, those that are held out from training
+left out. How much such pairs can teach of a reward depends on how well the model is sampled:
+guided, mini shows what it is asked nearly always, and pairs hardly differ in alignment (relabelling
+writes each reward's standard deviation into summary.json).
+
+Files: latents-*, images-*, captions-*, texts-* and unlabelled-*, numbered alike.
+
+Legend: P pairs, N pictures, K captions, C H W latent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppd_model.pipeline import ImageRequest, Pipeline
+from training.configuration import Configuration
+from training.data.shards import ShardFolder
+from training.data.splits import SPLITS, SplitRule, side_of
+from training.synthetic_users.pairs.pair_folder import RELABELLED
+from training.world import captions
+from training.world.scene import CONTENTS, SETTINGS
+
+
+class GeneratedPairsConfig(Configuration):
+    """How many pairs, of which model. The shares tell which captions may be used, and must be
+    those of the data set that is trained on with them (splits.py)."""
+
+    preset: str = "mini"
+    weights_dir: Path | None = None
+    device: str = "cpu"
+    out: Path
+    pairs: int
+    pairs_per_shard: int = 256
+    validation_caption_share: float
+    held_out_caption_share: float
+    salt: str = "ppd"
+    steps: int = 20
+    guidance_scale: float = 4.0
+    batch: int = 32
+    threads: int = 2
+    seed: int = 0
+
+
+def generate_pairs(config: GeneratedPairsConfig, resume: bool = False) -> Path:
+    """Paint all pairs; returns the folder. An interrupted run goes on with `resume`.
+
+    Raises ValueError for a folder that holds other pairs.
+    """
+    torch.set_num_threads(config.threads)
+    pipeline = Pipeline.load(config.preset, config.weights_dir, config.device, with_adapter=False)
+    asked = draw_captions(config)
+    folder = ShardFolder(config.out, provenance(config, pipeline), resume)
+    started_s, made = time.monotonic(), 0
+    for shard, first in enumerate(range(0, len(asked), config.pairs_per_shard)):
+        own = asked[first : first + config.pairs_per_shard]
+        name = f"unlabelled-{shard:05d}.safetensors"
+        if folder.has(name):
+            continue
+        prompts = [caption for caption, _ in own for _ in range(2)]
+        latents, images = paint(pipeline, prompts, first_seed(config, first), config)
+        features = pipeline.text_encoder.encode([caption for caption, _ in own])
+        folder.write(f"latents-{shard:05d}.safetensors", {"latent_NCHW": latents.half()})
+        folder.write(f"images-{shard:05d}.safetensors", {"image_NHW3": images})
+        folder.write_json(f"texts-{shard:05d}.json", [caption for caption, _ in own])
+        folder.write(
+            f"captions-{shard:05d}.safetensors",
+            {
+                "text_KST": features.tokens_BSD.half().cpu(),
+                "pooled_K1T": features.pooled_B1D.half().cpu(),
+            },
+        )
+        place_P = torch.arange(first, first + len(own))
+        folder.write(
+            name,
+            {
+                "first_P": 2 * place_P,
+                "second_P": 2 * place_P + 1,
+                "caption_P": place_P,
+                "split_P": torch.tensor([split for _, split in own]),
+            },
+        )
+        made += len(prompts)
+        rate = made / (time.monotonic() - started_s)
+        left = 2 * (len(asked) - first - len(own))
+        print(
+            f"pairs {first + len(own)}/{len(asked)} {rate:.1f} pictures/s eta {left / rate:.0f} s",
+            flush=True,
+        )
+    folder.finish()
+    return config.out
+
+
+def draw_captions(config: GeneratedPairsConfig) -> list[tuple[str, int]]:
+    """A caption for each pair, contents in turn, with its split as a number of SPLITS."""
+    rule = SplitRule(
+        validation_caption_share=config.validation_caption_share,
+        held_out_caption_share=config.held_out_caption_share,
+        salt=config.salt,
+    )
+    rng = np.random.default_rng([config.seed, 31])
+    drawn: list[tuple[str, int]] = []
+    while len(drawn) < config.pairs:
+        caption = captions.caption(*divmod(len(drawn) % CONTENTS, len(SETTINGS)), rng)
+        side = side_of(caption, rule)
+        if side in RELABELLED:
+            drawn.append((caption, SPLITS.index(side)))
+    return drawn
+
+
+def first_seed(config: GeneratedPairsConfig, pair: int) -> int:
+    """The seed of a pair's first picture; the second's is the next. Far from those of tests."""
+    return 2_000_000_000 + config.seed * 50_000_000 + 2 * pair
+
+
+def provenance(config: GeneratedPairsConfig, pipeline: Pipeline) -> dict[str, Any]:
+    """What the pictures depend on."""
+    free = {"weights_dir", "device", "out", "batch", "threads"}
+    return {
+        "generated": config.model_dump(mode="json", exclude=free),
+        "model": pipeline.model_id,
+        "encoder_id": "none",
+    }
+
+
+def paint(
+    pipeline: Pipeline, prompts: Sequence[str], seed: int, config: GeneratedPairsConfig
+) -> tuple[Tensor, Tensor]:
+    """Latents N x C x H x W and uint8 pictures N x H x W x 3, seeds counting up from `seed`."""
+    latents, images = [], []
+    for first in range(0, len(prompts), config.batch):
+        requests = [
+            ImageRequest(
+                prompt=prompt,
+                seed=seed + first + index,
+                steps=config.steps,
+                guidance_scale=config.guidance_scale,
+            )
+            for index, prompt in enumerate(prompts[first : first + config.batch])
+        ]
+        generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+        latent_BCHW = pipeline.sample_latents(requests, generators)
+        images.append(torch.from_numpy(pipeline.decode(requests, latent_BCHW, generators)))
+        latents.append(latent_BCHW.float().cpu())
+    return torch.cat(latents), torch.cat(images)

@@ -1,0 +1,102 @@
+"""From folders of pairs to one that three synthetic users have labelled.
+
+Legend: A rewards, P pairs, X pictures shown with a caption.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.configuration import save_resolved
+from training.data.shards import MANIFEST
+from training.data.splits import SPLITS
+from training.rewards.catalog import RewardSources, load_rewards
+from training.synthetic_users.pairs.pair_folder import people_tensors, read_source, write_folder
+from training.synthetic_users.pairs.relabel import Assignment, relabel
+from training.synthetic_users.pairs.scoring import score_source
+from training.synthetic_users.pairs.source_pictures import reader_of
+
+SCORES = "scores"
+
+
+class RelabelConfig(RewardSources):
+    """One relabelled data set.
+
+    sources: folders of training.precompute and of `pairs`. rewards: the users, in this order.
+    side_px: pictures of parquet files are read as squares of this side. tie_margin: in standard
+    deviations of each reward's differences within pairs. assignment: see relabel.py.
+    """
+
+    sources: tuple[Path, ...]
+    rewards: tuple[str, ...]
+    out: Path
+    side_px: int
+    tie_margin: float = 0.1
+    assignment: Assignment = "one"
+    batch: int = 64
+    seed: int = 0
+
+
+def make_relabelled(config: RelabelConfig) -> dict[str, Any]:
+    """Score, relabel and write; returns what summary.json holds.
+
+    Scores that `out` holds already are used again. Raises ValueError for sources that cannot be
+    read, and for a folder that is finished or was scored otherwise.
+    """
+    if (config.out / MANIFEST).exists():
+        raise ValueError(f"{config.out} already holds shards; choose another folder")
+    rewards = load_rewards(config.rewards, config)
+    sources = [read_source(folder) for folder in config.sources]
+    pairs = []
+    for number, source in enumerate(sources):
+        read = reader_of(source.folder, config.side_px)
+        folder = config.out / f"{SCORES}-{number}"
+        scores_AX = score_source(source, rewards, read, folder, batch=config.batch)
+        pairs.append(scores_AX[:, source.shown()[1].numpy()])
+    scores_AP2 = np.concatenate(pairs, axis=1)
+    answers = relabel(
+        scores_AP2,
+        tie_margin=config.tie_margin,
+        assignment=config.assignment,
+        rng=np.random.default_rng([config.seed, 33]),
+    )
+    people = people_tensors(sources, answers, len(rewards))
+    provenance = {
+        "encoder_id": "one_hot",
+        "rewards": {reward.name: reward.identity for reward in rewards},
+        "tie_margin": config.tie_margin,
+        "tie_below": dict(zip(config.rewards, answers.tie_below_A.tolist(), strict=True)),
+        "assignment": config.assignment,
+        "seed": config.seed,
+        "sources": [source.provenance for source in sources],
+    }
+    # Summary and configuration first: with the manifest the folder is finished.
+    report = {
+        "source_pairs": [len(source) for source in sources],
+        "pairs": len(answers),
+        "users": {
+            name: {
+                **{
+                    f"{split}_pairs": int(
+                        ((people["person_P"] == a) & (people["split_P"] == code)).sum()
+                    )
+                    for code, split in enumerate(SPLITS[:2])
+                },
+                "ties": int(answers.ties_A[a]),
+                "tie_below": float(answers.tie_below_A[a]),
+                "mean": float(scores_AP2[a].mean()),
+                "sd": float(scores_AP2[a].std()),
+            }
+            for a, name in enumerate(config.rewards)
+        },
+        "correlation_of_differences": np.corrcoef(scores_AP2[..., 1] - scores_AP2[..., 0]).tolist(),
+    }
+    save_resolved(config, config.out)
+    (config.out / "summary.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_folder(config.out, sources, people, provenance)
+    print(json.dumps(report, indent=2))
+    return report

@@ -1,0 +1,93 @@
+"""Every picture of a source, scored by every reward with the captions it is shown with.
+
+Scores are written part by part, so that an interrupted run goes on where it was: for Pick-a-Pic
+this is a day's work of a GPU.
+
+Legend: A rewards, X pictures shown with a caption, H W sides in pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from training.data.shards import ShardFolder
+from training.rewards.reward import Reward
+from training.synthetic_users.pairs.pair_folder import SourcePairs
+from training.synthetic_users.pairs.source_pictures import PictureReader
+
+FloatArray = NDArray[np.float32]
+ROWS_PER_PART = 4096
+
+
+def score_source(
+    source: SourcePairs,
+    rewards: Sequence[Reward],
+    read: PictureReader,
+    out: Path,
+    *,
+    batch: int = 64,
+) -> FloatArray:
+    """Scores of what `source.shown()` lists, A x X; parts that `out` holds are not made again.
+
+    Raises ValueError when `out` holds scores of other pictures or by other rewards.
+    """
+    shown_X2 = source.shown()[0].numpy()
+    provenance = {
+        "rewards": {reward.name: reward.identity for reward in rewards},
+        "shown": len(shown_X2),
+        "source": source.provenance,
+    }
+    folder = ShardFolder(out, provenance, resume=True)
+    started_s, made = time.monotonic(), 0
+    parts = []
+    for part, first in enumerate(range(0, len(shown_X2), ROWS_PER_PART)):
+        name = f"scores-{part:05d}.safetensors"
+        rows_X2 = shown_X2[first : first + ROWS_PER_PART]
+        if not folder.has(name):
+            scores = _score_rows(rows_X2, source.captions, rewards, read, batch)
+            folder.write(name, {"score_AX": torch.from_numpy(scores)})
+            made += len(rows_X2)
+            rate = made / (time.monotonic() - started_s)
+            left = len(shown_X2) - first - len(rows_X2)
+            print(
+                f"scores {first + len(rows_X2)}/{len(shown_X2)} {rate:.1f} pictures/s "
+                f"eta {left / rate:.0f} s",
+                flush=True,
+            )
+        parts.append(load_file(out / name)["score_AX"].numpy())
+    folder.finish()
+    return np.concatenate(parts, axis=1)
+
+
+def _score_rows(
+    rows_X2: NDArray[np.int64],
+    captions: Sequence[str],
+    rewards: Sequence[Reward],
+    read: PictureReader,
+    batch: int,
+) -> FloatArray:
+    picture_X, caption_X = rows_X2.T
+    places_X, own_X = np.unique(picture_X, return_inverse=True)
+    pictures = read(places_X)
+    scores = np.empty((len(rewards), len(rows_X2)), dtype=np.float32)
+    held: list[NDArray[np.uint8]] = []
+    first_held = 0
+    for first in range(0, len(rows_X2), batch):
+        rows = slice(first, min(first + batch, len(rows_X2)))
+        # Rows go up picture by picture: what lies before this batch's first is done with.
+        held = held[own_X[rows.start] - first_held :]
+        first_held = int(own_X[rows.start])
+        while first_held + len(held) <= own_X[rows.stop - 1]:
+            held.append(next(pictures))
+        images = np.stack([held[own - first_held] for own in own_X[rows]])
+        prompts = [captions[caption] for caption in caption_X[rows]]
+        for row, reward in enumerate(rewards):
+            scores[row, rows] = reward.score(images, prompts)
+    return scores

@@ -1,0 +1,54 @@
+"""The pictures behind a folder's latents, in their order, for rewards to look at.
+
+A folder of generated_pairs.py holds them itself; one of training.precompute knows the parquet
+files that it was made from.
+
+Legend: N pictures, X of them that are asked for, H W sides in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.shards import mapped, read_manifest, verified
+from training.precompute.__main__ import decoded
+from training.precompute.source_plan import plan_of
+
+IntArray = NDArray[np.int64]
+Picture = NDArray[np.uint8]
+PictureReader = Callable[[IntArray], Iterator[Picture]]
+"""Places among the latents, ascending, to uint8 pictures H x W x 3, all of one size."""
+
+IMAGES = "images-"
+
+
+def reader_of(folder: Path, side_px: int) -> PictureReader:
+    """A reader of the folder's pictures; those of parquet files come as squares of `side_px`.
+
+    Raises ValueError when the parquet files are not those that the folder was made from.
+    """
+    manifest = read_manifest(folder)
+    if any(name.startswith(IMAGES) for name in manifest["shards"]):
+        return _of_shards(verified(folder, manifest, IMAGES))
+    plan = plan_of(folder)
+
+    def read(places_X: IntArray) -> Iterator[Picture]:
+        return decoded(plan, plan.query.source_N2[places_X], side_px)
+
+    return read
+
+
+def _of_shards(paths: list[Path]) -> PictureReader:
+    parts = [mapped(path, "image_NHW3") for path in paths]
+    first_S = np.cumsum([0, *(len(part) for part in parts)])
+
+    def read(places_X: IntArray) -> Iterator[Picture]:
+        for place in places_X.tolist():
+            shard = int(np.searchsorted(first_S, place, side="right")) - 1
+            yield parts[shard][place - int(first_S[shard])].numpy()
+
+    return read

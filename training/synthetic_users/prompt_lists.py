@@ -1,0 +1,94 @@
+"""The prompts that methods are compared on: PartiPrompts where it is there, the world's own list.
+
+PartiPrompts (paper, [53]) is read from its tsv as it is published, with a header line and the
+columns "Prompt" and "Category". The world's list (`training/prompts/world_held_out.txt`) has four
+captions of each content, as long as there are as many, in words that `training.splits` holds out
+from preference training by their hash; mini's base model has seen all words of the world.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+WORLD_LIST = Path(__file__).parent / "world_held_out.txt"
+PARTI_COLUMNS = ("Prompt", "Category")
+WORLD, PLAIN, PARTI = "world", ".txt", ".tsv"
+
+
+@dataclass(frozen=True)
+class PromptList:
+    """Prompts in the order of their file, each with its category, and the sha256 of them all."""
+
+    name: str
+    prompts: tuple[str, ...]
+    categories: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def sha256(self) -> str:
+        """Of the prompts in order: results on equal lists may be compared."""
+        return hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()
+
+    def first(self, count: int | None) -> PromptList:
+        """An even choice of so many of them, in order; all for None.
+
+        Raises ValueError for a count below 1 and when there are fewer.
+        """
+        if count is None or count == len(self):
+            return self
+        if not 1 <= count < len(self):
+            raise ValueError(f"{count} prompts of {self.name}, which has {len(self)}")
+        kept = [index * len(self) // count for index in range(count)]
+        return PromptList(
+            f"{self.name}[{count}]",
+            tuple(self.prompts[index] for index in kept),
+            tuple(self.categories[index] for index in kept),
+        )
+
+
+def load_prompts(source: str) -> PromptList:
+    """The world's list for "world", else the file: PartiPrompts' tsv, or a text with one a line.
+
+    Raises FileNotFoundError, and ValueError naming file and line for a file that is neither.
+    """
+    if source == WORLD:
+        return _plain(WORLD_LIST, WORLD)
+    path = Path(source)
+    if path.suffix == PARTI:
+        return _parti(path)
+    if path.suffix == PLAIN:
+        return _plain(path, path.name)
+    raise ValueError(f"prompts {source!r}: expected {WORLD!r}, a {PARTI} or a {PLAIN} file")
+
+
+def _plain(path: Path, name: str) -> PromptList:
+    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    return _checked(path, name, [prompt for prompt in prompts if prompt], None)
+
+
+def _parti(path: Path) -> PromptList:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t")
+        missing = [name for name in PARTI_COLUMNS if name not in (rows.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}")
+        prompts, categories = [], []
+        for line, row in enumerate(rows, start=2):
+            if not (row["Prompt"] or "").strip() or row["Category"] is None:
+                raise ValueError(f"{path}, line {line}: expected a prompt and a category")
+            if "\n" in row["Prompt"]:
+                raise ValueError(f"{path}, line {line}: a quotation mark is left open")
+            prompts.append(row["Prompt"].strip())
+            categories.append(row["Category"].strip())
+    return _checked(path, path.name, prompts, categories)
+
+
+def _checked(path: Path, name: str, prompts: list[str], categories: list[str] | None) -> PromptList:
+    if not prompts:
+        raise ValueError(f"{path}: holds no prompts")
+    return PromptList(name, tuple(prompts), tuple(categories or [""] * len(prompts)))
