@@ -31,8 +31,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.schemas import GenerateIn, JobOut
-from service.infra import migrate
 from service.infra.secrets import key_sha256, new_key
+from service.infra.sql import migrate
 from service.settings import Settings
 from service.wiring import api, open_database, start_logs
 from tests.running_service import make_pool

@@ -1,12 +1,12 @@
-"""Runs migrations; `service.infra.migrate` or alembic.ini says on which database."""
+"""Runs migrations; `service.infra.sql.migrate` or alembic.ini says on which database."""
 
 from typing import Any
 
 from alembic import context
 from sqlalchemy import create_engine, text
 
-from service.infra.migrate import sync_url
-from service.infra.tables import Base
+from service.infra.sql.migrate import sync_url
+from service.infra.sql.tables import Base
 
 LOCK = 7_767_000_001
 """Of all processes that start at once only one migrates; the others wait and find it done."""

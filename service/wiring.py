@@ -20,46 +20,47 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from ppd_model.presets import get_preset
-from service.api.accepting import Accepting
+from service.actions.accepting import Accepting
+from service.actions.leftovers import sweep_orphans
+from service.actions.limits import Limits
 from service.api.app import create_app
-from service.api.edge import Edge
-from service.api.in_flight import InFlight
+from service.api.http.edge import Edge
+from service.api.http.in_flight import InFlight
+from service.api.http.streams import OpenStreams
+from service.api.http.tracing import exporting_provider
 from service.api.job_lookup import JobLookup
 from service.api.key_lookup import KeyLookup
-from service.api.room import Limits
 from service.api.services import Services, WorkerState
-from service.api.streams import OpenStreams
-from service.api.tracing import exporting_provider
 from service.core.messages import KINDS
 from service.core.pool import load_pool
 from service.core.ports import Capabilities, ImageStore, ModelRuntime, ProgressEvents
-from service.infra import logs, migrate
+from service.infra import logs
 from service.infra.adapters import AdapterCopies, take_over
-from service.infra.connection_limits import ConnectionLimits
-from service.infra.database import Database
-from service.infra.delivery import InProcessDelivery, JobDelivery
-from service.infra.embedding_cache import InProcessEmbeddingCache
-from service.infra.events import InProcessEvents
-from service.infra.image_store import FolderImageStore
-from service.infra.job_signals import InProcessSignals
-from service.infra.leftovers import sweep_orphans
+from service.infra.memory.embedding_cache import InProcessEmbeddingCache
+from service.infra.memory.events import InProcessEvents
+from service.infra.memory.job_signals import InProcessSignals
+from service.infra.memory.rate_limits import CountedRateLimits, Rates
 from service.infra.metrics import CountedCache, Metrics
 from service.infra.parts import Parts
-from service.infra.queue_state import QueueMetrics
-from service.infra.rate_limits import CountedRateLimits, Rates
-from service.infra.retention import Retention
+from service.infra.pictures.folder_store import FolderImageStore
+from service.infra.queue.queue_state import QueueMetrics
 from service.infra.secrets import first_key, key_sha256, session_secret
+from service.infra.sql import migrate
+from service.infra.sql.connection_limits import ConnectionLimits
+from service.infra.sql.database import Database
+from service.infra.sql.delivery import InProcessDelivery, JobDelivery
+from service.infra.sql.repositories.retention import Retention
 from service.settings import Settings
+from service.worker.embedded import Worker
 from service.worker.engine_metrics import EngineMetrics
 from service.worker.gpu_memory import GpuMemory
-from service.worker.loop import Worker
 from service.worker.metrics_server import serve_metrics
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from service.infra.redis_events import RedisEvents
-    from service.infra.redis_signals import RedisSignals
+    from service.infra.redis.events import RedisEvents
+    from service.infra.redis.job_signals import RedisSignals
 
 DEFAULT_TENANT = "default"
 SILENT_TIMES = 3
@@ -172,11 +173,11 @@ class Production:
 
 def parts_of(settings: Settings) -> Production:
     """The parts of the production scale. Opens nothing yet."""
-    from service.infra.redis_cache import RedisEmbeddingCache
-    from service.infra.redis_client import open_redis
-    from service.infra.redis_events import RedisEvents
-    from service.infra.redis_rate_limits import RedisRateLimits
-    from service.infra.redis_signals import RedisSignals
+    from service.infra.redis.client import open_redis
+    from service.infra.redis.embedding_cache import RedisEmbeddingCache
+    from service.infra.redis.events import RedisEvents
+    from service.infra.redis.job_signals import RedisSignals
+    from service.infra.redis.rate_limits import RedisRateLimits
 
     assert settings.redis_url is not None
     redis = open_redis(settings.redis_url.get_secret_value())
@@ -198,7 +199,7 @@ def parts_of(settings: Settings) -> Production:
 
 def api(settings: Settings) -> Served:
     """Wire an API replica: no model, no torch, nothing of its own that must not be lost."""
-    from service.infra.remote_workers import RemoteWorkers
+    from service.infra.queue.remote_workers import RemoteWorkers
 
     production = parts_of(settings)
     parts = production.parts
@@ -226,7 +227,7 @@ async def worker(
     scraped: Scraped = UNSCRAPED,
 ) -> int:
     """Run a worker process until it is told to stop; its exit status."""
-    from service.infra.tickets import Tickets
+    from service.infra.queue.tickets import Tickets
     from service.worker.process import Terms, WorkerProcess
 
     production = parts_of(settings)
@@ -291,7 +292,7 @@ def open_database(settings: Settings) -> Database:
     """The database that the settings name; what is queued in it comes to the workers there."""
     delivery: JobDelivery = InProcessDelivery()
     if settings.production:
-        from service.infra.tickets import ProcrastinateDelivery
+        from service.infra.queue.tickets import ProcrastinateDelivery
 
         delivery = ProcrastinateDelivery()
     limits = ConnectionLimits(
@@ -318,7 +319,7 @@ def image_store(settings: Settings) -> ImageStore:
     """The folder, or the bucket that PPD_IMAGES_URL names. Opens no connection."""
     if settings.images_url is None:
         return FolderImageStore(settings.data_dir / "images", settings.min_free_bytes)
-    from service.infra.object_image_store import ObjectImageStore
+    from service.infra.pictures.object_store import ObjectImageStore
 
     return ObjectImageStore(settings.images_url, settings.s3_timeout_s, config=settings.s3_config())
 

@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route
 
 from service.api.deps import AdminRoute, ProtectedRoute
 from service.infra.adapters import keep
-from service.infra.image_store import FolderImageStore
+from service.infra.pictures.folder_store import FolderImageStore
 from tests.running_service import Service
 
 MARK = "zqxj-marker"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.infra import migrate
+from service.infra.sql import migrate
 from tests.servers import Postgres, Redis, postgres_server, redis_server
 
 

@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from service.cli import run_server
+from service.cli.commands import run_server
 from service.settings import Settings
 from service.wiring import embedded, prepare, sole_user_of
 from tests.fake_runtime import FakeRuntime

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.cli import work
+from service.cli.commands import work
 from service.core.errors import JobCanceled
 from service.core.ports import Picture, PictureSpec, Preview, Versions
 from service.settings import Settings

@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 from sqlalchemy import text
 
-from service.infra import migrate
-from service.infra.database import Database
+from service.infra.queue.tickets import ProcrastinateDelivery
 from service.infra.secrets import key_sha256, new_key
-from service.infra.tickets import ProcrastinateDelivery
+from service.infra.sql import migrate
+from service.infra.sql.database import Database
 from service.settings import Settings
 from service.wiring import api
 from tests.running_service import started

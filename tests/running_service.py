@@ -13,11 +13,11 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from service.cli import KEEP_ALIVE_S, Server
+from service.cli.commands import KEEP_ALIVE_S, Server
 from service.core.auth import KeyScope
-from service.infra import migrate
-from service.infra.database import Database
 from service.infra.secrets import key_sha256, new_key
+from service.infra.sql import migrate
+from service.infra.sql.database import Database
 from service.settings import Settings
 from service.wiring import DEFAULT_TENANT, Embedded, Served, embedded, open_database, prepare
 from tests.fake_runtime import FakeRuntime

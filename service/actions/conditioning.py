@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from service.core.generation import Reason
 from service.core.ports import Versions
-from service.infra.repositories.store import Store
-from service.infra.tables import Job, Profile
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Job, Profile
 
 Why = Reason | Literal["reencoded"]
 

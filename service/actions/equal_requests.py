@@ -14,9 +14,9 @@ from service.actions.conditioning import echo, tastes_of
 from service.core.messages import end_seq, status_event
 from service.core.ports import Versions
 from service.infra.parts import Parts
-from service.infra.repositories.job_seen import JobSeen
-from service.infra.tables import Image, Job, seconds_since
-from service.infra.verified import read_verified
+from service.infra.pictures.verified import read_verified
+from service.infra.sql.jobs.seen import JobSeen
+from service.infra.sql.tables import Image, Job, seconds_since
 
 log = logging.getLogger("ppd.equal_requests")
 

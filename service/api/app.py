@@ -7,11 +7,13 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from service.api import (
+from service.api.http import error_handlers
+from service.api.http.edge import Edge
+from service.api.http.tracing import telemetry
+from service.api.pages import docs, quiz_and_studio
+from service.api.routes import (
     admin_adapters,
     choices,
-    docs,
-    error_handlers,
     generate,
     health,
     images,
@@ -19,15 +21,12 @@ from service.api import (
     keys,
     metrics,
     openai,
-    pages,
     pairs,
     signed_pictures,
     users,
 )
-from service.api.edge import Edge
 from service.api.schemas import PROBLEMS
 from service.api.services import Services
-from service.api.tracing import telemetry
 
 
 def create_app(
@@ -63,7 +62,7 @@ def create_app(
         admin_adapters,
         metrics,
         docs,
-        pages,
+        quiz_and_studio,
     ]
     for module in routers:
         app.include_router(module.router)

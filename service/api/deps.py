@@ -12,9 +12,9 @@ from fastapi.routing import APIRoute
 from fastapi.security import APIKeyCookie, HTTPBearer
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from service.api.rates import count_caller, count_stranger
+from service.api.http.rates import count_caller, count_stranger
+from service.api.http.strict_json import StrictRequest, parse_json, require_json_type
 from service.api.services import Services
-from service.api.strict_json import StrictRequest, parse_json, require_json_type
 from service.core.auth import BROWSER_TENANT, USER_ID, Caller
 from service.core.errors import ServiceError
 

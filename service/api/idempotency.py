@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Request, Response
 
 from service.api.deps import fingerprint, known_caller, services_of
-from service.api.in_flight import being_carried_out
+from service.api.http.in_flight import being_carried_out
 from service.api.services import Services
 from service.core.auth import Caller
 from service.core.errors import ServiceError
-from service.infra.repositories.store import Store
-from service.infra.tables import IdempotencyKey
+from service.infra.sql.store import Store
+from service.infra.sql.tables import IdempotencyKey
 
 
 @dataclass(frozen=True)

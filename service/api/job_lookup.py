@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from service.core.auth import Caller
 from service.core.errors import ServiceError
 from service.core.groups import InGroups
-from service.infra.database import Database
-from service.infra.repositories.job_seen import JobSeen
+from service.infra.sql.database import Database
+from service.infra.sql.jobs.seen import JobSeen
 
 _AT_ONCE = 100
 

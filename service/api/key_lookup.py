@@ -7,9 +7,9 @@ from typing import Any
 
 from service.core.auth import Caller
 from service.core.groups import InGroups
-from service.infra.database import Database
 from service.infra.secrets import key_sha256
-from service.infra.tables import ApiKey
+from service.infra.sql.database import Database
+from service.infra.sql.tables import ApiKey
 
 _REMEMBERED = 4096
 _AT_ONCE = 100

@@ -7,15 +7,15 @@ from typing import Literal, Protocol
 
 from opentelemetry.trace import TracerProvider
 
-from service.api.accepting import Accepting
-from service.api.in_flight import InFlight
+from service.actions.accepting import Accepting
+from service.actions.limits import Limits
+from service.api.http.in_flight import InFlight
+from service.api.http.streams import OpenStreams
 from service.api.job_lookup import JobLookup
 from service.api.key_lookup import KeyLookup
-from service.api.room import Limits
-from service.api.streams import OpenStreams
 from service.core.ports import Capabilities, Versions
 from service.infra.parts import Parts
-from service.infra.queue_state import QueueMetrics
+from service.infra.queue.queue_state import QueueMetrics
 
 
 class WorkerState(Protocol):

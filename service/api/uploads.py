@@ -6,14 +6,14 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from service.api.room import STORAGE_RETRY_AFTER, Limits
+from service.actions.limits import STORAGE_RETRY_AFTER, Limits
 from service.api.schemas import MAX_UPLOAD_BYTES, PreferencesIn
 from service.api.services import Services
 from service.core.errors import FieldError, ServiceError, StorageFull
-from service.core.image_keys import upload_key
-from service.core.uploads import clean_upload, png_size
-from service.infra.repositories.store import Store
-from service.infra.tables import Image, User, new_id
+from service.core.pictures import clean_upload, png_size
+from service.infra.pictures.keys import upload_key
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Image, User, new_id
 
 log = logging.getLogger("ppd.images")
 

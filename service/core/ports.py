@@ -217,7 +217,7 @@ KnownKeys = Callable[[Sequence[str]], Awaitable[Collection[str]]]
 
 
 class ImageStore(Protocol):
-    """Bytes of pictures, and of adapters, by key: a path made by `service.core.image_keys`."""
+    """Bytes of pictures, and of adapters, by key: a path made by `service.infra.pictures.keys`."""
 
     async def put(self, key: str, data: bytes) -> None:
         """Store `data`; afterwards the key holds all of it or nothing.

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from service.core.ports import AdapterFile, ImageStore
-from service.infra.database import Database
-from service.infra.tables import Adapter
+from service.infra.sql.database import Database
+from service.infra.sql.tables import Adapter
 
 SHORT_DIGEST = 12
 _POINTER = "active.json"

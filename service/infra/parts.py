@@ -11,9 +11,9 @@ from service.core.ports import (
     ProgressEvents,
     RateLimits,
 )
-from service.infra.database import Database
 from service.infra.metrics import Metrics
-from service.infra.retention import KEEP_EVERYTHING, Retention
+from service.infra.sql.database import Database
+from service.infra.sql.repositories.retention import KEEP_EVERYTHING, Retention
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,12 @@ from PIL import Image as PillowImage
 
 from service.actions.conditioning import Tastes, echo, tastes_of
 from service.actions.equal_requests import earlier_result
+from service.actions.leftovers import delete_leftovers
 from service.core.choices import reading_sha256
 from service.core.errors import JobFailure, StorageFull
 from service.core.generation import blend
-from service.core.image_keys import generated_key
 from service.core.messages import JobEvent, preview_event, step_event
+from service.core.pictures import encode_png
 from service.core.ports import (
     AdapterFile,
     Embedding,
@@ -32,13 +33,12 @@ from service.core.ports import (
     Taste,
     Versions,
 )
-from service.core.uploads import encode_png
 from service.infra.adapters import AdapterCopies
-from service.infra.leftovers import delete_leftovers
 from service.infra.parts import Parts
-from service.infra.repositories.store import Store
-from service.infra.tables import Adapter, Image, Job, Profile, new_id, now
-from service.infra.verified import read_verified
+from service.infra.pictures.keys import generated_key
+from service.infra.pictures.verified import read_verified
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Adapter, Image, Job, Profile, new_id, now
 from service.worker.previews import Previews
 
 log = logging.getLogger("ppd.worker")

@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from service.core.ports import Versions
-from service.infra.database import Database
-from service.infra.tables import WorkerRow, now
+from service.infra.sql.database import Database
+from service.infra.sql.tables import WorkerRow, now
 
 log = logging.getLogger("ppd.worker")
 

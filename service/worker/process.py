@@ -20,13 +20,13 @@ from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
+from service.actions.housekeeping import keep_house
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
 from service.infra.ending import end
-from service.infra.housekeeping import keep_house
 from service.infra.parts import Parts
-from service.infra.tables import Job
-from service.infra.tickets import Tickets
+from service.infra.queue.tickets import Tickets
+from service.infra.sql.tables import Job
 from service.worker import reencoding
 from service.worker.presence import Presence
 from service.worker.runner import Runner

@@ -1,9 +1,10 @@
 """After the encoder changed: profiles that another encoder made are read anew."""
 
+from service.actions.encodings import encode_job
 from service.core.ports import Versions
-from service.infra.database import Database
-from service.infra.repositories.store import Store
-from service.infra.tables import Job, Profile
+from service.infra.sql.database import Database
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Profile
 
 _PEOPLE_AT_ONCE = 100
 
@@ -32,14 +33,4 @@ async def queue_stale(database: Database, versions: Versions) -> int:
 async def _queue(store: Store, tenant: str, old: Profile, turn: int) -> None:
     source = "edited" if old.source == "edited" else "reencoded"
     new = await store.profiles.add(old.user_pk, source, old.choices, old.seed, old.text)
-    await store.jobs.add(
-        Job(
-            kind="encode",
-            priority=0,
-            turn=turn,
-            tenant=tenant,
-            user_pk=new.user_pk,
-            profile_pk=new.pk,
-            request={"profile_version": new.version},
-        )
-    )
+    await store.jobs.add(encode_job(tenant, new, turn))

@@ -18,8 +18,8 @@ from service.core.ports import ModelRuntime, Versions
 from service.infra import logs
 from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
-from service.infra.repositories.store import Store
-from service.infra.tables import Job, seconds_since
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Job, seconds_since
 from service.worker import handlers
 
 log = logging.getLogger("ppd.worker")

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from service.core.messages import TERMINAL, status_event
 from service.infra.parts import Parts
-from service.infra.tables import Job, seconds_since
+from service.infra.sql.tables import Job, seconds_since
 from service.worker.runner import fail_profile
 
 log = logging.getLogger("ppd.worker")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvicorn
 
-from service.cli import Server
+from service.cli.commands import Server
 from service.core.ports import ModelRuntime
 from service.settings import Settings
 from service.wiring import embedded, prepare

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from service.infra.repositories.generations import NewGeneration, Subject
-from service.infra.repositories.jobs import Jobs
-from service.infra.tables import Job, JobSubject, User
+from service.infra.sql.jobs.generations import NewGeneration, Subject
+from service.infra.sql.jobs.jobs import Jobs
+from service.infra.sql.tables import Job, JobSubject, User
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service, on_postgres, stop

@@ -10,11 +10,11 @@ from sqlalchemy import update
 from typer.testing import CliRunner
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
-from service.cli import app
+from service.cli.commands import app
 from service.core.ports import Versions
 from service.infra.adapters import AdapterCopies, file_sha256, keep
-from service.infra.image_store import FolderImageStore
-from service.infra.tables import Adapter, Job, WorkerRow
+from service.infra.pictures.folder_store import FolderImageStore
+from service.infra.sql.tables import Adapter, Job, WorkerRow
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service

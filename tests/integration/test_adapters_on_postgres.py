@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from service.infra import migrate
 from service.infra.adapters import keep
-from service.infra.database import Database
-from service.infra.image_store import FolderImageStore
-from service.infra.repositories.generations import NewGeneration
+from service.infra.pictures.folder_store import FolderImageStore
+from service.infra.sql import migrate
+from service.infra.sql.database import Database
+from service.infra.sql.jobs.generations import NewGeneration
 from service.settings import Settings
 
 pytestmark = pytest.mark.anyio

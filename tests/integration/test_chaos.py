@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 from sqlalchemy import func, select
 
 from service.core.ports import LabelledPair, PictureSpec
-from service.infra.tables import Image, Job
+from service.infra.sql.tables import Image, Job
 from tests.fake_runtime import FakeRuntime, paint
 from tests.production import Deployment, deployment
 from tests.servers import Postgres, Redis

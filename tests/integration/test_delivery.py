@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from service.core.messages import KINDS
-from service.infra import migrate
-from service.infra.database import Database
-from service.infra.tables import Job
-from service.infra.tickets import ProcrastinateDelivery, Tickets
+from service.infra.queue.tickets import ProcrastinateDelivery, Tickets
+from service.infra.sql import migrate
+from service.infra.sql.database import Database
+from service.infra.sql.tables import Job
 
 pytestmark = pytest.mark.anyio
 

@@ -12,12 +12,12 @@ from PIL import Image as PillowImage
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
+from service.actions import housekeeping
 from service.core.errors import JobFailure
 from service.core.messages import KINDS
 from service.core.ports import Versions
-from service.infra import housekeeping
 from service.infra.adapters import keep
-from service.infra.tables import Image, Job
+from service.infra.sql.tables import Image, Job
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.integration.test_retention import age, parts_of

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select, text, update
 
-from service.infra import housekeeping
-from service.infra.database import Database
-from service.infra.export import export_person
-from service.infra.tables import Base, ErasedUser, Job, now
+from service.actions import housekeeping
+from service.actions.export import export_person
+from service.infra.sql.database import Database
+from service.infra.sql.tables import Base, ErasedUser, Job, now
 from tests.fake_runtime import EMB_DIM
 from tests.integration.conftest import Start
 from tests.running_service import Service, stop
@@ -131,7 +131,7 @@ def bytes_of(path: Path) -> bytes:
 async def test_a_reader_in_the_way_of_the_last_traces_is_said_and_outwaited(
     service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.infra.database._SCRUB_TIMEOUT_MS", 50)
+    monkeypatch.setattr("service.infra.sql.database._SCRUB_TIMEOUT_MS", 50)
     await fill(service)
     reader = sqlite3.connect(service.settings.data_dir / "ppd.db")
     reader.execute("BEGIN")
@@ -210,7 +210,7 @@ async def test_a_person_with_very_many_pictures_is_exported_and_erased(
         await store.session.execute(text(many), {"job_id": job_id})
     export = (await client.get("/users/ann/export")).json()
     assert len({image["id"] for image in export["images"]}) == 33_001
-    monkeypatch.setattr("service.infra.erasure._IN_REQUEST_S", 0.2)
+    monkeypatch.setattr("service.actions.erasure._IN_REQUEST_S", 0.2)
     receipt = (await client.delete("/users/ann")).json()
     assert receipt["erased"]["images"] == 33_001
     async with service.database.read() as store:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from service.infra import migrate
-from service.infra.database import Database
-from service.infra.repositories.users import Erased
-from service.infra.tables import Base, Image, Job, JobSubject, User
+from service.infra.sql import migrate
+from service.infra.sql.database import Database
+from service.infra.sql.repositories.users import Erased
+from service.infra.sql.tables import Base, Image, Job, JobSubject, User
 
 pytestmark = pytest.mark.anyio
 

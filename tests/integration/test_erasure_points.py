@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from service.infra.repositories.store import Store
-from service.infra.tables import Base
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Base
 from tests.integration.conftest import Start
 from tests.running_service import Service
 from tests.s3_server import Bucket, s3_server

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from service.infra.tables import Job
+from service.infra.sql.tables import Job
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service

@@ -76,7 +76,7 @@ async def test_what_a_model_that_broke_had_in_hand_runs_again(start: Start) -> N
 async def test_ready_names_all_that_is_missing(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.api.health._PATIENCE_S", 0.05)
+    monkeypatch.setattr("service.api.routes.health._PATIENCE_S", 0.05)
     broken(service, database=Hanging(), worker=Nobody(), images=NoStore())
     async with asyncio.timeout(30):
         answer = await service.bare().get("/health/ready")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import select
 
-from service.infra.tables import Image, Job
+from service.infra.sql.tables import Image, Job
 from tests.running_service import Service
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
@@ -53,7 +53,7 @@ async def test_a_request_that_failed_in_flight_leaves_its_key_free(
 ) -> None:
     client = service.client(headers={"Idempotency-Key": "k-1"})
     with monkeypatch.context() as patched:
-        patched.setattr("service.api.accepting.NewGeneration", 1)
+        patched.setattr("service.actions.accepting.NewGeneration", 1)
         assert (await client.post("/generate", json=BODY)).status_code == 500
     assert (await client.post("/generate", json=BODY)).status_code == 202
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import text, update
 
-from service.infra.tables import Job, now
+from service.infra.sql.tables import Job, now
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service, stop
@@ -240,7 +240,7 @@ async def test_a_job_whose_lease_ended_without_a_worker_is_taken_up(service: Ser
 async def test_what_waited_too_long_expires(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.worker.loop._SWEEP_EVERY_S", 0.2)
+    monkeypatch.setattr("service.worker.embedded._SWEEP_EVERY_S", 0.2)
     runtime = FakeRuntime()
     runtime.load_gate.clear()
     service: Service = await start(runtime, tmp_path / "d", ready=False)
@@ -257,7 +257,7 @@ async def test_what_waited_too_long_expires(
 async def test_what_waited_too_long_expires_while_the_model_still_loads(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.worker.loop._SWEEP_EVERY_S", 0.02)
+    monkeypatch.setattr("service.worker.embedded._SWEEP_EVERY_S", 0.02)
     runtime = FakeRuntime()
     runtime.load_gate.clear()
     service: Service = await start(runtime, ready=False, job_expiry_s=0.1)
@@ -406,7 +406,7 @@ async def test_the_end_of_a_job_is_told_although_every_event_of_it_was_lost(
 async def test_a_look_at_the_row_between_events_repeats_and_loses_none(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.api.following.LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr("service.api.http.following.LOOK_EVERY_S", 0.02)
     client = service.client()
     service.runtime.gate.clear()
     job_id = await queue(client, steps=6)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from service.infra.repositories.store import Store
+from service.infra.sql.store import Store
 from tests.running_service import Service
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.infra.database import Database
-from service.infra.queue_state import QueueMetrics
-from service.infra.tables import WorkerRow, now
+from service.infra.queue.queue_state import QueueMetrics
+from service.infra.sql.database import Database
+from service.infra.sql.tables import WorkerRow, now
 from tests.fake_runtime import FakeRuntime, engine_state
 from tests.integration.conftest import Start
 from tests.running_service import Service
@@ -114,7 +114,7 @@ async def test_workers_are_counted_by_kind_while_they_are_seen(service: Service)
 async def test_a_database_that_hangs_does_not_hold_up_the_scrape(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.infra.queue_state._PATIENCE_S", 0.05)
+    monkeypatch.setattr("service.infra.queue.queue_state._PATIENCE_S", 0.05)
     services = service.parts.app.app.state.services  # type: ignore[attr-defined]
     hanging = QueueMetrics(Hanging())  # type: ignore[arg-type]
     service.parts.app.app.state.services = replace(services, queue_metrics=hanging)  # type: ignore[attr-defined]
@@ -127,7 +127,7 @@ async def test_a_database_that_hangs_does_not_hold_up_the_scrape(
 async def test_many_scrapes_at_once_ask_the_database_once(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.infra.queue_state._FRESH_S", 3600.0)
+    monkeypatch.setattr("service.infra.queue.queue_state._FRESH_S", 3600.0)
     looks = 0
 
     class Counting(Database):

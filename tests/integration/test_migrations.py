@@ -10,8 +10,8 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, MetaData, create_engine, func, inspect, select, text
 
-from service.infra import migrate
-from service.infra.tables import Base, Chore, User
+from service.infra.sql import migrate
+from service.infra.sql.tables import Base, Chore, User
 
 AT = "2026-01-01 00:00:00+00:00"
 PARENTS_FIRST = (
@@ -119,7 +119,7 @@ def ours(names: set[str]) -> set[str]:
 
 
 def test_processes_that_migrate_at_once_wait_for_each_other(postgres_url: str) -> None:
-    code = "import sys; from service.infra import migrate; migrate.upgrade(sys.argv[1])"
+    code = "import sys; from service.infra.sql import migrate; migrate.upgrade(sys.argv[1])"
     started = [subprocess.Popen([sys.executable, "-c", code, postgres_url]) for _ in range(3)]
     try:
         assert [process.wait(120) for process in started] == [0, 0, 0]

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image as PillowImage
 from sqlalchemy import select
 
-from service.infra import housekeeping
-from service.infra.tables import Image, now
+from service.actions import housekeeping
+from service.infra.sql.tables import Image, now
 from tests.integration.conftest import Start
 from tests.running_service import Service
 from tests.s3_server import Bucket, s3_server
@@ -29,7 +29,7 @@ def bucket() -> Iterator[Bucket]:
 
 @pytest.fixture
 async def service(start: Start, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Service:
-    monkeypatch.setattr("service.infra.object_image_store._PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr("service.infra.pictures.object_store._PROBE_EVERY_S", 0.0)
     service: Service = await start(**bucket.settings, s3_timeout_s=1.0)
     return service
 

@@ -80,7 +80,7 @@ async def test_an_address_expires_after_an_hour_and_goes_with_the_person(
     url, other = made.data[0].url, again.data[0].url  # type: ignore[index]
     assert (await service.bare().get(url)).status_code == 200
     with monkeypatch.context() as patched:
-        patched.setattr("service.api.signed_pictures.MAX_AGE_S", -1)
+        patched.setattr("service.api.routes.signed_pictures.MAX_AGE_S", -1)
         late = await service.bare().get(url)
     assert (late.status_code, "expired" in late.json()["detail"]) == (404, True)
     await service.client().delete("/users/ann")
@@ -208,7 +208,7 @@ async def test_a_client_that_retries_comes_again_when_it_was_told_to(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service: Service = await start(max_queued_jobs_per_caller=1)
-    monkeypatch.setattr("service.api.room._RETRY_AFTER", {"Retry-After": "1"})
+    monkeypatch.setattr("service.actions.limits._RETRY_AFTER", {"Retry-After": "1"})
     service.runtime.gate.clear()
     statuses: list[int] = []
     running = (await service.client().post("/generate", json={"prompt": "a"})).json()

@@ -15,8 +15,8 @@ from PIL import Image as PillowImage
 from sqlalchemy import func, select, text, update
 
 from service.core.ports import Versions
-from service.infra.database import Database
-from service.infra.tables import Choice, IdempotencyKey, Image, Job, JobSubject, Profile, User
+from service.infra.sql.database import Database
+from service.infra.sql.tables import Choice, IdempotencyKey, Image, Job, JobSubject, Profile, User
 from service.worker import reencoding
 from tests.fake_runtime import FakeRuntime
 from tests.running_service import Service, on_postgres, running
@@ -356,7 +356,7 @@ async def test_leases_and_expiry_go_by_the_databases_clock(
             return super().now(tz) - timedelta(hours=1)  # type: ignore[return-value]
 
     for module in ("clock", "tables"):
-        monkeypatch.setattr(f"service.infra.{module}.datetime", AnHourLate)
+        monkeypatch.setattr(f"service.infra.sql.{module}.datetime", AnHourLate)
     (job_id,) = await add_jobs(databases[0], 1)
     async with databases[0].write() as store:
         assert await store.claims.claim(["generate"], "w", 60) is not None

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import func, select, text
 
 from service.core.errors import DatabaseAway
-from service.infra.connection_limits import ConnectionLimits
-from service.infra.database import Database
-from service.infra.tables import Job
+from service.infra.sql.connection_limits import ConnectionLimits
+from service.infra.sql.database import Database
+from service.infra.sql.tables import Job
 from tests.fake_runtime import FakeRuntime
 from tests.running_service import Service, on_postgres, running
 from tests.servers import Postgres
@@ -145,7 +145,7 @@ async def test_a_server_that_says_nothing_is_given_up(
     migrated_postgres: Callable[[], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.infra.postgres._CLIENT_MARGIN_S", 0.3)
+    monkeypatch.setattr("service.infra.sql.postgres._CLIENT_MARGIN_S", 0.3)
     url = migrated_postgres().replace(f":{postgres.port}/", f":{line.port}/")
     async with opened(url, replace(LIMITS, statement_timeout_s=2.0)) as database:
         await ping(database)

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from service.core.ports import LabelledPair, Picture, PictureSpec, Preview, Taste
-from service.infra.rate_limits import CountedRateLimits, Rates
-from service.infra.redis_client import open_redis
-from service.infra.redis_rate_limits import RedisRateLimits
+from service.infra.memory.rate_limits import CountedRateLimits, Rates
+from service.infra.redis.client import open_redis
+from service.infra.redis.rate_limits import RedisRateLimits
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service
@@ -247,10 +247,10 @@ async def test_a_full_or_misused_redis_is_as_good_as_none(redis_url: str) -> Non
 async def test_a_new_window_begins_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = CountedRateLimits(FEW)
     now = 1_000_000 * 86_400.0
-    monkeypatch.setattr("service.infra.rate_limits.time.time", lambda: now - 0.5)
+    monkeypatch.setattr("service.infra.memory.rate_limits.time.time", lambda: now - 0.5)
     taken = [await limits.of_key("k") for _ in range(4)]
     assert [a.over for a in taken] == [False, False, False, True]
     assert taken[0].reset_s == pytest.approx(0.5)
-    monkeypatch.setattr("service.infra.rate_limits.time.time", lambda: now)
+    monkeypatch.setattr("service.infra.memory.rate_limits.time.time", lambda: now)
     fresh = await limits.of_key("k")
     assert (fresh.remaining, fresh.over, fresh.reset_s) == (2, False, 86_400)

@@ -11,10 +11,10 @@ from redis.asyncio import Redis
 from safetensors.numpy import save
 
 from service.core.ports import EmbeddingKey, Taste
-from service.infra import embedding_bytes
-from service.infra.redis_cache import RedisEmbeddingCache
-from service.infra.redis_client import open_redis
-from service.infra.redis_guard import RedisAway
+from service.infra.redis import embedding_bytes
+from service.infra.redis.client import open_redis
+from service.infra.redis.embedding_cache import RedisEmbeddingCache
+from service.infra.redis.guard import RedisAway
 from tests.servers import Redis as Server
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from service.core.messages import JobEvent, end_seq, preview_event, status_event, step_event
-from service.infra import redis_events
-from service.infra.redis_client import open_redis
-from service.infra.redis_events import RedisEvents
+from service.infra.redis import events as redis_events
+from service.infra.redis.client import open_redis
+from service.infra.redis.events import RedisEvents
 from tests.servers import Redis as Server
 
 pytestmark = pytest.mark.anyio
@@ -275,7 +275,7 @@ async def test_who_comes_while_redis_is_away_is_let_in_and_hears_later(
 async def test_what_was_published_before_the_connection_was_back_is_told_then(
     redis_url: str, redis_store: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.infra.redis_channels._AGAIN_S", (4.0, 4.0))
+    monkeypatch.setattr("service.infra.redis.channels._AGAIN_S", (4.0, 4.0))
     async with process(redis_url) as (api, _):
         redis_store.stop()
         try:

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from service.infra.redis_client import open_redis
-from service.infra.redis_signals import RedisSignals
+from service.infra.redis.client import open_redis
+from service.infra.redis.job_signals import RedisSignals
 from tests.servers import Redis as Server
 
 pytestmark = pytest.mark.anyio

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text, update
 
-from service.infra import housekeeping
-from service.infra.erasure import erase_person
-from service.infra.tables import Base, Image, Job, User, now
+from service.actions import housekeeping
+from service.actions.erasure import erase_person
+from service.infra.sql.tables import Base, Image, Job, User, now
 from tests.integration.conftest import Start
 from tests.running_service import Service
 
@@ -105,7 +105,7 @@ async def test_more_than_one_batch_goes_in_one_turn(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping, "BATCH", 2)
-    monkeypatch.setattr("service.infra.leftovers.BATCH", 2)
+    monkeypatch.setattr("service.actions.leftovers.BATCH", 2)
     service: Service = await start(retain_pictures_days=1)
     await service.generate(service.client(), n=4)
     await service.generate(service.client())

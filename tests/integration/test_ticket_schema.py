@@ -3,7 +3,7 @@
 import psycopg
 from alembic import command
 
-from service.infra import migrate
+from service.infra.sql import migrate
 
 
 def held(url: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from service.infra.tables import Image, Job
+from service.infra.sql.tables import Image, Job
 from tests.integration.test_jobs import events
 from tests.production import AT_ONCE_S, Deployment, deployment
 from tests.servers import Postgres, Redis

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from ppd_model.checkpoint import ArtifactSpec, load_artifact, save_artifact, sha256_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
-from service.cli import app
+from service.cli.commands import app
 from service.core.errors import JobFailure
 from service.core.ports import AdapterFile, PictureSpec
 from service.infra.adapters import file_sha256
-from service.infra.database import Database
-from service.infra.repositories.store import Store
-from service.infra.tables import Job
+from service.infra.sql.database import Database
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Job
 from service.settings import Settings
 from service.wiring import adapter_stores, prepare
 from service.worker.engine import PpdRuntime

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from service.cli import app
-from service.doctor import examine
-from service.infra import migrate
+from service.cli.commands import app
+from service.cli.doctor import examine
+from service.infra.sql import migrate
 from service.settings import Settings, read
 from service.wiring import sole_user_of
 from tests.fake_runtime import FakeRuntime

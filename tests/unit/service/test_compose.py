@@ -11,7 +11,7 @@ import pytest
 import typer
 import yaml
 
-from service.cli import app
+from service.cli.commands import app
 from service.settings import Settings, variable
 from tests.compose_file import ROOT, RUN, our_command, services
 

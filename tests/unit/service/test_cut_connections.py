@@ -4,7 +4,7 @@ import socket
 from types import SimpleNamespace
 from typing import Any, cast
 
-from service.infra.postgres import _cut
+from service.infra.sql.postgres import _cut
 
 
 def connection(line: socket.socket) -> Any:

@@ -12,7 +12,7 @@ from service.core.messages import (
     status_event,
     step_event,
 )
-from service.infra.events import InProcessEvents
+from service.infra.memory.events import InProcessEvents
 
 pytestmark = pytest.mark.anyio
 

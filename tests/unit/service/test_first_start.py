@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from service.infra.database import Database
-from service.infra.repositories.keys import Keys
 from service.infra.secrets import key_sha256, session_secret
+from service.infra.sql.database import Database
+from service.infra.sql.repositories.keys import Keys
 from service.settings import Settings
 from service.wiring import prepare
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.core.errors import StorageFull
-from service.infra.image_store import FolderImageStore
+from service.infra.pictures.folder_store import FolderImageStore
 
 pytestmark = pytest.mark.anyio
 

@@ -1,7 +1,7 @@
 """Cancellations on their way to the worker."""
 
-from service.infra import job_signals
-from service.infra.job_signals import InProcessSignals
+from service.infra.memory import job_signals
+from service.infra.memory.job_signals import InProcessSignals
 
 
 def test_a_cancellation_is_seen_until_the_job_has_ended() -> None:

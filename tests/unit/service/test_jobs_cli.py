@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 from typer.testing import CliRunner
 
-from service.cli import app
+from service.cli.commands import app
 from service.core.messages import first_seq
-from service.infra.database import Database
-from service.infra.repositories.store import Store
-from service.infra.tables import Job, Profile, User, now
+from service.infra.sql.database import Database
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Job, Profile, User, now
 from service.settings import Settings
 from service.wiring import prepare
 

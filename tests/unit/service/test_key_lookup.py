@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from service.api.key_lookup import KeyLookup
-from service.infra import migrate
-from service.infra.database import Database
 from service.infra.secrets import key_sha256
+from service.infra.sql import migrate
+from service.infra.sql.database import Database
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.core.errors import StorageFull
-from service.infra.object_image_store import ObjectImageStore
+from service.infra.pictures.object_store import ObjectImageStore
 from tests.s3_server import PAGE, Bucket, s3_server
 from tests.servers import free_port
 
@@ -146,7 +146,7 @@ async def test_many_who_ask_for_room_ask_the_store_once(bucket: Bucket) -> None:
 async def test_a_store_that_is_back_is_seen(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.infra.object_image_store._PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr("service.infra.pictures.object_store._PROBE_EVERY_S", 0.0)
     bucket.fault = "500"
     store = store_of(bucket)
     with pytest.raises(OSError, match="the image store"):

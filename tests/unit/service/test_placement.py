@@ -21,7 +21,7 @@ from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
 from ppd_model.presets import VLM_7B, Preset, get_preset
 from ppd_model.stage_c import StageC, adapter_spec, build_adapter
 from ppd_model.user_encoder import UserEncoder
-from service.cli import app
+from service.cli.commands import app
 from service.core.errors import JobFailure
 from service.core.placement import CPU, Place
 from service.core.ports import AdapterFile, LabelledPair, PictureSpec

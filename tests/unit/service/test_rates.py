@@ -3,7 +3,7 @@
 import pytest
 from fastapi import Request
 
-from service.api.rates import address_of
+from service.api.http.rates import address_of
 from service.settings import Settings
 
 

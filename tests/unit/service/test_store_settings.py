@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.infra.image_store import FolderImageStore
+from service.infra.pictures.folder_store import FolderImageStore
 from service.settings import Settings
 from service.wiring import image_store
 

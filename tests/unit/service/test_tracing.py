@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from opentelemetry.trace import INVALID_SPAN, NoOpTracer, NoOpTracerProvider, Span, Tracer
 
-from service.api import tracing
+from service.api.http import tracing
 from service.settings import Settings
 from service.wiring import embedded
 from tests.fake_runtime import FakeRuntime

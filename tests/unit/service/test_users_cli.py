@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
-from service.cli import app
-from service.infra import migrate
+from service.cli.commands import app
+from service.infra.sql import migrate
 
 RUN = CliRunner()
 AT = "2026-01-01 00:00:00"

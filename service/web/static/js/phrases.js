@@ -13,7 +13,7 @@ const ARTICLE = /\s+(?:an?|the)\s*$/i;
  *   exactly once, or stands where taking it out could change what the rest says
  */
 export function withoutPhrase(text, phrase) {
-  const sentences = text.match(SENTENCE) ?? [];
+  const sentences = [...(text.match(SENTENCE) ?? [])];
   const at = sentences.findIndex((sentence) => places(sentence, phrase).length === 1);
   if (at < 0 || places(text, phrase).length !== 1) return null;
   const shorter = withoutItem(sentences[at], phrase);

@@ -19,7 +19,7 @@ export const EMPTY_ROUND = { again: false, trail: [], at: 0, skipped: [], pendin
 /** @param {Entry} entry */
 export const isAnswered = (entry) => entry.preferred !== undefined;
 
-/** @param {Entry[]} trail */
+/** @param {readonly {preferred?: Preferred}[]} trail */
 export const decidedCount = (trail) =>
   trail.filter((entry) => entry.preferred === 0 || entry.preferred === 1).length;
 

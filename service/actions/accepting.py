@@ -1,0 +1,258 @@
+"""Requests for pictures become jobs: those that wait at the same moment in one transaction."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
+from typing import Any
+
+from service.actions import equal_requests
+from service.actions.limits import Limits, check_gpu_quota, check_room, check_storage
+from service.core.auth import Caller
+from service.core.equal_requests import request_sha256
+from service.core.errors import DatabaseAway, ServiceError
+from service.core.fairness import Crowd
+from service.core.generation import pin
+from service.core.groups import InGroups
+from service.core.ports import Versions
+from service.infra import logs
+from service.infra.parts import Parts
+from service.infra.sql.jobs.crowd import Held, Person
+from service.infra.sql.jobs.generations import NewGeneration, Subject
+from service.infra.sql.jobs.seen import JobSeen
+from service.infra.sql.store import Store
+
+log = logging.getLogger("ppd.accepting")
+
+GENERATE_PRIORITY = 10
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request for pictures: whose tastes, each with a weight, and whether the client waits."""
+
+    caller: Caller
+    subjects: tuple[tuple[str, float], ...]
+    request: dict[str, Any]
+    waits: bool
+    names_seed: bool
+    """Whether the client chose the seed: only then was it ever asked before."""
+    fresh: bool
+    """Whether the pictures are to be computed, whatever was made before."""
+
+    @cached_property
+    def people(self) -> list[Person]:
+        """Everybody whom it is about, in the order in which people are held."""
+        names = {user_id for user_id, _ in self.subjects}
+        if self.caller.own_user_id is not None:
+            names.add(self.caller.own_user_id)
+        return [(self.caller.tenant, user_id) for user_id in sorted(names)]
+
+    @property
+    def owner(self) -> Person | None:
+        """Whose job it is: nobody's where it is about several."""
+        return self.people[0] if len(self.people) == 1 else None
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job that waits, and whether pictures of an equal request are there."""
+
+    job: JobSeen
+    made_before: bool
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What a request comes to: whose profile versions, and if of nobody, why."""
+
+    owner_pk: str | None
+    subjects: tuple[Subject, ...]
+    reason: str | None
+    sha256: str | None
+
+
+class Accepting:
+    """Queues what is asked for, in groups; what needs a wait of its own goes alone.
+
+    A group is one transaction, decided request by request as if each came after the other, so its
+    limits hold within it. Alone goes a request about somebody who is new, or is being erased now:
+    nobody else waits for them. So does every request of a group that failed, but not where the
+    database went away: then it is not known whether they are stored.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        limits: Limits,
+        versions: Callable[[], Awaitable[Versions | None]],
+    ) -> None:
+        """`versions`: what pictures are made with now; None while that is not known."""
+        self._parts = parts
+        self._limits = limits
+        self._versions = versions
+        self._groups = InGroups(self._together, _AT_ONCE)
+
+    async def accept(self, asked: Asked) -> JobSeen:
+        """The job, queued or answered; raises what it is refused for."""
+        queued = await self._groups.ask(asked)
+        if queued is None:
+            async with self._parts.database.write() as store:
+                queued = await self.alone(store, asked)
+        return await self.answered(queued)
+
+    async def answered(self, queued: Queued) -> JobSeen:
+        """The job as it stands: ended where an equal request's pictures could be given again."""
+        if queued.made_before:
+            versions = await self._versions()
+            if versions is not None:
+                again = await equal_requests.answer(self._parts, versions, queued.job.id)
+                return again or queued.job
+        return queued.job
+
+    async def alone(self, store: Store, asked: Asked) -> Queued:
+        """The same in a transaction of the caller's, with people made on first use."""
+        held: dict[Person, Held] = {}
+        for person in asked.people:
+            user_pk = (await store.users.get_or_create(*person)).pk
+            held[person] = Held(user_pk, await store.profiles.newest_pks(user_pk))
+        crowd = await store.jobs.crowd("generate", _owners([asked]))
+        (outcome,) = await self._queue(store, [asked], held, crowd)
+        if isinstance(outcome, ServiceError):
+            raise outcome
+        return outcome
+
+    async def _together(self, group: Sequence[Asked]) -> list[Queued | ServiceError | None]:
+        """An outcome for each; None for those who are to go alone."""
+        with logs.of_requests(len(group)):
+            try:
+                return await self._in_one_transaction(group)
+            except DatabaseAway:
+                raise
+            except Exception as error:  # without its message, which may quote several requests
+                where = "".join(traceback.format_tb(error.__traceback__))
+                log.error(
+                    "a group failed, its requests go one by one: %s\n%s",
+                    type(error).__name__,
+                    where,
+                )
+                return [None] * len(group)
+
+    async def _in_one_transaction(
+        self, group: Sequence[Asked]
+    ) -> list[Queued | ServiceError | None]:
+        async with self._parts.database.write() as store:
+            people = {person for asked in group for person in asked.people}
+            held, crowd = await store.meet(people, _owners(group), "generate")
+            known = [held.keys() >= set(asked.people) for asked in group]
+            outcomes = iter(await self._queue(store, list(compress(group, known)), held, crowd))
+        return [next(outcomes) if is_known else None for is_known in known]
+
+    async def _queue(
+        self, store: Store, group: Sequence[Asked], held: Mapping[Person, Held], crowd: Crowd
+    ) -> list[Queued | ServiceError]:
+        if not group:
+            return []
+        refusals = await self._refusals({held[owner].pk for owner in _owners(group)})
+        decided = [_decide(asked, held) for asked in group]
+        named = [one.sha256 for ask, one in zip(group, decided, strict=True) if ask.names_seed]
+        before = await store.jobs.asked_before({sha256 for sha256 in named if sha256 is not None})
+        outcomes: list[NewGeneration | ServiceError] = []
+        for asked, one in zip(group, decided, strict=True):
+            try:
+                outcomes.append(self._new(asked, one, crowd, refusals, one.sha256 in before))
+            except ServiceError as error:
+                outcomes.append(error)
+                continue
+            if one.sha256 is not None:
+                before.setdefault(one.sha256, False)  # to those that come after it in the group
+        new = [job for job in outcomes if isinstance(job, NewGeneration)]
+        made = iter(
+            await store.jobs.add_generations(
+                new, priority=GENERATE_PRIORITY, expiry_s=self._limits.job_expiry_s
+            )
+        )
+        return [
+            one
+            if isinstance(one, ServiceError)
+            else Queued(next(made), made_before=before.get(one.request_sha256 or "", False))
+            for one in outcomes
+        ]
+
+    async def _refusals(self, owners: set[str]) -> dict[str | None, ServiceError]:
+        """Why owners get no pictures now, and under None why nobody does."""
+        parts = self._parts
+        asked = [None, *owners]
+        answers = await asyncio.gather(
+            check_storage(parts.images),
+            *(check_gpu_quota(parts.rates, owner) for owner in owners),
+            return_exceptions=True,
+        )
+        refusals: dict[str | None, ServiceError] = {}
+        for who, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, ServiceError):
+                refusals[who] = answer
+            elif answer is not None:
+                raise answer
+        return refusals
+
+    def _new(
+        self,
+        asked: Asked,
+        decided: _Decided,
+        crowd: Crowd,
+        refusals: Mapping[str | None, ServiceError],
+        asked_before: bool,
+    ) -> NewGeneration:
+        """The job; raises what it is refused for.
+
+        What was asked before asks nothing of the models: it takes no place in the queue.
+        """
+        caller, owner = asked.caller, (asked.caller.tenant, decided.owner_pk)
+        queue = crowd.queue(owner)
+        turn = queue.turn
+        if asked_before:
+            turn = crowd.last.get(owner, turn)
+        else:
+            check_room(queue, self._limits, "generate", caller)
+            for who in (decided.owner_pk, None):
+                if who in refusals:
+                    raise refusals[who]
+            crowd.join(owner, turn)
+        return NewGeneration(
+            tenant=caller.tenant,
+            user_pk=decided.owner_pk,
+            user_id=asked.owner[1] if asked.owner is not None else None,
+            turn=turn,
+            request={**asked.request, "reason": decided.reason},
+            subjects=decided.subjects,
+            request_sha256=decided.sha256,
+        )
+
+
+def _decide(asked: Asked, held: Mapping[Person, Held]) -> _Decided:
+    """Pin whose profiles are used."""
+    caller, owner = asked.caller, asked.owner
+    subjects: list[Subject] = []
+    reasons: list[str] = []
+    for user_id, weight in asked.subjects:
+        person = held[caller.tenant, user_id]
+        pinned = pin(person.found, waits=asked.waits)
+        subjects.append(Subject(person.pk, pinned.profile_pk, weight))
+        if pinned.reason is not None:
+            reasons.append(pinned.reason)
+    owner_pk = held[owner].pk if owner is not None else None
+    sha256 = None
+    if not asked.fresh:
+        tastes = [(one.user_pk, one.profile_pk, one.weight) for one in subjects]
+        browser_pk = owner_pk if caller.is_session else None
+        sha256 = request_sha256(caller.tenant, browser_pk, asked.request, tastes)
+    return _Decided(owner_pk, tuple(subjects), reasons[0] if reasons else None, sha256)
+
+
+def _owners(group: Sequence[Asked]) -> set[Person]:
+    return {asked.owner for asked in group if asked.owner is not None}

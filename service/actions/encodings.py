@@ -1,0 +1,115 @@
+"""Encodings, as routers put them into the queue."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from service.actions.limits import Limits, check_gpu_quota, check_room
+from service.core.auth import Caller
+from service.core.choices import KnownReading, already_read, reading_seed, reading_sha256
+from service.core.messages import TERMINAL
+from service.infra.parts import Parts
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Choice, Job, Profile, User
+
+ENCODE_PRIORITY = 0
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The version that answers come to, and its job; None where it is ready already.
+
+    `overtaken`: encodings that no worker had begun and that nobody needs any more.
+    """
+
+    profile: Profile
+    job: Job | None
+    overtaken: list[Job]
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """The two, as an idempotency record keeps them."""
+        return {"profile_pk": self.profile.pk, "job_id": self.job.id if self.job else None}
+
+
+async def queue_encoding(
+    store: Store,
+    parts: Parts,
+    limits: Limits,
+    caller: Caller,
+    user: User,
+    *,
+    encoder_version: str | None,
+    source: str,
+    choices: list[Choice],
+    text: str | None = None,
+) -> Encoding:
+    """Begin a new profile version and queue its job, unless the newest one is of the same reading.
+
+    Needs the user alone. `encoder_version` is the one that reads now, if that is known. A version
+    of the same reading stands, be it ready or on its way: a new one would be equal to it.
+    Encodings of this user that no worker has begun are overtaken: they come back too.
+    """
+    snapshot = [snapshot_of(choice) for choice in choices]
+    standing = await _standing(store, encoder_version, user.pk, reading_sha256(snapshot, text))
+    if standing is not None:
+        return standing
+    overtaken: list[Job] = []
+    for waiting in await store.jobs.waiting_encode(user.pk):
+        await store.jobs.cancel(waiting)
+        assert waiting.profile_pk is not None
+        await store.profiles.finish(waiting.profile_pk, "superseded")
+        await store.session.refresh(waiting)
+        overtaken.append(waiting)
+    crowd = await store.jobs.crowd("encode", [(user.tenant, user.user_id)])
+    queue = crowd.queue((caller.tenant, user.pk))
+    check_room(queue, limits, "encode", caller)
+    await check_gpu_quota(parts.rates, user.pk)
+    seed = reading_seed(snapshot, text)
+    profile = await store.profiles.add(user.pk, source, snapshot, seed, text)
+    job = await store.jobs.add(encode_job(caller.tenant, profile, queue.turn))
+    return Encoding(profile, job, overtaken)
+
+
+async def _standing(
+    store: Store, encoder_version: str | None, user_pk: str, sha256: str
+) -> Encoding | None:
+    """The newest version where it is of this reading, with its job while that is on its way."""
+    newest = await store.profiles.standing(user_pk)
+    if newest is None:
+        return None
+    known = KnownReading(
+        reading_sha256(newest.choices, newest.given_text),
+        newest.status,  # type: ignore[arg-type]
+        newest.encoder_version,
+    )
+    if not already_read(sha256, known, encoder_version):
+        return None
+    job = None
+    if newest.status == "encoding":
+        job = await store.jobs.of_profile(newest.pk)
+        if job is None or job.status in TERMINAL:
+            return None
+    return Encoding(newest, job, [])
+
+
+def encode_job(tenant: str, profile: Profile, turn: int) -> Job:
+    """The job that encodes a profile version."""
+    return Job(
+        kind="encode",
+        priority=ENCODE_PRIORITY,
+        turn=turn,
+        tenant=tenant,
+        user_pk=profile.user_pk,
+        profile_pk=profile.pk,
+        request={"profile_version": profile.version},
+    )
+
+
+def snapshot_of(choice: Choice) -> dict[str, Any]:
+    """A decided answer, as a profile version remembers it."""
+    return {
+        "pair_id": choice.pair_id,
+        "image_ids": [choice.image_0_id, choice.image_1_id],
+        "caption": choice.caption,
+        "preferred": choice.preferred,
+    }

@@ -1,0 +1,174 @@
+"""Everything held about a person, as JSON text, in pieces: it may be more than memory holds."""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from service.core.errors import CODES
+from service.core.pool import Pool, pair_url
+from service.infra.parts import Parts
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Choice, IdempotencyKey, Image, Job, Profile, User
+
+_BATCH = 500
+
+
+async def export_person(parts: Parts, user: User) -> AsyncIterator[str]:
+    """One JSON object. Pictures are named by URL, with their SHA-256.
+
+    Blends that used the person's taste are in it; the others who were in them are not named. Each
+    piece is read on its own, so that a slow reader holds up nobody: of a person who is erased
+    meanwhile the rest is missing.
+    """
+    yield f'{{"user_id": {_json(user.user_id)}, "created_at": {_json(user.created_at)}'
+    async with parts.database.read() as store:
+        answers = await store.choices.of(user.pk)
+        profiles = await store.profiles.of(user.pk)
+        requests = await store.idempotency.of_user(user.pk)
+        job_ids = await store.jobs.ids_of_user(user.pk)
+        image_ids = await store.images.ids_of_user(user.pk)
+    yield _section("choices", [_choice(parts.pool, answer) for answer in answers])
+    yield _section("profiles", [_profile(profile) for profile in profiles])
+    yield _section("idempotency_keys", [_request(request) for request in requests])
+    yield ', "jobs": ['
+    async for piece in _listed(parts, user, job_ids, _jobs):
+        yield piece
+    yield '], "images": ['
+    async for piece in _listed(parts, user, image_ids, _images):
+        yield piece
+    yield "]}"
+
+
+async def _listed(parts: Parts, user: User, ids: Sequence[str], read: Any) -> AsyncIterator[str]:
+    """The entries of a list, a few hundred per piece."""
+    separator = ""
+    for batch in _batches(ids):
+        async with parts.database.read() as store:
+            entries = await read(store, user, batch)
+        if entries:
+            yield separator + ", ".join(map(_json, entries))
+            separator = ", "
+
+
+async def _jobs(store: Store, user: User, ids: Sequence[str]) -> list[dict[str, Any]]:
+    jobs = await store.jobs.by_id(ids)
+    uses: dict[str, list[dict[str, Any]]] = {}
+    for job_id, weight, version in await store.jobs.uses_of(user.pk, ids):
+        uses.setdefault(job_id, []).append({"weight": weight, "pinned_profile_version": version})
+    return [
+        _job(jobs[job_id], user.user_id, uses.get(job_id, [])) for job_id in ids if job_id in jobs
+    ]
+
+
+async def _images(store: Store, _: User, ids: Sequence[str]) -> list[dict[str, Any]]:
+    images = await store.images.by_id(ids)
+    return [_image(images[image_id]) for image_id in ids if image_id in images]
+
+
+def _choice(pool: Pool, choice: Choice) -> dict[str, Any]:
+    pair = pool.get(choice.pair_id) if choice.pair_id is not None else None
+    if pair is not None:
+        urls = [pair_url(image.file) for image in pair.images]
+    else:
+        urls = [f"/images/{i}" for i in (choice.image_0_id, choice.image_1_id) if i is not None]
+    return {
+        "pair_id": choice.pair_id,
+        "caption": choice.caption,
+        "images": urls,
+        "preferred": choice.preferred,
+        "created_at": choice.created_at,
+        "shown_swapped": choice.swapped,
+    }
+
+
+def _profile(profile: Profile) -> dict[str, Any]:
+    embedding = profile.embedding
+    return {
+        "version": profile.version,
+        "source": profile.source,
+        "status": profile.status,
+        "text": profile.text,
+        "likes": profile.likes or [],
+        "dislikes": profile.dislikes or [],
+        "confidence": profile.confidence,
+        "encoder_version": profile.encoder_version,
+        "created_at": profile.created_at,
+        "read_from": profile.choices,
+        "seed": profile.seed,
+        "embedding_float32_le_base64": (
+            base64.b64encode(embedding).decode() if embedding is not None else None
+        ),
+    }
+
+
+def _request(record: IdempotencyKey) -> dict[str, Any]:
+    return {"key": record.key, "job_id": record.job_id, "created_at": record.created_at}
+
+
+def _job(job: Job, user_id: str, uses: list[dict[str, Any]]) -> dict[str, Any]:
+    entry = {
+        "id": job.id,
+        "kind": job.kind,
+        "status": job.status,
+        "seq": job.seq,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "request": _without_others(job.request, user_id),
+        "uses": uses,
+    }
+    if job.result is not None:
+        entry["result"] = _without_others(job.result, user_id)
+    if job.error_code is not None:
+        detail = job.error_detail or CODES.get(job.error_code, "")
+        entry["error"] = {"code": job.error_code, "detail": detail}
+    return entry
+
+
+def _image(image: Image) -> dict[str, Any]:
+    return {
+        "id": image.id,
+        "url": f"/images/{image.id}",
+        "kind": image.kind,
+        "sha256": image.sha256,
+        "width_px": image.width_px,
+        "height_px": image.height_px,
+        "job_id": image.job_id,
+        "created_at": image.created_at,
+    }
+
+
+def _without_others(value: Any, user_id: str) -> Any:
+    """The same, with null in the place of every other person's id and profile version."""
+    if isinstance(value, list):
+        return [_without_others(item, user_id) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("user_id", user_id) != user_id:
+        return {"user_id": None, "profile_version": None}
+    return {
+        name: [one if one == user_id else None for one in item]
+        if name == "user_ids"
+        else _without_others(item, user_id)
+        for name, item in value.items()
+    }
+
+
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), _BATCH):
+        yield ids[start : start + _BATCH]
+
+
+def _section(name: str, entries: list[dict[str, Any]]) -> str:
+    return f', "{name}": {_json(entries)}'
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=_time, allow_nan=False)
+
+
+def _time(value: Any) -> str:
+    assert isinstance(value, datetime), value
+    return value.isoformat()

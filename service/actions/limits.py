@@ -1,0 +1,82 @@
+"""What there is room for: in the queue, in the image store, and of the models' time."""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+
+from service.core.auth import Caller
+from service.core.errors import ServiceError
+from service.core.fairness import Queue, share
+from service.core.ports import Allowance, ImageStore, RateLimits
+
+log = logging.getLogger("ppd.images")
+
+STORAGE_RETRY_AFTER = {"Retry-After": "60"}
+_RETRY_AFTER = {"Retry-After": "5"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much waits at most, and how long."""
+
+    max_body_bytes: int
+    max_queued_jobs: int
+    max_queued_jobs_of_sessions: int
+    """Of all browser sessions together: they cost nothing, and keys must find room beside them."""
+    max_queued_jobs_per_caller: int
+    max_queued_jobs_per_session: int
+    max_uploads_per_user: int
+    max_upload_bytes_per_user: int
+    job_expiry_s: float
+    session_max_age_s: int
+    openai_wait_s: float
+    """How long POST /v1/images/generations waits for its job."""
+
+
+def check_room(queue: Queue, limits: Limits, kind: str, caller: Caller) -> None:
+    """Raise 503 when the queue of this kind is full, 429 when this caller has its share of it."""
+    limit = limits.max_queued_jobs
+    mine = queue.of_user if caller.is_session else queue.of_tenant
+    cap = limits.max_queued_jobs_per_caller if kind == "generate" else limit
+    if caller.is_session:
+        cap = limits.max_queued_jobs_per_session
+        limit = min(limit, queue.waiting - queue.of_tenant + limits.max_queued_jobs_of_sessions)
+    if queue.waiting >= limit:
+        raise ServiceError(503, "queue_full", headers=_RETRY_AFTER)
+    if mine >= share(limit, queue.waiting, cap):
+        raise ServiceError(429, "too_many_jobs", headers=_RETRY_AFTER)
+
+
+async def check_storage(images: ImageStore) -> None:
+    """Raise 503 when the image store would take no picture now, or does not answer."""
+    try:
+        full = await images.full()
+    except OSError as error:
+        log.error("the image store does not answer: %s", error)
+        raise ServiceError(
+            503, "storage", "The image store does not answer.", headers=STORAGE_RETRY_AFTER
+        ) from error
+    if full:
+        raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)
+
+
+async def check_gpu_quota(rates: RateLimits, user_pk: str) -> None:
+    """Raise 429 when the models have worked for a person as long as they may for now."""
+    left = await rates.gpu_seconds(user_pk)
+    if left.over:
+        raise ServiceError(429, "gpu_quota", headers={**rate_headers(left), **retry_after(left)})
+
+
+def rate_headers(allowance: Allowance) -> dict[str, str]:
+    """What an answer says of a limit that was counted."""
+    return {
+        "X-RateLimit-Limit": str(allowance.limit),
+        "X-RateLimit-Remaining": str(allowance.remaining),
+        "X-RateLimit-Reset": str(math.ceil(time.time() + allowance.reset_s)),
+    }
+
+
+def retry_after(allowance: Allowance) -> dict[str, str]:
+    """When to come again."""
+    return {"Retry-After": str(max(1, math.ceil(allowance.reset_s)))}

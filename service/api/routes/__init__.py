@@ -1,0 +1,1 @@
+"""Routers: what each address takes and gives."""

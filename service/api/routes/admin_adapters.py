@@ -1,0 +1,120 @@
+"""Which adapter is in service, for admins: of those that were checked and are kept already.
+
+A new one comes by `ppd adapters add`, where the models are that it is checked against.
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel
+
+from service.api.deps import BY_KEY_OR_SESSION, AdminRoute, ServicesDep
+from service.api.idempotency import Accepted, OnceDep
+from service.api.services import Services
+from service.core.errors import ServiceError
+from service.infra.sql.store import Store
+
+router = APIRouter(prefix="/admin/adapters", tags=["admin"], route_class=AdminRoute)
+
+
+class AdapterOut(BaseModel):
+    """A kept adapter."""
+
+    version: str
+    active: bool
+    sha256: str
+    base_model: str
+    encoder_id: str
+    size_bytes: int
+    created_at: datetime
+
+
+class AdaptersOut(BaseModel):
+    """The version that new jobs are pinned to, null for the shipped adapter, and all that are kept.
+
+    A worker that was started with PPD_ADAPTER serves that file instead; its results say so.
+    """
+
+    active: str | None
+    results: list[AdapterOut]
+
+
+Version = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$", description="An adapter's version.")]
+
+
+@router.get("")
+async def list_adapters(services: ServicesDep) -> AdaptersOut:
+    """The adapters that are kept, and which one new jobs are made with."""
+    return await _shown(services)
+
+
+@router.post("/rollback", openapi_extra=BY_KEY_OR_SESSION)
+async def rollback(services: ServicesDep, once: OnceDep) -> AdaptersOut:
+    """Serve what was served before; done again, what was before that."""
+
+    async def work(store: Store) -> Accepted:
+        back = await store.adapters.rollback()
+        if back is None:
+            raise ServiceError(409, "no_earlier_adapter")
+        if back.version is not None:
+            await _refuse_misfit(store, back.version)
+        return Accepted({"adapter_version": back.version})
+
+    await once.do(work)
+    return await _shown(services)
+
+
+@router.post("/deactivate", openapi_extra=BY_KEY_OR_SESSION)
+async def deactivate(services: ServicesDep, once: OnceDep) -> AdaptersOut:
+    """Serve the shipped adapter from the next job on."""
+
+    async def work(store: Store) -> Accepted:
+        await store.adapters.deactivate()
+        return Accepted({"adapter_version": None})
+
+    await once.do(work)
+    return await _shown(services)
+
+
+@router.post("/{version}/activate", openapi_extra=BY_KEY_OR_SESSION)
+async def activate(version: Version, services: ServicesDep, once: OnceDep) -> AdaptersOut:
+    """Serve a kept adapter from the next job on; waiting jobs keep the one that they came with."""
+
+    async def work(store: Store) -> Accepted:
+        if not await store.adapters.activate(version):
+            raise ServiceError(404, "adapter_not_found")
+        await _refuse_misfit(store, version)
+        return Accepted({"adapter_version": version})
+
+    await once.do(work)
+    return await _shown(services)
+
+
+async def _refuse_misfit(store: Store, version: str) -> None:
+    """Raise 409, which undoes the transaction, where a running worker could not use it."""
+    adapter = await store.adapters.get(version)
+    assert adapter is not None
+    misfit = await store.adapters.misfit(adapter)
+    if misfit is not None:
+        raise ServiceError(409, "adapter_refused", misfit)
+
+
+async def _shown(services: Services) -> AdaptersOut:
+    async with services.database.read() as store:
+        active, rows = await store.adapters.active(), await store.adapters.all()
+    return AdaptersOut(
+        active=active,
+        results=[
+            AdapterOut(
+                version=row.version,
+                active=row.version == active,
+                sha256=row.sha256,
+                base_model=row.base_model,
+                encoder_id=row.encoder_id,
+                size_bytes=row.size_bytes,
+                created_at=row.created_at,
+            )
+            for row in rows
+        ],
+    )

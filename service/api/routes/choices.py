@@ -1,0 +1,327 @@
+"""A person's answers and the profile that comes of them."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from service.actions.encodings import queue_encoding
+from service.actions.leftovers import delete_leftovers
+from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, WaitDep
+from service.api.idempotency import Accepted, OnceDep
+from service.api.routes.jobs import wait_for_end
+from service.api.routes.pairs import pair_out
+from service.api.schemas import (
+    ChoiceIn,
+    ChoiceOut,
+    ErrorOut,
+    PreferencesIn,
+    PreferencesOut,
+    PreferencesStateOut,
+    ProfileIn,
+    ProfileOut,
+    ProfileVersionOut,
+    QuizOut,
+    QuizPairOut,
+)
+from service.api.services import Services
+from service.api.uploads import check_quota, clean_uploads, image_row, put_pictures
+from service.core.auth import Caller
+from service.core.choices import begins_encoding, profile_state
+from service.core.errors import CODES, ServiceError
+from service.core.messages import status_event
+from service.core.pool import pair_url
+from service.core.quiz import CHOICES_PER_EMBEDDING, needed, next_pairs, sides
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Choice, Image, Job, Profile, User
+
+router = APIRouter(prefix="/users/{user_id}", tags=["preferences"], route_class=ProtectedRoute)
+
+
+@router.get("/quiz")
+async def quiz(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -> QuizOut:
+    """The next pairs to ask: as many as an embedding still needs, else four that would add most."""
+    async with services.database.read() as store:
+        user = await store.users.find(caller.tenant, user_id)
+        answers = await store.choices.of(user.pk) if user is not None else []
+    still = needed(sum(answer.preferred is not None for answer in answers))
+    person = _person(caller, user_id)
+    pairs = next_pairs(
+        services.pool.pairs,
+        {answer.pair_id for answer in answers if answer.pair_id is not None},
+        person,
+        still or CHOICES_PER_EMBEDDING,
+    )
+    return QuizOut(
+        needed=still,
+        answered=len(answers),
+        pairs=[
+            QuizPairOut(**pair_out(pair).model_dump(), order=list(sides(person, pair.pair_id)))
+            for pair in pairs
+        ],
+    )
+
+
+@router.post(
+    "/preferences",
+    status_code=202,
+    response_model_exclude_none=False,
+    responses={200: {"model": PreferencesStateOut, "description": "The profile is ready."}},
+)
+async def post_preferences(
+    user_id: UserIdDep,
+    body: PreferencesIn,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+    wait_s: WaitDep,
+    once: OnceDep,
+) -> PreferencesStateOut:
+    """Store answers. Once four are decided, the profile is encoded anew from the newest four.
+
+    Where these are the four that the newest version was read from, or is being, it stands.
+    """
+    sent = await clean_uploads(services, body)
+    stored_keys: list[str] = []
+    overtaken: list[Job] = []
+
+    async def work(store: Store) -> Accepted:
+        user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
+        uploads = [[image_row(user, data) for data in pictures] for pictures in sent]
+        await check_quota(store, services.limits, user, [i for images in uploads for i in images])
+        for choice, images, pictures in zip(body.choices, uploads, sent, strict=True):
+            stored_keys.extend(image.key for image in images)
+            await put_pictures(services, images, pictures)
+            await store.images.add(images)
+            await store.choices.put(_choice_row(services, caller, user, choice, images))
+        ids, late = await _begin(store, services, caller, user, body)
+        overtaken.extend(late)
+        return Accepted(ids, user_pk=user.pk)
+
+    try:
+        accepted = await once.do(work)
+    except Exception:  # no cancellation: it may come after the commit, and has no time to look
+        await delete_leftovers(services, stored_keys)
+        raise
+    _announce(services, overtaken, accepted["job_id"])
+    return await _present(user_id, accepted, response, caller, services, wait_s)
+
+
+@router.put(
+    "/profile",
+    status_code=202,
+    responses={200: {"model": PreferencesStateOut, "description": "The profile is ready."}},
+)
+async def put_profile(
+    user_id: UserIdDep,
+    body: ProfileIn,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+    wait_s: WaitDep,
+) -> PreferencesStateOut:
+    """Put an edited text in the place of the profile; the same encoder reads it anew."""
+    async with services.database.write() as store:
+        user = await store.users.alone(caller.tenant, user_id)
+        if user is None:
+            raise ServiceError(404, "user_not_found")
+        newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)
+        if len(newest) < CHOICES_PER_EMBEDDING:
+            raise ServiceError(409, "not_enough_choices")
+        encoding = await queue_encoding(
+            store,
+            services,
+            services.limits,
+            caller,
+            user,
+            encoder_version=await services.worker.encoder_version(),
+            source="edited",
+            choices=newest,
+            text=body.text,
+        )
+    _announce(services, encoding.overtaken, encoding.ids["job_id"])
+    return await _present(user_id, encoding.ids, response, caller, services, wait_s)
+
+
+@router.get("/preferences")
+async def get_preferences(
+    user_id: UserIdDep, caller: CallerDep, services: ServicesDep
+) -> PreferencesOut:
+    """All answers, the current profile and its versions."""
+    async with services.database.read() as store:
+        user = await store.users.find(caller.tenant, user_id)
+        if user is None and not caller.is_session:
+            raise ServiceError(404, "user_not_found")
+        answers = await store.choices.of(user.pk) if user is not None else []
+        profiles = await store.profiles.of(user.pk) if user is not None else []
+    ready = [profile for profile in profiles if profile.status == "ready"]
+    counting = [profile.status for profile in profiles if profile.status != "superseded"]
+    return PreferencesOut(
+        user_id=user_id,
+        status=profile_state(counting[-1] if counting else None),
+        profile_version=ready[-1].version if ready else None,
+        answered=len(answers),
+        needed=needed(sum(answer.preferred is not None for answer in answers)),
+        choices=[choice_out(services, answer) for answer in answers],
+        profile=profile_out(ready[-1]) if ready else None,
+        profiles=[version_out(profile) for profile in profiles],
+    )
+
+
+async def found_user(store: Store, caller: Caller, user_id: str) -> User:
+    """The tenant's user; 404 when there is none."""
+    user = await store.users.find(caller.tenant, user_id)
+    if user is None:
+        raise ServiceError(404, "user_not_found")
+    return user
+
+
+def choice_out(services: Services, choice: Choice) -> ChoiceOut:
+    """An answer as clients see it."""
+    pair = services.pool.get(choice.pair_id) if choice.pair_id is not None else None
+    if pair is not None:
+        urls = [pair_url(image.file) for image in pair.images]
+    else:
+        urls = [f"/images/{i}" for i in (choice.image_0_id, choice.image_1_id) if i is not None]
+    return ChoiceOut(
+        pair_id=choice.pair_id,
+        caption=choice.caption,
+        images=urls,
+        preferred=choice.preferred,
+        created_at=choice.created_at,
+    )
+
+
+def profile_out(profile: Profile) -> ProfileOut:
+    """A ready profile as clients see it."""
+    assert profile.text is not None
+    assert profile.confidence is not None
+    return ProfileOut(
+        text=profile.text,
+        likes=profile.likes or [],
+        dislikes=profile.dislikes or [],
+        confidence=profile.confidence,
+    )
+
+
+def version_out(profile: Profile) -> ProfileVersionOut:
+    """A version as clients see it."""
+    return ProfileVersionOut(
+        version=profile.version,
+        source=profile.source,  # type: ignore[arg-type]
+        status=profile.status,  # type: ignore[arg-type]
+        text=profile.text,
+        likes=profile.likes or [],
+        dislikes=profile.dislikes or [],
+        confidence=profile.confidence,
+        encoder_version=profile.encoder_version,
+        created_at=profile.created_at,
+    )
+
+
+def _person(caller: Caller, user_id: str) -> str:
+    return f"{caller.tenant}/{user_id}"
+
+
+def _choice_row(
+    services: Services, caller: Caller, user: User, choice: ChoiceIn, images: list[Image]
+) -> Choice:
+    if choice.pair_id is not None:
+        pair = services.pool.get(choice.pair_id)
+        assert pair is not None
+        order = sides(_person(caller, user.user_id), pair.pair_id)
+        return Choice(
+            user_pk=user.pk,
+            pair_id=pair.pair_id,
+            caption=pair.caption,
+            preferred=choice.preferred,
+            swapped=order == (1, 0),
+        )
+    return Choice(
+        user_pk=user.pk,
+        caption=choice.caption,
+        image_0_id=images[0].id,
+        image_1_id=images[1].id,
+        preferred=choice.preferred,
+    )
+
+
+async def _begin(
+    store: Store, services: Services, caller: Caller, user: User, body: PreferencesIn
+) -> tuple[dict[str, Any], list[Job]]:
+    """After answers were stored: begin an encoding if there is cause for one."""
+    decided_in_post = sum(choice.preferred is not None for choice in body.choices)
+    _, decided = await store.choices.counts(user.pk)
+    if not begins_encoding(decided_in_post, decided):
+        return {"profile_pk": None, "job_id": None}, []
+    newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)
+    encoding = await queue_encoding(
+        store,
+        services,
+        services.limits,
+        caller,
+        user,
+        encoder_version=await services.worker.encoder_version(),
+        source="generated",
+        choices=newest,
+    )
+    return encoding.ids, encoding.overtaken
+
+
+def _announce(services: Services, overtaken: list[Job], job_id: str | None) -> None:
+    for job in overtaken:
+        services.events.publish(job.id, status_event(job.seq, "canceled"))
+    if job_id is not None:
+        services.signals.ring()
+
+
+async def _present(
+    user_id: str,
+    accepted: dict[str, Any],
+    response: Response,
+    caller: Caller,
+    services: Services,
+    wait_s: float | None,
+) -> PreferencesStateOut:
+    """How the profile stands now, or when it is ready if the client waits."""
+    job_id = accepted["job_id"]
+    if wait_s is not None and job_id is not None:
+        response.headers["Preference-Applied"] = f"wait={wait_s:.0f}"
+        await wait_for_end(services, job_id, wait_s)
+    async with services.database.read() as store:
+        user = await found_user(store, caller, user_id)
+        answered, decided = await store.choices.counts(user.pk)
+        profile = await _standing(store, user, accepted["profile_pk"])
+        if job_id is None and profile is not None:
+            job = await store.jobs.of_profile(profile.pk)
+            job_id = job.id if job is not None else None
+    state = profile_state(profile.status if profile is not None else None)
+    error = None
+    if profile is not None and profile.error_code is not None:
+        error = ErrorOut(code=profile.error_code, detail=CODES.get(profile.error_code, ""))
+    links = {
+        "preferences": f"/users/{user_id}/preferences",
+        "quiz": f"/users/{user_id}/quiz",
+    }
+    if job_id is not None:
+        links |= {"job": f"/jobs/{job_id}", "events": f"/jobs/{job_id}/events"}
+    response.status_code = 200 if state in ("ready", "failed") else 202
+    return PreferencesStateOut(
+        user_id=user_id,
+        profile_version=profile.version if profile is not None else None,
+        status=state,
+        choices=answered,
+        needed=needed(decided),
+        profile=profile_out(profile) if profile is not None and state == "ready" else None,
+        error=error,
+        links=links,
+    )
+
+
+async def _standing(store: Store, user: User, profile_pk: str | None) -> Profile | None:
+    """The version that this request began; else, or when it was overtaken, the newest one."""
+    if profile_pk is not None:
+        profile = await store.profiles.get(profile_pk)
+        if profile is not None and profile.status != "superseded":
+            return profile
+    counting = [p for p in await store.profiles.of(user.pk) if p.status != "superseded"]
+    return counting[-1] if counting else None

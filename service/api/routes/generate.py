@@ -1,0 +1,124 @@
+"""Asking for pictures."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from service.actions.accepting import Asked, Queued
+from service.api.deps import (
+    BY_KEY_OR_SESSION,
+    ProtectedRoute,
+    WaitDep,
+    known_caller,
+    services_of,
+)
+from service.api.idempotency import Accepted, Once, OnceDep
+from service.api.routes.jobs import job_out, shown, wait_for_end, written
+from service.api.schemas import MAX_SEED, GenerateIn, JobOut
+from service.api.services import Services
+from service.core.auth import Caller
+from service.core.errors import ServiceError, invalid
+from service.core.messages import TERMINAL
+from service.infra.sql.jobs.seen import JobSeen
+from service.infra.sql.store import Store
+
+router = APIRouter(tags=["generate"], route_class=ProtectedRoute)
+
+
+@router.post(
+    "/generate",
+    status_code=202,
+    response_model=JobOut,
+    response_model_exclude_none=True,
+    openapi_extra=BY_KEY_OR_SESSION,
+    responses={200: {"model": JobOut, "description": "The job has ended."}},
+)
+async def generate(
+    body: GenerateIn,
+    request: Request,
+    response: Response,
+    wait_s: WaitDep,
+    once: OnceDep,
+) -> Response | JobOut:
+    """Make pictures, in a person's taste if one is named."""
+    caller, services = known_caller(request), services_of(request)
+    job_id, made = await accept(body, caller, services, once, waits=wait_s is not None)
+    if made is not None and wait_s is None:  # nobody has to be asked how it stands
+        return written(job_out(made), 202, {"Location": f"/jobs/{job_id}"})
+    return await _present(services, response, caller, job_id, wait_s)
+
+
+async def accept(
+    body: GenerateIn, caller: Caller, services: Services, once: Once, *, waits: bool
+) -> tuple[str, JobSeen | None]:
+    """The id of the job that makes these pictures, which is queued when this returns.
+
+    With the job, unless an earlier request with the same Idempotency-Key made it. A request with
+    such a key has its transaction to itself: it holds the key, and commits with the key's record.
+    """
+    asked = _asked(body, caller, services, waits=waits)
+    first: list[Queued] = []
+
+    async def work(store: Store) -> Accepted:
+        queued = await services.accepting.alone(store, asked)
+        first.append(queued)
+        return Accepted({"job_id": queued.job.id}, user_pk=queued.job.user_pk, job_id=queued.job.id)
+
+    if not once.has_key:
+        job = await services.accepting.accept(asked)
+    else:
+        job_id = str((await once.do(work))["job_id"])
+        if not first:
+            return job_id, None
+        job = await services.accepting.answered(first[0])
+    if job.status == "queued":
+        services.signals.ring()
+    return job.id, job
+
+
+def _asked(body: GenerateIn, caller: Caller, services: Services, *, waits: bool) -> Asked:
+    """Raises 422 for sizes that the preset has not, 404 for people who are not the caller's."""
+    request = _request(body, services)
+    subjects = tuple(_subjects(body))
+    if not all(caller.may_use(user_id) for user_id, _ in subjects):
+        raise ServiceError(404, "user_not_found")
+    return Asked(
+        caller, subjects, request, waits, names_seed=body.seed is not None, fresh=body.fresh
+    )
+
+
+def _request(body: GenerateIn, services: Services) -> dict[str, Any]:
+    """The body with every default filled in; raises 422 for sizes that the preset has not."""
+    offered = services.capabilities
+    for name in ("width", "height"):
+        side = getattr(body, name)
+        if side is not None and side not in offered.sides_px:
+            allowed = ", ".join(map(str, offered.sides_px))
+            raise invalid(f"/{name}", f"preset {offered.preset} makes sides of {allowed} px")
+    seed = body.seed if body.seed is not None else min(services.new_seed(), MAX_SEED - body.n)
+    return {
+        **body.model_dump(exclude={"user_id", "blend", "seed", "width", "height", "fresh"}),
+        "user_ids": [user_id for user_id, _ in _subjects(body)],
+        "blended": body.blend is not None,
+        "seed": seed,
+        "width": body.width or offered.default_side_px,
+        "height": body.height or offered.default_side_px,
+    }
+
+
+def _subjects(body: GenerateIn) -> list[tuple[str, float]]:
+    if body.user_id is not None:
+        return [(body.user_id, 1.0)]
+    return [(part.user_id, part.weight) for part in body.blend or ()]
+
+
+async def _present(
+    services: Services, response: Response, caller: Caller, job_id: str, wait_s: float | None
+) -> JobOut:
+    if wait_s is not None:
+        response.headers["Preference-Applied"] = f"wait={wait_s:.0f}"
+        await wait_for_end(services, job_id, wait_s)
+    job = await services.jobs.visible(caller, job_id)  # 404: erased meanwhile
+    response.headers["Location"] = f"/jobs/{job.id}"
+    response.status_code = 200 if job.status in TERMINAL and wait_s is not None else 202
+    return await shown(services, job)

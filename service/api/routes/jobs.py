@@ -1,0 +1,203 @@
+"""Jobs: how they stand, what happens to them, and how to stop them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from service.api.deps import (
+    BY_KEY_OR_SESSION,
+    CallerDep,
+    ProtectedRoute,
+    ServicesDep,
+    known_caller,
+    services_of,
+)
+from service.api.http.following import follow
+from service.api.schemas import ErrorOut, JobOut
+from service.api.services import Services
+from service.core.auth import Caller
+from service.core.errors import CODES, ServiceError
+from service.core.messages import TERMINAL, JobEvent, status_event
+from service.infra.sql.jobs.seen import JobSeen
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Job, seconds_since
+
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ProtectedRoute)
+
+JobId = Annotated[str, Path(max_length=64)]
+_RETRY_MS = 1000
+
+
+@router.get(
+    "/{job_id}",
+    response_model=JobOut,
+    response_model_exclude_none=True,
+    openapi_extra=BY_KEY_OR_SESSION,
+)
+async def get_job(job_id: JobId, request: Request) -> Response:
+    """How a job stands."""
+    services = services_of(request)
+    job = await services.jobs.visible(known_caller(request), job_id)
+    return written(await shown(services, job))
+
+
+def written(job: JobOut, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer as it is sent; the framework would check once more what has just been checked."""
+    body = job.model_dump_json(exclude_none=True)
+    return Response(body, status, headers, media_type="application/json")
+
+
+@router.delete("/{job_id}", response_model_exclude_none=True)
+async def cancel_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> JobOut:
+    """Cancel a job. One that has ended already stays as it is."""
+    async with services.database.write() as store:
+        job = await _locked_job(store, caller, job_id)
+        canceled = await store.jobs.cancel(job)
+        if canceled and job.profile_pk is not None:
+            await store.profiles.finish(job.profile_pk, "failed", error_code="canceled")
+        await store.session.refresh(job)
+    if canceled:
+        services.metrics.job_ended(job.kind, "canceled", seconds_since(job.created_at))
+        services.signals.cancel(job.id)
+        services.signals.ring()  # one that waited for its pictures may run
+        services.events.publish(job.id, status_event(job.seq, "canceled"))
+    return job_out(job)
+
+
+async def _followed_job(
+    job_id: JobId, caller: CallerDep, services: ServicesDep
+) -> AsyncIterator[str]:
+    """The id of a job that the caller may follow, with a place for the stream until it ends."""
+    found = await services.jobs.visible(caller, job_id)
+    with services.streams.hold(caller.scope):
+        yield found.id
+
+
+async def _last_event_id(
+    last_event_id: Annotated[
+        str | None, Header(description="The id of the last event that was seen.")
+    ] = None,
+) -> int:
+    """What was seen; what is no id of ours counts as nothing seen."""
+    text = last_event_id or ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse)
+async def job_events(
+    job_id: Annotated[str, Depends(_followed_job)],
+    services: ServicesDep,
+    seen: Annotated[int, Depends(_last_event_id)],
+) -> AsyncIterator[ServerSentEvent]:
+    """Follow a job until it ends: `status`, `step` with step and steps, and `preview` events.
+
+    A `preview` shows the picture number `index` of the job while it is made: `image` is a small
+    JPEG as a data: URL, of 10 KiB at most, made around `step`. Previews have no id, are not sent
+    again to those who come back, and may be missing.
+
+    Starts with the present state, unless Last-Event-ID names an event that is remembered: then
+    with what followed it.
+    """
+    newest = await services.events.latest(job_id)
+    after = seen if newest is not None and seen <= newest.seq else 0
+    async with services.events.subscribe(job_id, after) as stream:
+        async with services.database.read() as store:
+            job = await store.jobs.get(job_id)
+        if job is None:
+            return
+        if job.status in TERMINAL or seen == 0 or after == 0:
+            yield _sse(status_event(job.seq, job.status), job, retry=True)  # type: ignore[arg-type]
+            after = max(after, job.seq)
+        if job.status in TERMINAL:
+            return
+        async for event in follow(services.database, job_id, stream, after):
+            if event.terminal:
+                async with services.database.read() as store:
+                    job = await store.jobs.get(job_id)
+                if job is None:
+                    return
+            yield _sse(event, job)
+
+
+def _sse(event: JobEvent, job: Job, *, retry: bool = False) -> ServerSentEvent:
+    data = dict(event.data)
+    if event.kind == "status":
+        data = {
+            **job_out(job, event).model_dump(mode="json", exclude_none=True),
+            **data,
+        }
+    return ServerSentEvent(
+        data=data,
+        event=event.kind,
+        id=str(event.seq) if event.remembered else None,
+        retry=_RETRY_MS if retry else None,
+    )
+
+
+async def _locked_job(store: Store, caller: Caller, job_id: str) -> Job:
+    """The caller's job, as nobody changes it now; 404 for everybody else's."""
+    job = await store.jobs.find(caller.tenant, job_id, lock=True)
+    if job is not None and caller.own_user_id is not None:
+        user = await store.users.find(caller.tenant, caller.own_user_id)
+        if user is None or job.user_pk != user.pk:
+            job = None
+    if job is None:
+        raise ServiceError(404, "job_not_found")
+    return job
+
+
+async def wait_for_end(services: Services, job_id: str, timeout_s: float) -> None:
+    """Return when the job has ended, or after `timeout_s`."""
+    async with services.events.subscribe(job_id, 0) as stream:
+        async with services.database.read() as store:
+            job = await store.jobs.get(job_id)
+        if job is None or job.status in TERMINAL:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for _ in follow(services.database, job_id, stream, job.seq):
+                    pass
+        except TimeoutError:
+            return
+
+
+async def shown(services: Services, job: Job | JobSeen) -> JobOut:
+    """A job as clients see it, with how far it has come."""
+    newest = await services.events.latest(job.id) if job.status == "running" else None
+    return job_out(job, newest)
+
+
+def job_out(job: Job | JobSeen, newest: JobEvent | None = None) -> JobOut:
+    """A job as clients see it; `newest` is what was last said about it."""
+    progress = None
+    if newest is not None and newest.kind == "step":
+        progress = {"step": newest.data["step"], "steps": newest.data["steps"]}
+    error = None
+    if job.error_code is not None:
+        error = ErrorOut(
+            code=job.error_code, detail=job.error_detail or CODES.get(job.error_code, "")
+        )
+    elif job.status == "canceled":
+        error = ErrorOut(code="canceled", detail=CODES["canceled"])
+    return JobOut(
+        id=job.id,
+        status=job.status,  # type: ignore[arg-type]
+        seq=max(job.seq, newest.seq if newest is not None else 0),
+        created_at=job.created_at,
+        progress=progress,
+        result=job.result,
+        error=error,
+        links=job_links(job.id),
+    )
+
+
+def job_links(job_id: str) -> dict[str, str]:
+    """Where a job can be seen, followed and (by DELETE) canceled."""
+    return {
+        "self": f"/jobs/{job_id}",
+        "events": f"/jobs/{job_id}/events",
+        "cancel": f"/jobs/{job_id}",
+    }

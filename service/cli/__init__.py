@@ -1,0 +1,1 @@
+"""`ppd`: the commands, each group in a module. START HERE: `service.cli.commands`."""

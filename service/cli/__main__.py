@@ -1,0 +1,5 @@
+"""`python -m service.cli` is `ppd`."""
+
+from service.cli.commands import app
+
+app(prog_name="ppd")

@@ -1,0 +1,189 @@
+"""`ppd doctor`: what is wrong with this installation, and what to do about it."""
+
+import asyncio
+import importlib.util
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.core.messages import KINDS
+from service.core.pool import load_pool
+from service.core.ports import ModelRuntime
+from service.infra import logs
+from service.infra.queue import queue_state
+from service.infra.sql import migrate
+from service.settings import Settings, unknown_variables
+from service.wiring import free_bytes, image_store, open_database, writable
+
+_PATIENCE_S = 10.0
+
+
+class Skipped(Exception):  # noqa: N818 - it is the name of the outcome
+    """There is nothing to look at here, and that is right."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing to look at: `look` says how it stands, or raises; `remedy` says what to do then."""
+
+    what: str
+    look: Callable[[], str]
+    remedy: str
+
+
+def examine(
+    settings: Settings, runtime: Callable[[], ModelRuntime], say: Callable[[str], None]
+) -> bool:
+    """Say how everything stands; false when something is wrong."""
+    shown = settings.redacted()
+    for name, value in shown.items():
+        say(f"{name:>36}  {value}")
+    hide = logs.Scrubber(settings.secrets)
+    passed = [_passes(check, hide, say) for check in _checks(settings, runtime)]
+    return all(passed)
+
+
+def _checks(settings: Settings, runtime: Callable[[], ModelRuntime]) -> list[Check]:
+    return [
+        Check("settings", _names, "Correct the names, or take them out of the environment."),
+        Check(
+            "data folder",
+            lambda: _data_folder(settings),
+            "Name another folder with PPD_DATA_DIR, or make room and give the process its rights.",
+        ),
+        Check(
+            "database",
+            lambda: _database(settings),
+            "Run `ppd migrate`; if it does not answer, look at PPD_DATABASE_URL and at the server.",
+        ),
+        Check(
+            "Redis",
+            lambda: _redis(settings),
+            "Look at PPD_REDIS_URL and at the server. Nothing is lost with it.",
+        ),
+        Check(
+            "image store",
+            lambda: asyncio.run(_images(settings)),
+            "Look at PPD_IMAGES_URL, the bucket and its rights, or the folder and its room.",
+        ),
+        Check(
+            "pool of pairs",
+            lambda: _pool(settings),
+            "Name the folder that holds pairs.json with PPD_POOL_DIR, or take the shipped one.",
+        ),
+        Check(
+            "weights",
+            lambda: _weights(runtime),
+            "Fetch them with `ppd models pull` or name their folder with PPD_WEIGHTS_DIR.",
+        ),
+        Check(
+            "workers",
+            lambda: asyncio.run(_workers(settings)),
+            "Start `ppd worker --queues encode,generate` on the same database.",
+        ),
+    ]
+
+
+def _passes(check: Check, hide: logs.Scrubber, say: Callable[[str], None]) -> bool:
+    try:
+        say(f"ok      {check.what}: {hide(check.look())}")
+    except Skipped as reason:
+        say(f"skipped {check.what}: {reason}")
+    except Exception as error:
+        text = hide(logs.error_text(error)) or type(error).__name__
+        say(f"FAULT   {check.what}: {text}\n        {check.remedy}")
+        return False
+    return True
+
+
+def _names() -> str:
+    unknown = unknown_variables()
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no setting has this name")
+    return "all are known"
+
+
+def _data_folder(settings: Settings) -> str:
+    folder = settings.data_dir
+    if settings.production and settings.images_url is not None and not folder.exists():
+        raise Skipped("nothing is kept in it here")
+    if not folder.is_dir():
+        raise ValueError(f"{folder} does not exist; `ppd migrate` makes it")
+    if not writable(folder):
+        raise ValueError(f"{folder} cannot be written to")
+    if free_bytes(folder) < settings.min_free_bytes:
+        raise ValueError(
+            f"{folder} has {free_bytes(folder) // 2**20} MiB left; below "
+            f"{settings.min_free_bytes // 2**20} MiB no picture is stored (PPD_MIN_FREE_BYTES)"
+        )
+    return f"{folder}, {free_bytes(folder) // 2**30} GiB left"
+
+
+def _database(settings: Settings) -> str:
+    if not settings.production and not (settings.data_dir / "ppd.db").exists():
+        raise ValueError("there is none yet")
+    current, head = migrate.revision(settings.database)
+    if current != head:
+        raise ValueError(f"the schema is at {current}, the newest is {head}")
+    return f"schema {current}"
+
+
+def _redis(settings: Settings) -> str:
+    if settings.redis_url is None:
+        raise Skipped("none is used (PPD_REDIS_URL)")
+    from redis import Redis
+
+    url = settings.redis_url.get_secret_value()
+    with Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as client:
+        server = client.info("server")
+        memory = client.info("memory")
+    used = memory["used_memory"] // 2**20
+    return f"version {server['redis_version']}, {used} MiB used"
+
+
+async def _images(settings: Settings) -> str:
+    """Write, read back and delete a few bytes."""
+    images = image_store(settings)
+    if settings.images_url is None and not settings.data_dir.is_dir():
+        raise ValueError(f"its folder lies in {settings.data_dir}, which does not exist")
+    key, data = f"doctor/{secrets.token_hex(16)}.png", secrets.token_bytes(64)
+    async with asyncio.timeout(_PATIENCE_S):
+        await images.put(key, data)
+        try:
+            if await images.get(key) != data:
+                raise ValueError("it does not give back what it was given")
+        finally:
+            await images.delete([key])
+    return "what was written came back"
+
+
+def _pool(settings: Settings) -> str:
+    pool = load_pool(settings.pool_dir)
+    return f"version {pool.version}, {len(pool.pairs)} pairs"
+
+
+def _weights(runtime: Callable[[], ModelRuntime]) -> str:
+    if importlib.util.find_spec("torch") is None:
+        raise Skipped("torch is not installed here, so this process serves and runs no model")
+    model = runtime()
+    versions = model.load()
+    model.close()
+    return (
+        f"model {versions.model}, adapter {versions.adapter_version}, "
+        f"encoder {versions.encoder_version}"
+    )
+
+
+async def _workers(settings: Settings) -> str:
+    if not settings.production:
+        raise Skipped("`ppd serve` has its own")
+    database = open_database(settings)
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            workers = (await queue_state.read(database)).workers
+    finally:
+        await database.close()
+    missing = [kind for kind in KINDS if not workers.get((kind, "ready"))]
+    if missing:
+        raise ValueError(f"within a minute nobody was seen who is ready for {' or '.join(missing)}")
+    return ", ".join(f"{workers[kind, 'ready']} for {kind}" for kind in KINDS)

@@ -1,0 +1,1 @@
+"""The same, of one process, in its memory."""

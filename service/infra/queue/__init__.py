@@ -1,0 +1,1 @@
+"""How the queue stands, how jobs come to worker processes, and which of these there are."""

@@ -1,0 +1,204 @@
+"""Embeddings in Redis, for all processes. The database is the truth; losing this loses time only.
+
+For one person there are, under `ppd:1:` with the tenant's name and the person's pk:
+`embedding:...:<encoder version>:<hash of the reading>`, one safetensors file each;
+`embeddings:...`, their names by when they end; `reading:...`, a lock while one is being read;
+`forgotten:...`, for a week after the person was erased. A change of any part is another key.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+
+from service.core.ports import EmbeddingKey, Taste
+from service.infra.ending import end
+from service.infra.redis import embedding_bytes
+from service.infra.redis.guard import Guard, RedisAway, RedisRefused, log
+
+SCHEMA = "ppd:1"
+"""Goes up when what is kept, or how, changes: old and new processes then keep apart."""
+
+_JITTER = 0.1
+_FORGOTTEN_S = 7 * 24 * 3600
+_FORGOTTEN_HERE = 65_536
+_POLL_S = (0.02, 0.25)
+_dice = secrets.SystemRandom()
+
+# A tombstone stands before the value; names that ended leave the person's list.
+_PUT = """
+if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('ZADD', KEYS[2], ms + ARGV[2], KEYS[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ms)
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+return 1
+"""
+_FORGET = """
+for _, name in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do redis.call('UNLINK', name) end
+redis.call('UNLINK', KEYS[1])
+redis.call('SET', KEYS[2], '1', 'EX', ARGV[1])
+"""
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('UNLINK', KEYS[1]) end
+"""
+_RENEW = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+"""
+
+
+@dataclass
+class _Flight:
+    """One reading of this process and those who wait for it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    passengers: int = 0
+    taste: Taste | None = None
+
+
+class RedisEmbeddingCache:
+    """EmbeddingCache of all processes on one Redis; without it every process reads for itself."""
+
+    def __init__(self, client: Redis, *, ttl_s: float = 24 * 3600, lock_s: float = 10.0) -> None:
+        self._client = client
+        self._ttl_s = ttl_s
+        self._lock_s = lock_s
+        self._guard = Guard("embedding cache")
+        self._flights: dict[EmbeddingKey, _Flight] = {}
+        self._forgotten: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._to_forget: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    async def get(self, key: EmbeddingKey) -> Taste | None:
+        """What was read, if it is here and whole; what is not is deleted."""
+        name = _name("embedding", key)
+        await self._forget_waiting()
+        try:
+            data = await self._guard.ask(
+                lambda: self._client.getrange(name, 0, embedding_bytes.MAX_BYTES)
+            )
+            if not data:
+                return None
+            assert isinstance(data, bytes)
+            return embedding_bytes.from_bytes(name, data)
+        except (RedisRefused, ValueError) as error:
+            log.warning("a cached embedding could not be read and is dropped: %r", error)
+            with contextlib.suppress(RedisAway):
+                await self._guard.ask(lambda: self._client.unlink(name))
+        except RedisAway:
+            pass  # the guard has said so
+        return None
+
+    async def put(self, key: EmbeddingKey, taste: Taste) -> None:
+        """Keep it for about a day, unless its user was forgotten or Redis takes nothing."""
+        if (key.tenant, key.user_pk) in self._forgotten:
+            return
+        name = _name("embedding", key)
+        ttl_ms = int(self._ttl_s * 1000 * _dice.uniform(1 - _JITTER, 1 + _JITTER))
+        longest_ms = int(self._ttl_s * 1000 * (1 + _JITTER)) + 1
+        person = f"{key.tenant}:{key.user_pk}"
+        names = [name, f"{SCHEMA}:embeddings:{person}", f"{SCHEMA}:forgotten:{person}"]
+        data = embedding_bytes.to_bytes(name, taste)
+        await self._forget_waiting()
+        with contextlib.suppress(RedisAway):
+            await self._ask_script(_PUT, names, data, ttl_ms, longest_ms)
+
+    async def once(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
+        """What is here, else what `read` gives; one reading at a time in all processes.
+
+        A reading that fails fails for its own caller; the next of those who wait then reads.
+        """
+        flight = self._flights.setdefault(key, _Flight())
+        flight.passengers += 1
+        try:
+            async with flight.lock:
+                if flight.taste is None:
+                    flight.taste = await self._once_of_all(key, read)
+                return flight.taste
+        finally:
+            flight.passengers -= 1
+            if not flight.passengers:
+                self._flights.pop(key, None)
+
+    async def forget_user(self, tenant: str, user_pk: str) -> None:
+        """Drop everything of one user, and whatever any process puts for it later.
+
+        While Redis is away this is kept, and done at the next call that finds it back; raises
+        RedisAway then, so that others remember it too.
+        """
+        self._forgotten[tenant, user_pk] = None
+        if len(self._forgotten) > _FORGOTTEN_HERE:
+            self._forgotten.popitem(last=False)
+        self._to_forget[tenant, user_pk] = None
+        if len(self._to_forget) > _FORGOTTEN_HERE:
+            self._to_forget.popitem(last=False)
+        await self._forget_waiting()
+        if (tenant, user_pk) in self._to_forget:
+            raise RedisAway
+
+    async def _forget_waiting(self) -> None:
+        with contextlib.suppress(RedisAway):
+            while self._to_forget:
+                tenant, user_pk = next(iter(self._to_forget))
+                person = f"{tenant}:{user_pk}"
+                names = [f"{SCHEMA}:embeddings:{person}", f"{SCHEMA}:forgotten:{person}"]
+                await self._ask_script(_FORGET, names, _FORGOTTEN_S)
+                self._to_forget.pop((tenant, user_pk), None)
+
+    async def _once_of_all(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
+        """Look, and read when the lock is ours; else look again a little later."""
+        lock, token = _name("reading", key), secrets.token_bytes(16)
+        wait_s, longest_s = _POLL_S
+        while True:
+            taste = await self.get(key)
+            if taste is not None:
+                return taste
+            try:
+                ours = await self._guard.ask(
+                    lambda: self._client.set(lock, token, nx=True, px=int(self._lock_s * 1000))
+                )
+            except RedisAway:
+                return await read()
+            if ours:
+                break
+            await asyncio.sleep(wait_s * _dice.uniform(0.5, 1.5))
+            wait_s = min(longest_s, wait_s * 1.5)
+        async with self._held(lock, token):
+            taste = await self.get(key)  # it may have come between the look and the lock
+            if taste is None:
+                taste = await read()
+                await self.put(key, taste)
+            return taste
+
+    @contextlib.asynccontextmanager
+    async def _held(self, lock: str, token: bytes) -> AsyncIterator[None]:
+        """Keep the lock while the block runs; a process that dies lets it go by its expiry."""
+        renewing = asyncio.create_task(self._renew_forever(lock, token))
+        try:
+            yield
+        finally:
+            await end(renewing)
+            with contextlib.suppress(RedisAway):
+                await self._ask_script(_RELEASE, [lock], token)
+
+    async def _renew_forever(self, lock: str, token: bytes) -> None:
+        while True:
+            await asyncio.sleep(self._lock_s / 4)
+            with contextlib.suppress(RedisAway):
+                await self._ask_script(_RENEW, [lock], token, int(self._lock_s * 1000))
+
+    async def _ask_script(self, script: str, names: list[str], *args: bytes | int) -> None:
+        async def run() -> None:
+            await self._client.eval(script, len(names), *names, *args)
+
+        await self._guard.ask(run)
+
+
+def _name(kind: str, key: EmbeddingKey) -> str:
+    parts = (key.tenant, key.user_pk, key.encoder_version, key.reading_sha256)
+    return ":".join((SCHEMA, kind, *parts))

@@ -1,0 +1,339 @@
+"""Progress of jobs between processes: a stream of the last events per job, and a channel each.
+
+A job's stream is `ppd:1:events:<job id>`; the entry's id is the event's seq, so Redis itself keeps
+them in order. The channel of the same name says what was added.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Self, get_args
+
+from redis.asyncio import Redis
+
+from service.core.messages import (
+    MAX_PREVIEW_CHARS,
+    PREVIEW_PREFIX,
+    SEQ_PER_ATTEMPT,
+    JobEvent,
+    JobStatus,
+)
+from service.infra.ending import end
+from service.infra.redis.channels import Channels
+from service.infra.redis.embedding_cache import SCHEMA
+from service.infra.redis.guard import Guard, RedisAway, RedisRefused
+from service.infra.redis.outbox import Outbox
+
+_EVENTS_PER_JOB = 256
+_REMEMBERED_S = 3600
+_UNREAD = 1024
+_UNREAD_FOR_PREVIEWS = 8
+_WAITING_PREVIEWS = 32
+_JOIN_S = 1.0
+_AGAIN_S = 0.5
+_FORGET = b"forget"
+_STATUSES = get_args(JobStatus)
+
+# What comes late (of an old attempt, after the end, after the job was forgotten) is dropped here.
+# A Redis that is full remembers nothing and still passes on.
+_PUBLISH = """
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+local found = redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+if found.err then
+  redis.call('UNLINK', KEYS[1])
+elseif found[1] then
+  local last = tonumber(string.match(found[1][1], '^%d+'))
+  if tonumber(ARGV[1]) <= last or found[1][2][4] == '1' then return 0 end
+end
+redis.pcall('XADD', KEYS[1], 'MAXLEN', ARGV[4], ARGV[1] .. '-1', 'event', ARGV[2], 'end', ARGV[3])
+redis.pcall('EXPIRE', KEYS[1], ARGV[5])
+redis.call('PUBLISH', KEYS[1], ARGV[2])
+return 1
+"""
+# A preview is passed on and kept nowhere.
+_SHOW = """
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+local found = redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+if not found.err and found[1] then
+  local last = tonumber(string.match(found[1][1], '^%d+'))
+  local block = tonumber(ARGV[3])
+  if found[1][2][4] == '1' then return 0 end
+  if math.floor((last - 1) / block) ~= math.floor((tonumber(ARGV[1]) - 1) / block) then return 0 end
+end
+redis.call('PUBLISH', KEYS[1], ARGV[2])
+return 1
+"""
+_FORGET_JOB = """
+redis.call('UNLINK', KEYS[1])
+redis.pcall('SET', KEYS[2], '1', 'EX', ARGV[2])
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+"""
+
+
+class RedisEvents:
+    """ProgressEvents of all processes on one Redis. Sends and listens inside `async with`."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._guard = Guard("progress events")
+        self._outbox = Outbox(client, "progress events, sending")
+        self._previews = Outbox(client, "previews, sending", _WAITING_PREVIEWS)
+        self._channels = Channels(
+            client, "progress events, listening", [f"{SCHEMA}:events"], self._heard, self._joined
+        )
+        self._followers: dict[str, set[RedisSubscription]] = {}
+        self._in_force: dict[str, asyncio.Event] = {}
+        self._missed: set[str] = set()
+        self._catching_up: set[asyncio.Task[None]] = set()
+        self._tasks = contextlib.AsyncExitStack()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        """Begin to send and to listen."""
+        await self._tasks.enter_async_context(self._channels)
+        await self._tasks.enter_async_context(self._outbox)
+        await self._tasks.enter_async_context(self._previews)
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        """End every subscription, send what still waits, for a second at most."""
+        self.close()
+        await self._tasks.aclose()
+        await end(*self._catching_up)
+
+    def publish(self, job_id: str, event: JobEvent) -> None:
+        """Tell all who follow this job, in any process. Does not wait, and raises nothing."""
+        names = (_stream(job_id), _tombstone(job_id))
+        if not event.remembered:
+            told = (event.seq, _to_json(event), SEQ_PER_ATTEMPT)
+            self._previews.put("EVAL", _SHOW, 2, *names, *told)
+            return
+        end = "1" if event.terminal else "0"
+        limits = (_EVENTS_PER_JOB, _REMEMBERED_S)
+        self._outbox.put("EVAL", _PUBLISH, 2, *names, event.seq, _to_json(event), end, *limits)
+
+    async def latest(self, job_id: str) -> JobEvent | None:
+        """The newest remembered event."""
+        try:
+            events = await self._fetch(job_id, newest_only=True)
+        except RedisAway:
+            return None
+        return events[-1] if events else None
+
+    def forget(self, job_id: str) -> None:
+        """Drop what is remembered of a job, and end the subscriptions to it everywhere."""
+        names = (_stream(job_id), _tombstone(job_id))
+        self._outbox.put("EVAL", _FORGET_JOB, 2, *names, _FORGET, _REMEMBERED_S)
+        for follower in self._followers.get(job_id, ()):
+            follower.take(None)
+
+    def subscribe(self, job_id: str, after_seq: int) -> "RedisSubscription":
+        """Follow a job."""
+        return RedisSubscription(self, job_id, after_seq)
+
+    def close(self) -> None:
+        """End every subscription of this process, now and from now on."""
+        self._closed = True
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.take(None)
+
+    async def _enter(self, follower: "RedisSubscription") -> list[JobEvent]:
+        """Register, and once nothing can be missed any more, give what is remembered.
+
+        While Redis is away this gives nothing; what is missed comes when the channel is back.
+        """
+        job_id = follower.job_id
+        self._followers.setdefault(job_id, set()).add(follower)
+        if self._closed:
+            follower.take(None)
+            return []
+        in_force = self._in_force.get(job_id)
+        if in_force is None:
+            in_force = self._in_force[job_id] = asyncio.Event()
+            await self._channels.join(_stream(job_id))
+        if self._channels.connected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_JOIN_S):
+                    await in_force.wait()
+        if not in_force.is_set():
+            self._missed.add(job_id)
+        try:
+            return await self._fetch(job_id)
+        except RedisRefused:
+            return []
+        except RedisAway:
+            self._begin_to_catch_up(job_id)
+            return []
+
+    async def _leave(self, follower: "RedisSubscription") -> None:
+        followers = self._followers.get(follower.job_id, set())
+        followers.discard(follower)
+        if not followers:
+            self._followers.pop(follower.job_id, None)
+            self._missed.discard(follower.job_id)
+            if self._in_force.pop(follower.job_id, None) is not None:
+                await self._channels.leave(_stream(follower.job_id))
+
+    async def _fetch(self, job_id: str, *, newest_only: bool = False) -> list[JobEvent]:
+        """What Redis still knows of a job, oldest first; raises RedisAway."""
+        name, count = _stream(job_id), 1 if newest_only else _EVENTS_PER_JOB
+        entries = await self._guard.ask(lambda: self._client.xrevrange(name, count=count))
+        events = [_from_json((fields or {}).get(b"event", b"")) for _, fields in entries or ()]
+        return [event for event in reversed(events) if event is not None]
+
+    def _heard(self, channel: str, data: bytes) -> None:
+        told = None
+        if data != _FORGET:
+            told = _from_json(data)
+            if told is None:
+                return  # not of this program
+        for follower in self._followers.get(_job_of(channel), ()):
+            follower.take(told)
+
+    def _joined(self, channel: str) -> None:
+        """The subscription is in force, for the first time or after a loss of the connection."""
+        job_id = _job_of(channel)
+        in_force = self._in_force.get(job_id)
+        if in_force is None:
+            return
+        if in_force.is_set() or job_id in self._missed:
+            self._missed.discard(job_id)
+            self._begin_to_catch_up(job_id)
+        in_force.set()
+
+    def _begin_to_catch_up(self, job_id: str) -> None:
+        task = asyncio.create_task(self._catch_up(job_id))
+        self._catching_up.add(task)
+        task.add_done_callback(self._catching_up.discard)
+
+    async def _catch_up(self, job_id: str) -> None:
+        """Tell followers what was published while nobody listened, before what came since."""
+        while followers := list(self._followers.get(job_id, ())):
+            for follower in followers:
+                follower.hold()
+            events = None
+            try:
+                events = await self._fetch(job_id)
+            except RedisRefused:
+                events = []
+            except RedisAway:
+                pass  # the guard has said so; it is asked again below
+            finally:
+                for follower in followers:
+                    follower.release(events or [])
+            if events is not None:
+                return
+            await asyncio.sleep(_AGAIN_S)
+
+
+class RedisSubscription:
+    """One follower of a job: what was remembered, then what comes, each event once and in order."""
+
+    def __init__(self, events: RedisEvents, job_id: str, after_seq: int) -> None:
+        self.job_id = job_id
+        self._events = events
+        self._after_seq = after_seq
+        self._queue: asyncio.Queue[JobEvent | None] = asyncio.Queue()
+        self._held: list[JobEvent | None] = []
+        self._holds = 0
+
+    async def __aenter__(self) -> AsyncIterator[JobEvent]:
+        """Start to follow."""
+        self.hold()
+        try:
+            self.release(await self._events._enter(self))
+        except BaseException:
+            await self._events._leave(self)
+            raise
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        """Stop to follow."""
+        await self._events._leave(self)
+
+    def __aiter__(self) -> AsyncIterator[JobEvent]:
+        """The events."""
+        return self
+
+    async def __anext__(self) -> JobEvent:
+        """The next one. Giving up the wait for it loses nothing."""
+        while (event := await self._queue.get()) is not None:
+            if not event.remembered:
+                return event
+            if event.seq > self._after_seq:
+                self._after_seq = event.seq
+                return event
+        self._queue.put_nowait(None)  # whoever asks again hears the same
+        raise StopAsyncIteration
+
+    def take(self, event: JobEvent | None) -> None:
+        """Hear an event, or the end. One who does not read loses previews, then steps, no state."""
+        if event is not None and not event.remembered:
+            if not self._holds and self._queue.qsize() < _UNREAD_FOR_PREVIEWS:
+                self._queue.put_nowait(event)
+            return
+        if self._holds:
+            if len(self._held) < _UNREAD or event is None or event.kind == "status":
+                self._held.append(event)
+        elif self._queue.qsize() < _UNREAD or event is None or event.kind == "status":
+            self._queue.put_nowait(event)
+
+    def hold(self) -> None:
+        """Keep what comes until `release`: something earlier is being fetched."""
+        self._holds += 1
+
+    def release(self, earlier: list[JobEvent]) -> None:
+        """Take what was fetched, then what came meanwhile."""
+        self._holds -= 1
+        if self._holds:
+            self._held[:0] = earlier
+            return
+        held, self._held = self._held, []
+        for event in [*earlier, *held]:
+            self.take(event)
+
+
+def _stream(job_id: str) -> str:
+    return f"{SCHEMA}:events:{job_id}"
+
+
+def _tombstone(job_id: str) -> str:
+    return f"{SCHEMA}:events-forgotten:{job_id}"
+
+
+def _job_of(channel: str) -> str:
+    return channel.rsplit(":", 1)[-1]
+
+
+def _to_json(event: JobEvent) -> str:
+    return json.dumps({"seq": event.seq, "kind": event.kind, "data": dict(event.data)})
+
+
+def _from_json(data: bytes | str) -> JobEvent | None:
+    """The event; None for what this program has not written."""
+    try:
+        read = json.loads(data)
+        seq, kind, told = read["seq"], read["kind"], read["data"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if type(seq) is not int or not isinstance(told, dict):
+        return None
+    if kind == "status" and told.get("status") in _STATUSES:
+        return JobEvent(seq, "status", told)
+    if kind == "step" and type(told.get("step")) is type(told.get("steps")) is int:
+        return JobEvent(seq, "step", told)
+    if kind == "preview" and _is_preview(told):
+        return JobEvent(seq, "preview", told)
+    return None
+
+
+def _is_preview(told: dict[str, Any]) -> bool:
+    image = told.get("image")
+    return (
+        all(type(told.get(name)) is int for name in ("index", "step", "steps"))
+        and isinstance(image, str)
+        and image.startswith(PREVIEW_PREFIX)
+        and len(image) <= MAX_PREVIEW_CHARS
+    )

@@ -1,0 +1,1 @@
+"""SQLite and PostgreSQL: tables, transactions, and every query."""

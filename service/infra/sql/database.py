@@ -1,0 +1,159 @@
+"""A SQLite file or a PostgreSQL, as short read and write transactions."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from service.core.errors import DatabaseAway
+from service.infra.sql.clock import SQLITE_FUNCTION, sqlite_in_seconds
+from service.infra.sql.connection_limits import ConnectionLimits
+from service.infra.sql.delivery import InProcessDelivery, JobDelivery
+from service.infra.sql.store import Store
+
+log = logging.getLogger("ppd.database")
+
+_BUSY_TIMEOUT_MS = 15_000
+_SCRUB_TIMEOUT_MS = 1000
+
+
+class Database:
+    """Opens on construction of the first transaction; `close` ends it."""
+
+    def __init__(
+        self,
+        url: str,
+        delivery: JobDelivery | None = None,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
+        """`limits` are for PostgreSQL; SQLite needs none."""
+        self._delivery = delivery or InProcessDelivery()
+        self._turn = asyncio.Lock()
+        self._to_scrub = True
+        self._is_sqlite = url.startswith("sqlite")
+        if self._is_sqlite:
+            # Errors are logged; with their parameters, prompts and profiles would be in the log.
+            self._engine = create_async_engine(url, hide_parameters=True)
+            _prepare_sqlite(self._engine)
+            self._reader = self._snapshots = self._engine
+        else:
+            from service.infra.sql import postgres  # the embedded default has no driver for it
+
+            self._engine = postgres.engine(url, limits or ConnectionLimits())
+            self._is_away = postgres.is_away
+            # At READ COMMITTED each statement is a snapshot of its own, in a transaction or not.
+            self._reader = postgres.reader(url, limits or ConnectionLimits())
+            self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ")
+        self._writer = self._engine.execution_options(writes=True)
+
+    @asynccontextmanager
+    async def read(self, *, snapshot: bool = False) -> AsyncIterator[Store]:
+        """Statements that change nothing; with `snapshot` (on SQLite always) of one moment.
+
+        Raises DatabaseAway where PostgreSQL does not answer.
+        """
+        engine = self._snapshots if snapshot else self._reader
+        with self._noting_absence():
+            async with AsyncSession(engine, expire_on_commit=False) as session:
+                yield Store(session, self._delivery)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Store]:
+        """A transaction that commits at the end of the block, all of it or nothing.
+
+        On SQLite it takes the write lock at its start, so what it read stays true. Writers of this
+        process take turns in the order in which they came: SQLite's own waiting is not fair, and
+        each that waits there would hold a connection that readers need.
+
+        On PostgreSQL writers run beside each other, and what was read stays true only behind a
+        lock: see `repositories`. Raises DatabaseAway where it does not answer; at the end of the
+        block that leaves open whether the transaction was committed.
+        """
+        with self._noting_absence():
+            async with (
+                self._turn if self._is_sqlite else contextlib.nullcontext(),
+                AsyncSession(self._writer, expire_on_commit=False) as session,
+                session.begin(),
+            ):
+                yield Store(session, self._delivery)
+
+    @contextmanager
+    def _noting_absence(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self._is_sqlite or not self._is_away(error):
+                raise
+            log.exception("the database does not answer")
+            raise DatabaseAway from error
+
+    async def scrub(self) -> bool:
+        """Whether what was erased is out of the database's files too, as far as can be seen here.
+
+        On SQLite the write-ahead log is folded into the file, which overwrites what it deletes.
+        False when that was not possible now, because somebody reads: it is logged, and
+        `scrub_again` is to be called until it is. On PostgreSQL always false: its operator says
+        when the bytes of deleted rows are overwritten, and how long its log is kept.
+        """
+        if not self._is_sqlite:
+            return False
+        self._to_scrub = True
+        return await self.scrub_again()
+
+    async def scrub_again(self) -> bool:
+        """Do what an earlier `scrub`, or the process before this one, left to do, if anything."""
+        if not self._to_scrub or not self._is_sqlite:
+            return True
+        try:
+            self._to_scrub = not await self._fold_log()
+        except OperationalError:
+            log.exception("the database's log could not be folded")
+        if self._to_scrub:
+            log.warning("erased rows are still in the database's log; it is folded later")
+        return not self._to_scrub
+
+    async def _fold_log(self) -> bool:
+        """Whether all of the log is in the file now, and the log empty."""
+        async with self._turn, self._engine.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None
+            await raw.execute(f"PRAGMA busy_timeout={_SCRUB_TIMEOUT_MS}")  # it holds up writers
+            try:
+                cursor = await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                busy, _, _ = await cursor.fetchone()
+                await cursor.close()
+            finally:
+                await raw.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        return not busy
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._reader.dispose()
+        await self._engine.dispose()
+
+
+def _prepare_sqlite(engine: AsyncEngine) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def _connected(dbapi_connection: Any, _: ConnectionPoolEntry) -> None:
+        dbapi_connection.create_function(SQLITE_FUNCTION, 1, sqlite_in_seconds)
+        # The driver must not begin transactions by itself: `_begin` says which kind it is.
+        dbapi_connection.isolation_level = None
+        cursor = dbapi_connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA secure_delete=ON")
+        cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

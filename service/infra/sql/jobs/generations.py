@@ -1,0 +1,83 @@
+"""New jobs for pictures, queued many at a time."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Float, Integer, bindparam, insert, literal, select
+
+from service.infra.sql.clock import in_seconds, present
+from service.infra.sql.given_rows import GivenJobs, GivenSubjects
+from service.infra.sql.jobs.seen import JobSeen
+from service.infra.sql.repositories.adapters import ACTIVE_ADAPTER
+from service.infra.sql.repositories.base import table
+from service.infra.sql.tables import Job, JobSubject, new_id
+
+_JOBS = table(Job).c
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A person whose taste a job uses, by the profile version pinned for it, if any."""
+
+    user_pk: str
+    profile_pk: str | None
+    weight: float
+
+
+@dataclass(frozen=True)
+class NewGeneration:
+    """A job for pictures, to be queued."""
+
+    tenant: str
+    user_pk: str | None
+    user_id: str | None
+    turn: int
+    request: dict[str, Any]
+    subjects: tuple[Subject, ...] = ()
+    request_sha256: str | None = None
+    id: str = field(default_factory=new_id)
+
+    def as_queued(self, at: datetime) -> JobSeen:
+        """What clients see of it from now on."""
+        return JobSeen(self.id, self.tenant, self.user_pk, self.user_id, "queued", 1, at)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The job's row, as far as it differs from others'."""
+        about = {"tenant": self.tenant, "user_pk": self.user_pk, "turn": self.turn}
+        asked = {"request": self.request, "request_sha256": self.request_sha256}
+        return {"id": self.id, **asked, **about}
+
+    @property
+    def subject_rows(self) -> list[dict[str, Any]]:
+        """The rows of its subjects, in the order of the request."""
+        return [
+            {"job_id": self.id, "position": position, **vars(subject)}
+            for position, subject in enumerate(self.subjects)
+        ]
+
+
+_jobs = GivenJobs.as_table("jobs")
+_ALIKE = {
+    "kind": literal("generate"),
+    "status": literal("queued"),
+    "seq": literal(1),
+    "attempt": literal(0),
+    "losses": literal(0),
+    "priority": bindparam("priority", type_=Integer),
+    "created_at": present(),
+    "expires_at": in_seconds(bindparam("expiry_s", type_=Float)),
+    "adapter_version": ACTIVE_ADAPTER,
+}
+ADD_GENERATIONS = (
+    insert(table(Job))
+    .from_select(
+        [*GivenJobs.fields, *_ALIKE], select(*_jobs.c, *_ALIKE.values()), include_defaults=False
+    )
+    .returning(_JOBS.id, _JOBS.created_at)
+)
+_subjects = GivenSubjects.as_table("subjects")
+ADD_SUBJECTS = insert(table(JobSubject)).from_select(
+    list(GivenSubjects.fields), select(*_subjects.c)
+)

@@ -1,0 +1,245 @@
+"""Jobs: queued, found, counted, canceled, queued again."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Select, String, bindparam, case, exists, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service.core.fairness import Crowd, present_turn
+from service.core.messages import JobStatus, end_seq, first_seq, requeued_seq
+from service.infra.sql.clock import present
+from service.infra.sql.delivery import JobDelivery
+from service.infra.sql.given_rows import as_text
+from service.infra.sql.jobs.crowd import CROWD, Person, crowd_of, named
+from service.infra.sql.jobs.generations import ADD_GENERATIONS, ADD_SUBJECTS, NewGeneration
+from service.infra.sql.jobs.seen import SEEN, JobSeen
+from service.infra.sql.pipelines import pipeline
+from service.infra.sql.repositories.base import FRESH, ID, Repository
+from service.infra.sql.tables import Image, Job, JobSubject, Profile, new_id
+
+_IS_QUEUED = Job.status == "queued"
+_TURNS = select(
+    func.max(Job.turn).filter(Job.status == "running").label("running"),
+    func.min(Job.turn).filter(_IS_QUEUED).label("coming"),
+).where(Job.status.in_(("queued", "running")))
+
+_TENANT = bindparam("tenant", type_=String)
+_THE_JOB = select(Job).where(Job.id == bindparam("job_id", type_=String), Job.tenant == _TENANT)
+_THE_JOB_LOCKED = _THE_JOB.with_for_update().execution_options(**FRESH)
+
+
+class Jobs(Repository):
+    """Jobs, and what clients and operators do to them. What workers do is in `Claims`."""
+
+    def __init__(self, session: AsyncSession, delivery: JobDelivery) -> None:
+        super().__init__(session)
+        self._delivery = delivery
+
+    async def get(self, job_id: str, *, lock: bool = False) -> Job | None:
+        """One job; with `lock` nobody else changes it until the end."""
+        return await self._session.get(Job, job_id, with_for_update=lock or None)
+
+    async def state(self, job_id: str) -> tuple[JobStatus, int] | None:
+        """A job's status and seq, and nothing else of it."""
+        row = (
+            await self._session.execute(select(Job.status, Job.seq).where(Job.id == job_id))
+        ).one_or_none()
+        return (row[0], row[1]) if row is not None else None  # type: ignore[return-value]
+
+    async def find(self, tenant: str, job_id: str, *, lock: bool = False) -> Job | None:
+        """The tenant's job of this id; with `lock` nobody else changes it until the end."""
+        if not ID.fullmatch(job_id):  # PostgreSQL takes not every text
+            return None
+        statement = _THE_JOB_LOCKED if lock else _THE_JOB
+        return await self._session.scalar(statement, {"job_id": job_id, "tenant": tenant})
+
+    async def add(self, job: Job, subjects: Sequence[JobSubject] = ()) -> Job:
+        """Queue a job."""
+        job.id = job.id or new_id()
+        for subject in subjects:
+            subject.job_id = job.id
+        self._session.add_all([job, *subjects])
+        await self._session.flush()
+        await self._delivery.enqueue(self._session, job.kind, 1)
+        return job
+
+    async def subjects(self, job_id: str) -> Sequence[JobSubject]:
+        """Whose taste the job uses, in the order of the request."""
+        return (
+            await self._session.scalars(
+                select(JobSubject).where(JobSubject.job_id == job_id).order_by(JobSubject.position)
+            )
+        ).all()
+
+    async def queued(self, kind: str, tenant: str | None = None, user_pk: str | None = None) -> int:
+        """How many jobs of a kind wait (of a tenant, of a user)."""
+        statement = select(func.count()).where(Job.status == "queued", Job.kind == kind)
+        if tenant is not None:
+            statement = statement.where(Job.tenant == tenant)
+        if user_pk is not None:
+            statement = statement.where(Job.user_pk == user_pk)
+        return await self._session.scalar(statement) or 0
+
+    async def crowd(self, kind: str, owners: Collection[Person]) -> Crowd:
+        """Who waits for jobs of a kind, as these people and any tenant come to it."""
+        given = {"kind": kind, "owners": named(owners)}
+        return crowd_of((await self._session.execute(CROWD, given)).all())
+
+    async def present_turn(self) -> int:
+        """The turn that is being served: that of what runs, else of what comes next."""
+        return present_turn(*(await self._session.execute(_TURNS)).one())
+
+    async def add_generations(
+        self, new: Sequence[NewGeneration], *, priority: int, expiry_s: float
+    ) -> list[JobSeen]:
+        """Queue jobs, each with the adapter that is in service when its row is written."""
+        if not new:
+            return []
+        given = {
+            "jobs": as_text(job.row for job in new),
+            "priority": priority,
+            "expiry_s": expiry_s,
+        }
+        subjects = as_text(row for job in new for row in job.subject_rows)
+        async with pipeline(self._session) as send:
+            rows = await send(ADD_GENERATIONS, given)
+            await send(ADD_SUBJECTS, {"subjects": subjects})
+            await self._delivery.enqueue(self._session, "generate", len(new))
+        made = {row[0]: row[1].astimezone(UTC) for row in await rows()}
+        return [job.as_queued(made[job.id]) for job in new]
+
+    async def seen(self, ids: Collection[str]) -> dict[str, JobSeen]:
+        """What clients see of those of these jobs that there are."""
+        known = [job_id for job_id in ids if ID.fullmatch(job_id)]  # PostgreSQL takes no NUL
+        rows = await self._session.execute(SEEN, {"ids": known})
+        return {row.id: JobSeen(**row._mapping) for row in rows}
+
+    async def of_profile(self, profile_pk: str) -> Job | None:
+        """The job that encodes this profile version."""
+        return await self._session.scalar(select(Job).where(Job.profile_pk == profile_pk))
+
+    async def ids_of_user(self, user_pk: str) -> list[str]:
+        """All of a user's jobs, and the blends that used the user's taste, oldest first."""
+        about = Job.id.in_(jobs_about(user_pk))
+        oldest_first = select(Job.id).where(about).order_by(Job.created_at, Job.id)
+        return list(await self._session.scalars(oldest_first))
+
+    async def by_id(self, ids: Sequence[str]) -> dict[str, Job]:
+        """These few hundred jobs."""
+        rows = await self._session.scalars(select(Job).where(Job.id.in_(ids)))
+        return {row.id: row for row in rows}
+
+    async def uses_of(
+        self, user_pk: str, ids: Sequence[str]
+    ) -> Sequence[tuple[str, float, int | None]]:
+        """How these jobs used the user's taste: job, weight, and the pinned profile version."""
+        rows = await self._session.execute(
+            select(JobSubject.job_id, JobSubject.weight, Profile.version)
+            .outerjoin(Profile, Profile.pk == JobSubject.profile_pk)
+            .where(JobSubject.user_pk == user_pk, JobSubject.job_id.in_(ids))
+            .order_by(JobSubject.job_id, JobSubject.position)
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    async def waiting_encode(self, user_pk: str) -> Sequence[Job]:
+        """Encode jobs of a user that no worker has begun, nor begins before the end."""
+        return (
+            await self._session.scalars(
+                select(Job)
+                .where(Job.user_pk == user_pk, Job.kind == "encode", Job.status == "queued")
+                .order_by(Job.id)
+                .with_for_update()
+                .execution_options(**FRESH)
+            )
+        ).all()
+
+    async def asked_before(self, sha256s: Collection[str]) -> dict[str, bool]:
+        """Those of these hashes of requests that were asked before: whether there are pictures.
+
+        Where there are none yet, one waits or runs.
+        """
+        if not sha256s:
+            return {}
+        has_pictures = (Job.status == "succeeded") & exists().where(Image.job_id == Job.id)
+        statement = (
+            select(Job.request_sha256, func.max(case((has_pictures, 1), else_=0)))
+            .where(
+                Job.request_sha256.in_(sha256s),
+                or_(Job.status.in_(("queued", "running")), has_pictures),
+            )
+            .group_by(Job.request_sha256)
+        )
+        return {row[0]: bool(row[1]) for row in await self._session.execute(statement)}
+
+    async def waiting_equal(self, sha256: str) -> Sequence[str]:
+        """The ids of waiting jobs of this hash of the request, oldest first."""
+        statement = (
+            select(Job.id)
+            .where(Job.request_sha256 == sha256, Job.status == "queued")
+            .order_by(Job.created_at, Job.id)
+        )
+        return (await self._session.scalars(statement)).all()
+
+    async def put_tickets_of_equal(self, sha256: str | None) -> None:
+        """Another ticket for each waiting job of this hash: theirs may be spent, in vain."""
+        waiting = await self.waiting_equal(sha256) if sha256 is not None else ()
+        if waiting:
+            await self._delivery.enqueue(self._session, "generate", len(waiting))
+
+    async def put_tickets_out(self, kind: str, out: int) -> None:
+        """Tickets for those waiting jobs of a kind that have none, when so many are out."""
+        await self._delivery.enqueue(self._session, kind, await self.queued(kind) - out)
+
+    async def put_ticket_back(self, kind: str) -> None:
+        """Another ticket of a kind, for one that was spent on nothing of it, if jobs of it wait."""
+        if await self.queued(kind):
+            await self._delivery.enqueue(self._session, kind, 1)
+
+    async def cancel(self, job: Job) -> bool:
+        """End a job that has not ended; false when it has. Needs the job locked."""
+        statement = (
+            update(Job)
+            .where(Job.id == job.id, Job.status.in_(("queued", "running")))
+            .values(
+                status="canceled",
+                seq=end_seq(job.attempt, job.seq),
+                finished_at=present(),
+                lease_until=None,
+            )
+        )
+        canceled = bool(await self._changed(statement))
+        if canceled:
+            await self.put_tickets_of_equal(job.request_sha256)
+        return canceled
+
+    async def page(self, status: JobStatus | None, kind: str | None, limit: int) -> Sequence[Job]:
+        """Jobs of every tenant, newest first (in this state, of this kind)."""
+        statement = select(Job).order_by(Job.created_at.desc(), Job.id).limit(limit)
+        if status is not None:
+            statement = statement.where(Job.status == status)
+        if kind is not None:
+            statement = statement.where(Job.kind == kind)
+        return (await self._session.scalars(statement)).all()
+
+    async def requeue(self, job: Job, expires_at: datetime | None) -> None:
+        """Queue a failed or expired job again, as a further attempt. Its `seq` goes on growing."""
+        assert job.status in ("failed", "expired"), job.status
+        job.seq = max(requeued_seq(job.attempt), job.seq + 1)
+        if job.seq >= first_seq(job.attempt + 1):
+            job.attempt += 1  # it expired unbegun time and again: a new block of numbers
+        job.status, job.expires_at = "queued", expires_at
+        job.error_code = job.error_detail = None
+        job.losses = 0
+        job.started_at = job.finished_at = None
+        await self._session.flush()
+        await self._delivery.enqueue(self._session, job.kind, 1)
+
+
+def jobs_about(user_pk: str) -> Select[str]:
+    """The ids of a user's jobs and of those that used the user's taste, as a subquery.
+
+    A subquery, since one statement takes 32,766 values on SQLite and people may have more jobs.
+    """
+    uses = select(JobSubject.job_id).where(JobSubject.user_pk == user_pk)
+    return select(Job.id).where(or_(Job.user_pk == user_pk, Job.id.in_(uses)))

@@ -1,0 +1,47 @@
+"""Pictures that are to go: noted in the commit that makes them go, deleted after it."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service.infra.sql.clock import present
+from service.infra.sql.tables import Image, ImageToDelete
+
+
+class ImageDeletions:
+    """The notes, over one session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def note(self, which: ColumnElement[bool]) -> None:
+        """Pictures whose rows go in this transaction."""
+        keys = select(Image.key, present()).where(which)
+        noted = self._insert().from_select(["key", "asked_at"], keys)
+        await self._session.execute(noted.on_conflict_do_nothing())
+
+    async def note_keys(self, keys: Sequence[str]) -> None:
+        """Pictures whose rows never came."""
+        if keys:
+            noted = self._insert().values([{"key": key, "asked_at": present()} for key in keys])
+            await self._session.execute(noted.on_conflict_do_nothing())
+
+    def _insert(self) -> postgresql.Insert | sqlite.Insert:
+        """Whoever notes the same picture at the same time leaves it noted once."""
+        on_sqlite = self._session.get_bind().dialect.name == "sqlite"
+        return sqlite.insert(ImageToDelete) if on_sqlite else postgresql.insert(ImageToDelete)
+
+    async def oldest(self, count: int) -> list[str]:
+        """The keys to delete next."""
+        oldest = select(ImageToDelete.key).order_by(ImageToDelete.asked_at, ImageToDelete.key)
+        return list(await self._session.scalars(oldest.limit(count)))
+
+    async def done(self, keys: Sequence[str]) -> None:
+        """They are gone."""
+        await self._session.execute(delete(ImageToDelete).where(ImageToDelete.key.in_(keys)))
+
+    async def pending(self) -> int:
+        """How many are still to go."""
+        return await self._session.scalar(select(func.count()).select_from(ImageToDelete)) or 0

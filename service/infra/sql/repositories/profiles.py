@@ -1,0 +1,128 @@
+"""Versions of profiles."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import ScalarSelect, String, bindparam, exists, func, select, update
+
+from service.core.generation import Found
+from service.infra.sql.repositories.base import FRESH, Repository, table
+from service.infra.sql.tables import Profile, User
+
+_USERS, _PROFILES = table(User).c, table(Profile).c
+
+
+def newest_pk(status: str) -> ScalarSelect[str]:
+    """A user's newest version in this state, in a query of users."""
+    return (
+        select(_PROFILES.pk)
+        .where(_PROFILES.user_pk == _USERS.pk, _PROFILES.status == status)
+        .order_by(_PROFILES.version.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+_NEWEST = select(newest_pk("ready"), newest_pk("encoding")).where(
+    _USERS.pk == bindparam("user_pk", type_=String)
+)
+
+
+class Profiles(Repository):
+    """Versions of profiles."""
+
+    async def of(self, user_pk: str) -> Sequence[Profile]:
+        """All versions, oldest first."""
+        return (
+            await self._session.scalars(
+                select(Profile).where(Profile.user_pk == user_pk).order_by(Profile.version)
+            )
+        ).all()
+
+    async def get(self, pk: str) -> Profile | None:
+        """One version."""
+        return await self._session.get(Profile, pk)
+
+    async def newest_pks(self, user_pk: str) -> Found:
+        """The newest version that is ready, and the newest that is on its way."""
+        return Found(*(await self._session.execute(_NEWEST, {"user_pk": user_pk})).one())
+
+    async def newest(
+        self, user_pk: str, status: str, encoder_version: str | None = None
+    ) -> Profile | None:
+        """The newest version in this state (and of this encoder, when given)."""
+        statement = (
+            select(Profile)
+            .where(Profile.user_pk == user_pk, Profile.status == status)
+            .order_by(Profile.version.desc())
+            .limit(1)
+        )
+        if encoder_version is not None:
+            statement = statement.where(Profile.encoder_version == encoder_version)
+        return await self._session.scalar(statement)
+
+    async def standing(self, user_pk: str) -> Profile | None:
+        """The newest version that was not superseded."""
+        return await self._session.scalar(
+            select(Profile)
+            .where(Profile.user_pk == user_pk, Profile.status != "superseded")
+            .order_by(Profile.version.desc())
+            .limit(1)
+        )
+
+    async def add(
+        self, user_pk: str, source: str, choices: list[Any], seed: int, text: str | None
+    ) -> Profile:
+        """Begin the next version, to be encoded. Needs the user alone."""
+        last = await self._session.scalar(
+            select(func.max(Profile.version)).where(Profile.user_pk == user_pk)
+        )
+        profile = Profile(
+            user_pk=user_pk,
+            version=(last or 0) + 1,
+            source=source,
+            status="encoding",
+            choices=choices,
+            seed=seed,
+            text=text,
+        )
+        self._session.add(profile)
+        await self._session.flush()
+        return profile
+
+    async def finish(self, pk: str, status: str, **values: Any) -> bool:
+        """End the encoding of a version; false when it is not being encoded any more."""
+        statement = update(Profile).where(Profile.pk == pk, Profile.status == "encoding")
+        return bool(await self._changed(statement.values(status=status, **values)))
+
+    async def reopen(self, pk: str) -> bool:
+        """Encode a version that failed once more; false when it is in another state."""
+        statement = update(Profile).where(Profile.pk == pk, Profile.status == "failed")
+        return bool(await self._changed(statement.values(status="encoding", error_code=None)))
+
+    async def stale(
+        self, encoder_version: str, user_pks: Collection[str] | None = None
+    ) -> list[Profile]:
+        """The newest ready version of every user (of these), where another encoder made it.
+
+        Users with a version being encoded already are left out.
+        """
+        newest = (
+            select(Profile.user_pk, func.max(Profile.version).label("version"))
+            .where(Profile.status == "ready")
+            .group_by(Profile.user_pk)
+            .subquery()
+        )
+        pending = exists().where(Profile.user_pk == newest.c.user_pk, Profile.status == "encoding")
+        statement = (
+            select(Profile)
+            .join(
+                newest,
+                (Profile.user_pk == newest.c.user_pk) & (Profile.version == newest.c.version),
+            )
+            .where(Profile.encoder_version != encoder_version, ~pending.correlate(newest))
+            .order_by(Profile.user_pk)
+        )
+        if user_pks is not None:
+            statement = statement.where(Profile.user_pk.in_(user_pks))
+        return list(await self._session.scalars(statement.execution_options(**FRESH)))

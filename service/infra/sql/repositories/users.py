@@ -1,0 +1,154 @@
+"""People, and their erasure with all that is theirs."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service.infra.sql.jobs.jobs import jobs_about
+from service.infra.sql.repositories.base import FRESH, Repository, is_sqlite
+from service.infra.sql.repositories.image_deletions import ImageDeletions
+from service.infra.sql.repositories.images import pictures_about
+from service.infra.sql.repositories.tombstones import Tombstones
+from service.infra.sql.tables import Choice, Image, Job, Profile, User
+
+SEEN_TO = timedelta(days=1)
+"""`seen_at` is not written again sooner."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """Who and what went: the ids of jobs, the keys of pictures, and counts."""
+
+    user_pk: str
+    job_ids: list[str]
+    running: list[str]
+    image_keys: list[str]
+    choices: int
+    profiles: int
+
+
+class Users(Repository):
+    """People."""
+
+    async def find(self, tenant: str, user_id: str) -> User | None:
+        """The tenant's user of this id."""
+        return await self._session.scalar(
+            select(User).where(User.tenant == tenant, User.user_id == user_id)
+        )
+
+    async def hold(self, tenant: str, user_id: str) -> User | None:
+        """The user, who is not erased before this transaction ends."""
+        return await self._locked(tenant, user_id, read=True, key_share=True)
+
+    async def hold_pk(self, pk: str) -> bool:
+        """The same by our own name for the user; false when there is none (any more)."""
+        statement = select(User.pk).where(User.pk == pk).with_for_update(read=True, key_share=True)
+        return await self._session.scalar(statement) is not None
+
+    async def alone(self, tenant: str, user_id: str) -> User | None:
+        """The user, whose answers, versions and uploads only this transaction changes now."""
+        user = await self._locked(tenant, user_id, key_share=True)
+        return user and _seen_now(user)
+
+    async def several_alone(self, pks: Collection[str]) -> dict[str, str]:
+        """Those of these people who are there, alone, with their tenants. For one who has none."""
+        rows = await self._session.execute(
+            select(User.pk, User.tenant)
+            .where(User.pk.in_(pks))
+            .order_by(User.user_id)
+            .with_for_update(key_share=True)
+        )
+        return {row.pk: row.tenant for row in rows}
+
+    async def _locked(
+        self, tenant: str, user_id: str, *, read: bool = False, key_share: bool = False
+    ) -> User | None:
+        user: User | None = await self._session.scalar(
+            select(User)
+            .where(User.tenant == tenant, User.user_id == user_id)
+            .with_for_update(read=read, key_share=key_share)
+            .execution_options(**FRESH)
+        )
+        return user
+
+    async def get_or_create(self, tenant: str, user_id: str, *, alone: bool = False) -> User:
+        """The user, held (or held alone), made now on first use. Needs a write transaction.
+
+        Who needs several people asks for them in the order of their user ids.
+        """
+        find = self.alone if alone else self.hold
+        while True:
+            user = await find(tenant, user_id)
+            if user is not None:
+                return _seen_now(user)
+            insert = _insert_user(self._session).values(tenant=tenant, user_id=user_id)
+            made: User | None = await self._session.scalar(
+                insert.on_conflict_do_nothing().returning(User)
+            )
+            if made is not None:
+                return made
+            # Somebody else made this user meanwhile, and may have erased it again.
+
+    async def user_id(self, pk: str) -> str | None:
+        """The tenant's own name for this user."""
+        return await self._session.scalar(select(User.user_id).where(User.pk == pk))
+
+    async def erase(
+        self, tenant: str, user_id: str, unseen_for: timedelta | None = None
+    ) -> Erased | None:
+        """Delete the user, what hangs on it, and every job and picture that used its taste.
+
+        The pictures' bytes are noted to be deleted, and the user as erased, in the same commit.
+        None when there is no such user, or one who was seen (where it is asked for how long not).
+        """
+        user = await self._locked(tenant, user_id)
+        if user is None:
+            return None
+        if unseen_for is not None:
+            seen_at = user.seen_at or user.created_at
+            if seen_at >= datetime.now(UTC) - unseen_for:
+                return None
+        theirs = jobs_about(user.pk)
+        jobs = (
+            await self._session.execute(
+                select(Job.id, Job.status)
+                .where(Job.id.in_(theirs))
+                .order_by(Job.id)
+                .with_for_update(of=Job)
+            )
+        ).all()
+        images = (
+            await self._session.scalars(select(Image.key).where(pictures_about(user.pk)))
+        ).all()
+        await Tombstones(self._session).add(user)
+        await ImageDeletions(self._session).note(pictures_about(user.pk))
+        choices = await self._session.scalar(
+            select(func.count()).select_from(Choice).where(Choice.user_pk == user.pk)
+        )
+        profiles = await self._session.scalar(
+            select(func.count()).select_from(Profile).where(Profile.user_pk == user.pk)
+        )
+        await self._session.execute(delete(Job).where(Job.id.in_(theirs)))
+        await self._session.execute(delete(User).where(User.pk == user.pk))
+        return Erased(
+            user_pk=user.pk,
+            job_ids=[job_id for job_id, _ in jobs],
+            running=[job_id for job_id, status in jobs if status == "running"],
+            image_keys=list(images),
+            choices=choices or 0,
+            profiles=profiles or 0,
+        )
+
+
+def _seen_now(user: User) -> User:
+    if user.seen_at is None or user.seen_at < datetime.now(UTC) - SEEN_TO:
+        user.seen_at = datetime.now(UTC)
+    return user
+
+
+def _insert_user(session: AsyncSession) -> postgresql.Insert | sqlite.Insert:
+    return sqlite.insert(User) if is_sqlite(session) else postgresql.insert(User)

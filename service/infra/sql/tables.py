@@ -1,0 +1,336 @@
+"""The tables. Every change here comes with a migration; `alembic check` compares the two."""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from service.infra.sql.clock import UtcDateTime, present
+
+
+class Base(DeclarativeBase):
+    """Names constraints, so that migrations can name them too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    # JSON, not JSONB, on PostgreSQL too: nothing is ever asked of the inside of these, and JSON
+    # gives back what was written, in its order, as SQLite does.
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way to say this
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
+
+
+def new_id() -> str:
+    """32 hex digits that nobody guesses."""
+    return secrets.token_hex(16)
+
+
+def now() -> datetime:
+    """The present, in UTC, by this process's clock: to be shown, never to be compared."""
+    return datetime.now(UTC)
+
+
+def seconds_since(then: datetime) -> float:
+    """How long ago that was."""
+    return (now() - then).total_seconds()
+
+
+def _user_fk(*, optional: bool = False) -> Any:
+    return mapped_column(ForeignKey("users.pk", ondelete="CASCADE"), nullable=optional, index=True)
+
+
+def _image_fk() -> Any:
+    return mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
+
+
+class ApiKey(Base):
+    """A key's SHA-256; the key itself is shown once and kept nowhere. `scope`: client, admin."""
+
+    __tablename__ = "api_keys"
+
+    pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    tenant: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[str] = mapped_column(String(16), default="client")
+    name: Mapped[str] = mapped_column(String(128))
+    key_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=present())
+    revoked_at: Mapped[datetime | None]
+
+
+class User(Base):
+    """A person of one tenant. `pk` is ours; an erased and re-created user gets another."""
+
+    __tablename__ = "users"
+    __table_args__ = (UniqueConstraint("tenant", "user_id"),)
+
+    pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    tenant: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime] = mapped_column(default=present())
+    seen_at: Mapped[datetime | None] = mapped_column(default=now)
+    """When something was last asked in this person's name, to the day."""
+
+
+class Choice(Base):
+    """An answer to a pair of the pool (`pair_id`) or to the client's own (two image ids).
+
+    `pk` grows, so it orders answers by time; answering a pool pair again replaces the row.
+    `swapped`: the quiz shows image 1 of this pair first to this user.
+    """
+
+    __tablename__ = "choices"
+    __table_args__ = (UniqueConstraint("user_pk", "pair_id"), {"sqlite_autoincrement": True})
+
+    pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    user_pk: Mapped[str] = _user_fk()
+    pair_id: Mapped[str | None] = mapped_column(String(128))
+    caption: Mapped[str] = mapped_column(Text)
+    image_0_id: Mapped[str | None] = _image_fk()
+    image_1_id: Mapped[str | None] = _image_fk()
+    preferred: Mapped[int | None] = mapped_column(Integer)
+    swapped: Mapped[bool] = mapped_column(Boolean, default=False)
+    created_at: Mapped[datetime] = mapped_column(default=present())
+
+
+class Profile(Base):
+    """One version of a user's profile. `choices`: the four answers that it was read from.
+
+    `status`: encoding, ready, failed, superseded. `source`: generated, edited, reencoded.
+    `embedding`: little-endian float32.
+    """
+
+    __tablename__ = "profiles"
+    __table_args__ = (UniqueConstraint("user_pk", "version"),)
+
+    pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    user_pk: Mapped[str] = _user_fk()
+    version: Mapped[int] = mapped_column(Integer)
+    source: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    choices: Mapped[list[Any]]
+    seed: Mapped[int] = mapped_column(Integer)
+    text: Mapped[str | None] = mapped_column(Text)
+    likes: Mapped[list[Any] | None]
+    dislikes: Mapped[list[Any] | None]
+    confidence: Mapped[float | None] = mapped_column(Float)
+    embedding: Mapped[bytes | None] = mapped_column(LargeBinary)
+    encoder_version: Mapped[str | None] = mapped_column(String(256))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=present())
+    ready_at: Mapped[datetime | None]
+
+    @property
+    def given_text(self) -> str | None:
+        """The text that the encoder reads in the place of one of its own; None lets it write."""
+        return self.text if self.source != "generated" else None
+
+
+_RUNS = text("status = 'running'")
+
+
+class Job(Base):
+    """Something the worker is to do. The row is the truth about it.
+
+    `kind`: encode, generate. `turn`, then `priority`: lower runs first. `attempt` fences: only the
+    attempt that the row names may finish it. `losses`: how many attempts ended with the loss of
+    their worker. `user_pk`: the user whom the job belongs to, if any.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(None, "status", "turn", "priority", "created_at"),
+        Index(None, "user_pk", "status"),
+        Index(
+            "uq_jobs_running_request_sha256",
+            "request_sha256",
+            unique=True,
+            sqlite_where=_RUNS,
+            postgresql_where=_RUNS,
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    kind: Mapped[str] = mapped_column(String(16))
+    priority: Mapped[int] = mapped_column(Integer)
+    turn: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    tenant: Mapped[str] = mapped_column(String(64))
+    user_pk: Mapped[str | None] = mapped_column(ForeignKey("users.pk", ondelete="CASCADE"))
+    profile_pk: Mapped[str | None] = mapped_column(
+        ForeignKey("profiles.pk", ondelete="CASCADE"), index=True
+    )
+    status: Mapped[str] = mapped_column(String(16), default="queued")
+    seq: Mapped[int] = mapped_column(Integer, default=1)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    losses: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    request: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None]
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=present())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    lease_until: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    adapter_version: Mapped[str | None] = mapped_column(String(64))
+    """The adapter that was in service when the job came; None is the one shipped with the base."""
+    worker_id: Mapped[str | None] = mapped_column(String(64))
+    """Who runs it, or ran it last."""
+    request_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    """The same for equal requests, of which one runs at a time; null for one that asked to be
+    computed afresh."""
+
+
+class JobSubject(Base):
+    """A user whose taste a generate job uses, with the profile version pinned for it."""
+
+    __tablename__ = "job_subjects"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    user_pk: Mapped[str] = _user_fk()
+    profile_pk: Mapped[str | None] = mapped_column(
+        ForeignKey("profiles.pk", ondelete="CASCADE"), index=True
+    )
+    weight: Mapped[float] = mapped_column(Float)
+
+
+class Image(Base):
+    """A stored picture, made by a job or uploaded. `key` finds its bytes in the image store."""
+
+    __tablename__ = "images"
+    __table_args__ = (Index(None, "user_pk", "kind", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    tenant: Mapped[str] = mapped_column(String(64))
+    user_pk: Mapped[str | None] = mapped_column(ForeignKey("users.pk", ondelete="CASCADE"))
+    job_id: Mapped[str | None] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), index=True
+    )
+    kind: Mapped[str] = mapped_column(String(16))
+    position: Mapped[int] = mapped_column(Integer, default=0)
+    key: Mapped[str] = mapped_column(String(255), unique=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(Integer)
+    width_px: Mapped[int] = mapped_column(Integer)
+    height_px: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(default=present())
+
+
+class ImageToDelete(Base):
+    """Bytes in the image store that are to go. Written with what makes them go, in one commit."""
+
+    __tablename__ = "images_to_delete"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    asked_at: Mapped[datetime] = mapped_column(default=present(), index=True)
+
+
+class ErasedUser(Base):
+    """A person who was erased, by the number that nothing else knows any more.
+
+    `forgotten_at`: when the cache dropped what it held. The row stays until no job that ran then
+    can run any more, and the cache is asked once again.
+    """
+
+    __tablename__ = "erased_users"
+
+    user_pk: Mapped[str] = mapped_column(String(32), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64))
+    erased_at: Mapped[datetime] = mapped_column(default=present())
+    forgotten_at: Mapped[datetime | None]
+
+
+class Chore(Base):
+    """Work that one process of all is to do now and then; `begun_at` is when one last did."""
+
+    __tablename__ = "chores"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    begun_at: Mapped[datetime]
+
+
+class IdempotencyKey(Base):
+    """What a POST with this key led to, committed together with it."""
+
+    __tablename__ = "idempotency_keys"
+
+    caller: Mapped[str] = mapped_column(String(256), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    user_pk: Mapped[str | None] = _user_fk(optional=True)
+    job_id: Mapped[str | None] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), index=True
+    )
+    accepted: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=present(), index=True)
+
+
+class WorkerRow(Base):
+    """A process that runs jobs, as it last said. One not seen for long is gone.
+
+    `kinds`: the kinds of job it takes. `not_ready`: why it can run none, or null.
+    """
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kinds: Mapped[list[Any]]
+    not_ready: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(String(256))
+    adapter_version: Mapped[str | None] = mapped_column(String(64))
+    encoder_version: Mapped[str | None] = mapped_column(String(256))
+    started_at: Mapped[datetime] = mapped_column(default=present())
+    seen_at: Mapped[datetime] = mapped_column(default=present())
+
+
+class Adapter(Base):
+    """An adapter that was put into service once. `key` finds its bytes in the image store."""
+
+    __tablename__ = "adapters"
+
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    key: Mapped[str] = mapped_column(String(255))
+    base_model: Mapped[str] = mapped_column(String(256))
+    encoder_id: Mapped[str] = mapped_column(String(256))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=present())
+
+
+class AdapterActivation(Base):
+    """From `activated_at` on this adapter is served, until a later row; null is the shipped one.
+
+    `back_to`: the row whose state a rollback restored (0: that before the first); null for what was
+    activated anew.
+    """
+
+    __tablename__ = "adapter_activations"
+
+    pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    version: Mapped[str | None] = mapped_column(ForeignKey("adapters.version"))
+    back_to: Mapped[int | None] = mapped_column(Integer)
+    activated_at: Mapped[datetime] = mapped_column(default=present())
