@@ -41,6 +41,7 @@ class Conditioning:
         shape_CHW = pipeline.check([request])
         guided = request.guidance_scale > 1
         emb_D = request.user_emb_D
+        times = sampling_times(request.steps, pipeline.latent_dtype)
         personal = emb_D is not None and request.strength > 0 and adapter.enabled
         return Row(
             shape_CHW=shape_CHW,
@@ -50,11 +51,10 @@ class Conditioning:
             user_tokens=adapter.projector.tokens,
             strength=request.strength if personal else 0.0,
             guidance=max(request.guidance_scale, 1.0),
-            times=sampling_times(request.steps).tolist(),
-            personal=personal_steps(
-                request.steps, request.steps, pipeline.preset.personalize_below
-            ).tolist(),
+            times=times.tolist(),
+            personal=personal_steps(times, pipeline.preset.personalize_below).tolist(),
             generator=torch.Generator().manual_seed(request.seed),
+            dtype=pipeline.latent_dtype,
         )
 
     def clear(self) -> None:
@@ -80,7 +80,7 @@ class Conditioning:
 
     def _make_user(self, emb_D: np.ndarray, adapter: Adapter) -> tuple[KeyValue, ...]:
         own = adapter.projector.center_D
-        emb_1D = torch.from_numpy(emb_D.copy())[None].to(own.device, own.dtype)
+        emb_1D = torch.tensor(emb_D[None], dtype=own.dtype, device=own.device)
         dtype = self._pipeline.stage_c.unet.dtype
         user: UserPart = adapter(emb_1D, emb_1D.new_ones(1))
         return user.to(dtype).blocks

@@ -15,7 +15,13 @@ from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import P
 from torch import Tensor, nn
 
 from ppd_model.checkpoint import load_artifact, load_strict
-from ppd_model.diffusion import ddpm_step, row_noise, sampling_times, to_epsilon
+from ppd_model.diffusion import (
+    ddpm_step,
+    row_noise,
+    sampler_dtype,
+    sampling_times,
+    to_epsilon,
+)
 from ppd_model.presets import Preset
 from ppd_model.unet import CascadeUNet
 from ppd_model.weights import WeightFiles, assign_weights, refuse_meta
@@ -63,8 +69,14 @@ class Decoder(nn.Module):
         dtype = self.stage_b.dtype
         text_B1D, effnet_BCHW = text_B1D.to(dtype), latent_BCHW.to(dtype)
 
-        x_BCHW = _noise(shape_CHW, generators, device)
-        times = sampling_times(self.preset.stage_b_steps).to(device)
+        def noise() -> Tensor:
+            drawn = [
+                row_noise(shape_CHW, generator, sampler_dtype(dtype)) for generator in generators
+            ]
+            return torch.stack(drawn).to(device)
+
+        x_BCHW = noise()
+        times = sampling_times(self.preset.stage_b_steps, x_BCHW.dtype).to(device)
         for t, t_next in pairwise(times.unbind()):
             if before_step is not None:
                 before_step()
@@ -83,7 +95,7 @@ class Decoder(nn.Module):
                 eps_BCHW,
                 t_B,
                 t_next.expand(rows),
-                _noise(shape_CHW, generators, device),
+                noise(),
                 x0_clamp=self.preset.stage_b_x0_clamp,
             )
         return x_BCHW
@@ -143,9 +155,3 @@ def load_published_decoder(
     assign_weights(decoder.stage_a, stage_a, dtype=torch.float32, device=device)
     refuse_meta(decoder)
     return decoder
-
-
-def _noise(
-    shape_CHW: tuple[int, int, int], generators: Sequence[torch.Generator], device: torch.device
-) -> Tensor:
-    return torch.stack([row_noise(shape_CHW, generator) for generator in generators]).to(device)

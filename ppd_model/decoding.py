@@ -176,7 +176,7 @@ class DecodeThread:
 
         def look() -> Picture | None:
             _wait_for(glimpse)
-            pixels_1CHW = previewer(glimpse.latent_CHW[None].float())
+            pixels_1CHW = previewer(glimpse.latent_CHW[None])
             return _to_bytes(pixels_1CHW)[0] if _finite(pixels_1CHW)[0] else None
 
         made = attempt(look, "a preview")

@@ -19,6 +19,8 @@ from torch import Tensor
 COSINE_S = 0.008
 ALPHA_BAR_MIN = 0.0001
 ALPHA_BAR_MAX = 0.9999
+PAIRED = 16
+"""torch draws normal numbers by so many: eight radii, then their eight angles."""
 
 Target = Literal["epsilon", "velocity"]
 
@@ -30,11 +32,21 @@ def alpha_bar(t_B: Tensor) -> Tensor:
     return (torch.cos(angle_B) ** 2 / at_zero).clamp(ALPHA_BAR_MIN, ALPHA_BAR_MAX)
 
 
-def sampling_times(steps: int) -> Tensor:
-    """The ``steps + 1`` times a sampler visits, from 1 down to 0, evenly spaced."""
+def sampler_dtype(network: torch.dtype) -> torch.dtype:
+    """What latents, times and noise are in: float32, or the network's dtype where it is wider."""
+    return torch.promote_types(network, torch.float32)
+
+
+def sampling_times(steps: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The ``steps + 1`` times a sampler visits, from 1 down to 0, evenly spaced.
+
+    In float64 they are the same bits on every processor.
+    """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    return torch.linspace(1.0, 0.0, steps + 1)
+    if dtype == torch.float64:  # linspace may fuse a product and a sum
+        return torch.tensor([1 - step / steps for step in range(steps + 1)], dtype=dtype)
+    return torch.linspace(1.0, 0.0, steps + 1, dtype=dtype)
 
 
 def add_noise(x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
@@ -107,9 +119,34 @@ def p2_weight(t_B: Tensor) -> Tensor:
     return 1 / (1 + bar_B / (1 - bar_B))
 
 
-def row_noise(shape_CHW: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """Standard normal noise of one row, drawn on the generator's own device, in float32."""
-    return torch.randn(shape_CHW, generator=generator, device=generator.device, dtype=torch.float32)
+def row_noise(
+    shape_CHW: tuple[int, int, int],
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Standard normal noise of one row, drawn on the generator's own device: float32 or float64.
+
+    In float64, which is for generators of the CPU, it is the same noise to float32's rounding and
+    takes as much from the generator; only it is the same on every processor, while in float32 each
+    instruction set has logarithms, sines and cosines of its own.
+    """
+    if dtype == torch.float64:
+        return _normal_of_uniform(shape_CHW, generator)
+    return torch.randn(shape_CHW, generator=generator, device=generator.device, dtype=dtype)
+
+
+def _normal_of_uniform(shape_CHW: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Box and Muller's transform as ``torch.randn`` does it, of its uniform numbers, in float64.
+
+    Those are multiples of 2**-24 in [0, 1), exact in float32.
+    """
+    assert generator.device.type == "cpu", f"float64 noise of a generator on {generator.device}"
+    assert math.prod(shape_CHW) % PAIRED == 0, f"noise of {shape_CHW}: drawn by {PAIRED}"
+    uniform_CHW = torch.rand(shape_CHW, generator=generator, dtype=torch.float32).double()
+    first, second = uniform_CHW.view(-1, 2, PAIRED // 2).unbind(1)
+    radius = (-2 * torch.log(1 - first)).sqrt()
+    angle = 2 * math.pi * second
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1).view(shape_CHW)
 
 
 def _signal_and_noise(t_B: Tensor, like_BCHW: Tensor) -> tuple[Tensor, Tensor]:

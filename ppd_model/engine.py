@@ -92,7 +92,9 @@ class Engine:
         self._conditioning = Conditioning(pipeline)
         self._decoding = DecodeThread(
             pipeline.decoder,
-            None if previewer is None else previewer.to(pipeline.device).eval(),
+            None
+            if previewer is None
+            else previewer.to(pipeline.device, pipeline.latent_dtype).eval(),
             self._support,
             pipeline.device,
             threads,

@@ -55,8 +55,8 @@ class StaticForward:
     def __init__(self, stage_c: StageC, latent_like: Tensor, slots: int) -> None:
         self._stage_c = stage_c
         self._x_NCHW = latent_like.new_zeros(slots, *latent_like.shape[1:])
-        self._t_N = latent_like.new_ones(slots, dtype=torch.float32)
-        self._strength_N = latent_like.new_zeros(slots, dtype=torch.float32)
+        self._t_N = latent_like.new_ones(slots)
+        self._strength_N = latent_like.new_zeros(slots)
 
     def __call__(
         self, x_NCHW: Tensor, t_N: Tensor, strength_N: Tensor | None, attended: AttentionInput

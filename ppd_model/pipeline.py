@@ -24,12 +24,11 @@ from torch import Tensor, nn
 from ppd_model.adapter import Adapter, AttentionInput
 from ppd_model.checkpoint import sha256_of, verify_manifest
 from ppd_model.decoder import Decoder, build_decoder, load_decoder
-from ppd_model.diffusion import ddpm_step, row_noise, sampling_times
-from ppd_model.placement import placed
+from ppd_model.diffusion import ddpm_step, row_noise, sampler_dtype, sampling_times
+from ppd_model.placement import own_dtype, placed
 from ppd_model.presets import Preset, get_preset
 from ppd_model.published import generator_dtype, load_generator
 from ppd_model.response_norm import use_fast_response_norm
-from ppd_model.row_exact import use_row_exact
 from ppd_model.stage_c import StageC, build_stage_c, load_stage_c, read_adapter
 from ppd_model.text_encoder import (
     TextEncoder,
@@ -130,8 +129,6 @@ class Pipeline:
         self.decoder = decoder.to(rest).eval()
         for unet in (self.stage_c.unet, self.decoder.stage_b):
             use_fast_response_norm(unet)
-        for part in (self.stage_c, self.text_encoder.model, self.decoder):
-            use_row_exact(part)
         self.text_encoder.model.to(rest)
         self.offload = offload
         self.model_id = model_id
@@ -156,10 +153,12 @@ class Pipeline:
 
         A published preset is read from the folder that ``ppd models pull`` fills or, without
         ``weights_dir``, from the hub and its cache; ``dtype`` ("bfloat16" on a GPU, else
-        "float32") is that of its base, while the adapter stays float32. ``with_adapter=False`` is
-        the base model alone. Raises FileNotFoundError naming the path that is missing, and
-        ArtifactError for a file that is damaged or belongs to another base model, or to another
-        user encoder than ``encoder_id`` where that is given.
+        "float32") is that of its base, while the adapter stays float32. ``mini`` is "float32", or
+        "float64" with its adapter: then a request gives the same bytes on any CPU, with any number
+        of threads and in any company. ``with_adapter=False`` is the base model alone. Raises
+        FileNotFoundError naming the path that is missing, and ArtifactError for a file that is
+        damaged or belongs to another base model, or to another user encoder than ``encoder_id``
+        where that is given.
         """
         chosen = get_preset(preset)
         if not chosen.published:
@@ -172,10 +171,9 @@ class Pipeline:
         if chosen.published:
             pipeline = cls._load_published(chosen, weights_dir, device, dtype, offload)
         else:
-            if dtype not in (None, "float32"):
-                raise ValueError(f"dtype {dtype!r}: {preset} runs in float32")
             assert weights_dir is not None
-            pipeline = cls._load_own(chosen, weights_dir, device, offload)
+            precision = own_dtype(preset, dtype)
+            pipeline = cls._load_own(chosen, weights_dir, device, precision, offload)
         if with_adapter and weights_dir is not None:
             pipeline.use_adapter(weights_dir / ADAPTER_FILE, encoder_id=encoder_id)
         return pipeline
@@ -206,7 +204,9 @@ class Pipeline:
         )
 
     @classmethod
-    def _load_own(cls, chosen: Preset, weights_dir: Path, device: str, offload: bool) -> Pipeline:
+    def _load_own(
+        cls, chosen: Preset, weights_dir: Path, device: str, dtype: torch.dtype, offload: bool
+    ) -> Pipeline:
         digests = verify_manifest(weights_dir)
         sha256 = {part: digests.get(f"{part}.safetensors") for part in BASE_PARTS}
         path = {part: weights_dir / f"{part}.safetensors" for part in sha256}
@@ -226,6 +226,8 @@ class Pipeline:
             stage_a_sha256=sha256["stage_a"],
         )
         model_id = f"{chosen.base_model}@{_joint_digest(sha256)}"
+        for part in (text_encoder.model, stage_c, decoder):
+            part.to(dtype)
         return cls(
             chosen,
             text_encoder,
@@ -237,8 +239,17 @@ class Pipeline:
         )
 
     @classmethod
-    def random(cls, preset: Preset, words: Sequence[str], seed: int = 0) -> Pipeline:
-        """Every part with random weights and an adapter that matters: for tests and timings."""
+    def random(
+        cls,
+        preset: Preset,
+        words: Sequence[str],
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> Pipeline:
+        """Every part with random weights and an adapter that matters: for tests and timings.
+
+        The weights are the same in every ``dtype``.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             tokenizer = word_tokenizer(words, preset.text_encoder["max_position_embeddings"])
@@ -247,6 +258,8 @@ class Pipeline:
             for weight in stage_c.adapter.to_v.parameters():
                 torch.nn.init.normal_(weight, std=preset.user_token_dim**-0.5)
             decoder = build_decoder(preset)
+        for part in (text_encoder.model, stage_c, decoder):
+            part.to(dtype)
         return cls(
             preset,
             text_encoder,
@@ -284,7 +297,6 @@ class Pipeline:
         adapter, spec = read_adapter(
             self.stage_c, self.preset, path, sha256=sha256, encoder_id=encoder_id
         )
-        use_row_exact(adapter)
         version = (sha256 or sha256_of(path))[:SHORT_DIGEST]
         return LoadedAdapter(adapter, version, spec.extra.get("encoder_id", ""))
 
@@ -358,29 +370,29 @@ class Pipeline:
         on_step: Callable[[int, int], None] | None,
         cancelled: Callable[[], bool] | None,
     ) -> Tensor:
-        """The sampler's loop. Latents are float32, also where the network is not."""
-        total = max(request.steps for request in requests)
-        times_BT = torch.stack([_padded_times(request.steps, total) for request in requests])
+        """The sampler's loop. Latents are float32, also where the network is of less precision."""
+        total, dtype = max(request.steps for request in requests), self.latent_dtype
+        times = [sampling_times(request.steps, dtype) for request in requests]
         below = self.preset.personalize_below
-        personal_BT = torch.stack([personal_steps(r.steps, total, below) for r in requests])
-        times_BT = times_BT.to(self.device)
+        personal_BS = torch.stack([_padded(personal_steps(t, below), total) for t in times])
+        times_BT = torch.stack([_padded(t, total + 1) for t in times]).to(self.device)
 
-        x_BCHW = torch.stack([row_noise(shape_CHW, generator) for generator in generators])
-        x_BCHW = x_BCHW.to(self.device, self.latent_dtype)
+        x_BCHW = torch.stack([row_noise(shape_CHW, generator, dtype) for generator in generators])
+        x_BCHW = x_BCHW.to(self.device)
         for step in range(total):
             _stop_if(cancelled)
             t_B, t_next_B = times_BT[:, step], times_BT[:, step + 1]
             eps_BCHW = self._predict_noise(
-                x_BCHW, t_B, _personal_rows(attended, personal_BT[:, step]), guidance_B
+                x_BCHW, t_B, _personal_rows(attended, personal_BS[:, step]), guidance_B
             )
             noise_BCHW = torch.stack(
                 [  # a row that has arrived draws no more: its generator belongs to Stage B
-                    row_noise(shape_CHW, generator)
+                    row_noise(shape_CHW, generator, dtype)
                     if step < request.steps
-                    else torch.zeros(shape_CHW)
+                    else torch.zeros(shape_CHW, dtype=dtype)
                     for request, generator in zip(requests, generators, strict=True)
                 ]
-            ).to(x_BCHW)
+            ).to(self.device)
             clamp = self.preset.stage_c_x0_clamp
             x_BCHW = ddpm_step(x_BCHW, eps_BCHW, t_B, t_next_B, noise_BCHW, clamp)
             if on_step is not None:
@@ -432,15 +444,14 @@ class Pipeline:
             text.tokens_BSD,
             text.pooled_B1D,
             torch.stack(users).to(self.device),
-            torch.tensor(strengths).to(self.device, self.latent_dtype),
+            torch.tensor(strengths, dtype=self.latent_dtype, device=self.device),
             precompute=True,
         )
 
     @property
     def latent_dtype(self) -> torch.dtype:
-        """float32, or the network's dtype where that is wider."""
-        dtype: torch.dtype = torch.promote_types(self.stage_c.unet.dtype, torch.float32)
-        return dtype
+        """float32, or the network's dtype where that is wider; that of times and noise, too."""
+        return sampler_dtype(self.stage_c.unet.dtype)
 
     def _placed(self, module: nn.Module) -> AbstractContextManager[None]:
         return placed(module, self.device, offload=self.offload)
@@ -453,8 +464,9 @@ class Pipeline:
     def _guidance(self, requests: Sequence[ImageRequest]) -> Tensor | None:
         """Guidance of each row, at least 1; None when no row is guided."""
         scales = [max(request.guidance_scale, 1.0) for request in requests]
-        guided = max(scales) > 1
-        return torch.tensor(scales).to(self.device, self.latent_dtype) if guided else None
+        if not max(scales) > 1:
+            return None
+        return torch.tensor(scales, dtype=self.latent_dtype, device=self.device)
 
     def _predict_noise(
         self, xt_BCHW: Tensor, t_B: Tensor, attended: AttentionInput, guidance_B: Tensor | None
@@ -498,15 +510,14 @@ def _check_numbers(request: ImageRequest) -> None:
             raise ValueError(f"{name} must be finite and at least 0, got {value}")
 
 
-def personal_steps(steps: int, total: int, below: float) -> Tensor:
-    """Whether the adapter acts, for each of ``total`` steps: from the first time t <= ``below`` on.
+def personal_steps(times: Tensor, below: float) -> Tensor:
+    """Whether the adapter acts, for each step of a row: from the first time t <= ``below`` on.
 
-    A row of so few steps that none begins there is personalised throughout.
+    ``times`` are one more than steps. A row of so few steps that none begins there is personalised
+    throughout.
     """
-    acts_S = sampling_times(steps)[:-1] <= below
-    if not bool(acts_S.any()):
-        acts_S = torch.ones(steps, dtype=torch.bool)
-    return torch.cat([acts_S, torch.zeros(total - steps, dtype=torch.bool)])
+    acts_S = times[:-1] <= below
+    return acts_S if bool(acts_S.any()) else torch.ones_like(acts_S)
 
 
 def _personal_rows(attended: AttentionInput, personal_B: Tensor) -> AttentionInput:
@@ -520,9 +531,9 @@ def _personal_rows(attended: AttentionInput, personal_B: Tensor) -> AttentionInp
     return replace(attended, user=replace(user, strength_B=user.strength_B * rows_B))
 
 
-def _padded_times(steps: int, total: int) -> Tensor:
-    """The row's own schedule, then 0 until the longest row is done: a step 0 -> 0 moves nothing."""
-    return torch.cat([sampling_times(steps), torch.zeros(total - steps)])
+def _padded(own: Tensor, total: int) -> Tensor:
+    """The row's own, then 0 until the longest row is done: a step 0 -> 0 moves nothing."""
+    return torch.cat([own, own.new_zeros(total - len(own))])
 
 
 def _stop_if(cancelled: Callable[[], bool] | None) -> None:

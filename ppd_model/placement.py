@@ -1,4 +1,4 @@
-"""Where a part's weights are while it works, and where they rest."""
+"""Where a part's weights are while it works, where they rest, and in what precision."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+
+OWN_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+"""What a preset that is not published may run in, by name."""
+
+
+def own_dtype(preset: str, name: str | None) -> torch.dtype:
+    """The dtype of that name for a preset that is not published. Raises ValueError for others."""
+    if name is None:
+        return torch.float32
+    if name not in OWN_DTYPES:
+        raise ValueError(f"dtype {name!r}: {preset} runs in {' or '.join(OWN_DTYPES)}")
+    return OWN_DTYPES[name]
 
 
 @contextmanager

@@ -44,6 +44,8 @@ class Row:
     personal: Sequence[bool]
     """For each step, whether the adapter acts."""
     generator: torch.Generator
+    dtype: torch.dtype = torch.float32
+    """Of the noise: float32 or float64."""
     done: int = 0
     """Steps made."""
     latent_CHW: Tensor | None = None
@@ -73,13 +75,13 @@ class Row:
     def start(self) -> Tensor:
         """Where the row is; at first its own noise, the first draw of its generator."""
         if self.latent_CHW is None:
-            self.latent_CHW = row_noise(self.shape_CHW, self.generator)
+            self.latent_CHW = row_noise(self.shape_CHW, self.generator, self.dtype)
         return self.latent_CHW
 
     def step_noise(self) -> Tensor:
         """The noise of the present step: one draw, also if the step is tried again."""
         if self._noise_CHW is None:
-            self._noise_CHW = row_noise(self.shape_CHW, self.generator)
+            self._noise_CHW = row_noise(self.shape_CHW, self.generator, self.dtype)
         return self._noise_CHW
 
     def step_made(self) -> None:

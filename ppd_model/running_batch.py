@@ -116,7 +116,7 @@ class RunningBatch:
         eps_RCHW = self._predict_noise(x_RCHW, t_R, strength_N)
         noise_RCHW = self._moved(torch.stack([row.step_noise() for row in rows]))
         clamp = self._preset.stage_c_x0_clamp
-        next_RCHW = ddpm_step(x_RCHW, eps_RCHW, t_R, t_next_R, noise_RCHW.to(self._dtype), clamp)
+        next_RCHW = ddpm_step(x_RCHW, eps_RCHW, t_R, t_next_R, noise_RCHW, clamp)
         guessed = {
             row: _guess(x_RCHW[i], eps_RCHW[i], t_R[i], clamp)
             for i, row in enumerate(rows)
@@ -154,7 +154,7 @@ class RunningBatch:
             for slot in self._slots
         ]
         rows = len(self.rows)
-        numbers = self._moved(torch.tensor(times + strengths, dtype=torch.float32))
+        numbers = self._moved(torch.tensor(times + strengths, dtype=self._dtype))
         strength_N = numbers[2 * rows :] if any(strengths) else None
         return numbers[:rows], numbers[rows : 2 * rows], strength_N
 
@@ -186,7 +186,7 @@ class RunningBatch:
         self._guidance_R111 = None
         if len(self._slots) > len(self.rows):
             scales = [row.guidance for row in self.rows]
-            guidance_R = self._moved(torch.tensor(scales, dtype=torch.float32)).to(self._dtype)
+            guidance_R = self._moved(torch.tensor(scales, dtype=self._dtype))
             self._guidance_R111 = guidance_R[:, None, None, None]
 
     def _long(self, places: list[int]) -> Tensor:

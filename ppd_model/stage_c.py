@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ppd_model.adapter import Adapter, AttentionInput, install, precompute_text
 from ppd_model.checkpoint import ArtifactError, ArtifactSpec, load_artifact, load_strict
+from ppd_model.diffusion import sampler_dtype
 from ppd_model.presets import Preset
 from ppd_model.unet import CascadeUNet
 from ppd_model.weights import WeightFiles, assign_weights, refuse_meta
@@ -53,7 +54,8 @@ class StageC(nn.Module):
 
     The base is always in ``eval()`` and never takes gradient; the parameters that require gradient
     are exactly the adapter's. ``with stage_c.adapter.disabled():`` it is the base model. Base and
-    adapter may differ in precision (bfloat16 and float32): each computes in its own.
+    adapter may differ in precision (bfloat16 and float32): each computes in its own. Times are in
+    ``sampler_dtype`` of the base.
     """
 
     def __init__(self, unet: StageCUNet, adapter: Adapter) -> None:
@@ -80,8 +82,9 @@ class StageC(nn.Module):
     ) -> Tensor:
         """The predicted noise, B x C x H x W; gradient flows to the adapter and the embedding.
 
-        ``t_B`` are float32 times in [0, 1], one for each row. No user embedding, a zero one,
-        strength 0 and a disabled adapter all give the base's output, bit for bit.
+        ``t_B`` are times in [0, 1], one for each row, float32 unless the base is wider. No user
+        embedding, a zero one, strength 0 and a disabled adapter all give the base's output, bit
+        for bit.
         """
         attended = self.attend(tokens_BSD, pooled_B1D, user_emb_BD, strength_B)
         return self.predict_noise(xt_BCHW, t_B, attended)
@@ -113,7 +116,8 @@ class StageC(nn.Module):
 
     def predict_noise(self, xt_BCHW: Tensor, t_B: Tensor, attended: AttentionInput) -> Tensor:
         """One forward pass with an input from ``attend``; noise in the dtype of ``xt_BCHW``."""
-        assert t_B.dtype == torch.float32, f"times in {t_B.dtype}: the schedule needs float32"
+        expected = sampler_dtype(self.unet.dtype)
+        assert t_B.dtype == expected, f"times in {t_B.dtype}: the schedule needs {expected}"
         (eps_BCHW,) = self.unet(
             sample=xt_BCHW.to(self.unet.dtype),
             timestep_ratio=t_B,
@@ -197,7 +201,9 @@ def read_adapter(
     sha256: str | None = None,
     encoder_id: str | None = None,
 ) -> tuple[Adapter, ArtifactSpec]:
-    """The adapter of ``path`` as a module of its own, where the one in place is; that one stays.
+    """The adapter of ``path`` as a module of its own, where and in what dtype the one in place is.
+
+    That one stays.
 
     Draws no random numbers. Raises ArtifactError as ``load_adapter`` does.
     """
@@ -206,7 +212,8 @@ def read_adapter(
     )
     with torch.device("meta"):
         adapter = build_adapter(_with_tokens_of(tensors, preset), stage_c.unet)
-    adapter.to_empty(device=stage_c.adapter.projector.center_D.device)
+    own = stage_c.adapter.projector.center_D
+    adapter.to(own.dtype).to_empty(device=own.device)
     load_strict(adapter, tensors)
     return adapter.train(stage_c.adapter.training), spec
 
@@ -219,8 +226,8 @@ def adapter_for(tensors: Mapping[str, Tensor], preset: Preset, stage_c: StageC) 
     fitting = _with_tokens_of(tensors, preset)
     if fitting.user_tokens == stage_c.adapter.projector.tokens:
         return stage_c.adapter
-    device = stage_c.adapter.projector.center_D.device
-    fresh = build_adapter(fitting, stage_c.unet).to(device)
+    own = stage_c.adapter.projector.center_D
+    fresh = build_adapter(fitting, stage_c.unet).to(own.device, own.dtype)
     return fresh.train(stage_c.adapter.training)
 
 

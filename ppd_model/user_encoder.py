@@ -34,9 +34,10 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 
 from ppd_model import prompts
 from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict, sha256_of
-from ppd_model.placement import placed
+from ppd_model.placement import own_dtype, placed
 from ppd_model.presets import Preset, get_preset
 from ppd_model.repositories import Repository, locate
+from ppd_model.vlm_precision import make_wide
 from ppd_model.weights import BF16, align
 
 Decoding = Literal["greedy", "sample"]
@@ -168,7 +169,8 @@ class UserEncoder:
 
         ``weights_dir`` defaults to the shipped weights (mini) or to the hub; for a published VLM
         it is the folder that ``ppd models pull`` fills, or the VLM's own folder in the hub's
-        layout. ``dtype`` defaults to "bfloat16" on a GPU and "float32" elsewhere. Raises
+        layout. ``dtype`` defaults to "bfloat16" on a GPU and "float32" elsewhere. In "float64",
+        for mini, the same greedy reading gives the same text and embedding on any CPU. Raises
         ArtifactError or OSError if the weights are missing or not what they should be.
         """
         spec = get_preset(preset)
@@ -179,11 +181,12 @@ class UserEncoder:
             )
             max_new_tokens = _PUBLISHED_MAX_NEW_TOKENS
         else:
-            if dtype not in (None, "float32"):
-                raise ValueError(f"dtype {dtype!r}: {preset} runs in float32")
+            precision = own_dtype(preset, dtype)
             model, processor, weights_id, max_new_tokens = _load_small(
                 _small_folder(spec, weights_dir), spec
             )
+            if precision == torch.float64:
+                make_wide(model)
             model.to(rest)
         if model.config.text_config.hidden_size != spec.user_emb_dim:
             raise ValueError(
@@ -403,7 +406,8 @@ class UserEncoder:
         for row, (prompt, response) in enumerate(zip(asked, responses, strict=True)):
             head, _ = prompts.split_profile(response)
             tokens = self._count(prompt.text + response) - self._count(prompt.text + head)
-            logits_SV = self.model.lm_head(hidden_BSD[row, -tokens - 1 : -1]).float()
+            logits_SV = self.model.lm_head(hidden_BSD[row, -tokens - 1 : -1])
+            logits_SV = logits_SV.to(torch.promote_types(logits_SV.dtype, torch.float32))
             profile_S = inputs["input_ids"][row, -tokens:]
             logp_S = logits_SV.log_softmax(-1).gather(-1, profile_S[:, None])
             confidences.append(float(logp_S.mean().exp()))

@@ -1,26 +1,37 @@
-"""A Stable Cascade of a few thousand weights, and bit-exact comparison."""
+"""A Stable Cascade of a few thousand weights, diffusers' samplers in float64, and comparison.
+
+What is mathematics is compared in float64: there a difference that rounding explains is some 1e-12,
+whatever the processor, and one that it does not explain is seen. Equal bytes are asked for where
+equal products are made (the same shapes, every tensor where torch lets it begin) or, of pictures,
+in float64, where 1e-11 grey levels lie between processors.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMWuerstchenScheduler
 from torch import Tensor
 
+from ppd_model.diffusion import COSINE_S, row_noise, sampling_times
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import Preset, get_preset
 from ppd_model.stage_c import StageC, build_stage_c
 
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 WORDS = ("a", "red", "boat", "on", "the", "sea", "at", "night", "tree", "house", "quiet", "hill")
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_a_fixed_seed() -> Iterator[None]:
+def few_threads_and_a_fixed_seed() -> Iterator[None]:
+    """One thread, or as many as OMP_NUM_THREADS says."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
@@ -71,8 +82,48 @@ def stage_c(tiny: Preset) -> StageC:
 
 
 @pytest.fixture
-def pipeline(tiny: Preset) -> Pipeline:
-    return Pipeline.random(tiny, WORDS, seed=2)
+def random_pipeline(tiny: Preset) -> Callable[[torch.dtype], Pipeline]:
+    """Always of the same weights."""
+    return lambda dtype: Pipeline.random(tiny, WORDS, seed=2, dtype=dtype)
+
+
+@pytest.fixture
+def pipeline(random_pipeline: Callable[[torch.dtype], Pipeline]) -> Pipeline:
+    return random_pipeline(torch.float32)
+
+
+@pytest.fixture
+def wide_pipeline(random_pipeline: Callable[[torch.dtype], Pipeline]) -> Pipeline:
+    return random_pipeline(torch.float64)
+
+
+class WideScheduler(DDPMWuerstchenScheduler):
+    """diffusers' scheduler, with its schedule in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.s = torch.tensor([COSINE_S], dtype=torch.float64)
+        self._init_alpha_cumprod = torch.cos(self.s / (1 + self.s) * torch.pi * 0.5) ** 2
+
+    def set_timesteps(self, num_inference_steps: int, device: object = None) -> None:
+        self.timesteps = sampling_times(num_inference_steps, torch.float64)
+
+
+@pytest.fixture
+def wide_scheduler(monkeypatch: pytest.MonkeyPatch) -> DDPMWuerstchenScheduler:
+    """It draws its noise as the pipeline does: float64 noise of torch's own is another."""
+
+    def drawn(shape: torch.Size, generator: object, **_: object) -> Tensor:
+        generators = generator if isinstance(generator, list) else [generator] * shape[0]
+        return torch.stack([row_noise(tuple(shape[1:]), g, torch.float64) for g in generators])
+
+    for module in (
+        "schedulers.scheduling_ddpm_wuerstchen",
+        "pipelines.stable_cascade.pipeline_stable_cascade_prior",
+        "pipelines.stable_cascade.pipeline_stable_cascade",
+    ):
+        monkeypatch.setattr(f"diffusers.{module}.randn_tensor", drawn)
+    return WideScheduler()
 
 
 @pytest.fixture(name="user_emb_D")

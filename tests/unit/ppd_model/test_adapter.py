@@ -38,6 +38,14 @@ def inputs(tiny: Preset) -> Inputs:
     )
 
 
+@pytest.fixture
+def wide_inputs(inputs: Inputs) -> Inputs:
+    """In float64: what lies between two correct ways is 2^-53 = 1e-16 of a few units, some hundred
+    times over, and 1e-12 covers it on any processor."""
+    xt, t, tokens, pooled = (part.double() for part in inputs)
+    return xt, t, tokens, pooled
+
+
 @pytest.fixture(name="user_emb_BD")
 def three_users(tiny: Preset) -> Tensor:
     return torch.randn(3, tiny.user_emb_dim, generator=torch.Generator().manual_seed(5))
@@ -126,12 +134,12 @@ def test_a_zero_embedding_gives_exactly_zero_tokens(stage_c: StageC, tiny: Prese
 def test_what_all_people_share_is_taken_out_and_nobody_stays_zero(
     stage_c: StageC, tiny: Preset, user_emb_BD: Tensor
 ) -> None:
-    projector = stage_c.adapter.projector
+    projector, user_emb_BD = stage_c.adapter.projector.double(), user_emb_BD.double()
     apart_BMD = projector(user_emb_BD - user_emb_BD.mean(dim=0))
-    shared_D = torch.full((tiny.user_emb_dim,), 50.0)
-    projector.center_on(user_emb_BD + shared_D)
-    torch.testing.assert_close(projector(user_emb_BD + shared_D), apart_BMD, atol=1e-3, rtol=1e-3)
-    assert (projector(torch.zeros(2, tiny.user_emb_dim)) == 0).all()
+    projector.center_on(user_emb_BD + 50)
+    # 50 + x has lost 50 * 2^-53 = 6e-15 of x, and tokens are some tens of x.
+    torch.testing.assert_close(projector(user_emb_BD + 50), apart_BMD, rtol=0, atol=1e-12)
+    assert (projector(torch.zeros(2, tiny.user_emb_dim).double()) == 0).all()
 
 
 def test_a_fresh_adapter_is_the_base(tiny: Preset, inputs: Inputs, user_emb_BD: Tensor) -> None:
@@ -151,23 +159,25 @@ def test_strength_scales_the_users_part_row_by_row(
 
 
 def test_precomputed_keys_and_values_give_the_same_noise(
-    stage_c: StageC, inputs: Inputs, user_emb_BD: Tensor
+    stage_c: StageC, wide_inputs: Inputs, user_emb_BD: Tensor
 ) -> None:
-    xt, t, tokens, pooled = inputs
+    stage_c.double()
+    xt, t, tokens, pooled = wide_inputs
     for user in (None, user_emb_BD):
         attended = stage_c.attend(tokens, pooled, user, precompute=True)
         cached = stage_c.predict_noise(xt, t, attended)
-        torch.testing.assert_close(cached, stage_c(*inputs, user), rtol=0, atol=1e-5)
+        torch.testing.assert_close(cached, stage_c(*wide_inputs, user), rtol=0, atol=1e-12)
 
 
 def test_a_batch_at_mixed_times_equals_its_rows_alone(
-    stage_c: StageC, inputs: Inputs, user_emb_BD: Tensor
+    stage_c: StageC, wide_inputs: Inputs, user_emb_BD: Tensor
 ) -> None:
-    together = stage_c(*inputs, user_emb_BD)
+    stage_c.double()
+    together = stage_c(*wide_inputs, user_emb_BD)
     for row in range(3):
         one = slice(row, row + 1)
-        alone = stage_c(*(part[one] for part in inputs), user_emb_BD[one])
-        torch.testing.assert_close(together[one], alone, rtol=0, atol=1e-5)
+        alone = stage_c(*(part[one] for part in wide_inputs), user_emb_BD[one])
+        torch.testing.assert_close(together[one], alone, rtol=0, atol=1e-12)
 
 
 def test_the_first_gradient_reaches_v_and_the_next_reaches_k_and_the_projector(

@@ -1,7 +1,14 @@
-"""The schedule and the sampler, against numbers a reader can derive and diffusers' scheduler."""
+"""The schedule and the sampler, against numbers a reader can derive and diffusers' scheduler.
+
+In float64. What two formulas leave between them is then 1e-15 of values of a few units, times the
+100 by which a step from t = 1 may multiply it: ROUNDING. Numbers derived by hand have the six
+digits that are written down, and are compared to two units of the last.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -16,14 +23,26 @@ from ppd_model.diffusion import (
     p2_weight,
     predict_x0,
     row_noise,
+    sampler_dtype,
     sampling_times,
     velocity,
 )
+from ppd_model.presets import Preset
+from ppd_model.unet import CascadeUNet, wide_embedding
+
+ROUNDING = {"rtol": 0.0, "atol": 1e-12}
+
+
+@pytest.fixture(autouse=True)
+def in_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def pixel(*values: float) -> torch.Tensor:
     """One 1 x 1 x 1 latent for each value."""
-    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
+    return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1)
 
 
 def test_alpha_bar_is_clamped_at_both_ends_and_cosine_between() -> None:
@@ -43,28 +62,38 @@ def test_add_noise_mixes_each_row_at_its_own_time() -> None:
 
 def test_predict_x0_undoes_add_noise() -> None:
     x0, noise, t_B = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4), torch.tensor([0.2, 0.5, 0.8])
-    torch.testing.assert_close(predict_x0(add_noise(x0, noise, t_B), noise, t_B), x0)
+    torch.testing.assert_close(predict_x0(add_noise(x0, noise, t_B), noise, t_B), x0, **ROUNDING)
 
 
 def test_sampling_times_run_from_one_to_zero() -> None:
-    torch.testing.assert_close(sampling_times(4), torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]))
+    assert sampling_times(4).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert sampling_times(4).dtype == torch.float32
+    assert sampling_times(3, torch.float64).tolist() == [1.0, 1 - 1 / 3, 1 - 2 / 3, 0.0]
     with pytest.raises(ValueError, match="at least 1, got 0"):
         sampling_times(0)
 
 
-def test_every_step_equals_the_stock_scheduler_when_rows_share_a_time() -> None:
-    scheduler = DDPMWuerstchenScheduler()
+def test_every_step_equals_the_stock_scheduler_when_rows_share_a_time(
+    wide_scheduler: DDPMWuerstchenScheduler,
+) -> None:
+    scheduler, times = wide_scheduler, sampling_times(20, torch.float64)
     scheduler.set_timesteps(20)
-    times = sampling_times(20)
-    torch.testing.assert_close(scheduler.timesteps, times)
     xt, eps = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     for step, (t, t_next) in enumerate(pairwise(times.unbind())):
         stock = scheduler.step(
             eps, t.expand(2), xt, generator=torch.Generator().manual_seed(step)
         ).prev_sample
-        noise = torch.randn(xt.shape, generator=torch.Generator().manual_seed(step))
+        generator = torch.Generator().manual_seed(step)
+        noise = torch.stack([row_noise((3, 4, 4), generator, torch.float64) for _ in range(2)])
         own = ddpm_step(xt, eps, t.expand(2), t_next.expand(2), noise)
-        torch.testing.assert_close(own, stock, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(own, stock, **ROUNDING)
+
+
+def test_float32_times_are_those_of_the_stock_scheduler() -> None:
+    torch.set_default_dtype(torch.float32)
+    scheduler = DDPMWuerstchenScheduler()
+    scheduler.set_timesteps(20)
+    assert torch.equal(scheduler.timesteps, sampling_times(20))
 
 
 def test_rows_at_different_times_are_stepped_as_if_alone() -> None:
@@ -74,7 +103,7 @@ def test_rows_at_different_times_are_stepped_as_if_alone() -> None:
     for row in range(3):
         one = slice(row, row + 1)
         alone = ddpm_step(xt[one], eps[one], t_B[one], t_next_B[one], noise[one], x0_clamp=2.5)
-        torch.testing.assert_close(together[one], alone)
+        torch.testing.assert_close(together[one], alone, **ROUNDING)
 
 
 def test_the_last_step_adds_no_noise() -> None:
@@ -106,13 +135,15 @@ def test_a_wide_clamp_changes_nothing() -> None:
     torch.testing.assert_close(
         ddpm_step(xt, eps, t_B, t_next_B, noise, x0_clamp=1e3),
         ddpm_step(xt, eps, t_B, t_next_B, noise),
+        **ROUNDING,
     )
 
 
 def test_velocity_and_epsilon_are_two_names_of_one_prediction() -> None:
     x0, noise, t_B = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4), torch.tensor([0.0, 0.5, 1.0])
     v = velocity(x0, noise, t_B)
-    torch.testing.assert_close(epsilon_from_velocity(v, add_noise(x0, noise, t_B), t_B), noise)
+    xt = add_noise(x0, noise, t_B)
+    torch.testing.assert_close(epsilon_from_velocity(v, xt, t_B), noise, **ROUNDING)
     # t = 1: alpha = .01, sigma = .99995, so v = .01 * 3 - .99995 * 2 = -1.9699
     torch.testing.assert_close(
         velocity(pixel(2), pixel(3), torch.tensor([1.0])), pixel(-1.9699), atol=1e-6, rtol=0
@@ -135,3 +166,46 @@ def test_row_noise_is_the_generators_alone() -> None:
     again = row_noise((2, 3, 4), torch.Generator().manual_seed(7))
     assert one.shape == (2, 3, 4)
     assert torch.equal(one, again)
+
+
+@pytest.mark.parametrize("shape_CHW", [(2, 2, 4), (16, 8, 8), (3, 5, 16)])
+def test_float64_noise_is_the_float32_noise_to_its_rounding(
+    shape_CHW: tuple[int, int, int],
+) -> None:
+    narrow, wide = (torch.Generator().manual_seed(7) for _ in range(2))
+    for _ in range(3):
+        noise = row_noise(shape_CHW, narrow)
+        own = row_noise(shape_CHW, wide, torch.float64)
+        assert (noise.dtype, own.dtype) == (torch.float32, torch.float64)
+        # An angle up to 2 pi is rounded by 2.4e-7 there, and turns a radius of at most
+        # sqrt(2 * 24 ln 2) = 5.8 by it: 1.4e-6. Radius and cosine add less.
+        torch.testing.assert_close(noise.double(), own, rtol=0, atol=3e-6)
+    assert torch.equal(narrow.get_state(), wide.get_state())
+
+
+def test_float64_noise_by_hand() -> None:
+    # Of eight uniforms u and eight v: sqrt(-2 ln(1 - u)) times cosine, then sine, of 2 pi v.
+    uniform = torch.rand(16, generator=torch.Generator().manual_seed(7), dtype=torch.float32)
+    drawn = row_noise((1, 4, 4), torch.Generator().manual_seed(7), torch.float64).flatten()
+    for i in range(8):
+        radius = math.sqrt(-2 * math.log(1 - float(uniform[i])))
+        angle = 2 * math.pi * float(uniform[i + 8])
+        assert drawn[i].item() == pytest.approx(radius * math.cos(angle), abs=1e-14)
+        assert drawn[i + 8].item() == pytest.approx(radius * math.sin(angle), abs=1e-14)
+
+
+def test_the_sampler_is_never_in_less_than_float32() -> None:
+    kinds = (torch.bfloat16, torch.float32, torch.float64)
+    assert [sampler_dtype(kind) for kind in kinds] == [torch.float32, torch.float32, torch.float64]
+
+
+def test_the_embedding_of_float64_times_is_the_stock_one(tiny: Preset) -> None:
+    torch.set_default_dtype(torch.float32)
+    unet, t_B = CascadeUNet(**tiny.stage_c), torch.tensor([0.0, 0.3, 1.0])
+    stock_BD = unet.get_timestep_ratio_embedding(t_B)
+    own_BD = wide_embedding(t_B.double(), 10000, stock_BD.shape[1])
+    # An angle of up to 10,000 holds a frequency rounded to float32 there, and is rounded itself:
+    # by 2 * 2^-24 of it, 1.2e-3.
+    torch.testing.assert_close(own_BD, stock_BD.double(), rtol=0, atol=2e-3)
+    wide_BD = unet.double().get_timestep_ratio_embedding(t_B.double())
+    assert torch.equal(wide_BD, own_BD)

@@ -1,4 +1,8 @@
-"""The engine: pictures as alone, fair and bounded, and no job's fault is another's."""
+"""The engine: pictures as alone, fair and bounded, and no job's fault is another's.
+
+In float64, where the same picture is the same bytes in any company. What float32 keeps is in
+test_same_picture.py.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +41,11 @@ FREE = FixedCurve({1: 1.0, 16: 1.0})
 """A device that is never full."""
 FULL = FixedCurve({1: 1.0, 16: 16.0})
 PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def pipeline(wide_pipeline: Pipeline) -> Pipeline:
+    return wide_pipeline
 
 
 @pytest.fixture

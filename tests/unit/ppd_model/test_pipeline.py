@@ -10,29 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMWuerstchenScheduler, StableCascadePriorPipeline, StableCascadeUNet
-from torch import Tensor, nn
+from diffusers import DDPMWuerstchenScheduler, StableCascadePriorPipeline
+from torch import Tensor
 
 from ppd_model.adapter import AttentionInput, attention_blocks
 from ppd_model.checkpoint import ArtifactError, ArtifactSpec, save_artifact, write_manifest
 from ppd_model.pipeline import Cancelled, ImageRequest, NumericalError, Pipeline
 from ppd_model.presets import Preset, get_preset
-from ppd_model.row_exact import RowExactConv2d, RowExactConvTranspose2d, RowExactLinear
 from ppd_model.stage_c import adapter_spec, build_adapter
 from ppd_model.text_encoder import save_word_tokenizer
+from ppd_model.unet import CascadeUNet
 
 SameBits = Callable[[Tensor, Tensor], bool]
-
-
-def put_stock_layers_back(pipeline: Pipeline) -> None:
-    stock = {
-        RowExactLinear: nn.Linear,
-        RowExactConv2d: nn.Conv2d,
-        RowExactConvTranspose2d: nn.ConvTranspose2d,
-    }
-    for part in (pipeline.stage_c, pipeline.text_encoder.model, pipeline.decoder):
-        for module in part.modules():
-            module.__class__ = stock.get(type(module), type(module))
 
 
 def latents(pipeline: Pipeline, *requests: ImageRequest) -> Tensor:
@@ -47,20 +36,23 @@ def latents(pipeline: Pipeline, *requests: ImageRequest) -> Tensor:
     ("guidance_scale", "negative"), [(4.0, ""), (4.0, "quiet hill"), (1.0, "")]
 )
 def test_latents_equal_those_of_the_stock_prior_pipeline(
-    tiny: Preset, guidance_scale: float, negative: str
+    tiny: Preset,
+    wide_scheduler: DDPMWuerstchenScheduler,
+    guidance_scale: float,
+    negative: str,
 ) -> None:
     pipeline = Pipeline.random(
         replace(tiny, stage_c_x0_clamp=None),
         ["a", "red", "boat", "the", "sea", "at", "night", "quiet", "hill"],
+        dtype=torch.float64,
     )
-    put_stock_layers_back(pipeline)  # else rounding differs, and t = 1 multiplies it by 100
-    prior = StableCascadeUNet(**tiny.stage_c).eval()
+    prior = CascadeUNet(**tiny.stage_c).eval().double()  # stock but for float64 times
     prior.load_state_dict(pipeline.stage_c.unet.state_dict(), strict=True)
     stock = StableCascadePriorPipeline(
         tokenizer=pipeline.text_encoder.tokenizer,
         text_encoder=pipeline.text_encoder.model,
         prior=prior,
-        scheduler=DDPMWuerstchenScheduler(),
+        scheduler=wide_scheduler,
         resolution_multiple=16,
     )
     stock.set_progress_bar_config(disable=True)
@@ -81,19 +73,25 @@ def test_latents_equal_those_of_the_stock_prior_pipeline(
             for prompt, seed in zip(prompts, (5, 6), strict=True)
         ),
     )
+    assert own.dtype == expected.dtype == torch.float64
     # A random network leaves latents of several hundred, since what it does not recognise as noise
-    # is divided by sqrt(alpha-bar(1)) = 0.01: hence 1e-5 of the value.
-    torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
+    # is divided by sqrt(alpha-bar(1)) = 0.01. Over all steps a rounding is multiplied by some 1e4
+    # (in float32 the two sides are 6e-4 of the value apart, at 2^-24 = 6e-8 a rounding), which in
+    # float64, at 2^-53, is 1e-12 of it. The rest is for processors that round otherwise.
+    torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.float32, 1e-3)])
+# 1e-5 in the predicted noise (some hundred sums, each rounded by 2^-24 of values of a few units)
+# times 1 / sqrt(alpha-bar(1)) = 100, by which a step from t = 1 multiplies it; float64 rounds 2^-29
+# times as much, 2e-12, and a wrong row would be wrong by 0.1 in either.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-3)])
 def test_a_batch_of_different_requests_equals_each_alone(
-    pipeline: Pipeline, user_emb_D: np.ndarray, dtype: torch.dtype, tolerance: float
+    random_pipeline: Callable[[torch.dtype], Pipeline],
+    user_emb_D: np.ndarray,
+    dtype: torch.dtype,
+    tolerance: float,
 ) -> None:
-    # float64 tells rounding from reasoning: a step from t = 1 multiplies an error in the noise by
-    # 1 / sqrt(alpha-bar(1)) = 100, and float32 products round differently in other batch sizes.
-    pipeline.stage_c.to(dtype)
-    pipeline.text_encoder.model.to(dtype)
+    pipeline = random_pipeline(dtype)
     requests = [
         ImageRequest("a red boat", 1, user_emb_D=user_emb_D, steps=6),
         ImageRequest("the sea at night", 2, steps=3, guidance_scale=1.0),
@@ -107,9 +105,10 @@ def test_a_batch_of_different_requests_equals_each_alone(
         torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=tolerance)
 
 
-def test_a_picture_is_the_same_alone_and_in_company(
-    pipeline: Pipeline, user_emb_D: np.ndarray
+def test_a_float64_picture_is_the_same_alone_and_in_company(
+    wide_pipeline: Pipeline, user_emb_D: np.ndarray
 ) -> None:
+    pipeline = wide_pipeline
     requests = [
         ImageRequest("a red boat", 1, user_emb_D=user_emb_D, steps=2),
         ImageRequest("a tree", 2, steps=5),
@@ -184,8 +183,9 @@ def test_the_user_speaks_in_the_prompts_rows_only_unless_asked(
 
 
 def test_the_user_speaks_from_the_presets_time_on(
-    pipeline: Pipeline, user_emb_D: np.ndarray
+    wide_pipeline: Pipeline, user_emb_D: np.ndarray
 ) -> None:
+    pipeline = wide_pipeline
     base = ImageRequest("a red boat", 1, steps=4, guidance_scale=1.0)
     on = replace(base, user_emb_D=user_emb_D)
     seen: list[list[float]] = []
@@ -209,8 +209,9 @@ def test_the_user_speaks_from_the_presets_time_on(
     seen.clear()
     alone = latents(pipeline, on)
     assert seen == [[0], [0], [1], [1]]
-    assert (together[:1] - alone).abs().max() < 1e-3
-    assert (together[3:] - latents(pipeline, base)).abs().max() < 1e-3
+    # Rounding in float64, as above.
+    assert (together[:1] - alone).abs().max() < 1e-10
+    assert (together[3:] - latents(pipeline, base)).abs().max() < 1e-10
 
 
 def test_keys_and_values_of_the_text_are_made_once_for_all_steps(
