@@ -77,8 +77,9 @@ class Settings(BaseSettings):
     """Of the generator: cpu, cuda or cuda:N."""
     vlm_device: str | None = None
     """Of the model that reads choices; the default is the generator's."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of both models; auto is bfloat16 for published weights on a GPU, else float32."""
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """Of both models; auto is bfloat16 for published weights on a GPU, else float32. In float64,
+    which is for mini, pictures have the same bytes on any CPU."""
     offload: bool = False
     """Weights of what works on a GPU rest in main memory and go there only while they work."""
     prompt_variant: str = "paper"

@@ -35,7 +35,7 @@ from service.core.messages import KINDS
 from service.core.pool import load_pool
 from service.core.ports import Capabilities, ImageStore, ModelRuntime, ProgressEvents
 from service.infra import logs
-from service.infra.adapters import AdapterCopies, take_over
+from service.infra.adapters import AdapterCopies
 from service.infra.memory.embedding_cache import InProcessEmbeddingCache
 from service.infra.memory.events import InProcessEvents
 from service.infra.memory.job_signals import InProcessSignals
@@ -372,22 +372,6 @@ async def prepare(settings: Settings) -> Path | None:
     finally:
         await database.close()
     return path
-
-
-@contextlib.asynccontextmanager
-async def adapter_stores(settings: Settings) -> AsyncIterator[tuple[Database, ImageStore]]:
-    """Database and image store for looking after adapters, also beside a running service.
-
-    What an earlier version of the service kept in the data folder is taken over first; raises
-    ValueError when the adapter that was active there is missing or has changed.
-    """
-    images = image_store(settings)
-    database = open_database(settings)
-    try:
-        await take_over(settings.adapters_dir, database, images)
-        yield database, images
-    finally:
-        await database.close()
 
 
 @contextlib.contextmanager

@@ -1,23 +1,20 @@
 """`ppd adapters`: which adapter is served, changed while the service runs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from service.core.ports import ImageStore
+from service.cli.terminal import DataDir, in_parts
 from service.infra.adapters import AdapterCopies, keep
-from service.infra.sql.database import Database
+from service.infra.parts import Parts
 from service.infra.sql.repositories.adapters import misfit_text
 from service.infra.sql.tables import Adapter
 from service.settings import Settings, read
-from service.wiring import adapter_stores, prepare
 
 adapters = typer.Typer(no_args_is_help=True, help="Adapters: put one into service, or go back.")
 
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
 FROM_NOW_ON = "serves every request from now on"
 
 
@@ -26,8 +23,7 @@ def add(
     file: Annotated[Path, typer.Argument(help="An adapter's file.")], data_dir: DataDir = None
 ) -> None:
     """Keep an adapter where every worker finds it, without serving it yet."""
-    settings = _settings(data_dir)
-    row = _run(settings, lambda database, images: _add(settings, database, images, file))
+    row = in_parts(data_dir, lambda settings, parts: _add(settings, parts, file))
     typer.echo(f"adapter {row.version} for {row.base_model} and {row.encoder_id} is kept")
 
 
@@ -40,32 +36,30 @@ def activate(
 
     Jobs that are waiting or running keep the adapter that they came with.
     """
-    settings = _settings(data_dir)
 
-    async def work(database: Database, images: ImageStore) -> Adapter:
-        async with database.read() as store:
+    async def work(settings: Settings, parts: Parts) -> Adapter:
+        async with parts.database.read() as store:
             row = await store.adapters.get(adapter)
         if row is None:
-            row = await _add(settings, database, images, Path(adapter))
+            row = await _add(settings, parts, Path(adapter))
         else:
             _refuse_other_models(settings, row)
-        async with database.write() as store:
+        async with parts.database.write() as store:
             if not await store.adapters.activate(row.version):
                 raise ValueError(f"adapter {row.version} was removed meanwhile")
         return row
 
-    row = _run(settings, work)
-    _say_override(settings)
+    row = in_parts(data_dir, work)
+    _say_override(data_dir)
     typer.echo(f"adapter {row.version} for {row.base_model} and {row.encoder_id} {FROM_NOW_ON}")
 
 
 @adapters.command()
 def rollback(data_dir: DataDir = None) -> None:
     """Serve what was served before; done again, what was before that."""
-    settings = _settings(data_dir)
 
-    async def work(database: Database, _: ImageStore) -> str:
-        async with database.write() as store:
+    async def work(settings: Settings, parts: Parts) -> str:
+        async with parts.database.write() as store:
             back = await store.adapters.rollback()
             if back is None:
                 raise ValueError("there is no earlier adapter to go back to")
@@ -74,23 +68,22 @@ def rollback(data_dir: DataDir = None) -> None:
                 _refuse_other_models(settings, row)
         return "the shipped adapter" if row is None else f"adapter {row.version}"
 
-    back = _run(settings, work)
-    _say_override(settings)
+    back = in_parts(data_dir, work)
+    _say_override(data_dir)
     typer.echo(f"{back} {FROM_NOW_ON}")
 
 
 @adapters.command()
 def deactivate(data_dir: DataDir = None) -> None:
     """Serve the shipped adapter from the next request on."""
-    settings = _settings(data_dir)
 
-    async def work(database: Database, _: ImageStore) -> None:
-        async with database.write() as store:
+    async def work(settings: Settings, parts: Parts) -> None:
+        async with parts.database.write() as store:
             if not await store.adapters.deactivate():
                 raise ValueError("the shipped adapter is the one in service")
 
-    _run(settings, work)
-    _say_override(settings)
+    in_parts(data_dir, work)
+    _say_override(data_dir)
     typer.echo(f"the shipped adapter {FROM_NOW_ON}")
 
 
@@ -100,25 +93,23 @@ def remove(
     data_dir: DataDir = None,
 ) -> None:
     """Forget an adapter; refused while it is in service or a waiting job needs it."""
-    settings = _settings(data_dir)
 
-    async def work(database: Database, images: ImageStore) -> None:
-        async with database.write() as store:
+    async def work(settings: Settings, parts: Parts) -> None:
+        async with parts.database.write() as store:
             key = await store.adapters.remove(version)
-        await images.delete([key])
-        await AdapterCopies(settings.adapters_dir, images).forget(version)
+        await parts.images.delete([key])
+        await AdapterCopies(settings.adapters_dir, parts.images).forget(version)
 
-    _run(settings, work)
+    in_parts(data_dir, work)
     typer.echo(f"adapter {version} is removed")
 
 
 @adapters.command("list")
 def list_adapters(data_dir: DataDir = None) -> None:
     """Show the adapters that are kept, and which one new requests are made with."""
-    settings = _settings(data_dir)
 
-    async def work(database: Database, _: ImageStore) -> list[str]:
-        async with database.read() as store:
+    async def work(settings: Settings, parts: Parts) -> list[str]:
+        async with parts.database.read() as store:
             active, rows = await store.adapters.active(), await store.adapters.all()
         shown = [("shipped     ", active is None, "with the weights")]
         shown += [
@@ -132,13 +123,13 @@ def list_adapters(data_dir: DataDir = None) -> None:
         ]
         return [f"{name}  {'active' if on else '      '}  {facts}" for name, on, facts in shown]
 
-    lines = _run(settings, work)
-    _say_override(settings)
+    lines = in_parts(data_dir, work)
+    _say_override(data_dir)
     for line in lines:
         typer.echo(line)
 
 
-async def _add(settings: Settings, database: Database, images: ImageStore, file: Path) -> Adapter:
+async def _add(settings: Settings, parts: Parts, file: Path) -> Adapter:
     """Check a file against the models of these settings, and keep it."""
     from service.worker.engine import check_adapter
 
@@ -151,7 +142,9 @@ async def _add(settings: Settings, database: Database, images: ImageStore, file:
         decoding=settings.decoding,
     )
     data = await asyncio.to_thread(file.read_bytes)
-    return await keep(database, images, data, base_model=base_model, encoder_id=encoder_id)
+    return await keep(
+        parts.database, parts.images, data, base_model=base_model, encoder_id=encoder_id
+    )
 
 
 def _refuse_other_models(settings: Settings, row: Adapter) -> None:
@@ -171,34 +164,7 @@ def _refuse_other_models(settings: Settings, row: Adapter) -> None:
         raise ValueError(misfit_text(row.version, "user encoder", row.encoder_id, encoder_id))
 
 
-def _run(settings: Settings, work: Callable[[Database, ImageStore], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        await prepare(settings)
-        async with adapter_stores(settings) as (database, images):
-            return await work(database, images)
-
-    try:
-        return asyncio.run(run())
-    except (ValueError, OSError) as error:
-        raise _refuse(str(error)) from error
-    except ModuleNotFoundError as error:
-        raise _refuse(f"adapters are checked where the models run: {error}") from error
-
-
-def _say_override(settings: Settings) -> None:
-    if settings.adapter is not None:
-        typer.echo(
-            f"PPD_ADAPTER={settings.adapter} is served with this setting, whatever is activated"
-        )
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    try:
-        return read(data_dir=data_dir)
-    except ValueError as error:
-        raise _refuse(str(error)) from error
-
-
-def _refuse(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(1)
+def _say_override(data_dir: Path | None) -> None:
+    override = read(data_dir=data_dir).adapter
+    if override is not None:
+        typer.echo(f"PPD_ADAPTER={override} is served with this setting, whatever is activated")

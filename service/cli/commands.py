@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Collection
-from pathlib import Path
+from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -15,6 +15,7 @@ from service.cli.doctor import examine
 from service.cli.images import images
 from service.cli.jobs import jobs
 from service.cli.models import models
+from service.cli.terminal import DataDir, Refusing, in_database
 from service.cli.users import users
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
 from service.core.messages import KINDS
@@ -26,10 +27,8 @@ from service.wiring import (
     UNSCRAPED,
     Scraped,
     Served,
-    adapter_stores,
     api,
     embedded,
-    open_database,
     prepare,
     sole_user_of,
     start_logs,
@@ -43,16 +42,27 @@ KEEP_ALIVE_S = 75
 """How long a connection may rest. Longer than proxies and clients let theirs, or a request could
 come just when the server hangs up, and be lost."""
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(cls=Refusing, no_args_is_help=True, add_completion=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="API keys. A key belongs to one tenant.")
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"ppd {metadata.version('ppd')}")
+        raise typer.Exit
+
+
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 app.add_typer(adapters, name="adapters")
 app.add_typer(images, name="images")
 app.add_typer(users, name="users")
 app.add_typer(jobs, name="jobs")
-
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
 
 
 @app.command()
@@ -65,20 +75,17 @@ def serve(
 
     With PPD_DATABASE_URL=postgresql://... API and pages only: `ppd worker` runs the jobs.
     """
-    settings = _settings(data_dir=data_dir, host=host, port=port)
+    settings = read(data_dir=data_dir, host=host, port=port)
     start_logs(settings)
-    try:
-        if settings.production:
-            asyncio.run(prepare(settings))
-            run_server(settings, api(settings))
-            return
-        with sole_user_of(settings.data_dir):
-            new_key_path = asyncio.run(_prepare(settings))
-            if new_key_path is not None:
-                typer.echo(f"An API key was written to {new_key_path}")
-            run_server(settings, embedded(settings, _runtime(settings)))
-    except (ValueError, OSError) as error:
-        raise _refuse(str(error)) from error
+    if settings.production:
+        asyncio.run(prepare(settings))
+        run_server(settings, api(settings))
+        return
+    with sole_user_of(settings.data_dir):
+        new_key_path = asyncio.run(prepare(settings))
+        if new_key_path is not None:
+            typer.echo(f"An API key was written to {new_key_path}")
+        run_server(settings, embedded(settings, _runtime(settings)))
 
 
 @app.command()
@@ -94,12 +101,12 @@ def worker(
     data_dir: DataDir = None,
 ) -> None:
     """Start a worker of the production scale; SIGTERM lets its jobs end."""
-    settings = _settings(data_dir=data_dir)
+    settings = read(data_dir=data_dir)
     kinds = {name.strip() for name in queues.split(",")}
     if not kinds or not kinds <= set(KINDS):
-        raise _refuse(f"--queues {queues!r}: expected {' and '.join(KINDS)}, or one of them")
+        raise ValueError(f"--queues {queues!r}: expected {' and '.join(KINDS)}, or one of them")
     if not settings.production:
-        raise _refuse(
+        raise ValueError(
             "`ppd worker` needs PPD_DATABASE_URL=postgresql://...; "
             "without it `ppd serve` runs the jobs itself"
         )
@@ -120,19 +127,10 @@ def work(
     That end does not wait for the model's thread: no loading and no reading of choices can be cut
     short, and what that thread still does is nobody's any more.
     """
-    try:
-        asyncio.run(prepare(settings))
-        status = asyncio.run(run_worker(settings, runtime(), kinds, concurrency, scraped))
-    except (ValueError, OSError) as error:
-        raise _refuse(str(error)) from error
+    asyncio.run(prepare(settings))
+    status = asyncio.run(run_worker(settings, runtime(), kinds, concurrency, scraped))
     logging.shutdown()
     os._exit(status)
-
-
-async def _prepare(settings: Settings) -> Path | None:
-    new_key_path = await prepare(settings)
-    async with adapter_stores(settings):  # takes over what an earlier version kept
-        return new_key_path
 
 
 def run_server(settings: Settings, parts: Served) -> None:
@@ -169,21 +167,18 @@ class Server(uvicorn.Server):
 @app.command()
 def migrate(data_dir: DataDir = None) -> None:
     """Bring the database's schema up to date."""
-    settings = _settings(data_dir=data_dir)
+    settings = read(data_dir=data_dir)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        migrations.revision(settings.database)  # one that is away is named, within seconds
-        migrations.upgrade(settings.database)
-        current, _ = migrations.revision(settings.database)
-    except OSError as error:
-        raise _refuse(str(error)) from error
+    migrations.revision(settings.database)  # one that is away is named, within seconds
+    migrations.upgrade(settings.database)
+    current, _ = migrations.revision(settings.database)
     typer.echo(f"The schema is at {current}")
 
 
 @app.command()
 def doctor(data_dir: DataDir = None) -> None:
     """Check settings, stores, workers and weights; exit 1 when something is wrong."""
-    settings = _settings(data_dir=data_dir)
+    settings = read(data_dir=data_dir)
     if not examine(settings, lambda: _runtime(settings), typer.echo):
         raise typer.Exit(1)
 
@@ -201,15 +196,15 @@ def create_key(
 ) -> None:
     """Make a key and print it once."""
     if not TENANT.fullmatch(tenant) or tenant == BROWSER_TENANT:
-        raise _refuse(f"{tenant!r} cannot be a tenant: 1 to 64 of A-Za-z0-9._-, not browser")
+        raise ValueError(f"{tenant!r} cannot be a tenant: 1 to 64 of A-Za-z0-9._-, not browser")
     if not name.strip() or len(name) > 128 or not name.isprintable():
-        raise _refuse(f"{name!r} cannot be a name: 1 to 128 printable characters")
+        raise ValueError(f"{name!r} cannot be a name: 1 to 128 printable characters")
     key = new_key()
 
     async def add(store: Store) -> str:
         return (await store.keys.add(tenant, name, key_sha256(key), scope)).pk
 
-    typer.echo(f"id {_in_database(data_dir, add)}", err=True)
+    typer.echo(f"id {in_database(data_dir, add)}", err=True)
     typer.echo(key)
 
 
@@ -224,7 +219,7 @@ def list_keys(data_dir: DataDir = None) -> None:
             for row in await store.keys.all()
         ]
 
-    for line in _in_database(data_dir, lines):
+    for line in in_database(data_dir, lines):
         typer.echo(line)
 
 
@@ -240,22 +235,15 @@ def revoke_key(
         in_use = [key for key in await store.keys.all() if key.revoked_at is None]
         return revoked, any(key.scope == "admin" for key in in_use)
 
-    revoked, has_admin = _in_database(data_dir, revoke)
+    revoked, has_admin = in_database(data_dir, revoke)
     if not revoked:
-        raise _refuse(f"there is no key {key_id} in use")
+        raise ValueError(f"there is no key {key_id} in use")
     typer.echo("revoked")
     if not has_admin:
         typer.echo(
             "warning: no admin key is in use now; `ppd keys create --scope admin` makes one",
             err=True,
         )
-
-
-def _settings(**given: Any) -> Settings:
-    try:
-        return read(**given)
-    except ValueError as error:
-        raise _refuse(str(error)) from error
 
 
 def _runtime(
@@ -286,26 +274,3 @@ def _runtime(
         timeout_s=settings.job_timeout_s,
         preview_every=settings.preview_every,
     )
-
-
-def _in_database(data_dir: Path | None, work: Any) -> Any:
-    settings = _settings(data_dir=data_dir)
-
-    async def run() -> Any:
-        await prepare(settings)
-        database = open_database(settings)
-        try:
-            async with database.write() as store:
-                return await work(store)
-        finally:
-            await database.close()
-
-    try:
-        return asyncio.run(run())
-    except OSError as error:
-        raise _refuse(str(error)) from error
-
-
-def _refuse(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(1)

@@ -1,25 +1,22 @@
 """`ppd jobs`: what waits, runs and failed, and an operator's hand on it."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import typer
 
-from service.core.messages import TERMINAL, JobStatus
+from service.actions.canceling import cancel as cancel_job
+from service.cli.terminal import DataDir, in_database, in_parts
+from service.core.messages import JobStatus
+from service.infra.parts import Parts
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Job, now, seconds_since
-from service.settings import Settings, read
-from service.wiring import open_database
+from service.settings import Settings
 
 jobs = typer.Typer(no_args_is_help=True, help="Jobs: see them, run one again, cancel one.")
 
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
 JobId = Annotated[str, typer.Argument(help="The id that `list` shows.")]
-_T = TypeVar("_T")
 
 
 @jobs.command("list")
@@ -36,10 +33,10 @@ def list_jobs(
 ) -> None:
     """Show jobs, newest first: id, kind, state, attempts, age, tenant, worker, error."""
 
-    async def look(store: Store, _: Settings) -> list[str]:
+    async def look(store: Store) -> list[str]:
         return [_line(job, show_request) for job in await store.jobs.page(status, kind, limit)]
 
-    for line in _in_database(data_dir, look):
+    for line in in_database(data_dir, look):
         typer.echo(line)
 
 
@@ -47,7 +44,11 @@ def list_jobs(
 def requeue(job_id: JobId, data_dir: DataDir = None) -> None:
     """Run a failed or expired job again, as a further attempt."""
 
-    async def again(store: Store, settings: Settings) -> Job:
+    async def again(settings: Settings, parts: Parts) -> Job:
+        async with parts.database.write() as store:
+            return await _again(store, settings)
+
+    async def _again(store: Store, settings: Settings) -> Job:
         job = await _existing(store, job_id)
         if job.status not in ("failed", "expired"):
             raise ValueError(f"the job is {job.status}; only a failed or expired one runs again")
@@ -59,22 +60,20 @@ def requeue(job_id: JobId, data_dir: DataDir = None) -> None:
         await store.jobs.requeue(job, expires_at)
         return job
 
-    job = _in_database(data_dir, again)
+    job = in_parts(data_dir, again)
     typer.echo(f"queued for attempt {job.attempt + 1}")
 
 
 @jobs.command()
 def cancel(job_id: JobId, data_dir: DataDir = None) -> None:
-    """End a job that waits or runs; its worker finds out when it next renews its lease."""
+    """End a job that waits or runs, as DELETE /jobs/{id} does."""
 
-    async def end(store: Store, _: Settings) -> None:
-        job = await _existing(store, job_id)
-        if job.status in TERMINAL or not await store.jobs.cancel(job):
+    async def end(_: Settings, parts: Parts) -> None:
+        job, canceled = await cancel_job(parts, lambda store: _existing(store, job_id))
+        if not canceled:
             raise ValueError(f"the job has ended: it is {job.status}")
-        if job.profile_pk is not None:
-            await store.profiles.finish(job.profile_pk, "failed", error_code="canceled")
 
-    _in_database(data_dir, end)
+    in_parts(data_dir, end)
     typer.echo("canceled")
 
 
@@ -92,19 +91,3 @@ def _line(job: Job, show_request: bool) -> str:
         f"{job.tenant:<16} {job.worker_id or '-':<12} {job.error_code or ''}"
     ).rstrip()
     return f"{line}\n    {json.dumps(job.request, ensure_ascii=True)}" if show_request else line
-
-
-def _in_database(data_dir: Path | None, work: Callable[[Store, Settings], Awaitable[_T]]) -> _T:
-    async def run(settings: Settings) -> _T:
-        database = open_database(settings)
-        try:
-            async with database.write() as store:
-                return await work(store, settings)
-        finally:
-            await database.close()
-
-    try:
-        return asyncio.run(run(read(data_dir=data_dir)))
-    except ValueError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error

@@ -35,18 +35,15 @@ def pull(
     from ppd_model.hub import HuggingFaceHub
     from ppd_model.pull import pull as fetch
 
-    try:
-        lock = fetch(
-            _preset(preset),
-            _folder(folder),
-            HuggingFaceHub(),
-            dtype=_dtype(dtype),
-            parts=part or (),
-            revisions=_revisions(revision or []),
-            on_file=lambda name, size: typer.echo(f"{size / 1e9:8.3f} GB  {name}"),
-        )
-    except (ValueError, OSError) as error:
-        raise _refuse(str(error)) from error
+    lock = fetch(
+        _preset(preset),
+        _folder(folder),
+        HuggingFaceHub(),
+        dtype=_dtype(dtype),
+        parts=part or (),
+        revisions=_revisions(revision or []),
+        on_file=lambda name, size: typer.echo(f"{size / 1e9:8.3f} GB  {name}"),
+    )
     for hub_id, locked in lock.repositories.items():
         typer.echo(f"{hub_id} at {locked.revision}: commit {locked.commit}")
 
@@ -65,7 +62,7 @@ def verify(
     chosen, where, precision = _preset(preset), _folder(folder), _dtype(dtype)
     unknown = sorted(set(part or ()) - chosen.published.keys())
     if unknown:
-        raise _refuse(f"{preset} has no parts {unknown}; it has {list(chosen.published)}")
+        raise ValueError(f"{preset} has no parts {unknown}; it has {list(chosen.published)}")
     faults = 0
     for name in part or chosen.published:
         try:
@@ -86,38 +83,27 @@ def verify(
 def _preset(name: str) -> "Preset":
     from ppd_model.presets import get_preset
 
-    try:
-        preset = get_preset(name)
-    except ValueError as error:
-        raise _refuse(str(error)) from error
+    preset = get_preset(name)
     if not preset.published:
-        raise _refuse(f"the weights of {name} are shipped with the code")
+        raise ValueError(f"the weights of {name} are shipped with the code")
     return preset
 
 
 def _folder(given: Path | None) -> Path:
     folder = given or read().weights_dir
     if folder is None:
-        raise _refuse("name a folder: --dir, or PPD_WEIGHTS_DIR")
+        raise ValueError("name a folder: --dir, or PPD_WEIGHTS_DIR")
     return folder
 
 
 def _dtype(name: str) -> "torch.dtype":
     from ppd_model.published import generator_dtype
 
-    try:
-        return generator_dtype(name, "cpu")
-    except ValueError as error:
-        raise _refuse(str(error)) from error
+    return generator_dtype(name, "cpu")
 
 
 def _revisions(given: list[str]) -> dict[str, str]:
     for entry in given:
         if entry.count("=") != 1 or not all(entry.split("=")):
-            raise _refuse(f"{entry!r}: expected REPOSITORY=COMMIT")
+            raise ValueError(f"{entry!r}: expected REPOSITORY=COMMIT")
     return dict(entry.split("=") for entry in given)
-
-
-def _refuse(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(1)

@@ -1,25 +1,20 @@
 """`ppd users`: a person's data, for whoever answers their requests."""
 
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TextIO, TypeVar
+from typing import Annotated, TextIO
 
 import typer
 
 from service.actions.erasure import erase_person
 from service.actions.export import export_person
+from service.cli.terminal import DataDir, in_parts
 from service.infra.parts import Parts
-from service.settings import read
-from service.wiring import opened_parts, prepare
 
 users = typer.Typer(no_args_is_help=True, help="People: everything held about one, or erase it.")
 
-_T = TypeVar("_T")
 _User = Annotated[str, typer.Argument(metavar="USER", help="The tenant's own id of the person.")]
 _Tenant = Annotated[str, typer.Option(help="Whose user it is.")]
-_DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
 
 
 @users.command()
@@ -27,7 +22,7 @@ def export(
     user: _User,
     tenant: _Tenant = "default",
     out: Annotated[Path | None, typer.Option(help="A new file; the default is the screen.")] = None,
-    data_dir: _DataDir = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Write everything held about a person, as JSON. Pictures are named, not held in it."""
 
@@ -41,17 +36,14 @@ def export(
         to.write("\n")
         return True
 
-    try:
-        if out is None:
-            found = _with_parts(data_dir, lambda parts: write(parts, sys.stdout))
-        else:
-            with out.open("x", encoding="utf-8") as file:
-                out.chmod(0o600)
-                found = _with_parts(data_dir, lambda parts: write(parts, file))
-            if not found:
-                out.unlink()
-    except OSError as error:
-        raise _refuse(str(error)) from error
+    if out is None:
+        found = in_parts(data_dir, lambda _, parts: write(parts, sys.stdout))
+    else:
+        with out.open("x", encoding="utf-8") as file:
+            out.chmod(0o600)
+            found = in_parts(data_dir, lambda _, parts: write(parts, file))
+        if not found:
+            out.unlink()
     if not found:
         raise _nobody(user, tenant)
 
@@ -61,12 +53,12 @@ def erase(
     user: _User,
     tenant: _Tenant = "default",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    data_dir: _DataDir = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Erase a person everywhere, as DELETE /users/{id} does. A running service may go on."""
     if not yes:
         typer.confirm(f"Erase {user} of tenant {tenant}, for good?", abort=True, err=True)
-    receipt = _with_parts(data_dir, lambda parts: erase_person(parts, tenant, user))
+    receipt = in_parts(data_dir, lambda _, parts: erase_person(parts, tenant, user))
     if receipt is None:
         raise _nobody(user, tenant)
     typer.echo(", ".join(f"{count} {what}" for what, count in receipt.erased.items()) + " erased")
@@ -76,24 +68,5 @@ def erase(
         typer.echo("the database's log still holds the rows until its readers let go")
 
 
-def _with_parts(data_dir: Path | None, work: Callable[[Parts], Awaitable[_T]]) -> _T:
-    try:
-        settings = read(data_dir=data_dir)
-    except ValueError as error:
-        raise _refuse(str(error)) from error
-
-    async def run() -> _T:
-        await prepare(settings)
-        async with opened_parts(settings) as parts:
-            return await work(parts)
-
-    return asyncio.run(run())
-
-
-def _nobody(user: str, tenant: str) -> typer.Exit:
-    return _refuse(f"tenant {tenant} has no user {user}")
-
-
-def _refuse(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(1)
+def _nobody(user: str, tenant: str) -> ValueError:
+    return ValueError(f"tenant {tenant} has no user {user}")

@@ -5,18 +5,15 @@ An adapter's version is the beginning of its sha256, so a version is one content
 
 import asyncio
 import hashlib
-import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from service.core.ports import AdapterFile, ImageStore
 from service.infra.sql.database import Database
 from service.infra.sql.tables import Adapter
 
 SHORT_DIGEST = 12
-_POINTER = "active.json"
 
 
 def version_of(sha256: str) -> str:
@@ -98,64 +95,10 @@ class AdapterCopies:
         await asyncio.to_thread(_write, path, data)
 
 
-async def take_over(folder: Path, database: Database, images: ImageStore) -> None:
-    """Keep the adapters of a data folder that named the active one in `active.json`.
-
-    Done once, by whatever opens the data folder first; unfinished jobs keep that adapter. Raises
-    ValueError when the adapter that was active is missing or has changed.
-    """
-    pointer = folder / _POINTER
-    if not pointer.is_file():
-        return
-    async with database.read() as store:
-        known = await store.adapters.was_ever_one()
-    if not known:
-        version, paths = await asyncio.to_thread(_kept_in, folder)
-        for path in paths:
-            data = await asyncio.to_thread(path.read_bytes)
-            await keep(database, images, data, **_spec_of(path, data))
-        async with database.write() as store:
-            await store.adapters.activate(version)
-            await store.adapters.pin_unfinished(version)
-    pointer.unlink(missing_ok=True)
-
-
-def _kept_in(folder: Path) -> tuple[str, list[Path]]:
-    """The version that was active in a folder, and every file that ever was, oldest first."""
-    sha256 = _named_by(folder / _POINTER)
-    version = version_of(sha256)
-    active = folder / f"{version}.safetensors"
-    if not active.is_file():
-        raise ValueError(f"the active adapter {active} is missing; remove {_POINTER} to go on")
-    found = file_sha256(active)
-    if found != sha256:
-        raise ValueError(f"{active} has sha256 {found}; {sha256} was activated")
-    paths = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-    return version, [path for path in paths if path.stem == version_of(file_sha256(path))]
-
-
 def file_sha256(path: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _named_by(pointer: Path) -> str:
-    try:
-        return str(json.loads(pointer.read_text())["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{pointer} cannot be read: {error}") from error
-
-
-def _spec_of(path: Path, data: bytes) -> dict[str, str]:
-    """What the header of an artifact says that it belongs to."""
-    try:
-        size = int.from_bytes(data[:8], "little")
-        header: dict[str, Any] = json.loads(data[8 : 8 + size])
-        spec = json.loads(header["__metadata__"]["spec"])
-        return {"base_model": spec["base_model"], "encoder_id": spec["extra"]["encoder_id"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: the header holds no readable spec: {error!r}") from error
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -25,8 +25,10 @@ from ppd_model.pipeline import (
     NumericalError,
     Pipeline,
 )
+from ppd_model.placement import OWN_DTYPES
 from ppd_model.presets import Preset, get_preset
 from ppd_model.previewer import Previewer, find_previewer
+from ppd_model.published import DTYPES as PUBLISHED_DTYPES
 from ppd_model.stage_c import adapter_for, build_stage_c
 from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure, ModelLost
@@ -121,8 +123,9 @@ def refuse_misplaced(preset: Preset, setting: str, place: Place) -> None:
 
     `setting` is the environment variable that named the device.
     """
-    if not preset.published and place.dtype not in (None, "float32"):
-        raise ValueError(f"PPD_DTYPE={place.dtype}: {preset.name} runs in float32")
+    known = PUBLISHED_DTYPES if preset.published else OWN_DTYPES
+    if place.dtype is not None and place.dtype not in known:
+        raise ValueError(f"PPD_DTYPE={place.dtype}: {preset.name} runs in {' or '.join(known)}")
     if not place.on_gpu:
         return
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

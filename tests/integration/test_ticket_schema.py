@@ -30,7 +30,7 @@ def test_it_comes_goes_and_comes_again_and_is_none_of_alembics_business(postgres
         connection.execute(
             "INSERT INTO procrastinate_jobs (queue_name, task_name) VALUES ('generate', 'x')"
         )
-    command.downgrade(config, "0004")
+    command.downgrade(config, "base")
     assert held(postgres_url) == 0
     migrate.upgrade(url)
     command.check(config)

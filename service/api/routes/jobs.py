@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from service.actions.canceling import cancel
 from service.api.deps import (
     BY_KEY_OR_SESSION,
     CallerDep,
@@ -23,7 +24,7 @@ from service.core.errors import CODES, ServiceError
 from service.core.messages import TERMINAL, JobEvent, status_event
 from service.infra.sql.jobs.seen import JobSeen
 from service.infra.sql.store import Store
-from service.infra.sql.tables import Job, seconds_since
+from service.infra.sql.tables import Job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ProtectedRoute)
 
@@ -53,17 +54,7 @@ def written(job: JobOut, status: int = 200, headers: Mapping[str, str] | None = 
 @router.delete("/{job_id}", response_model_exclude_none=True)
 async def cancel_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> JobOut:
     """Cancel a job. One that has ended already stays as it is."""
-    async with services.database.write() as store:
-        job = await _locked_job(store, caller, job_id)
-        canceled = await store.jobs.cancel(job)
-        if canceled and job.profile_pk is not None:
-            await store.profiles.finish(job.profile_pk, "failed", error_code="canceled")
-        await store.session.refresh(job)
-    if canceled:
-        services.metrics.job_ended(job.kind, "canceled", seconds_since(job.created_at))
-        services.signals.cancel(job.id)
-        services.signals.ring()  # one that waited for its pictures may run
-        services.events.publish(job.id, status_event(job.seq, "canceled"))
+    job, _ = await cancel(services, lambda store: _locked_job(store, caller, job_id))
     return job_out(job)
 
 

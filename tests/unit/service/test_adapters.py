@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,14 +16,13 @@ from typer.testing import CliRunner
 from ppd_model.checkpoint import ArtifactSpec, load_artifact, save_artifact, sha256_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from service.cli.commands import app
+from service.cli.terminal import in_database
 from service.core.errors import JobFailure
 from service.core.ports import AdapterFile, PictureSpec
 from service.infra.adapters import file_sha256
 from service.infra.sql.database import Database
 from service.infra.sql.store import Store
-from service.infra.sql.tables import Job
 from service.settings import Settings
-from service.wiring import adapter_stores, prepare
 from service.worker.engine import PpdRuntime
 
 SHIPPED = MINI_WEIGHTS_DIR / "adapter.safetensors"
@@ -140,73 +138,6 @@ def test_an_adapter_of_the_settings_is_said_to_override(
     assert f"PPD_ADAPTER={SHIPPED} is served" in ppd(tmp_path, "list")[1]
     monkeypatch.delenv("PPD_ADAPTER")
     assert "PPD_ADAPTER" not in ppd(tmp_path, "list")[1]
-
-
-# What earlier versions kept
-
-
-def in_database(data_dir: Path, work: object) -> None:
-    async def run() -> None:
-        settings = Settings(data_dir=data_dir)
-        await prepare(settings)
-        database = Database(settings.database)
-        async with database.write() as store:
-            await work(store)  # type: ignore[operator]
-        await database.close()
-
-    asyncio.run(run())
-
-
-@pytest.fixture
-def earlier(tmp_path: Path) -> Path:
-    """A data folder of a version that kept adapters in files, with a job that was waiting."""
-    data_dir = tmp_path / "data"
-    folder = data_dir / "adapters"
-    folder.mkdir(parents=True)
-    half = scaled(tmp_path / "half.safetensors", 0.5)
-    for source in (half, SHIPPED):
-        shutil.copyfile(source, folder / f"{sha256_of(source)[:12]}.safetensors")
-    (folder / "active.json").write_text(json.dumps({"sha256": sha256_of(half)}))
-
-    async def a_job(store: Store) -> None:
-        await store.jobs.add(Job(id="waits", kind="generate", priority=0, tenant="t", request={}))
-
-    in_database(data_dir, a_job)
-    return data_dir
-
-
-async def taken_over(data_dir: Path) -> tuple[str | None, list[str], str | None]:
-    """What is active, what is kept, and what the waiting job is pinned to."""
-    settings = Settings(data_dir=data_dir)
-    async with adapter_stores(settings) as (database, _), database.read() as store:
-        job = await store.jobs.get("waits")
-        kept = [row.version for row in await store.adapters.all()]
-        assert job is not None
-        return await store.adapters.active(), sorted(kept), job.adapter_version
-
-
-def test_what_an_earlier_version_kept_is_taken_over_once(earlier: Path) -> None:
-    (pointer,) = (earlier / "adapters").glob("*.json")
-    half = json.loads(pointer.read_text())["sha256"][:12]
-    both = sorted([half, SHIPPED_VERSION])
-    assert asyncio.run(taken_over(earlier)) == (half, both, half)
-    assert not pointer.exists()
-    assert ppd(earlier, "deactivate")[0] == 0
-    pointer.write_text("left by a crash")
-    assert asyncio.run(taken_over(earlier)) == (None, both, half)
-
-
-def test_an_active_adapter_that_is_not_as_it_was_is_not_taken_over(earlier: Path) -> None:
-    pointer = earlier / "adapters" / "active.json"
-    active_file = pointer.with_name(f"{json.loads(pointer.read_text())['sha256'][:12]}.safetensors")
-    active_file.write_bytes(b"changed")
-    with pytest.raises(ValueError, match=r"has sha256 .* was activated"):
-        asyncio.run(taken_over(earlier))
-    active_file.unlink()
-    assert ppd(earlier, "list")[0] == 1
-    pointer.write_text("{")
-    assert "cannot be read" in ppd(earlier, "list")[1]
-    assert CliRunner().invoke(app, ["serve", "--data-dir", str(earlier)]).exit_code == 1
 
 
 # The model

@@ -79,7 +79,7 @@ def test_what_works_in_main_memory_is_not_offloaded_from_it(
         ("PPD_DEVICE", "gpu", r"device\s.*expected cpu, cuda or cuda:N"),
         ("PPD_DEVICE", "cuda:", r"device\s.*expected cpu, cuda or cuda:N"),
         ("PPD_VLM_DEVICE", "cuda:-1", r"vlm_device\s.*expected cpu, cuda or cuda:N"),
-        ("PPD_DTYPE", "float16", r"dtype\s.*'auto', 'float32' or 'bfloat16'"),
+        ("PPD_DTYPE", "float16", r"dtype\s.*'auto', 'float32', 'bfloat16' or 'float64'"),
         ("PPD_OFFLOAD", "perhaps", r"offload\s.*boolean"),
         ("PPD_OFFLOAD", "1", "PPD_OFFLOAD .*set PPD_DEVICE or PPD_VLM_DEVICE to cuda"),
     ],
@@ -100,7 +100,7 @@ def test_what_cannot_be_meant_is_refused_by_name(
     [
         ("PPD_DEVICE", "cuda", 0, "PPD_DEVICE=cuda: torch sees 0 CUDA devices here"),
         ("PPD_VLM_DEVICE", "cuda:2", 2, "PPD_VLM_DEVICE=cuda:2: torch sees 2 CUDA devices here"),
-        ("PPD_DTYPE", "bfloat16", 0, "PPD_DTYPE=bfloat16: mini runs in float32"),
+        ("PPD_DTYPE", "bfloat16", 0, "PPD_DTYPE=bfloat16: mini runs in float32 or float64"),
     ],
 )
 def test_the_service_does_not_start_where_it_cannot_work(
@@ -125,6 +125,14 @@ def test_the_service_does_not_start_where_it_cannot_work(
 def test_the_last_gpu_there_is_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 2)
     a_runtime("mini", generator_place=Place("cuda:1"), encoder_place=Place("cuda", "float32"))
+
+
+def test_float64_is_for_mini() -> None:
+    wide = Place(dtype="float64")
+    a_runtime("mini", generator_place=wide, encoder_place=wide)
+    message = "PPD_DTYPE=float64: stable-cascade-1b runs in float32 or bfloat16"
+    with pytest.raises(ValueError, match=message):
+        a_runtime("stable-cascade-1b", generator_place=wide, encoder_place=None)
 
 
 # What the loaders are told

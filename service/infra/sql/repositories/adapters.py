@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from service.infra.sql.clock import in_seconds
@@ -50,10 +50,6 @@ class Adapters(Repository):
     async def active(self) -> str | None:
         """The version in service."""
         return await self._session.scalar(select(ACTIVE_ADAPTER))
-
-    async def was_ever_one(self) -> bool:
-        """Whether any adapter was ever put into service, or taken out of it."""
-        return bool(await self._session.scalar(select(func.count(AdapterActivation.pk))))
 
     async def activate(self, version: str) -> bool:
         """Serve a kept adapter from the next job on; false when it is not kept."""
@@ -106,15 +102,6 @@ class Adapters(Repository):
         await self._session.delete(adapter)
         await self._session.flush()
         return adapter.key
-
-    async def pin_unfinished(self, version: str) -> None:
-        """Pin every unfinished job for pictures that names no adapter."""
-        statement = update(Job).where(
-            Job.kind == "generate",
-            Job.status.in_(("queued", "running")),
-            Job.adapter_version.is_(None),
-        )
-        await self._changed(statement.values(adapter_version=version))
 
     async def misfit(self, adapter: Adapter) -> str | None:
         """Why a worker that was seen lately could not use it; None when none says so."""

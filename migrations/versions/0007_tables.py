@@ -1,24 +1,63 @@
-"""First tables
+"""All tables; Procrastinate's own, on PostgreSQL
 
-Revision ID: 0001
+Procrastinate's schema is that of the installed version, which pyproject.toml pins; a comment on its
+table says which. docs/service.md says how a newer version is taken up. The first revision is 0007:
+six before it led there and were never released.
+
+Revision ID: 0007
 Revises:
 """
+
+from importlib.metadata import version
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0001"
+revision = "0007"
 down_revision = None
 branch_labels = None
 depends_on = None
+
+_REMOVE = """
+DO $$
+DECLARE
+    item record;
+BEGIN
+    DROP TABLE IF EXISTS procrastinate_events, procrastinate_periodic_defers,
+        procrastinate_jobs, procrastinate_workers CASCADE;
+    FOR item IN
+        SELECT oid::regprocedure AS name FROM pg_proc
+        WHERE starts_with(proname, 'procrastinate_')
+            AND pronamespace = current_schema()::regnamespace
+    LOOP
+        EXECUTE 'DROP FUNCTION ' || item.name || ' CASCADE';
+    END LOOP;
+    DROP TYPE IF EXISTS procrastinate_job_to_defer_v1, procrastinate_job_event_type,
+        procrastinate_job_status CASCADE;
+END
+$$
+"""
 
 
 def upgrade() -> None:
     """Apply."""
     op.create_table(
+        "adapters",
+        sa.Column("version", sa.String(length=64), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("base_model", sa.String(length=256), nullable=False),
+        sa.Column("encoder_id", sa.String(length=256), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("version", name=op.f("pk_adapters")),
+        sa.UniqueConstraint("sha256", name=op.f("uq_adapters_sha256")),
+    )
+    op.create_table(
         "api_keys",
         sa.Column("pk", sa.String(length=32), nullable=False),
         sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("scope", sa.String(length=16), nullable=False),
         sa.Column("name", sa.String(length=128), nullable=False),
         sa.Column("key_sha256", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -27,13 +66,59 @@ def upgrade() -> None:
         sa.UniqueConstraint("key_sha256", name=op.f("uq_api_keys_key_sha256")),
     )
     op.create_table(
+        "chores",
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("begun_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_chores")),
+    )
+    op.create_table(
+        "erased_users",
+        sa.Column("user_pk", sa.String(length=32), nullable=False),
+        sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("erased_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("forgotten_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("user_pk", name=op.f("pk_erased_users")),
+    )
+    op.create_table(
+        "images_to_delete",
+        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_images_to_delete")),
+    )
+    op.create_index(op.f("ix_images_to_delete_asked_at"), "images_to_delete", ["asked_at"])
+
+    op.create_table(
         "users",
         sa.Column("pk", sa.String(length=32), nullable=False),
         sa.Column("tenant", sa.String(length=64), nullable=False),
         sa.Column("user_id", sa.String(length=128), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("pk", name=op.f("pk_users")),
         sa.UniqueConstraint("tenant", "user_id", name=op.f("uq_users_tenant_user_id")),
+    )
+    op.create_table(
+        "workers",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("kinds", sa.JSON(), nullable=False),
+        sa.Column("not_ready", sa.Text(), nullable=True),
+        sa.Column("model", sa.String(length=256), nullable=True),
+        sa.Column("adapter_version", sa.String(length=64), nullable=True),
+        sa.Column("encoder_version", sa.String(length=256), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
+    )
+    op.create_table(
+        "adapter_activations",
+        sa.Column("pk", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("version", sa.String(length=64), nullable=True),
+        sa.Column("back_to", sa.Integer(), nullable=True),
+        sa.Column("activated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["version"], ["adapters.version"], name=op.f("fk_adapter_activations_version")
+        ),
+        sa.PrimaryKeyConstraint("pk", name=op.f("pk_adapter_activations")),
     )
     op.create_table(
         "profiles",
@@ -59,20 +144,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pk", name=op.f("pk_profiles")),
         sa.UniqueConstraint("user_pk", "version", name=op.f("uq_profiles_user_pk_version")),
     )
-    with op.batch_alter_table("profiles", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_profiles_user_pk"), ["user_pk"], unique=False)
+    op.create_index(op.f("ix_profiles_user_pk"), "profiles", ["user_pk"])
 
     op.create_table(
         "jobs",
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("turn", sa.Integer(), server_default="0", nullable=False),
         sa.Column("tenant", sa.String(length=64), nullable=False),
         sa.Column("user_pk", sa.String(length=32), nullable=True),
         sa.Column("profile_pk", sa.String(length=32), nullable=True),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("losses", sa.Integer(), server_default="0", nullable=False),
         sa.Column("request", sa.JSON(), nullable=False),
         sa.Column("result", sa.JSON(), nullable=True),
         sa.Column("error_code", sa.String(length=64), nullable=True),
@@ -82,6 +168,8 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("adapter_version", sa.String(length=64), nullable=True),
+        sa.Column("worker_id", sa.String(length=64), nullable=True),
         sa.ForeignKeyConstraint(
             ["profile_pk"], ["profiles.pk"], name=op.f("fk_jobs_profile_pk"), ondelete="CASCADE"
         ),
@@ -90,14 +178,13 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_jobs_profile_pk"), ["profile_pk"], unique=False)
-        batch_op.create_index(
-            batch_op.f("ix_jobs_status_priority_created_at"),
-            ["status", "priority", "created_at"],
-            unique=False,
-        )
-        batch_op.create_index(batch_op.f("ix_jobs_user_pk"), ["user_pk"], unique=False)
+    op.create_index(op.f("ix_jobs_profile_pk"), "jobs", ["profile_pk"])
+    op.create_index(
+        op.f("ix_jobs_status_turn_priority_created_at"),
+        "jobs",
+        ["status", "turn", "priority", "created_at"],
+    )
+    op.create_index(op.f("ix_jobs_user_pk_status"), "jobs", ["user_pk", "status"])
 
     op.create_table(
         "idempotency_keys",
@@ -116,12 +203,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("caller", "key", name=op.f("pk_idempotency_keys")),
     )
-    with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_idempotency_keys_created_at"), ["created_at"], unique=False
-        )
-        batch_op.create_index(batch_op.f("ix_idempotency_keys_job_id"), ["job_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_idempotency_keys_user_pk"), ["user_pk"], unique=False)
+    op.create_index(op.f("ix_idempotency_keys_created_at"), "idempotency_keys", ["created_at"])
+    op.create_index(op.f("ix_idempotency_keys_job_id"), "idempotency_keys", ["job_id"])
+    op.create_index(op.f("ix_idempotency_keys_user_pk"), "idempotency_keys", ["user_pk"])
 
     op.create_table(
         "images",
@@ -146,13 +230,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_images")),
         sa.UniqueConstraint("key", name=op.f("uq_images_key")),
     )
-    with op.batch_alter_table("images", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_images_job_id"), ["job_id"], unique=False)
-        batch_op.create_index(
-            batch_op.f("ix_images_user_pk_kind_created_at"),
-            ["user_pk", "kind", "created_at"],
-            unique=False,
-        )
+    op.create_index(op.f("ix_images_job_id"), "images", ["job_id"])
+    op.create_index(
+        op.f("ix_images_user_pk_kind_created_at"), "images", ["user_pk", "kind", "created_at"]
+    )
 
     op.create_table(
         "job_subjects",
@@ -175,8 +256,8 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("job_id", "position", name=op.f("pk_job_subjects")),
     )
-    with op.batch_alter_table("job_subjects", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_job_subjects_user_pk"), ["user_pk"], unique=False)
+    op.create_index(op.f("ix_job_subjects_profile_pk"), "job_subjects", ["profile_pk"])
+    op.create_index(op.f("ix_job_subjects_user_pk"), "job_subjects", ["user_pk"])
 
     op.create_table(
         "choices",
@@ -202,40 +283,53 @@ def upgrade() -> None:
         sa.UniqueConstraint("user_pk", "pair_id", name=op.f("uq_choices_user_pk_pair_id")),
         sqlite_autoincrement=True,
     )
-    with op.batch_alter_table("choices", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_choices_user_pk"), ["user_pk"], unique=False)
+    op.create_index(op.f("ix_choices_image_0_id"), "choices", ["image_0_id"])
+    op.create_index(op.f("ix_choices_image_1_id"), "choices", ["image_1_id"])
+    op.create_index(op.f("ix_choices_user_pk"), "choices", ["user_pk"])
+    op.execute(
+        "INSERT INTO chores (name, begun_at) VALUES "
+        "('retention', '1970-01-01 00:00:00.000000'), ('orphans', '1970-01-01 00:00:00.000000')"
+    )
+    if _on_postgresql():
+        from procrastinate.schema import SchemaManager
+
+        _run(SchemaManager.get_schema())
+        _run(f"COMMENT ON TABLE procrastinate_jobs IS 'procrastinate {version('procrastinate')}'")
 
 
 def downgrade() -> None:
-    """Undo."""
-    with op.batch_alter_table("choices", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_choices_user_pk"))
+    """Undo. Tickets go: the rows of the jobs are the truth."""
+    if _on_postgresql():
+        _run(_REMOVE)
 
     op.drop_table("choices")
-    with op.batch_alter_table("job_subjects", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_job_subjects_user_pk"))
 
     op.drop_table("job_subjects")
-    with op.batch_alter_table("images", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_images_user_pk_kind_created_at"))
-        batch_op.drop_index(batch_op.f("ix_images_job_id"))
 
     op.drop_table("images")
-    with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_idempotency_keys_user_pk"))
-        batch_op.drop_index(batch_op.f("ix_idempotency_keys_job_id"))
-        batch_op.drop_index(batch_op.f("ix_idempotency_keys_created_at"))
 
     op.drop_table("idempotency_keys")
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_jobs_user_pk"))
-        batch_op.drop_index(batch_op.f("ix_jobs_status_priority_created_at"))
-        batch_op.drop_index(batch_op.f("ix_jobs_profile_pk"))
 
     op.drop_table("jobs")
-    with op.batch_alter_table("profiles", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_profiles_user_pk"))
 
     op.drop_table("profiles")
+    op.drop_table("adapter_activations")
+    op.drop_table("workers")
     op.drop_table("users")
+
+    op.drop_table("images_to_delete")
+    op.drop_table("erased_users")
+    op.drop_table("chores")
     op.drop_table("api_keys")
+    op.drop_table("adapters")
+
+
+def _on_postgresql() -> bool:
+    return op.get_bind().dialect.name == "postgresql"
+
+
+def _run(script: str) -> None:
+    """Run statements as they are: SQLAlchemy would read their colons and percent signs."""
+    connection = op.get_bind().connection.driver_connection
+    assert connection is not None
+    connection.execute(script)

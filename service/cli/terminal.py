@@ -1,0 +1,57 @@
+"""What all commands have in common: the data folder, refusals in one line, the stores."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperGroup
+
+from service.infra.parts import Parts
+from service.infra.sql.store import Store
+from service.settings import Settings, read
+from service.wiring import open_database, opened_parts, prepare
+
+DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
+_T = TypeVar("_T")
+
+
+class Refusing(TyperGroup):
+    """Commands whose refusals (ValueError, OSError) are a line and exit status 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from error
+
+
+def in_parts(data_dir: Path | None, work: Callable[[Settings, Parts], Awaitable[_T]]) -> _T:
+    """What `work` gives, over the stores that a running service has as well."""
+    settings = read(data_dir=data_dir)
+
+    async def run() -> _T:
+        await prepare(settings)
+        async with opened_parts(settings) as parts:
+            return await work(settings, parts)
+
+    return asyncio.run(run())
+
+
+def in_database(data_dir: Path | None, work: Callable[[Store], Awaitable[_T]]) -> _T:
+    """What `work` gives, in one transaction."""
+    settings = read(data_dir=data_dir)
+
+    async def run() -> _T:
+        await prepare(settings)
+        database = open_database(settings)
+        try:
+            async with database.write() as store:
+                return await work(store)
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
