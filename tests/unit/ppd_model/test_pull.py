@@ -17,8 +17,8 @@ from ppd_model.presets import DECODER, PRIOR, VLM_7B, Preset, PublishedPart
 from ppd_model.pull import pull
 from ppd_model.repositories import locate
 from ppd_model.verify import verify_part
-from service import models_cli
-from service.cli import app
+from service.cli.commands import app
+from service.cli import models as models_cli
 from tests.tiny_published import (
     COMMITS,
     FolderHub,
