@@ -17,11 +17,11 @@ ENV UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_DEFAUL
 RUN pip install --index-url ${UV_DEFAULT_INDEX} uv==${UV_VERSION} && uv venv /venv
 WORKDIR /app
 # Packages first: this layer is built anew only when they change, not with every line of code.
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt requirements.lock README.md LICENSE ./
 ENV VIRTUAL_ENV=/venv
 RUN --mount=type=cache,target=/var/cache/uv \
     uv pip install -c constraints.txt setuptools \
-    && uv pip install -c constraints.txt -r pyproject.toml --extra serve --extra production --extra tracing
+    && uv pip install -c requirements.lock -r pyproject.toml --extra serve --extra production --extra tracing
 
 FROM build AS build-model
 # `cpu`, or a CUDA of https://download.pytorch.org/whl, `cu130` say.
@@ -30,7 +30,7 @@ ARG TORCH_INDEX_ROOT=https://download.pytorch.org/whl
 RUN --mount=type=cache,target=/var/cache/uv \
     uv pip install --index ${TORCH_INDEX_ROOT}/${TORCH_INDEX} --index-strategy unsafe-best-match \
       -c constraints.txt torch \
-    && uv pip install -c constraints.txt -r pyproject.toml --extra model
+    && uv pip install -c requirements.lock -r pyproject.toml --extra model
 
 # Editable: the weights, the pool, the pages and the migrations lie beside the code.
 FROM build AS built-api

@@ -13,20 +13,23 @@ PIP_INSTALL := --disable-pip-version-check --quiet install --no-compile -c const
 ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-build-isolation
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.lock -c constraints.txt --no-build-isolation
+# On Linux the CPU's build of torch, from PyTorch's own index; another one by name (cu130, auto).
+TORCH_BACKEND ?= cpu
 
-.PHONY: run test lint types check unit fuzz mini evaluate clean compose-env no-torch
+.PHONY: run test check unit fuzz mini evaluate clean compose-env no-torch lock openapi
 
 run: $(VENV)/.serve
 	$(if $(ADAPTER),PPD_ADAPTER=$(ADAPTER)) $(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
 
 test: $(VENV)/.dev chromium gl servers check unit
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev node_modules/.package-lock.json
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	node_modules/.bin/tsc -p service/web
 
 # Many tests wait for a clock, so two run at a time. The browser's driver keeps an event loop
 # running in its process: it gets a process of its own.
@@ -46,6 +49,17 @@ evaluate: $(VENV)/.train gl
 	$(BIN)/python -m training.evaluate --preset mini --out $(RUN)/evaluation \
 	  $(addprefix --probe_data ,$(wildcard $(RUN)/precompute)) \
 	  $(addprefix --taste_adapter ,$(wildcard $(RUN)/adapter_taste/adapter.safetensors))
+
+# Newest versions of every package within pyproject.toml's bounds, with their hashes. Torch is left out: its
+# builds differ by machine, and constraints.txt names its version.
+lock: $(VENV)/.torch
+	echo "torch ; python_version < '0'" > $(VENV)/without-torch.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --generate-hashes \
+	  --no-header --no-annotate -c constraints.txt --override $(VENV)/without-torch.txt -o requirements.lock pyproject.toml
+
+# The API's schema, as clients and a test see it.
+openapi: $(VENV)/.dev
+	$(BIN)/python -m tests.renew_openapi
 
 # Fresh secrets for docker-compose.yml, in .env.
 compose-env:
@@ -73,27 +87,38 @@ gl:
 	@test "$$(uname)" != Linux || (ldconfig -p | grep -q libEGL.so.1 && ldconfig -p | grep -q libGL.so.1) \
 	  || ($(APT_INSTALL) libegl1 libgl1)
 
-# Each stamp adds an extra to the same environment. Torch goes first, pinned and by pip, which also
-# takes a build for the CPU from a folder: a loose range would bring several gigabytes of CUDA packages.
-# uv, much faster, installs the rest; it reads PIP_INDEX_URL from here, or its own UV_DEFAULT_INDEX,
-# and no pip.conf. setuptools builds this package, without a second environment to do it in.
-# A pip that is there already serves the environment; else one is put into it, which takes longer.
+# What checks the types of the pages' scripts; the pages themselves need no node.
+node_modules/.package-lock.json: package-lock.json
+	@command -v npm >/dev/null || ($(APT_INSTALL) npm)
+	npm ci --silent --no-audit --no-fund
+	touch $@
+
+# Each stamp adds an extra to the same environment. pip puts uv into it, and uv, much faster, the rest: it reads
+# PIP_INDEX_URL from here, or its own UV_DEFAULT_INDEX, and no pip.conf. Torch goes first. Where pip was told of
+# folders with packages (PIP_FIND_LINKS, pip.conf), it looks for torch there, which uv would not; on another
+# Linux uv takes the build that TORCH_BACKEND names: the plain one would bring gigabytes of CUDA packages.
+# setuptools builds this package, without a second environment to do it in. A pip that is there already
+# serves the environment; else one is put into it, which takes longer.
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	if $(PYTHON) -m pip --python $(BIN)/python --version >/dev/null 2>&1; \
-	then $(PYTHON) -m pip --python $(BIN)/python $(PIP_INSTALL) torch setuptools uv; \
+	then pip="$(PYTHON) -m pip --python $(BIN)/python"; \
 	else $(BIN)/python -m ensurepip >/dev/null || { echo "install python3-pip or python3-venv first"; exit 1; }; \
-	  $(BIN)/python -m pip $(PIP_INSTALL) torch setuptools uv; fi
+	  pip="$(BIN)/python -m pip"; fi; \
+	if [ "$$(uname)" != Linux ] || $$pip config list 2>/dev/null | grep -q find-links; \
+	then $$pip $(PIP_INSTALL) torch setuptools uv; \
+	else $$pip $(PIP_INSTALL) setuptools uv && $(BIN)/uv pip install --quiet --python $(BIN)/python \
+	  --torch-backend $(TORCH_BACKEND) -c constraints.txt torch; fi
 	touch $@
 
-$(VENV)/.serve: $(VENV)/.torch pyproject.toml
+$(VENV)/.serve: $(VENV)/.torch pyproject.toml requirements.lock
 	$(INSTALL) -e '.[model,serve]'
 	touch $@
 
-$(VENV)/.train: $(VENV)/.torch pyproject.toml
+$(VENV)/.train: $(VENV)/.torch pyproject.toml requirements.lock
 	$(INSTALL) -e '.[model,train]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml requirements.lock
 	$(INSTALL) -e '.[model,serve,production,train,dev]'
 	touch $@

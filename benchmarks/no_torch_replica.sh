@@ -7,6 +7,6 @@ BIN=${BIN:-.venv/bin}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "$BIN/uv" venv --quiet --python "$("$BIN/python" -c 'import sys; print(sys.executable)')" "$folder/venv"
-"$BIN/uv" pip install --quiet --python "$folder/venv/bin/python" -c constraints.txt \
+"$BIN/uv" pip install --quiet --python "$folder/venv/bin/python" -c requirements.lock \
   -r pyproject.toml --extra serve --extra production
 PYTHONPATH=. "$BIN/python" benchmarks/no_torch_replica.py "$folder/venv/bin/python" "$folder/data"

@@ -46,15 +46,22 @@ app = typer.Typer(cls=Refusing, no_args_is_help=True, add_completion=False, help
 keys = typer.Typer(no_args_is_help=True, help="API keys. A key belongs to one tenant.")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ppd {metadata.version('ppd')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _about(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and end.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and end.", is_eager=True, callback=_show_version
+        ),
     ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"ppd {metadata.version('ppd')}")
-        raise typer.Exit
+    """Options of the program itself."""
 
 
 app.add_typer(keys, name="keys")
