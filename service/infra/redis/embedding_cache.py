@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
+from redis.asyncio.lock import Lock
+from redis.exceptions import LockError
 
 from service.core.ports import EmbeddingKey, Taste
 from service.infra.ending import end
@@ -44,12 +46,6 @@ _FORGET = """
 for _, name in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do redis.call('UNLINK', name) end
 redis.call('UNLINK', KEYS[1])
 redis.call('SET', KEYS[2], '1', 'EX', ARGV[1])
-"""
-_RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('UNLINK', KEYS[1]) end
-"""
-_RENEW = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 """
 
 
@@ -152,23 +148,27 @@ class RedisEmbeddingCache:
 
     async def _once_of_all(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
         """Look, and read when the lock is ours; else look again a little later."""
-        lock, token = _name("reading", key), secrets.token_bytes(16)
+        lock = Lock(
+            self._client,
+            _name("reading", key),
+            timeout=self._lock_s,
+            blocking=False,
+            thread_local=False,
+        )
         wait_s, longest_s = _POLL_S
         while True:
             taste = await self.get(key)
             if taste is not None:
                 return taste
             try:
-                ours = await self._guard.ask(
-                    lambda: self._client.set(lock, token, nx=True, px=int(self._lock_s * 1000))
-                )
+                ours = await self._guard.ask(lock.acquire)
             except RedisAway:
                 return await read()
             if ours:
                 break
             await asyncio.sleep(wait_s * _dice.uniform(0.5, 1.5))
             wait_s = min(longest_s, wait_s * 1.5)
-        async with self._held(lock, token):
+        async with self._held(lock):
             taste = await self.get(key)  # it may have come between the look and the lock
             if taste is None:
                 taste = await read()
@@ -176,21 +176,29 @@ class RedisEmbeddingCache:
             return taste
 
     @contextlib.asynccontextmanager
-    async def _held(self, lock: str, token: bytes) -> AsyncIterator[None]:
+    async def _held(self, lock: Lock) -> AsyncIterator[None]:
         """Keep the lock while the block runs; a process that dies lets it go by its expiry."""
-        renewing = asyncio.create_task(self._renew_forever(lock, token))
+        renewing = asyncio.create_task(self._renew_forever(lock))
         try:
             yield
         finally:
             await end(renewing)
-            with contextlib.suppress(RedisAway):
-                await self._ask_script(_RELEASE, [lock], token)
+            await self._of_ours(lock.release)
 
-    async def _renew_forever(self, lock: str, token: bytes) -> None:
+    async def _renew_forever(self, lock: Lock) -> None:
         while True:
             await asyncio.sleep(self._lock_s / 4)
-            with contextlib.suppress(RedisAway):
-                await self._ask_script(_RENEW, [lock], token, int(self._lock_s * 1000))
+            await self._of_ours(lock.reacquire)
+
+    async def _of_ours(self, change: Callable[[], Awaitable[object]]) -> None:
+        """Change a lock that is mostly still ours; after a flush it is another's, or nobody's."""
+
+        async def run() -> None:
+            with contextlib.suppress(LockError):
+                await change()
+
+        with contextlib.suppress(RedisAway):
+            await self._guard.ask(run)
 
     async def _ask_script(self, script: str, names: list[str], *args: bytes | int) -> None:
         async def run() -> None:
