@@ -5,13 +5,12 @@ An adapter's version is the beginning of its sha256, so a version is one content
 
 import asyncio
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 from service.core.ports import AdapterFile, ImageStore
 from service.infra.sql.database import Database
 from service.infra.sql.tables import Adapter
+from service.infra.whole_files import write_whole
 
 SHORT_DIGEST = 12
 
@@ -92,24 +91,10 @@ class AdapterCopies:
         found = hashlib.sha256(data).hexdigest()
         if found != adapter.sha256:
             raise ValueError(f"{adapter.key} has sha256 {found}: add the adapter again")
-        await asyncio.to_thread(_write, path, data)
+        await asyncio.to_thread(write_whole, path, data)
 
 
 def file_sha256(path: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

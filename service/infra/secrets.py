@@ -2,10 +2,11 @@
 
 import base64
 import hashlib
-import os
 import re
 import secrets
 from pathlib import Path
+
+from service.infra.whole_files import write_whole
 
 KEY_PREFIX = "ppd_"
 _KEY = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{43}")
@@ -21,23 +22,6 @@ def key_sha256(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file with mode 0600 in place of what was there; it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)  # of a process that was lost while it wrote
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def first_key(path: Path) -> str:
     """The key that the first start writes to `path`: the one that is there, else made and written.
 
@@ -47,7 +31,7 @@ def first_key(path: Path) -> str:
     if _KEY.fullmatch(held):
         return held
     key = new_key()
-    write_private(path, key + "\n")
+    write_whole(path, f"{key}\n".encode())
     return key
 
 
@@ -55,7 +39,7 @@ def session_secret(data_dir: Path) -> str:
     """The secret that signs browser sessions; made on the first start."""
     path = data_dir / "session-secret"
     if not path.exists():
-        write_private(path, secrets.token_hex(32) + "\n")
+        write_whole(path, f"{secrets.token_hex(32)}\n".encode())
     secret = path.read_text(encoding="utf-8").strip()
     if len(secret) != 64:
         raise ValueError(f"{path} does not hold a session secret; remove it to sign everybody out")

@@ -106,7 +106,7 @@ async def test_a_full_disk_fails_the_job_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("service.infra.pictures.folder_store.os.fsync", full)
+        patched.setattr("service.infra.whole_files.os.fsync", full)
         job = await service.generate(client, n=2)
     assert (job["status"], job["error"]["code"]) == ("failed", "storage_full")
     assert files_of(service) == []

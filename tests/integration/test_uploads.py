@@ -97,7 +97,7 @@ async def test_a_disk_that_fails_in_the_middle_keeps_nothing_of_the_request(
             raise OSError(number, "the disk fails")
 
     with monkeypatch.context() as patched:
-        patched.setattr("service.infra.pictures.folder_store.os.fsync", third_fails)
+        patched.setattr("service.infra.whole_files.os.fsync", third_fails)
         refused = await post(client, "ann", own_pair(1), own_pair(2))
     assert (refused.status_code, refused.json()["code"]) == (503, code)
     assert len(calls) == 3

@@ -6,7 +6,6 @@ import errno
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,9 +15,8 @@ from pathlib import Path
 from service.core.errors import StorageFull
 from service.core.ports import KnownKeys
 from service.infra.pictures.keys import check_key, is_picture
+from service.infra.whole_files import PART, write_whole
 
-_TRIES = 10
-_PART = ".part-"
 _SWEEP_BATCH = 500
 _LOOK_EVERY_S = 1.0
 
@@ -80,24 +78,7 @@ class FolderImageStore:
             raise StorageFull(
                 errno.ENOSPC, f"fewer than {self._min_free_bytes} bytes would be left"
             )
-        handle, name = self._part(path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-
-    def _part(self, folder: Path) -> tuple[int, str]:
-        """A new file in `folder`, which `_delete` in another thread may be taking away."""
-        for _ in range(_TRIES):
-            folder.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                return tempfile.mkstemp(dir=folder, prefix=_PART)
-        raise FileNotFoundError(f"{folder} goes away as fast as it is made")
+        write_whole(path, data)
 
     def _delete(self, paths: Sequence[Path]) -> None:
         for path in paths:
@@ -112,7 +93,7 @@ class FolderImageStore:
             for name in names:
                 path = Path(folder, name)
                 key = path.relative_to(self._root).as_posix()
-                if not is_picture(key) and not name.startswith(_PART):
+                if not is_picture(key) and not name.startswith(PART):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # a job has just ended with it
                     if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
