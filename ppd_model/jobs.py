@@ -177,7 +177,14 @@ class Job:
                 shared_with=self.company / self.row_steps,
             )
             made = [
-                Generated(self.pictures[i], request.seed, timings.denoise_s, timings.decode_s)
+                Generated(
+                    self.pictures[i],
+                    request.seed,
+                    timings.denoise_s,
+                    timings.decode_s,
+                    timings.queue_s,
+                    timings.shared_with,
+                )
                 for i, request in enumerate(self.requests)
             ]
         self.future.set_result(made)

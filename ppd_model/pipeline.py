@@ -37,6 +37,8 @@ from ppd_model.text_encoder import (
     load_text_encoder,
     word_tokenizer,
 )
+from ppd_model.types import Generated as Generated
+from ppd_model.types import ImageRequest as ImageRequest
 
 MINI_WEIGHTS_DIR = Path(__file__).parent / "mini"
 BASE_PARTS = ("stage_a", "stage_b", "stage_c", "text_encoder")
@@ -53,35 +55,6 @@ class Cancelled(Exception):  # noqa: N818  (not a failure)
 
 class NumericalError(RuntimeError):
     """The model produced NaN or infinity; there is no picture."""
-
-
-@dataclass(frozen=True)
-class ImageRequest:
-    """One picture. ``user_emb_D`` None, or strength 0, gives the base model's picture.
-
-    ``seed`` lies in [0, 2**32). Guidance of 1 or less means none: the prompt alone is followed.
-    ``strength`` 1 is the adapter as trained. Sides default to the preset's.
-    """
-
-    prompt: str
-    seed: int
-    user_emb_D: npt.NDArray[np.float32] | None = None
-    strength: float = 1.0
-    negative_prompt: str = ""
-    steps: int = 20
-    guidance_scale: float = 4.0
-    width_px: int | None = None
-    height_px: int | None = None
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A picture, uint8 H x W x 3, and the seconds its batch took to denoise and to decode."""
-
-    image_HWC: npt.NDArray[np.uint8]
-    seed: int
-    denoise_s: float
-    decode_s: float
 
 
 @dataclass(frozen=True)

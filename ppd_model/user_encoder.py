@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,9 +36,12 @@ from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict, sha2
 from ppd_model.placement import own_dtype, placed
 from ppd_model.presets import Preset, get_preset
 from ppd_model.repositories import Repository, locate
+from ppd_model.types import EncodedUser as EncodedUser
+from ppd_model.types import LabelledPair
 from ppd_model.vlm_precision import make_wide
 from ppd_model.weights import BF16, align
 
+Choice = LabelledPair
 Decoding = Literal["greedy", "sample"]
 SAMPLING_TEMPERATURE = 0.7
 """Paper, B.2; without nucleus sampling."""
@@ -80,35 +82,6 @@ class SeededDraws(LogitsProcessor):  # type: ignore[misc]
 
 class EncodingError(RuntimeError):
     """The model gave no usable profile or embedding; nothing of it may be stored."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One answered pair: two pictures of one caption, and which (0 or 1) was preferred."""
-
-    caption: str
-    image_0: Image.Image
-    image_1: Image.Image
-    preferred: int
-
-
-@dataclass(frozen=True)
-class EncodedUser:
-    """What four choices say about a person.
-
-    ``transcript`` is the whole response, chain of thought included, that was read to make
-    ``user_emb_D`` (float32). ``confidence`` in [0, 1] is the geometric mean of the probabilities
-    that the model gives to the profile's tokens after seeing the choices: how sure it is of its
-    own words, or, for an edited profile, how far the choices bear those words out. It is no
-    probability that the profile is right.
-    """
-
-    profile: str
-    transcript: str
-    user_emb_D: NDArray[np.float32]
-    confidence: float
-    likes: list[str]
-    dislikes: list[str]
 
 
 class ImageTextProcessor(LlavaOnevisionProcessor):  # type: ignore[misc]

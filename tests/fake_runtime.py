@@ -9,17 +9,9 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
+from ppd_model.types import EncodedUser, Generated, ImageRequest, LabelledPair
 from service.core.errors import JobCanceled, JobFailure, ModelLost
-from service.core.ports import (
-    Capabilities,
-    EngineState,
-    LabelledPair,
-    Picture,
-    PictureSpec,
-    Preview,
-    Taste,
-    Versions,
-)
+from service.core.ports import AdapterFile, Capabilities, EngineState, Preview, Versions
 from service.infra.adapters import file_sha256
 
 EMB_DIM = 8
@@ -43,7 +35,8 @@ class FakeRuntime:
         self.fail_with: Exception | None = None
         self.engine_state: EngineState | None = None
         self.broken_by: str | None = None
-        self.generated: list[PictureSpec] = []
+        self.generated: list[ImageRequest] = []
+        self.adapters: list[AdapterFile | None] = []
         self.encoded: list[tuple[list[LabelledPair], int, str | None]] = []
 
     @property
@@ -69,19 +62,21 @@ class FakeRuntime:
 
     def generate(
         self,
-        specs: Sequence[PictureSpec],
+        specs: Sequence[ImageRequest],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         on_preview: Callable[[Preview], None],
-    ) -> list[Picture]:
+        *,
+        adapter: AdapterFile | None = None,
+        owner: str = "",
+    ) -> list[Generated]:
         if self.fail_with is not None:
             raise self.fail_with
         if self.broken_by is not None:
             raise ModelLost
         self.entered.set()
-        for adapter in {spec.adapter for spec in specs} - {None}:
-            if file_sha256(adapter.path) != adapter.sha256:
-                raise JobFailure("adapter_unavailable")
+        if adapter is not None and file_sha256(adapter.path) != adapter.sha256:
+            raise JobFailure("adapter_unavailable")
         steps = specs[0].steps
         for step in range(1, steps + 1):
             while not self.gate.wait(0.01):
@@ -93,14 +88,15 @@ class FakeRuntime:
             on_step(step, steps)
             if self.preview_every and step % self.preview_every == 0:
                 for index, spec in enumerate(specs):
-                    on_preview(Preview(index, step, steps, paint(spec)[::2, ::2]))
+                    on_preview(Preview(index, step, steps, paint(spec, adapter)[::2, ::2]))
         self.generated += specs
-        return [Picture(paint(spec), spec.seed, 0.01 * steps, 0.01) for spec in specs]
+        self.adapters.append(adapter)
+        return [Generated(paint(spec, adapter), spec.seed, 0.01 * steps, 0.01) for spec in specs]
 
     def unread(self, prompt: str) -> str:
         return prompt[100:]
 
-    def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
+    def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         while not self.gate.wait(0.01):
             pass
         if self.fail_with is not None:
@@ -112,10 +108,10 @@ class FakeRuntime:
         digest = np.frombuffer(hashlib.sha256(seen.encode()).digest(), dtype=np.uint8)
         user_emb_D = ((digest[:EMB_DIM] - 127.5) / 128).astype(np.float32)
         written = text or f"Likes what was chosen ({digest[0]})."
-        return Taste(written, user_emb_D, 0.5, ["warm light"], ["clutter"])
+        return EncodedUser(written, "", user_emb_D, 0.5, ["warm light"], ["clutter"])
 
 
-def paint(spec: PictureSpec) -> NDArray[np.uint8]:
+def paint(spec: ImageRequest, adapter: AdapterFile | None = None) -> NDArray[np.uint8]:
     """All that the picture depends on, as blocks of colour; gentle, so that people can look at it.
 
     Strength 0 and no user at all give the same picture, whatever the adapter.
@@ -123,8 +119,8 @@ def paint(spec: PictureSpec) -> NDArray[np.uint8]:
     user, strength = b"", 0.0
     if spec.user_emb_D is not None and spec.strength > 0:
         user, strength = spec.user_emb_D.tobytes(), spec.strength
-        if spec.adapter is not None:
-            user += spec.adapter.path.read_bytes()
+        if adapter is not None:
+            user += adapter.path.read_bytes()
     seen = f"{spec.prompt}|{spec.seed}|{spec.steps}|{spec.guidance_scale}|{strength}".encode()
     noise = np.random.default_rng(list(hashlib.sha256(seen + user).digest()))
     blocks = noise.integers(40, 216, (8, 8, 3)).astype(np.uint8)

@@ -7,10 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from ppd_model.types import Generated, ImageRequest
 from service.cli.commands import work
 from service.core.errors import JobCanceled
-from service.core.ports import Picture, PictureSpec, Preview, Versions
+from service.core.ports import Preview, Versions
 from service.settings import Settings
 from service.wiring import start_logs
 from tests.fake_runtime import FakeRuntime
@@ -33,11 +35,12 @@ class DeadlyRuntime(FakeRuntime):
 
     def generate(
         self,
-        specs: Sequence[PictureSpec],
+        specs: Sequence[ImageRequest],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         on_preview: Callable[[Preview], None],
-    ) -> list[Picture]:
+        **whose: Any,
+    ) -> list[Generated]:
         if specs[0].prompt == "poison":
             time.sleep(1)  # others come beside it meanwhile
             os.kill(os.getpid(), signal.SIGKILL)
@@ -47,7 +50,7 @@ class DeadlyRuntime(FakeRuntime):
             if cancelled():
                 raise JobCanceled
             time.sleep(0.02)
-        return super().generate(specs, on_step, cancelled, on_preview)
+        return super().generate(specs, on_step, cancelled, on_preview, **whose)
 
 
 def main() -> None:

@@ -131,7 +131,7 @@ def list_adapters(data_dir: DataDir = None) -> None:
 
 async def _add(settings: Settings, parts: Parts, file: Path) -> Adapter:
     """Check a file against the models of these settings, and keep it."""
-    from service.worker.engine import check_adapter
+    from service.worker.model_runtime import check_adapter
 
     base_model, encoder_id = check_adapter(
         settings.preset,
@@ -149,7 +149,7 @@ async def _add(settings: Settings, parts: Parts, file: Path) -> Adapter:
 
 def _refuse_other_models(settings: Settings, row: Adapter) -> None:
     """Raises ValueError with both ids for an adapter of another base model or encoder."""
-    from service.worker.engine import served_ids
+    from service.worker.model_runtime import served_ids
 
     base_model, encoder_id = served_ids(
         settings.preset,

@@ -258,7 +258,7 @@ def _runtime(
 ) -> "ModelRuntime":
     """The model, as far as these kinds of job need it. Imported here: all else needs no torch."""
     from ppd_model.presets import get_preset
-    from service.worker.engine import PpdRuntime, weights_folder
+    from service.worker.model_runtime import PpdRuntime, weights_folder
 
     folder = weights_folder(settings.preset, settings.weights_dir)
     is_own = not get_preset(settings.preset).published

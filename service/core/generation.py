@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from service.core.ports import Embedding
+from ppd_model.types import Embedding
 
 Reason = Literal["no_profile", "encoding", "encoding_failed", "encoder_changed", "strength_zero"]
 """Why personalisation was not applied. `reencoded` is said where it was, with a newer version."""

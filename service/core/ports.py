@@ -4,18 +4,13 @@ B, D suffixes: batch, embedding.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
+from ppd_model.types import EncodedUser, Generated, ImageRequest, LabelledPair, Pixels
 from service.core.messages import JobEvent
-
-Embedding = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -53,43 +48,6 @@ class AdapterFile:
 
 
 @dataclass(frozen=True)
-class PictureSpec:
-    """One picture to make. `user_emb_D` None means that the adapter is off.
-
-    `adapter` is the one to make it with; None is the one that was loaded at the start. `owner` is
-    whose turn it takes where pictures of several wait for room.
-    """
-
-    prompt: str
-    seed: int
-    user_emb_D: Embedding | None
-    strength: float
-    negative_prompt: str
-    steps: int
-    guidance_scale: float
-    width_px: int
-    height_px: int
-    adapter: AdapterFile | None = None
-    owner: str = ""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A finished picture: uint8, H x W x 3, and how long its two halves took.
-
-    `queue_s` is how long its job waited inside the model for its first step, `shared_with` the mean
-    number of other jobs in a step.
-    """
-
-    image_HWC: NDArray[np.uint8]
-    seed: int
-    denoise_s: float
-    decode_s: float
-    queue_s: float = 0.0
-    shared_with: float = 0.0
-
-
-@dataclass(frozen=True)
 class Preview:
     """What a picture looks like that is being made: small, uint8, H x W x 3.
 
@@ -99,28 +57,7 @@ class Preview:
     index: int
     done: int
     total: int
-    image_HWC: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class LabelledPair:
-    """One decided choice as the encoder reads it."""
-
-    caption: str
-    image_0: Image.Image
-    image_1: Image.Image
-    preferred: Literal[0, 1]
-
-
-@dataclass(frozen=True)
-class Taste:
-    """What the encoder made of four choices; `confidence` in [0, 1]."""
-
-    text: str
-    user_emb_D: Embedding
-    confidence: float
-    likes: list[str] = field(default_factory=list)
-    dislikes: list[str] = field(default_factory=list)
+    image_HWC: Pixels
 
 
 @dataclass(frozen=True)
@@ -182,13 +119,17 @@ class ModelRuntime(Protocol):
 
     def generate(
         self,
-        specs: Sequence[PictureSpec],
+        requests: Sequence[ImageRequest],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         on_preview: Callable[[Preview], None],
-    ) -> list[Picture]:
-        """Make all pictures, in order, and with one adapter.
+        *,
+        adapter: AdapterFile | None = None,
+        owner: str = "",
+    ) -> list[Generated]:
+        """Make all pictures, in order, with this adapter; None is the one loaded at the start.
 
+        `owner` is whose turn it takes where pictures of several wait for room.
         `on_step(done, total)` follows every denoising step, `on_preview` some of them where there
         are previews; they and `cancelled` may be called from other threads, which they hold up.
         Raises `JobCanceled` at the step after `cancelled()` turned true, `JobFailure` for what the
@@ -199,7 +140,7 @@ class ModelRuntime(Protocol):
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is beyond what the model reads; mostly empty."""
 
-    def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
+    def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
 
     def state(self) -> EngineState | None:
@@ -255,15 +196,17 @@ class EmbeddingKey:
 
 
 class EmbeddingCache(Protocol):
-    """Tastes close at hand. The database is the truth; losing this loses time only."""
+    """Readings close at hand. The database is the truth; losing this loses time only."""
 
-    async def get(self, key: EmbeddingKey) -> Taste | None:
+    async def get(self, key: EmbeddingKey) -> EncodedUser | None:
         """What was read, if it is here."""
 
-    async def put(self, key: EmbeddingKey, taste: Taste) -> None:
+    async def put(self, key: EmbeddingKey, taste: EncodedUser) -> None:
         """Keep it."""
 
-    async def once(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
+    async def once(
+        self, key: EmbeddingKey, read: Callable[[], Awaitable[EncodedUser]]
+    ) -> EncodedUser:
         """What is here, else what `read` gives, which is kept.
 
         Whoever asks for the same key meanwhile, in any process, waits for that one reading. Raises

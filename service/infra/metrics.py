@@ -6,7 +6,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.registry import Collector
 
-from service.core.ports import EmbeddingCache, EmbeddingKey, Taste
+from ppd_model.types import EncodedUser
+from service.core.ports import EmbeddingCache, EmbeddingKey
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -119,7 +120,7 @@ class CountedCache:
         self._cache = cache
         self._metrics = metrics
 
-    async def get(self, key: EmbeddingKey) -> Taste | None:
+    async def get(self, key: EmbeddingKey) -> EncodedUser | None:
         """What was read, if it is here."""
         try:
             taste = await self._cache.get(key)
@@ -129,15 +130,17 @@ class CountedCache:
         self._metrics.cache_lookup("miss" if taste is None else "hit")
         return taste
 
-    async def put(self, key: EmbeddingKey, taste: Taste) -> None:
+    async def put(self, key: EmbeddingKey, taste: EncodedUser) -> None:
         """Keep it."""
         await self._cache.put(key, taste)
 
-    async def once(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
+    async def once(
+        self, key: EmbeddingKey, read: Callable[[], Awaitable[EncodedUser]]
+    ) -> EncodedUser:
         """What is here, else what `read` gives; a miss is who has to read."""
         reads = 0
 
-        async def counted() -> Taste:
+        async def counted() -> EncodedUser:
             nonlocal reads
             reads += 1
             self._metrics.cache_lookup("miss")

@@ -8,11 +8,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
 
+from ppd_model.types import Embedding, EncodedUser, Generated, ImageRequest, LabelledPair
 from service.actions.conditioning import Tastes, echo, tastes_of
 from service.actions.equal_requests import earlier_result
 from service.actions.leftovers import delete_leftovers
@@ -21,18 +23,7 @@ from service.core.errors import JobFailure, StorageFull
 from service.core.generation import blend
 from service.core.messages import JobEvent, preview_event, step_event
 from service.core.pictures import encode_png
-from service.core.ports import (
-    AdapterFile,
-    Embedding,
-    EmbeddingKey,
-    LabelledPair,
-    ModelRuntime,
-    Picture,
-    PictureSpec,
-    Preview,
-    Taste,
-    Versions,
-)
+from service.core.ports import AdapterFile, EmbeddingKey, ModelRuntime, Preview, Versions
 from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
 from service.infra.pictures.keys import generated_key
@@ -72,7 +63,7 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
 
     worked_s = 0.0
 
-    def in_thread() -> Taste:
+    def in_thread() -> EncodedUser:
         nonlocal worked_s
         began = time.monotonic()
         try:
@@ -80,14 +71,14 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         finally:
             worked_s += time.monotonic() - began
 
-    async def read() -> Taste:
-        taste: Taste = await tools.in_model_thread(in_thread)
+    async def read() -> EncodedUser:
+        taste: EncodedUser = await tools.in_model_thread(in_thread)
         _check(taste)
         return taste
 
     taste = await tools.cache.once(_key(job.tenant, profile, versions.encoder_version), read)
     values = {
-        "text": taste.text,
+        "text": taste.profile,
         "likes": taste.likes,
         "dislikes": taste.dislikes,
         "confidence": min(1.0, max(0.0, float(taste.confidence))),
@@ -123,7 +114,6 @@ async def generate(
     async with tools.database.read() as store:
         tastes = await tastes_of(store, versions, job)
     user_emb_D = await _blended(tools, job.tenant, tastes)
-    owner = job.user_pk or job.tenant
     pinned = None if versions.adapter_overrides else await _pinned_adapter(tools, job)
     loop = asyncio.get_running_loop()
 
@@ -137,11 +127,13 @@ async def generate(
     def show(preview: Preview, image: str) -> None:
         tell(preview_event(job.attempt, preview.index, preview.done, preview.total, image))
 
-    async def make(adapter: AdapterFile | None) -> list[Picture]:
-        specs = [_spec(request, user_emb_D, adapter, owner, i) for i in range(request["n"])]
+    wanted = [_image_request(request, user_emb_D, i) for i in range(request["n"])]
+
+    async def make(adapter: AdapterFile | None) -> list[Generated]:
+        generate = partial(tools.runtime.generate, adapter=adapter, owner=job.user_pk or job.tenant)
         async with Previews(show) as previews:
-            made: list[Picture] = await tools.in_picture_thread(
-                tools.runtime.generate, specs, on_step, cancelled, previews.offer
+            made: list[Generated] = await tools.in_picture_thread(
+                generate, wanted, on_step, cancelled, previews.offer
             )
         return made
 
@@ -213,10 +205,10 @@ async def _store(tools: Tools, images: list[Image], data: list[bytes]) -> None:
         raise JobFailure("storage", "A picture could not be stored.") from error
 
 
-def _encode_all(job: Job, pictures: list[Picture]) -> tuple[list[Image], list[bytes]]:
+def _encode_all(job: Job, pictures: list[Generated]) -> tuple[list[Image], list[bytes]]:
     images, data = [], []
     for position, picture in enumerate(pictures):
-        png = encode_png(PillowImage.fromarray(picture.image_HWC, "RGB"))
+        png = encode_png(picture.image)
         height_px, width_px = picture.image_HWC.shape[:2]
         sha256 = hashlib.sha256(png).hexdigest()
         data.append(png)
@@ -262,8 +254,8 @@ async def _pinned_adapter(tools: Tools, job: Job) -> Adapter | None:
 async def _with_adapter(
     tools: Tools,
     adapter: Adapter | None,
-    make: Callable[[AdapterFile | None], Awaitable[list[Picture]]],
-) -> list[Picture]:
+    make: Callable[[AdapterFile | None], Awaitable[list[Generated]]],
+) -> list[Generated]:
     """Pictures made with this adapter; if its copy here was damaged, with another copy."""
     if adapter is None:
         return await make(None)
@@ -293,16 +285,12 @@ def _bytes_of(adapter: Adapter) -> Iterator[None]:
         raise JobFailure("adapter_unavailable", detail) from error
 
 
-def _spec(
-    request: dict[str, Any],
-    user_emb_D: Embedding | None,
-    adapter: AdapterFile | None,
-    owner: str,
-    i: int,
-) -> PictureSpec:
-    return PictureSpec(
+def _image_request(
+    request: dict[str, Any], user_emb_D: Embedding | None, index: int
+) -> ImageRequest:
+    return ImageRequest(
         prompt=request["prompt"],
-        seed=request["seed"] + i,
+        seed=request["seed"] + index,
         user_emb_D=user_emb_D,
         strength=request["strength"],
         negative_prompt=request["negative_prompt"],
@@ -310,8 +298,6 @@ def _spec(
         guidance_scale=request["guidance_scale"],
         width_px=request["width"],
         height_px=request["height"],
-        adapter=adapter,
-        owner=owner,
     )
 
 
@@ -333,7 +319,7 @@ async def _embedding(tools: Tools, tenant: str, profile: Profile) -> Embedding:
         return cached.user_emb_D
     user_emb_D = np.frombuffer(profile.embedding, dtype="<f4").astype(np.float32)
     likes, dislikes = profile.likes or [], profile.dislikes or []
-    taste = Taste(profile.text, user_emb_D, profile.confidence, likes, dislikes)
+    taste = EncodedUser(profile.text, "", user_emb_D, profile.confidence, likes, dislikes)
     await tools.cache.put(key, taste)
     return user_emb_D
 
@@ -343,14 +329,14 @@ def _key(tenant: str, profile: Profile, encoder_version: str) -> EmbeddingKey:
     return EmbeddingKey(tenant, profile.user_pk, encoder_version, read)
 
 
-def _check(taste: Taste) -> None:
+def _check(taste: EncodedUser) -> None:
     """Refuse what would poison every later picture."""
     emb_D = taste.user_emb_D
     if emb_D.ndim != 1 or not np.isfinite(emb_D).all() or not np.linalg.norm(emb_D) > 0:
         raise JobFailure("encoder_invalid")
-    if not taste.text.strip():
+    if not taste.profile.strip():
         raise JobFailure("encoder_invalid", "The encoder gave an empty profile.")
-    if "\0" in "".join([taste.text, *taste.likes, *taste.dislikes]):  # no database keeps it
+    if "\0" in "".join([taste.profile, *taste.likes, *taste.dislikes]):  # no database keeps it
         raise JobFailure("encoder_invalid", "The encoder gave a profile with a NUL in it.")
 
 

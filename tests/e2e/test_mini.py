@@ -15,7 +15,7 @@ WEIGHTS = Path(__file__).parents[2] / "ppd_model" / "mini"
 
 @pytest.fixture
 def mini_url(tmp_path: Path) -> Iterator[str]:
-    from service.worker.engine import PpdRuntime
+    from service.worker.model_runtime import PpdRuntime
 
     chosen = Settings()
     runtime = PpdRuntime(

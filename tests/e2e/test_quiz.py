@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
 from ppd_model.prompts import likes_and_dislikes
-from service.core.ports import LabelledPair, Taste
+from ppd_model.types import EncodedUser, LabelledPair
 from tests.e2e import steps
 from tests.e2e.test_access import assert_accessible
 from tests.fake_runtime import FakeRuntime
@@ -235,9 +235,9 @@ def speak(monkeypatch: pytest.MonkeyPatch, runtime: FakeRuntime, text: str) -> N
     """The model writes this profile, and reads the phrases out of every text as a list."""
     encode = runtime.encode
 
-    def say(pairs: Sequence[LabelledPair], seed: int, edited: str | None) -> Taste:
+    def say(pairs: Sequence[LabelledPair], seed: int, edited: str | None) -> EncodedUser:
         taste = encode(pairs, seed, edited or text)
-        likes, dislikes = likes_and_dislikes(taste.text)
+        likes, dislikes = likes_and_dislikes(taste.profile)
         return replace(taste, likes=likes, dislikes=dislikes)
 
     monkeypatch.setattr(runtime, "encode", say)

@@ -213,7 +213,7 @@ async def test_an_adapter_given_at_the_start_serves_whatever_is_activated(start:
     await activate(service, await kept(service, b"one"))
     job = await service.generate(service.client())
     assert job["result"]["adapter_version"] == "from-a-file"
-    assert service.runtime.generated[-1].adapter is None
+    assert service.runtime.adapters[-1] is None
 
 
 # Going back, and removing

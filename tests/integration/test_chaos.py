@@ -14,7 +14,7 @@ import pytest
 from PIL import Image as PillowImage
 from sqlalchemy import func, select
 
-from service.core.ports import LabelledPair, PictureSpec
+from ppd_model.types import ImageRequest, LabelledPair
 from service.infra.sql.tables import Image, Job
 from tests.fake_runtime import FakeRuntime, paint
 from tests.production import Deployment, deployment
@@ -70,7 +70,7 @@ class Person:
             for i, preferred in enumerate(self.answers[version - 1])
         ]
         emb_D = FakeRuntime().encode(pairs, 0, None).user_emb_D
-        spec = PictureSpec(
+        spec = ImageRequest(
             **ASKED,
             user_emb_D=emb_D,
             strength=1.0,

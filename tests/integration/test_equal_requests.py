@@ -225,8 +225,8 @@ async def test_when_the_first_fails_another_is_tried(start: Start) -> None:
     class FailsOnce(Many):
         faults = 1
 
-        def generate(self, *args):  # type: ignore[no-untyped-def]
-            made = super().generate(*args)
+        def generate(self, *args, **whose):  # type: ignore[no-untyped-def]
+            made = super().generate(*args, **whose)
             if self.faults:
                 self.faults -= 1
                 raise JobFailure("model_error")

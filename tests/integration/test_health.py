@@ -57,9 +57,9 @@ async def test_a_model_that_broke_takes_no_more_jobs_and_fails_none(start: Start
 
 async def test_what_a_model_that_broke_had_in_hand_runs_again(start: Start) -> None:
     class Breaking(FakeRuntime):
-        def generate(self, *given: Any) -> Any:
+        def generate(self, *given: Any, **whose: Any) -> Any:
             self.broken_by = "CUDA error"
-            return super().generate(*given)
+            return super().generate(*given, **whose)
 
     service: Service = await start(Breaking())
     job_id = (await service.client().post("/generate", json={"prompt": "a"})).json()["id"]

@@ -272,11 +272,11 @@ async def test_of_the_jobs_on_their_last_chance_one_runs_at_a_time(start: Start)
         jobs_at_once = 2
         inside = most = 0
 
-        def generate(self, *args):  # type: ignore[no-untyped-def]
+        def generate(self, *args, **whose):  # type: ignore[no-untyped-def]
             self.inside += 1
             self.most = max(self.most, self.inside)
             try:
-                return super().generate(*args)
+                return super().generate(*args, **whose)
             finally:
                 self.inside -= 1
 

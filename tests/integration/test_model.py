@@ -15,7 +15,7 @@ from ppd_model.admission import Admission
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import get_preset
 from service.core.ports import Versions
-from service.worker.engine import PpdRuntime
+from service.worker.model_runtime import PpdRuntime
 from tests.integration.conftest import Start
 from tests.running_service import Service
 from tests.tiny_vlm import Scripted, make_encoder, write_tokenizer

@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
 
-from service.core.ports import LabelledPair, Picture, PictureSpec, Preview, Taste
+from ppd_model.types import EncodedUser, Generated, ImageRequest, LabelledPair
+from service.core.ports import Preview
 from service.infra.memory.rate_limits import CountedRateLimits, Rates
 from service.infra.redis.client import open_redis
 from service.infra.redis.rate_limits import RedisRateLimits
@@ -94,15 +96,16 @@ class Slow(FakeRuntime):
 
     def generate(
         self,
-        specs: Sequence[PictureSpec],
+        specs: Sequence[ImageRequest],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         on_preview: Callable[[Preview], None],
-    ) -> list[Picture]:
-        pictures = super().generate(specs, on_step, cancelled, on_preview)
+        **whose: Any,
+    ) -> list[Generated]:
+        pictures = super().generate(specs, on_step, cancelled, on_preview, **whose)
         return [replace(picture, denoise_s=5.0, decode_s=1.0) for picture in pictures]
 
-    def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
+    def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         time.sleep(self.read_s)
         return super().encode(pairs, seed, text)
 

@@ -10,7 +10,8 @@ import pytest
 from redis.asyncio import Redis
 from safetensors.numpy import save
 
-from service.core.ports import EmbeddingKey, Taste
+from ppd_model.types import EncodedUser
+from service.core.ports import EmbeddingKey
 from service.infra.redis import embedding_bytes
 from service.infra.redis.client import open_redis
 from service.infra.redis.embedding_cache import RedisEmbeddingCache
@@ -22,16 +23,16 @@ pytestmark = pytest.mark.anyio
 KEY = EmbeddingKey("default", "a" * 32, "vlm-1.paper.greedy.layer-1", "b" * 64)
 
 
-def taste(value: float = 0.5) -> Taste:
+def taste(value: float = 0.5) -> EncodedUser:
     emb_D = np.full(8, value, np.float32)
-    return Taste("Likes fog.", emb_D, 0.25, ["fog", "雨"], ["clutter"])
+    return EncodedUser("Likes fog.", "", emb_D, 0.25, ["fog", "雨"], ["clutter"])
 
 
-def same(first: Taste | None, second: Taste) -> bool:
+def same(first: EncodedUser | None, second: EncodedUser) -> bool:
     assert first is not None
     return (
         np.array_equal(first.user_emb_D, second.user_emb_D)
-        and (first.text, first.confidence) == (second.text, second.confidence)
+        and (first.profile, first.confidence) == (second.profile, second.confidence)
         and (first.likes, first.dislikes) == (second.likes, second.dislikes)
     )
 
@@ -54,7 +55,7 @@ class Encoder:
         self.failures = failures
         self.readings = 0
 
-    async def read(self) -> Taste:
+    async def read(self) -> EncodedUser:
         self.readings += 1
         await asyncio.sleep(self.takes_s)
         if self.readings <= self.failures:
@@ -127,7 +128,7 @@ async def test_a_lock_that_another_took_over_is_not_released(redis_url: str) -> 
     async with process(redis_url) as (cache, client):
         name = f"ppd:1:reading:default:{KEY.user_pk}:{':'.join(KEY_END)}"
 
-        async def read() -> Taste:
+        async def read() -> EncodedUser:
             await client.set(name, b"another's token", px=60_000)
             return taste()
 
@@ -315,7 +316,7 @@ async def test_flushed_in_the_middle_of_a_reading_the_embedding_is_still_kept(
 ) -> None:
     async with process(redis_url) as (cache, _):
 
-        async def read() -> Taste:
+        async def read() -> EncodedUser:
             redis_store.empty()
             return taste()
 
@@ -328,7 +329,7 @@ async def test_a_redis_that_died_in_the_middle_of_a_reading_costs_nothing_but_th
 ) -> None:
     async with process(redis_url) as (cache, _):
 
-        async def read() -> Taste:
+        async def read() -> EncodedUser:
             redis_store.kill()
             return taste()
 

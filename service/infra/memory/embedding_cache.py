@@ -4,7 +4,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from service.core.ports import EmbeddingKey, Taste
+from ppd_model.types import EncodedUser
+from service.core.ports import EmbeddingKey
 
 _FORGOTTEN = 65_536
 
@@ -15,17 +16,17 @@ class InProcessEmbeddingCache:
     def __init__(self, size: int = 1024) -> None:
         self._size = size
         self._forgotten: OrderedDict[str, None] = OrderedDict()
-        self._entries: OrderedDict[EmbeddingKey, Taste] = OrderedDict()
+        self._entries: OrderedDict[EmbeddingKey, EncodedUser] = OrderedDict()
         self._reading: dict[EmbeddingKey, asyncio.Lock] = {}
 
-    async def get(self, key: EmbeddingKey) -> Taste | None:
+    async def get(self, key: EmbeddingKey) -> EncodedUser | None:
         """What was read, if it is here."""
         taste = self._entries.get(key)
         if taste is not None:
             self._entries.move_to_end(key)
         return taste
 
-    async def put(self, key: EmbeddingKey, taste: Taste) -> None:
+    async def put(self, key: EmbeddingKey, taste: EncodedUser) -> None:
         """Keep it, unless its user was forgotten."""
         if key.user_pk in self._forgotten:
             return
@@ -34,7 +35,9 @@ class InProcessEmbeddingCache:
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
-    async def once(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
+    async def once(
+        self, key: EmbeddingKey, read: Callable[[], Awaitable[EncodedUser]]
+    ) -> EncodedUser:
         """What is here, else what `read` gives; one reading of a key at a time."""
         lock = self._reading.setdefault(key, asyncio.Lock())
         try:

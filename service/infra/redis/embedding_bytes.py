@@ -10,19 +10,19 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from service.core.ports import Embedding, Taste
+from ppd_model.types import Embedding, EncodedUser
 
 MAX_BYTES = 2**20
 _TENSOR = "user_emb_D"
 _MAX_DIM = 65_536
 
 
-def to_bytes(name: str, taste: Taste) -> bytes:
+def to_bytes(name: str, taste: EncodedUser) -> bytes:
     """The taste under this name; the name and a hash over everything travel with it."""
     emb_D = np.ascontiguousarray(taste.user_emb_D, dtype="<f4")
     words = {
         "name": name,
-        "text": taste.text,
+        "text": taste.profile,
         "likes": json.dumps(taste.likes),
         "dislikes": json.dumps(taste.dislikes),
         "confidence": repr(float(taste.confidence)),
@@ -30,7 +30,7 @@ def to_bytes(name: str, taste: Taste) -> bytes:
     return save({_TENSOR: emb_D}, {**words, "sha256": _digest(words, emb_D)})
 
 
-def from_bytes(name: str, data: bytes) -> Taste:
+def from_bytes(name: str, data: bytes) -> EncodedUser:
     """The taste that was kept under this name; raises ValueError for anything else."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"{len(data)} bytes or more; expected {MAX_BYTES} at most")
@@ -50,7 +50,7 @@ def from_bytes(name: str, data: bytes) -> Taste:
     return _checked(words, emb_D)
 
 
-def _checked(words: Mapping[str, str], emb_D: Embedding) -> Taste:
+def _checked(words: Mapping[str, str], emb_D: Embedding) -> EncodedUser:
     norm = float(np.linalg.norm(emb_D.astype(np.float64)))
     if not math.isfinite(norm) or norm == 0:
         raise ValueError(f"an embedding of norm {norm}")
@@ -61,7 +61,7 @@ def _checked(words: Mapping[str, str], emb_D: Embedding) -> Taste:
         raise ValueError(f"no {error} in the metadata") from error
     if not text.strip() or not math.isfinite(confidence):
         raise ValueError("no text, or a confidence that is no number")
-    return Taste(text, emb_D, confidence, likes, dislikes)
+    return EncodedUser(text, "", emb_D, confidence, likes, dislikes)
 
 
 def _metadata(data: bytes) -> dict[str, str]:

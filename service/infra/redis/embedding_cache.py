@@ -17,7 +17,8 @@ from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
-from service.core.ports import EmbeddingKey, Taste
+from ppd_model.types import EncodedUser
+from service.core.ports import EmbeddingKey
 from service.infra.ending import end
 from service.infra.redis import embedding_bytes
 from service.infra.redis.guard import Guard, RedisAway, RedisRefused, log
@@ -55,7 +56,7 @@ class _Flight:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     passengers: int = 0
-    taste: Taste | None = None
+    taste: EncodedUser | None = None
 
 
 class RedisEmbeddingCache:
@@ -70,7 +71,7 @@ class RedisEmbeddingCache:
         self._forgotten: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._to_forget: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    async def get(self, key: EmbeddingKey) -> Taste | None:
+    async def get(self, key: EmbeddingKey) -> EncodedUser | None:
         """What was read, if it is here and whole; what is not is deleted."""
         name = _name("embedding", key)
         await self._forget_waiting()
@@ -90,7 +91,7 @@ class RedisEmbeddingCache:
             pass  # the guard has said so
         return None
 
-    async def put(self, key: EmbeddingKey, taste: Taste) -> None:
+    async def put(self, key: EmbeddingKey, taste: EncodedUser) -> None:
         """Keep it for about a day, unless its user was forgotten or Redis takes nothing."""
         if (key.tenant, key.user_pk) in self._forgotten:
             return
@@ -104,7 +105,9 @@ class RedisEmbeddingCache:
         with contextlib.suppress(RedisAway):
             await self._ask_script(_PUT, names, data, ttl_ms, longest_ms)
 
-    async def once(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
+    async def once(
+        self, key: EmbeddingKey, read: Callable[[], Awaitable[EncodedUser]]
+    ) -> EncodedUser:
         """What is here, else what `read` gives; one reading at a time in all processes.
 
         A reading that fails fails for its own caller; the next of those who wait then reads.
@@ -146,7 +149,9 @@ class RedisEmbeddingCache:
                 await self._ask_script(_FORGET, names, _FORGOTTEN_S)
                 self._to_forget.pop((tenant, user_pk), None)
 
-    async def _once_of_all(self, key: EmbeddingKey, read: Callable[[], Awaitable[Taste]]) -> Taste:
+    async def _once_of_all(
+        self, key: EmbeddingKey, read: Callable[[], Awaitable[EncodedUser]]
+    ) -> EncodedUser:
         """Look, and read when the lock is ours; else look again a little later."""
         lock = Lock(
             self._client,

@@ -15,15 +15,16 @@ from typer.testing import CliRunner
 
 from ppd_model.checkpoint import ArtifactSpec, load_artifact, save_artifact, sha256_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
+from ppd_model.types import ImageRequest
 from service.cli.commands import app
 from service.cli.terminal import in_database
 from service.core.errors import JobFailure
-from service.core.ports import AdapterFile, PictureSpec
+from service.core.ports import AdapterFile
 from service.infra.adapters import file_sha256
 from service.infra.sql.database import Database
 from service.infra.sql.store import Store
 from service.settings import Settings
-from service.worker.engine import PpdRuntime
+from service.worker.model_runtime import PpdRuntime
 
 SHIPPED = MINI_WEIGHTS_DIR / "adapter.safetensors"
 SHIPPED_VERSION = file_sha256(SHIPPED)[:12]
@@ -172,11 +173,13 @@ def runtime() -> Iterator[PpdRuntime]:
     torch.set_num_threads(before)
 
 
-SPEC = PictureSpec("a red boat", 1, np.ones(128, np.float32), 1.0, "", 2, 4.0, 128, 128)
+SPEC = ImageRequest("a red boat", 1, np.ones(128, np.float32), 1.0, "", 2, 4.0, 128, 128)
 
 
-def picture(runtime: PpdRuntime, spec: PictureSpec) -> bytes:
-    (made,) = runtime.generate([spec], lambda *_: None, lambda: False, lambda _: None)
+def picture(runtime: PpdRuntime, spec: ImageRequest, adapter: AdapterFile | None = None) -> bytes:
+    (made,) = runtime.generate(
+        [spec], lambda *_: None, lambda: False, lambda _: None, adapter=adapter
+    )
     return made.image_HWC.tobytes()
 
 
@@ -190,7 +193,7 @@ def test_jobs_of_several_adapters_alternate_as_if_each_were_alone(
     assert len(set(alone.values())) == 3
     for name in ("half", "twice", None, "half", "half", None, "twice"):
         adapter = None if name is None else files[name]
-        assert picture(runtime, replace(SPEC, adapter=adapter)) == alone[name], name
+        assert picture(runtime, SPEC, adapter) == alone[name], name
 
 
 def a_runtime_of(path: Path) -> PpdRuntime:
@@ -208,8 +211,8 @@ def test_without_a_user_or_strength_every_adapter_gives_the_base(
     nobody = replace(SPEC, user_emb_D=None)
     base = picture(runtime, nobody)
     for adapter in (files["twice"], files["half"], None):
-        assert picture(runtime, replace(nobody, adapter=adapter)) == base
-        assert picture(runtime, replace(SPEC, strength=0.0, adapter=adapter)) == base
+        assert picture(runtime, nobody, adapter) == base
+        assert picture(runtime, replace(SPEC, strength=0.0), adapter) == base
 
 
 def test_a_kept_adapter_is_not_read_again_and_a_dropped_one_is_checked_again(
@@ -219,16 +222,16 @@ def test_a_kept_adapter_is_not_read_again_and_a_dropped_one_is_checked_again(
     runtime.load()
     path = shutil.copyfile(files["half"].path, tmp_path / "half.safetensors")
     half = replace(files["half"], path=path)
-    made = picture(runtime, replace(SPEC, adapter=half))
+    made = picture(runtime, SPEC, half)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert picture(runtime, replace(SPEC, adapter=half)) == made
-    picture(runtime, replace(SPEC, adapter=files["twice"]))
+    assert picture(runtime, SPEC, half) == made
+    picture(runtime, SPEC, files["twice"])
     with pytest.raises(JobFailure, match="adapter_unavailable") as refused:
-        picture(runtime, replace(SPEC, adapter=half))
+        picture(runtime, SPEC, half)
     assert "sha256" in refused.value.detail
-    assert picture(runtime, replace(SPEC, adapter=files["half"])) == made
+    assert picture(runtime, SPEC, files["half"]) == made
 
 
 def test_an_adapter_that_does_not_belong_here_fails_the_job_and_not_the_next(
@@ -236,14 +239,6 @@ def test_an_adapter_that_does_not_belong_here_fails_the_job_and_not_the_next(
 ) -> None:
     before = picture(runtime, SPEC)
     with pytest.raises(JobFailure, match="adapter_unavailable") as refused:
-        picture(runtime, replace(SPEC, adapter=files["foreign"]))
+        picture(runtime, SPEC, files["foreign"])
     assert "encoder-9" in refused.value.detail
     assert picture(runtime, SPEC) == before
-
-
-def test_a_batch_of_two_adapters_is_refused(
-    runtime: PpdRuntime, files: dict[str, AdapterFile]
-) -> None:
-    specs = [SPEC, replace(SPEC, adapter=files["half"])]
-    with pytest.raises(ValueError, match="one batch is made with one adapter, got 2"):
-        runtime.generate(specs, lambda *_: None, lambda: False, lambda _: None)

@@ -20,18 +20,19 @@ from ppd_model.checkpoint import ArtifactError, save_artifact, sha256_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
 from ppd_model.presets import VLM_7B, Preset, get_preset
 from ppd_model.stage_c import StageC, adapter_spec, build_adapter
+from ppd_model.types import ImageRequest, LabelledPair
 from ppd_model.user_encoder import UserEncoder
 from service.cli.commands import app
 from service.core.errors import JobFailure
 from service.core.placement import CPU, Place
-from service.core.ports import AdapterFile, LabelledPair, PictureSpec
+from service.core.ports import AdapterFile
 from service.settings import Settings
-from service.worker import engine
-from service.worker.engine import PpdRuntime, check_adapter
+from service.worker import model_runtime as engine
+from service.worker.model_runtime import PpdRuntime, check_adapter
 from tests.tiny_published import modules, tiny_preset, weight_file, write_published
 from tests.tiny_vlm import Scripted, four_choices
 
-SPEC = PictureSpec("a red boat", 1, np.ones(32, np.float32), 1.0, "", 2, 4.0, 128, 128)
+SPEC = ImageRequest("a red boat", 1, np.ones(32, np.float32), 1.0, "", 2, 4.0, 128, 128)
 
 
 def a_runtime(preset: str, weights_dir: Path | None = None, **how: Any) -> PpdRuntime:
@@ -299,8 +300,11 @@ def test_without_an_adapter_beside_published_weights_one_comes_by_activation(
     runtime = a_runtime(preset.name, folder)
     assert runtime.load().adapter_version == "none"
 
-    def generate(spec: PictureSpec) -> np.ndarray:
-        return runtime.generate([spec], lambda *_: None, lambda: False, lambda _: None)[0].image_HWC
+    def generate(spec: ImageRequest, adapter: AdapterFile | None = None) -> np.ndarray:
+        (made,) = runtime.generate(
+            [spec], lambda *_: None, lambda: False, lambda _: None, adapter=adapter
+        )
+        return made.image_HWC
 
     base = generate(replace(SPEC, user_emb_D=None))
     assert np.array_equal(generate(replace(SPEC, strength=0.0)), base)
@@ -308,7 +312,7 @@ def test_without_an_adapter_beside_published_weights_one_comes_by_activation(
         generate(SPEC)
     sha256 = sha256_of(path)
     activated = AdapterFile(sha256[:12], path, sha256)
-    assert generate(replace(SPEC, adapter=activated)).shape == (128, 128, 3)
+    assert generate(SPEC, activated).shape == (128, 128, 3)
     with pytest.raises(FileNotFoundError, match="no adapter weights"):
         a_runtime(preset.name, folder, encoder_place=None).load()
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from ppd_model.adapter import AttentionInput
 from ppd_model.admission import Admission
 from ppd_model.pipeline import Pipeline
+from ppd_model.types import Generated, ImageRequest
 from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU
-from service.core.ports import Picture, PictureSpec, Preview
-from service.worker.engine import PpdRuntime
+from service.core.ports import Preview
+from service.worker.model_runtime import PpdRuntime
 
 PATIENCE_S = 60.0
 POISON = 3.0
@@ -57,20 +58,20 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def spec(seed: int, **given: object) -> PictureSpec:
-    plain = PictureSpec("a red boat", seed, np.ones(128, np.float32), 1.0, "", 8, 4.0, 128, 128)
+def spec(seed: int, **given: object) -> ImageRequest:
+    plain = ImageRequest("a red boat", seed, np.ones(128, np.float32), 1.0, "", 8, 4.0, 128, 128)
     return replace(plain, **given)  # type: ignore[arg-type]
 
 
 class Job:
     """A job in a thread of its own; `begun` is set at its first step."""
 
-    def __init__(self, runtime: PpdRuntime, threads: ThreadPoolExecutor, *specs: PictureSpec):
+    def __init__(self, runtime: PpdRuntime, threads: ThreadPoolExecutor, *specs: ImageRequest):
         self.steps: list[tuple[int, int]] = []
         self.previews: list[Preview] = []
         self.begun = threading.Event()
         self.stop = threading.Event()
-        self._made: Future[list[Picture]] = threads.submit(
+        self._made: Future[list[Generated]] = threads.submit(
             runtime.generate, specs, self._on_step, self.stop.is_set, self.previews.append
         )
 
@@ -78,17 +79,17 @@ class Job:
         self.steps.append((done, total))
         self.begun.set()
 
-    def pictures(self) -> list[Picture]:
+    def pictures(self) -> list[Generated]:
         return self._made.result(PATIENCE_S)
 
 
-def alone(runtime: PpdRuntime, *specs: PictureSpec) -> list[Picture]:
+def alone(runtime: PpdRuntime, *specs: ImageRequest) -> list[Generated]:
     made = runtime.generate(specs, lambda *_: None, lambda: False, lambda _: None)
     assert {picture.shared_with for picture in made} == {0.0}
     return made
 
 
-def expect_alike(made: list[Picture], expected: list[Picture]) -> None:
+def expect_alike(made: list[Generated], expected: list[Generated]) -> None:
     """At most one grey level apart, which is what is promised (docs/service.md)."""
     for one, other in zip(made, expected, strict=True):
         apart = np.abs(one.image_HWC.astype(int) - other.image_HWC.astype(int))
@@ -264,7 +265,7 @@ def test_an_engine_that_hangs_is_given_up_and_blames_no_job(
 
     monkeypatch.setattr(pipeline.stage_c, "predict_noise", hanging)
     monkeypatch.setattr(runtime, "_timeout_s", 0.01)
-    monkeypatch.setattr("service.worker.engine._GIVEN_UP_AFTER_S", 0.01)
+    monkeypatch.setattr("service.worker.model_runtime._GIVEN_UP_AFTER_S", 0.01)
     with pytest.raises(ModelLost):
         alone(runtime, spec(1))
     assert runtime.broken() == "the engine does not answer"

@@ -19,8 +19,6 @@ from ppd_model.pipeline import (
     MINI_WEIGHTS_DIR,
     NO_ADAPTER,
     Cancelled,
-    Generated,
-    ImageRequest,
     LoadedAdapter,
     NumericalError,
     Pipeline,
@@ -30,20 +28,11 @@ from ppd_model.presets import Preset, get_preset
 from ppd_model.previewer import Previewer, find_previewer
 from ppd_model.published import DTYPES as PUBLISHED_DTYPES
 from ppd_model.stage_c import adapter_for, build_stage_c
-from ppd_model.user_encoder import Choice, EncodingError, UserEncoder
+from ppd_model.types import EncodedUser, Generated, ImageRequest, LabelledPair
+from ppd_model.user_encoder import EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU, Place
-from service.core.ports import (
-    CacheState,
-    Capabilities,
-    EngineState,
-    LabelledPair,
-    Picture,
-    PictureSpec,
-    Preview,
-    Taste,
-    Versions,
-)
+from service.core.ports import AdapterFile, CacheState, Capabilities, EngineState, Preview, Versions
 from service.worker.kept_adapters import KeptAdapters
 
 log = logging.getLogger("ppd.worker")
@@ -245,38 +234,53 @@ class PpdRuntime:
 
     def generate(
         self,
-        specs: Sequence[PictureSpec],
+        requests: Sequence[ImageRequest],
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
         on_preview: Callable[[Preview], None],
-    ) -> list[Picture]:
-        """Make all pictures, in a batch with those of other jobs, with the adapter they name."""
-        with _told_apart():
-            loaded = self._adapter_of(specs)
-            if self._engine is None:
-                return self._make_alone(specs, loaded, on_step, cancelled)
-            return self._make_in_company(
-                self._engine, specs, loaded, on_step, cancelled, on_preview
-            )
+        *,
+        adapter: AdapterFile | None = None,
+        owner: str = "",
+    ) -> list[Generated]:
+        """Make all pictures, in a batch with those of other jobs."""
 
-    def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> Taste:
+        def tell(progress: Progress) -> None:
+            if not progress.previews:
+                on_step(progress.done, progress.total)
+            for index, image_HWC in progress.previews.items():
+                on_preview(Preview(index, progress.done, progress.total, image_HWC))
+
+        with _told_apart():
+            loaded = self._loaded(adapter, requests)
+            if self._engine is None:
+                return _shared_out(self._make_alone(requests, loaded, on_step, cancelled))
+            handle = self._engine.submit(
+                requests,
+                owner=owner,
+                adapter=loaded,
+                timeout_s=self._timeout_s,
+                on_progress=tell,
+                cancelled=cancelled,
+                preview_every=self._preview_every,
+            )
+            return _shared_out(self._result(handle))
+
+    def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         """Read four pairs; an answer that cannot be used is asked for once more."""
         if self._encoder is None:
             raise ValueError("the encoder is not loaded in this process: it reads no choices")
         encoder = self._encoder
-        choices = [Choice(p.caption, p.image_0, p.image_1, p.preferred) for p in pairs]
         with _told_apart():
             try:
                 try:
-                    read = encoder.encode(choices, seed=seed, profile=text)
+                    return encoder.encode(pairs, seed=seed, profile=text)
                 except EncodingError:
-                    read = encoder.encode(choices, seed=seed + 1, profile=text)
+                    return encoder.encode(pairs, seed=seed + 1, profile=text)
             except EncodingError as error:
                 raise JobFailure("encoder_invalid") from error
             except ValueError as error:
                 detail = "The encoder cannot read these choices with this text."
                 raise JobFailure("encoder_invalid", detail) from error
-        return Taste(read.profile, read.user_emb_D, read.confidence, read.likes, read.dislikes)
 
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is beyond what the text encoder reads; mostly empty."""
@@ -300,38 +304,6 @@ class PpdRuntime:
             self._engine.close()
         self._engine, self._hangs = None, False
 
-    def _make_in_company(
-        self,
-        engine: Engine,
-        specs: Sequence[PictureSpec],
-        loaded: LoadedAdapter,
-        on_step: Callable[[int, int], None],
-        cancelled: Callable[[], bool],
-        on_preview: Callable[[Preview], None],
-    ) -> list[Picture]:
-        def tell(progress: Progress) -> None:
-            if not progress.previews:
-                on_step(progress.done, progress.total)
-            for index, image_HWC in progress.previews.items():
-                on_preview(Preview(index, progress.done, progress.total, image_HWC))
-
-        handle = engine.submit(
-            _requests(specs),
-            owner=specs[0].owner,
-            adapter=loaded,
-            timeout_s=self._timeout_s,
-            on_progress=tell,
-            cancelled=cancelled,
-            preview_every=self._preview_every,
-        )
-        made = self._result(handle)
-        assert handle.timings is not None
-        queue_s, shared_with = handle.timings.queue_s, handle.timings.shared_with
-        return [
-            replace(picture, queue_s=queue_s, shared_with=shared_with)
-            for picture in _pictures(made)
-        ]
-
     def _result(self, handle: Handle) -> list[Generated]:
         """The pictures. An engine that hangs in a step sees no deadline: it is given up here.
 
@@ -347,11 +319,11 @@ class PpdRuntime:
 
     def _make_alone(
         self,
-        specs: Sequence[PictureSpec],
+        requests: Sequence[ImageRequest],
         loaded: LoadedAdapter,
         on_step: Callable[[int, int], None],
         cancelled: Callable[[], bool],
-    ) -> list[Picture]:
+    ) -> list[Generated]:
         pipeline = self._loaded_pipeline()
         began_s = time.monotonic()
 
@@ -363,19 +335,18 @@ class PpdRuntime:
         first = pipeline.installed
         pipeline.install(loaded)
         try:
-            return _pictures(pipeline.generate(_requests(specs), on_step, stop))
+            return pipeline.generate(requests, on_step, stop)
         finally:  # one that is kept no more shall not take room because it is in place
             pipeline.install(first)
 
-    def _adapter_of(self, specs: Sequence[PictureSpec]) -> LoadedAdapter:
+    def _loaded(
+        self, adapter: AdapterFile | None, requests: Sequence[ImageRequest]
+    ) -> LoadedAdapter:
         self._loaded_pipeline()
         assert self._adapters is not None
-        wanted = {spec.adapter for spec in specs}
-        if len(wanted) != 1:
-            raise ValueError(f"one batch is made with one adapter, got {len(wanted)}")
-        loaded = self._adapters.get(wanted.pop())
+        loaded = self._adapters.get(adapter)
         if loaded.version == NO_ADAPTER and any(
-            spec.user_emb_D is not None and spec.strength > 0 for spec in specs
+            one.user_emb_D is not None and one.strength > 0 for one in requests
         ):
             detail = "No adapter is in service: `ppd adapters activate FILE`."
             raise JobFailure("adapter_unavailable", detail)
@@ -436,27 +407,10 @@ class PpdRuntime:
         return False
 
 
-def _requests(specs: Sequence[PictureSpec]) -> list[ImageRequest]:
-    return [
-        ImageRequest(
-            prompt=spec.prompt,
-            seed=spec.seed,
-            user_emb_D=spec.user_emb_D,
-            strength=spec.strength,
-            negative_prompt=spec.negative_prompt,
-            steps=spec.steps,
-            guidance_scale=spec.guidance_scale,
-            width_px=spec.width_px,
-            height_px=spec.height_px,
-        )
-        for spec in specs
-    ]
-
-
-def _pictures(made: Sequence[Generated]) -> list[Picture]:
+def _shared_out(made: Sequence[Generated]) -> list[Generated]:
     """The job is timed as a whole; each picture is given its share."""
     share = 1 / len(made)
-    return [Picture(g.image_HWC, g.seed, g.denoise_s * share, g.decode_s * share) for g in made]
+    return [replace(g, denoise_s=g.denoise_s * share, decode_s=g.decode_s * share) for g in made]
 
 
 def _state_of(seen: Mapping[str, Any], up: bool) -> EngineState:

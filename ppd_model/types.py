@@ -1,0 +1,86 @@
+"""What goes into the models and comes out of them, for whoever uses them. Needs no torch.
+
+Legend: H W picture sides, D embedding width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Embedding = NDArray[np.float32]
+"""A user embedding, D."""
+Pixels = NDArray[np.uint8]
+"""A picture, H x W x 3."""
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """One picture. ``user_emb_D`` None, or strength 0, gives the base model's picture.
+
+    ``seed`` lies in [0, 2**32). Guidance of 1 or less means none: the prompt alone is followed.
+    ``strength`` 1 is the adapter as trained. Sides default to the preset's.
+    """
+
+    prompt: str
+    seed: int
+    user_emb_D: Embedding | None = None
+    strength: float = 1.0
+    negative_prompt: str = ""
+    steps: int = 20
+    guidance_scale: float = 4.0
+    width_px: int | None = None
+    height_px: int | None = None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A picture, and the seconds that its job, or its batch, took to denoise and to decode.
+
+    ``queue_s`` is how long the job waited inside the engine for its first step, ``shared_with`` the
+    mean number of other jobs in a step.
+    """
+
+    image_HWC: Pixels
+    seed: int
+    denoise_s: float
+    decode_s: float
+    queue_s: float = 0.0
+    shared_with: float = 0.0
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture as Pillow's, RGB."""
+        return Image.fromarray(self.image_HWC, "RGB")
+
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """One answered pair: two pictures of one caption, and which (0 or 1) was preferred."""
+
+    caption: str
+    image_0: Image.Image
+    image_1: Image.Image
+    preferred: int
+
+
+@dataclass(frozen=True)
+class EncodedUser:
+    """What four answers say about a person.
+
+    ``transcript`` is the whole response, chain of thought included, that was read to make
+    ``user_emb_D``; where that is not kept, it is empty. ``confidence`` in [0, 1] is the geometric
+    mean of the probabilities that the model gives to the profile's tokens after seeing the
+    answers: how sure it is of its own words, or, for an edited profile, how far the answers bear
+    those words out. It is no probability that the profile is right.
+    """
+
+    profile: str
+    transcript: str
+    user_emb_D: Embedding
+    confidence: float
+    likes: list[str] = field(default_factory=list)
+    dislikes: list[str] = field(default_factory=list)
