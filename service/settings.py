@@ -255,12 +255,10 @@ class Settings(BaseSettings):
 
     @property
     def generator_place(self) -> Place:
-        """Where pictures are made."""
         return self._place(self.device)
 
     @property
     def encoder_place(self) -> Place:
-        """Where choices are read."""
         return self._place(self.vlm_device or self.device)
 
     def _place(self, device: str) -> Place:
@@ -269,7 +267,6 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The database's URL."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'ppd.db'}"
 
     def s3_config(self) -> dict[str, str]:
@@ -340,7 +337,6 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def without_credentials(url: str) -> str:
-    """Scheme, host and path of a URL."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"

@@ -325,8 +325,6 @@ def image_store(settings: Settings) -> ImageStore:
 
 
 def retention(settings: Settings) -> Retention:
-    """How long things are kept."""
-
     def days(number: int | None) -> timedelta | None:
         return None if number is None else timedelta(days=number)
 

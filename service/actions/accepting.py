@@ -235,7 +235,6 @@ class Accepting:
 
 
 def _decide(asked: Asked, held: Mapping[Person, Held]) -> _Decided:
-    """Pin whose profiles are used."""
     caller, owner = asked.caller, asked.owner
     subjects: list[Subject] = []
     reasons: list[str] = []

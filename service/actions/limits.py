@@ -78,5 +78,4 @@ def rate_headers(allowance: Allowance) -> dict[str, str]:
 
 
 def retry_after(allowance: Allowance) -> dict[str, str]:
-    """When to come again."""
     return {"Retry-After": str(max(1, math.ceil(allowance.reset_s)))}

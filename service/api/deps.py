@@ -83,7 +83,6 @@ class ProtectedRoute(StrictRoute):
     """A route for callers with a key or a session; they are known before anything is read."""
 
     async def admit(self, request: Request) -> None:
-        """Raise 401 or 403 for others."""
         rates = services_of(request).rates
         try:
             caller = await authenticate(request)
@@ -152,7 +151,6 @@ def start_session(request: Request, response: Response, services: Services, user
 
 
 def new_session_user() -> str:
-    """An id for a browser's user."""
     return f"me-{secrets.token_hex(12)}"
 
 

@@ -54,7 +54,6 @@ async def put_pictures(
 
 
 def image_row(user: User, data: bytes) -> Image:
-    """The row of an own picture."""
     image_id, sha256 = new_id(), hashlib.sha256(data).hexdigest()
     width_px, height_px = png_size(data)
     return Image(

@@ -166,7 +166,6 @@ class Server(uvicorn.Server):
         self._parts = parts
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Stop."""
         self._parts.events.close()
         await super().shutdown(sockets)
 

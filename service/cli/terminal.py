@@ -21,7 +21,6 @@ class Refusing(TyperGroup):
     """Commands whose refusals (ValueError, OSError) are a line and exit status 1."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
         try:
             return super().invoke(ctx)
         except (ValueError, OSError) as error:

@@ -56,7 +56,6 @@ class Crowd:
         return Queue(self.waiting, self.of_tenant[owner[0]], mine, turn)
 
     def join(self, owner: Owner, turn: int) -> None:
-        """One more job waits."""
         self.waiting += 1
         self.of_tenant[owner[0]] += 1
         self.of_owner[owner] += 1
@@ -65,7 +64,6 @@ class Crowd:
 
 
 def present_turn(running: int | None, coming: int | None) -> int:
-    """The turn that is being served."""
     if running is None or coming is None:
         return running or coming or 0
     return max(running, coming - 1)  # what runs may be of an old turn, begun once more

@@ -37,7 +37,6 @@ class JobEvent:
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing follows."""
         return self.kind == "status" and self.data["status"] in TERMINAL
 
 
@@ -74,5 +73,4 @@ def attempt_of(seq: int) -> int:
 
 
 def status_event(seq: int, status: JobStatus) -> JobEvent:
-    """The job is now in this state."""
     return JobEvent(seq, "status", {"seq": seq, "status": status})

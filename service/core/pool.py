@@ -53,7 +53,6 @@ class Pool:
         return file in self._files
 
     def image_path(self, image: PairImage) -> Path:
-        """Where the picture lies."""
         return self.images_dir / image.file
 
 

@@ -109,7 +109,6 @@ class Scrubber:
         self._secrets = sorted((s for s in secrets if len(s) >= 4), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
-        """The text without them."""
         for secret in self._secrets:
             text = text.replace(secret, _HIDDEN)
         text = _KEY.sub(_HIDDEN, text)
@@ -153,7 +152,6 @@ class TextLines(_Lines):
     """For people: time, logger, level, message, ids, then the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record."""
         ids = "".join(f" {name}={value}" for name, value in _fields.get().items())
         at = f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
         line = f"{at} {record.name} {record.levelname} {self.message(record)}{ids}"
@@ -165,7 +163,6 @@ class JsonLines(_Lines):
     """For machines: one object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,

@@ -121,7 +121,6 @@ class CountedCache:
         self._metrics = metrics
 
     async def get(self, key: EmbeddingKey) -> EncodedUser | None:
-        """What was read, if it is here."""
         try:
             taste = await self._cache.get(key)
         except Exception:
@@ -131,7 +130,6 @@ class CountedCache:
         return taste
 
     async def put(self, key: EmbeddingKey, taste: EncodedUser) -> None:
-        """Keep it."""
         await self._cache.put(key, taste)
 
     async def once(
@@ -152,7 +150,6 @@ class CountedCache:
         return taste
 
     async def forget_user(self, tenant: str, user_pk: str) -> None:
-        """Drop everything of one user."""
         await self._cache.forget_user(tenant, user_pk)
 
 

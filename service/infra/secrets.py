@@ -13,7 +13,6 @@ _KEY = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{43}")
 
 
 def new_key() -> str:
-    """A key of 256 random bits."""
     return KEY_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
 
 

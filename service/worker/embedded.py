@@ -49,11 +49,9 @@ class Worker:
         return None
 
     async def encoder_version(self) -> str | None:
-        """The encoder that is loaded."""
         return self._versions.encoder_version if self._versions is not None else None
 
     async def versions(self) -> Versions | None:
-        """What is loaded."""
         return self._versions
 
     async def run(self) -> None:

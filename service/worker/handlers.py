@@ -348,7 +348,6 @@ async def _uploads(store: Store, profile: Profile) -> dict[str, Image]:
 async def _labelled_pair(
     tools: Tools, uploads: dict[str, Image], choice: dict[str, Any]
 ) -> LabelledPair:
-    """An answer with its pictures."""
     try:
         data = await _pictures(tools, uploads, choice)
     except OSError as error:

@@ -178,14 +178,12 @@ class PpdRuntime:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the preset accepts."""
         return Capabilities(
             self._preset.name, self._preset.default_side_px, self._preset.allowed_sides_px
         )
 
     @property
     def jobs_at_once(self) -> int:
-        """Jobs that may share a batch."""
         return self._jobs_at_once
 
     def load(self) -> Versions:

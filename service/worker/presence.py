@@ -33,7 +33,6 @@ class Presence:
         self._changed = asyncio.Event()
 
     def say(self, not_ready: str | None, versions: Versions | None = None) -> None:
-        """Be so from now on."""
         self._state = State(not_ready, versions)
         self._changed.set()
 
@@ -49,7 +48,6 @@ class Presence:
                 await asyncio.wait_for(self._changed.wait(), every_s)
 
     async def write(self) -> None:
-        """Write the row."""
         versions = self._state.versions
         row = WorkerRow(
             id=self._id,
@@ -64,6 +62,5 @@ class Presence:
             await store.workers.put(row)
 
     async def leave(self) -> None:
-        """Delete the row."""
         async with self._database.write() as store:
             await store.workers.remove(self._id)

@@ -38,11 +38,9 @@ class Previews:
         self._open = True
 
     async def __aenter__(self) -> Self:
-        """Begin."""
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        """Drop what was not sent."""
         self._open = False
         if self._sending is not None:
             await end(self._sending)

@@ -39,7 +39,6 @@ class Run:
 
     @property
     def key(self) -> tuple[str, int]:
-        """The job and the attempt."""
         return self.job.id, self.job.attempt
 
 
@@ -77,7 +76,6 @@ class Runner:
 
     @property
     def running(self) -> Collection[str]:
-        """The ids of the jobs under way."""
         return [job_id for job_id, _ in self._runs]
 
     def broken(self) -> str | None:

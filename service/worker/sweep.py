@@ -32,7 +32,6 @@ class Sweep:
         self._chores: list[Chore] = [self._expire, self._take_up_lost, self._tidy, *chores]
 
     async def forever(self, every_s: float) -> None:
-        """Sweep until cancelled."""
         while True:
             await self.once()
             await asyncio.sleep(every_s)

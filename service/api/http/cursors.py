@@ -8,7 +8,6 @@ from service.core.errors import invalid
 
 
 def encode_cursor(*parts: str | int) -> str:
-    """An opaque text out of `parts`."""
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).rstrip(b"=").decode()
 
 

@@ -45,7 +45,6 @@ class Edge:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

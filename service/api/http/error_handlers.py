@@ -45,7 +45,6 @@ def install(app: FastAPI) -> None:
 
 
 def problem(scope: Scope, error: ServiceError) -> Response:
-    """The response for an error."""
     headers = {**error.headers}
     if error.status == 401:
         headers.setdefault("WWW-Authenticate", 'Bearer realm="ppd"')

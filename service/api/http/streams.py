@@ -19,7 +19,6 @@ class OpenStreams:
         self._open: Counter[str] = Counter()
 
     def count(self) -> int:
-        """How many are open now."""
         return self._open.total()
 
     @contextmanager

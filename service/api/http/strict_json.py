@@ -24,7 +24,6 @@ class StrictRequest(Request):
     parsed: Any = None
 
     async def json(self) -> Any:
-        """The parsed body."""
         return self.parsed
 
 

@@ -176,7 +176,6 @@ async def found_user(store: Store, caller: Caller, user_id: str) -> User:
 
 
 def choice_out(services: Services, choice: Choice) -> ChoiceOut:
-    """An answer as clients see it."""
     pair = services.pool.get(choice.pair_id) if choice.pair_id is not None else None
     if pair is not None:
         urls = [pair_url(image.file) for image in pair.images]
@@ -204,7 +203,6 @@ def profile_out(profile: Profile) -> ProfileOut:
 
 
 def version_out(profile: Profile) -> ProfileVersionOut:
-    """A version as clients see it."""
     return ProfileVersionOut(
         version=profile.version,
         source=profile.source,  # type: ignore[arg-type]

@@ -53,7 +53,6 @@ async def vocabulary(services: ServicesDep) -> JSONResponse:
 
 
 def pair_out(pair: Pair) -> PairOut:
-    """A pair as clients see it."""
     return PairOut(
         pair_id=pair.pair_id,
         caption=pair.caption,

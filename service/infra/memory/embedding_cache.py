@@ -20,7 +20,6 @@ class InProcessEmbeddingCache:
         self._reading: dict[EmbeddingKey, asyncio.Lock] = {}
 
     async def get(self, key: EmbeddingKey) -> EncodedUser | None:
-        """What was read, if it is here."""
         taste = self._entries.get(key)
         if taste is not None:
             self._entries.move_to_end(key)

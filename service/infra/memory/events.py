@@ -48,18 +48,15 @@ class InProcessEvents:
                 queue.put_nowait(preview)
 
     async def latest(self, job_id: str) -> JobEvent | None:
-        """The newest remembered event."""
         memory = self._memory.get(job_id)
         return memory[-1] if memory else None
 
     def forget(self, job_id: str) -> None:
-        """Drop what is remembered of a job, and end the subscriptions to it."""
         self._memory.pop(job_id, None)
         for queue in self._followers.get(job_id, ()):
             queue.put_nowait(None)
 
     def subscribe(self, job_id: str, after_seq: int) -> "InProcessSubscription":
-        """Follow a job."""
         return InProcessSubscription(self, job_id, after_seq)
 
     def close(self) -> None:
@@ -94,20 +91,16 @@ class InProcessSubscription:
         self._queue: asyncio.Queue[JobEvent | None] = asyncio.Queue()
 
     async def __aenter__(self) -> AsyncIterator[JobEvent]:
-        """Start to follow."""
         self._events._enter(self._job_id, self._after_seq, self._queue)
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        """Stop to follow."""
         self._events._leave(self._job_id, self._queue)
 
     def __aiter__(self) -> AsyncIterator[JobEvent]:
-        """The events."""
         return self
 
     async def __anext__(self) -> JobEvent:
-        """The next one. Giving up the wait for it loses nothing."""
         event = await self._queue.get()
         if event is None:
             self._queue.put_nowait(None)  # whoever asks again hears the same

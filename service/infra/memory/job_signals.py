@@ -17,17 +17,14 @@ class InProcessSignals:
         self._cancelled: OrderedDict[str, None] = OrderedDict()
 
     def ring(self) -> None:
-        """There may be work."""
         self._bell.set()
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when rung, or after `timeout_s`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._bell.wait(), timeout_s)
         self._bell.clear()
 
     def cancel(self, job_id: str) -> None:
-        """Ask a running job to stop."""
         self.interrupt(job_id)
 
     def interrupt(self, job_id: str) -> None:
@@ -38,11 +35,9 @@ class InProcessSignals:
                 self._cancelled.popitem(last=False)
 
     def cancelled(self, job_id: str) -> bool:
-        """Whether it was asked to."""
         with self._lock:
             return job_id in self._cancelled
 
     def forget(self, job_id: str) -> None:
-        """The job has ended."""
         with self._lock:
             self._cancelled.pop(job_id, None)

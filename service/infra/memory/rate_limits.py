@@ -37,11 +37,9 @@ class CountedRateLimits:
         self._here = MemoryStorage()
 
     async def of_key(self, key_pk: str) -> Allowance:
-        """Count a request with this API key."""
         return await self._take(self._key, "key", key_pk)
 
     async def of_session(self, user_id: str) -> Allowance:
-        """Count a request of the browser session that owns this user."""
         return await self._take(self._session, "session", user_id)
 
     async def of_address(self, address: str) -> Allowance:
@@ -49,7 +47,6 @@ class CountedRateLimits:
         return await self._take(self._address, "address", address)
 
     async def gpu_seconds(self, user_pk: str) -> Allowance:
-        """What a person has left of the models' time; counts nothing."""
         limit = self._gpu_seconds
         name, ends_s = _window(limit, "gpu", user_pk)
         spent = await self._spent(name) / _PER_SECOND
@@ -57,7 +54,6 @@ class CountedRateLimits:
         return Allowance(limit.amount, remaining, ends_s, over=spent >= limit.amount)
 
     async def charge_gpu_seconds(self, user_pk: str, seconds: float) -> None:
-        """Count time that the models have worked for a person."""
         name, _ = _window(self._gpu_seconds, "gpu", user_pk)
         await self._add(name, self._gpu_seconds, round(seconds * _PER_SECOND))
 

@@ -47,7 +47,6 @@ class FolderImageStore:
         return self._was_full
 
     async def get(self, key: str) -> bytes:
-        """The bytes; raises FileNotFoundError."""
         return await asyncio.to_thread(self._path(key).read_bytes)
 
     async def delete(self, keys: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ def generated_key(job_id: str, attempt: int, position: int, sha256: str) -> str:
 
 
 def upload_key(user_pk: str, image_id: str, sha256: str) -> str:
-    """A picture that a person sent."""
     return f"uploads/{user_pk}/{image_id}-{sha256}{_PICTURE}"
 
 

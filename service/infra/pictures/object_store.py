@@ -95,7 +95,6 @@ class ObjectImageStore:
         return False
 
     async def get(self, key: str) -> bytes:
-        """The bytes; raises FileNotFoundError."""
         path = check_key(key)
         with _as_os_errors(key):
             return await self._in_time(self._read(path))

@@ -75,7 +75,6 @@ class RemoteWorkers:
         self._known_until_s = time.monotonic() + self._gone_after_s / 3
 
     async def impaired(self) -> str | None:
-        """Says when Redis is away."""
         try:
             await self._ping()
         except Exception as error:

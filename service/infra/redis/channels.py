@@ -46,12 +46,10 @@ class Channels:
         self._listening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Begin to listen."""
         self._listening = asyncio.create_task(self._listen_forever())
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        """Stop to listen."""
         assert self._listening is not None
         await end(self._listening)
 
@@ -66,7 +64,6 @@ class Channels:
         await self._tell("SUBSCRIBE", channel)
 
     async def leave(self, channel: str) -> None:
-        """Listen to it no longer."""
         self._wanted.discard(channel)
         await self._tell("UNSUBSCRIBE", channel)
 

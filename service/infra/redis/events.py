@@ -90,7 +90,6 @@ class RedisEvents:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Begin to send and to listen."""
         await self._tasks.enter_async_context(self._channels)
         await self._tasks.enter_async_context(self._outbox)
         await self._tasks.enter_async_context(self._previews)
@@ -114,7 +113,6 @@ class RedisEvents:
         self._outbox.put("EVAL", _PUBLISH, 2, *names, event.seq, _to_json(event), end, *limits)
 
     async def latest(self, job_id: str) -> JobEvent | None:
-        """The newest remembered event."""
         try:
             events = await self._fetch(job_id, newest_only=True)
         except RedisAway:
@@ -129,7 +127,6 @@ class RedisEvents:
             follower.take(None)
 
     def subscribe(self, job_id: str, after_seq: int) -> "RedisSubscription":
-        """Follow a job."""
         return RedisSubscription(self, job_id, after_seq)
 
     def close(self) -> None:
@@ -240,7 +237,6 @@ class RedisSubscription:
         self._holds = 0
 
     async def __aenter__(self) -> AsyncIterator[JobEvent]:
-        """Start to follow."""
         self.hold()
         try:
             self.release(await self._events._enter(self))
@@ -250,15 +246,12 @@ class RedisSubscription:
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        """Stop to follow."""
         await self._events._leave(self)
 
     def __aiter__(self) -> AsyncIterator[JobEvent]:
-        """The events."""
         return self
 
     async def __anext__(self) -> JobEvent:
-        """The next one. Giving up the wait for it loses nothing."""
         while (event := await self._queue.get()) is not None:
             if not event.remembered:
                 return event

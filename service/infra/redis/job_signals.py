@@ -31,13 +31,11 @@ class RedisSignals(InProcessSignals):
         self._tasks = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Begin to send and to listen."""
         await self._tasks.enter_async_context(self._channels)
         await self._tasks.enter_async_context(self._outbox)
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        """Send what still waits, for a second at most, and end."""
         await self._tasks.aclose()
 
     def cancel(self, job_id: str) -> None:

@@ -38,12 +38,10 @@ class Outbox:
         self._filled.set()
 
     async def __aenter__(self) -> Self:
-        """Begin to send."""
         self._sending = asyncio.create_task(self._send_forever())
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        """Send what still waits, for a second at most, and end."""
         assert self._sending is not None
         await end(self._sending)
         with contextlib.suppress(TimeoutError, RedisAway):

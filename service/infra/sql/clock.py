@@ -23,13 +23,11 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times."""
         if value is not None and value.tzinfo is None:
             raise ValueError(f"naive datetime {value!r}")
         return value and value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Say that it is UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -56,7 +54,6 @@ def in_seconds(seconds: float | ColumnElement[float]) -> ColumnElement[datetime]
 
 
 def present() -> ColumnElement[datetime]:
-    """The time that it is now."""
     return in_seconds(0.0)
 
 

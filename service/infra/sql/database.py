@@ -134,7 +134,6 @@ class Database:
         return not busy
 
     async def close(self) -> None:
-        """Close every connection."""
         await self._reader.dispose()
         await self._engine.dispose()
 

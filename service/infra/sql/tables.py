@@ -55,7 +55,6 @@ def now() -> datetime:
 
 
 def seconds_since(then: datetime) -> float:
-    """How long ago that was."""
     return (now() - then).total_seconds()
 
 

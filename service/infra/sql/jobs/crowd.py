@@ -76,7 +76,6 @@ def named(people: Collection[Person]) -> str:
 
 
 def crowd_of(rows: Sequence[Any]) -> Crowd:
-    """What the rows of `CROWD` say."""
     crowd = Crowd()
     for tenant, user_pk, of_nobody, waiting, last, running, coming in rows:
         crowd.waiting += waiting

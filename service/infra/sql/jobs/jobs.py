@@ -55,7 +55,6 @@ class Jobs(Repository):
         return await self._session.scalar(statement, {"job_id": job_id, "tenant": tenant})
 
     async def add(self, job: Job, subjects: Sequence[JobSubject] = ()) -> Job:
-        """Queue a job."""
         job.id = job.id or new_id()
         for subject in subjects:
             subject.job_id = job.id
@@ -126,7 +125,6 @@ class Jobs(Repository):
         return list(await self._session.scalars(oldest_first))
 
     async def by_id(self, ids: Sequence[str]) -> dict[str, Job]:
-        """These few hundred jobs."""
         rows = await self._session.scalars(select(Job).where(Job.id.in_(ids)))
         return {row.id: row for row in rows}
 

@@ -27,7 +27,6 @@ class Adapters(Repository):
     """Adapters that are kept, and which of them is in service; None is the one shipped."""
 
     async def get(self, version: str) -> Adapter | None:
-        """A kept adapter."""
         return await self._session.get(Adapter, version)
 
     async def all(self) -> Sequence[Adapter]:
@@ -48,7 +47,6 @@ class Adapters(Repository):
         return adapter
 
     async def active(self) -> str | None:
-        """The version in service."""
         return await self._session.scalar(select(ACTIVE_ADAPTER))
 
     async def activate(self, version: str) -> bool:

@@ -12,7 +12,6 @@ class Choices(Repository):
     """Answers to pairs."""
 
     async def of(self, user_pk: str) -> Sequence[Choice]:
-        """All answers, oldest first."""
         return (
             await self._session.scalars(
                 select(Choice).where(Choice.user_pk == user_pk).order_by(Choice.pk)

@@ -14,7 +14,6 @@ class Idempotency(Repository):
     """What earlier POSTs led to."""
 
     async def find(self, caller: str, key: str) -> IdempotencyKey | None:
-        """The record of a caller's key."""
         return await self._session.get(IdempotencyKey, (caller, key))
 
     async def of_user(self, user_pk: str) -> Sequence[IdempotencyKey]:
@@ -24,12 +23,10 @@ class Idempotency(Repository):
         return (await self._session.scalars(oldest_first)).all()
 
     async def add(self, record: IdempotencyKey) -> None:
-        """Remember."""
         self._session.add(record)
         await self._session.flush()
 
     async def prune(self, older_than: timedelta) -> int:
-        """Forget old ones."""
         return await self._changed(
             delete(IdempotencyKey).where(
                 IdempotencyKey.created_at < in_seconds(-older_than.total_seconds())

@@ -23,7 +23,6 @@ class ImageDeletions:
         await self._session.execute(noted.on_conflict_do_nothing())
 
     async def note_keys(self, keys: Sequence[str]) -> None:
-        """Pictures whose rows never came."""
         if keys:
             noted = self._insert().values([{"key": key, "asked_at": present()} for key in keys])
             await self._session.execute(noted.on_conflict_do_nothing())
@@ -34,14 +33,11 @@ class ImageDeletions:
         return sqlite.insert(ImageToDelete) if on_sqlite else postgresql.insert(ImageToDelete)
 
     async def oldest(self, count: int) -> list[str]:
-        """The keys to delete next."""
         oldest = select(ImageToDelete.key).order_by(ImageToDelete.asked_at, ImageToDelete.key)
         return list(await self._session.scalars(oldest.limit(count)))
 
     async def done(self, keys: Sequence[str]) -> None:
-        """They are gone."""
         await self._session.execute(delete(ImageToDelete).where(ImageToDelete.key.in_(keys)))
 
     async def pending(self) -> int:
-        """How many are still to go."""
         return await self._session.scalar(select(func.count()).select_from(ImageToDelete)) or 0

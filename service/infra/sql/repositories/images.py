@@ -30,7 +30,6 @@ class Images(Repository):
         await self._session.flush()
 
     async def by_id(self, ids: Sequence[str]) -> dict[str, Image]:
-        """These pictures."""
         rows = await self._session.scalars(select(Image).where(Image.id.in_(ids)))
         return {row.id: row for row in rows}
 

@@ -20,7 +20,6 @@ class Keys(Repository):
         return {row.key_sha256: row for row in rows}
 
     async def add(self, tenant: str, name: str, key_sha256: str, scope: KeyScope) -> ApiKey:
-        """Store a new key's hash."""
         row = ApiKey(tenant=tenant, name=name, key_sha256=key_sha256, scope=scope)
         self._session.add(row)
         await self._session.flush()
@@ -31,7 +30,6 @@ class Keys(Repository):
         return await self._session.get(ApiKey, pk)
 
     async def all(self) -> Sequence[ApiKey]:
-        """Every key, oldest first."""
         return (await self._session.scalars(select(ApiKey).order_by(ApiKey.created_at))).all()
 
     async def revoke(self, pk: str) -> bool:

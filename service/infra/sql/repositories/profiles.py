@@ -32,7 +32,6 @@ class Profiles(Repository):
     """Versions of profiles."""
 
     async def of(self, user_pk: str) -> Sequence[Profile]:
-        """All versions, oldest first."""
         return (
             await self._session.scalars(
                 select(Profile).where(Profile.user_pk == user_pk).order_by(Profile.version)
@@ -40,7 +39,6 @@ class Profiles(Repository):
         ).all()
 
     async def get(self, pk: str) -> Profile | None:
-        """One version."""
         return await self._session.get(Profile, pk)
 
     async def newest_pks(self, user_pk: str) -> Found:

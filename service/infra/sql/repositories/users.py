@@ -35,7 +35,6 @@ class Users(Repository):
     """People."""
 
     async def find(self, tenant: str, user_id: str) -> User | None:
-        """The tenant's user of this id."""
         return await self._session.scalar(
             select(User).where(User.tenant == tenant, User.user_id == user_id)
         )

@@ -14,7 +14,6 @@ class Workers(Repository):
     """The processes that run jobs, as they last said."""
 
     async def put(self, row: WorkerRow) -> None:
-        """Say how one is, now."""
         row.seen_at = present()
         await self._session.merge(row)
         await self._session.flush()
@@ -29,7 +28,6 @@ class Workers(Repository):
         return rows.all()
 
     async def remove(self, worker_id: str) -> None:
-        """One has gone."""
         await self._session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
 
     async def prune(self, silent_for: timedelta) -> int:
