@@ -40,12 +40,12 @@ from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from ppd_model.response_norm import use_fast_response_norm
 from ppd_model.stage_c import StageC, load_adapter, load_stage_c
-from training.configuration import git_commit
 from training.data.dataset import PairBatch
 from training.dpo.dpo_config import DpoConfig
 from training.dpo.loss import PairErrors, ppd_loss, squared_error
 from training.dpo.pair_model import PairModel, as_pairs
 from training.dpo.randomness import Draws, draw, draw_of_pairs
+from training.jobs.configuration import git_commit
 from training.reference_errors import ReferenceErrors
 
 GOAL = Goal("live / cached", 1.25)

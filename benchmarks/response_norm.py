@@ -24,7 +24,7 @@ import torch
 from diffusers.models.unets.unet_stable_cascade import GlobalResponseNorm
 
 from ppd_model.pipeline import ImageRequest, Pipeline
-from training.configuration import git_commit
+from training.jobs.configuration import git_commit
 
 
 def main(argv: Sequence[str] | None = None) -> None:

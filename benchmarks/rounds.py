@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.sides import Outcome
 from ppd_model.pipeline import ImageRequest
-from training.configuration import git_commit
+from training.jobs.configuration import git_commit
 
 WAIT_S = 600.0
 

@@ -28,8 +28,10 @@ from torch.nn.functional import cosine_similarity
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from ppd_model.stage_c import load_stage_c, read_adapter
-from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
 from training.data.dataset import load_pairs
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.options import Out, Seed, Threads
 from training.look_signal import common_directions, errors, shift, show
 from training.world.scene import LOOKS
 
@@ -37,25 +39,28 @@ PENALTY = 1.0
 
 
 class DirectionsConfig(Configuration):
-    """Which adapters are compared, on how many of the store's pictures, at which time.
-
-    data: a folder of training.precompute that holds the people, of the world, and their tastes.
-    """
+    """Which adapters are compared, on how many of the store's pictures, at which time."""
 
     weights_dir: Path = MINI_WEIGHTS_DIR
+    """Folder of the base's weights."""
     store_dir: Path
+    """Pictures of the world, which training.world.store painted."""
     data: Path
+    """Folder of training.precompute with people of the world and their tastes."""
     adapters: tuple[Path, ...]
-    out: Path
+    """The adapter files."""
+    out: Out
     pictures: int = 4096
+    """How many pictures."""
     time: float = 0.8
-    threads: int = 2
-    seed: int = 0
+    """The diffusion time."""
+    threads: Threads = 2
+    seed: Seed = 0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    config, _ = parse_command_line(DirectionsConfig, argv, __doc__, file_required=False)
+    config, _ = parse_command_line(DirectionsConfig, argv, __doc__, resumable=False)
     measure(config)
 
 
@@ -117,4 +122,4 @@ def compare(added_NK: Tensor, taste_NL: Tensor, look_LK: Tensor) -> dict[str, di
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

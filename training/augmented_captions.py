@@ -36,17 +36,30 @@ from numpy.typing import NDArray
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
 from ppd_model.text_encoder import FRAMING_TOKENS, TextEncoder
 from ppd_model.user_encoder import UserEncoder
-from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
-from training.evaluate.__main__ import (
-    CLASSIFIER,
+from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
+from training.evaluate.painting import (
     SAME_WITHIN,
-    EvaluateConfig,
     Judge,
     Painter,
     Prompt,
     Shown,
     prompt_of,
     spread_contents,
+)
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.options import (
+    Adapter,
+    EncodeBatch,
+    FirstPerson,
+    ModelName,
+    Out,
+    PictureBatch,
+    PromptsEach,
+    Seed,
+    Threads,
+    TieBelow,
+    WeightsDir,
 )
 from training.quiz.answered_sets import read_sets
 from training.quiz.quizzes import RandomPairs
@@ -59,31 +72,30 @@ FloatArray = NDArray[np.float32]
 
 
 class AugmentedConfig(Configuration):
-    """Who, with how many prompts, and which adapters.
+    """Who, with how many prompts, and which adapters."""
 
-    adapter: in the place of the preset's own. diffusion_dpo_adapter: one trained with objective
-    diffusion_dpo, which gives everybody the same embedding, all ones.
-    """
-
-    out: Path
-    preset: str = "mini"
-    weights_dir: Path | None = None
-    adapter: Path | None = None
+    out: Out
+    preset: ModelName = "mini"
+    weights_dir: WeightsDir = None
+    adapter: Adapter = None
     diffusion_dpo_adapter: Path | None = None
+    """Adapter trained with objective diffusion_dpo; null leaves its row out."""
     people: int = 64
+    """How many people."""
     split: SeedRange = "test"
-    first_person: int = 40_000
-    prompts: int = 4
-    tie_below: float = 0.1
-    encode_batch: int = 32
-    picture_batch: int = 32
-    threads: int = 1
-    seed: int = 0
+    """People of which seeds."""
+    first_person: FirstPerson = 40_000
+    prompts: PromptsEach = 4
+    tie_below: TieBelow = 0.1
+    encode_batch: EncodeBatch = 32
+    picture_batch: PictureBatch = 32
+    threads: Threads = 1
+    seed: Seed = 0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    config, _ = parse_command_line(AugmentedConfig, argv, __doc__, file_required=False)
+    config, _ = parse_command_line(AugmentedConfig, argv, __doc__, resumable=False)
     run(config)
 
 
@@ -250,4 +262,4 @@ def plot(report: dict[str, Any]) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -13,13 +13,15 @@ Legend: M runs.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration
 
 Scale = Literal["sd", "raw"]
 SAME = ("captions", "seed", "steps", "guidance_scale", "personalize_below")
@@ -116,26 +118,30 @@ def choose(paths: Sequence[Path], scale: Scale) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+class ChooseBetaConfig(Configuration):
+    """Which runs, on which scale."""
+
+    runs: tuple[Path, ...]
+    """Files of `training.synthetic_users score`."""
+    scale: Scale = "sd"
+    """Rewards divided by their standard deviation before they are averaged, or as they are."""
+    out: Path | None = None
+    """json file of the choice; null: it is only printed."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    config, _ = parse_command_line(
+        ChooseBetaConfig, argv, __doc__, resumable=False, positional="runs"
     )
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--scale", choices=get_args(Scale), default="sd")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args(arguments)
-    try:
-        report = choose(given.runs, given.scale)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    report = choose(config.runs, config.scale)
     for run in sorted(report["runs"], key=lambda run: float(run["beta"])):
         mark = "  <- best" if run["run"] == report["run"] else ""
         means = ", ".join(f"{name} {value:.3f}" for name, value in run["mean"].items())
         print(f"beta {run['beta']:g}: {run['value']:.4f} ({means}) {run['run']}{mark}")
-    if given.out is not None:
-        given.out.write_text(json.dumps(report, indent=2) + "\n")
+    if config.out is not None:
+        config.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

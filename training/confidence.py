@@ -23,7 +23,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -36,16 +35,24 @@ from scipy.stats import spearmanr
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
 from ppd_model.user_encoder import UserEncoder
-from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
 from training.data.shards import ShardFolder
-from training.evaluate.__main__ import (
-    CLASSIFIER,
-    SAME_WITHIN,
-    EvaluateConfig,
-    Judge,
-    Painter,
-    prompt_of,
-    spread_contents,
+from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
+from training.evaluate.painting import SAME_WITHIN, Judge, Painter, prompt_of, spread_contents
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.options import (
+    Adapter,
+    EncodeBatch,
+    FirstPerson,
+    ModelName,
+    Out,
+    PictureBatch,
+    PopulationSamples,
+    PromptsEach,
+    Seed,
+    Threads,
+    TieBelow,
+    WeightsDir,
 )
 from training.quiz.answered_sets import read_sets
 from training.quiz.pair_strategies import likelihood
@@ -61,27 +68,26 @@ MEASURES: tuple[Measure, ...] = ("agreement", "token_probability", "best_estimat
 
 
 class ConfidenceConfig(Configuration):
-    """Whose profiles, read how often, and how wins are counted.
+    """Whose profiles, read how often, and how wins are counted."""
 
-    calibrate_people of "validate" fit the map, test_people of "test" check it. readings: samples
-    of the decoding for each person.
-    """
-
-    out: Path
-    preset: str = "mini"
-    weights_dir: Path | None = None
-    adapter: Path | None = None
+    out: Out
+    preset: ModelName = "mini"
+    weights_dir: WeightsDir = None
+    adapter: Adapter = None
     calibrate_people: int = 128
+    """People of "validate" who fit the map."""
     test_people: int = 64
-    first_person: int = 30_000
+    """People of "test" who check it."""
+    first_person: FirstPerson = 30_000
     readings: int = 5
-    prompts: int = 4
-    tie_below: float = 0.1
-    population_samples: int = 20_000
-    encode_batch: int = 16
-    picture_batch: int = 32
-    threads: int = 1
-    seed: int = 0
+    """Sampled readings of each person."""
+    prompts: PromptsEach = 4
+    tie_below: TieBelow = 0.1
+    population_samples: PopulationSamples = 20_000
+    encode_batch: EncodeBatch = 16
+    picture_batch: PictureBatch = 32
+    threads: Threads = 1
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class Calibration:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    config, resume = parse_command_line(ConfidenceConfig, argv, __doc__, file_required=False)
+    config, resume = parse_command_line(ConfidenceConfig, argv, __doc__)
     run(config, resume)
 
 
@@ -361,4 +367,4 @@ def plot(calibration: dict[Measure, Calibration], fitted: Measured, tested: Meas
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

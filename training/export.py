@@ -7,7 +7,6 @@ manifest. ``--out ppd_model/mini`` ships them: then no part may be missing.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,9 @@ from torch import nn
 
 from ppd_model.checkpoint import ArtifactSpec, save_artifact, verify_manifest, write_manifest
 from ppd_model.presets import get_preset
-from training.configuration import git_commit
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration, git_commit
+from training.jobs.options import Out
 from training.pretrain.latents import trained_compressor, trained_stage_a
 from training.pretrain.previewer import trained_previewer
 from training.pretrain.stage_b import new_stage_b
@@ -79,17 +80,21 @@ _TRAINED: dict[str, Callable[[Path], nn.Module]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+class ArtifactsConfig(Configuration):
+    """Which run becomes artifacts, and where."""
+
+    run: Path
+    """Folder with all parts of the model."""
+    out: Out
+    partial: bool = False
+    """Leave out what is not trained yet."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--partial", action="store_true", help="leave out what is not trained yet")
-    given = parser.parse_args(arguments)
-    print("\n".join(export(given.run, given.out, partial=given.partial)))
+    config, _ = parse_command_line(ArtifactsConfig, argv, __doc__, resumable=False)
+    print("\n".join(export(config.run, config.out, partial=config.partial)))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -35,7 +35,9 @@ from ppd_model.diffusion import add_noise, alpha_bar
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from ppd_model.stage_c import StageC, load_stage_c
-from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.options import Out, Seed
 from training.precompute.frozen_parts import load_compressor, load_text
 from training.world import captions
 from training.world.scene import LOOKS, SETTINGS
@@ -48,11 +50,15 @@ class SignalConfig(Configuration):
     """What is measured on how many of the store's pictures."""
 
     weights_dir: Path = MINI_WEIGHTS_DIR
+    """Folder of the base's weights."""
     store_dir: Path
-    out: Path
+    """Pictures of the world, which training.world.store painted."""
+    out: Out
     pictures: int = 2048
+    """How many of them."""
     times: tuple[float, ...] = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
-    seed: int = 0
+    """Diffusion times at which the error is taken."""
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Shown:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    config, _ = parse_command_line(SignalConfig, argv, __doc__, file_required=False)
+    config, _ = parse_command_line(SignalConfig, argv, __doc__, resumable=False)
     measure(config)
 
 
@@ -235,4 +241,4 @@ def explained_error(error_NK: Tensor, look_NL: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -5,8 +5,8 @@
     accelerate launch -m training.reference_errors ...
 
 The base never changes, so its squared errors on a pair are a function of the pair, the noise and
-the time. Each training pair gets `draws_per_pair` noises and times by number (draws.py), and the
-base's errors under them are written down. Every run of train_dpo with the same base, data and
+the time. Each training pair gets `draws_per_pair` noises and times by number (randomness.py), and
+the base's errors under them are written down. Every run of train_dpo with the same base, data and
 draws can then leave out the reference's pass: the errors are kept before beta, T, omega and the
 choice between mean and sum. The configuration is train_dpo's, so one file serves both.
 
@@ -32,7 +32,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppd_model.checkpoint import sha256_of
-from training.configuration import parse_command_line, save_resolved
 from training.data.dataset import PreferencePairs, load_pairs
 from training.data.shards import MANIFEST, ShardFolder, read_manifest, verified
 from training.dpo.base_weights import DTYPES, load_base
@@ -41,6 +40,8 @@ from training.dpo.loss import PairErrors, Reduction
 from training.dpo.pair_model import PairModel, as_pairs
 from training.dpo.randomness import draw_of_pairs
 from training.dpo.run_state import device_name
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import save_resolved
 
 PAIRS_PER_SHARD = 1024
 SHARD = "errors-"
@@ -54,6 +55,13 @@ DRAWN_BY = (
     "time_power",
 )
 """The values of a configuration that decide what is drawn for a pair."""
+READ = {*DRAWN_BY, "preset", "user_tokens", "data_dir", "stage_c", "base_dtype", "batch"} | {
+    "micro_batch",
+    "objective",
+    "reference",
+    "reference_dir",
+}
+"""What this job looks at; the rest of the configuration is train_dpo's."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,9 @@ class ReferenceErrors:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    config, resume = parse_command_line(DpoConfig, argv, __doc__)
+    config, resume = parse_command_line(
+        DpoConfig, argv, __doc__, unread=DpoConfig.model_fields.keys() - READ
+    )
     write_reference_errors(config, resume)
     PartialState().destroy_process_group()
 
@@ -214,4 +224,4 @@ def provenance(
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -18,7 +18,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,14 @@ from pydantic import Field
 
 from ppd_model.checkpoint import sha256_of
 from ppd_model.presets import get_preset
-from training.configuration import (
-    Configuration,
-    git_commit,
-    parse_command_line,
-    read_configuration,
-    save_resolved,
-)
 from training.data.shards import MANIFEST, read_manifest
 from training.dpo.dpo_config import DpoConfig
 from training.dpo.dpo_config import check as check_training
-from training.evaluate.__main__ import EvaluateConfig, evaluate
+from training.evaluate.__main__ import evaluate
+from training.evaluate.evaluate_config import EvaluateConfig
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration, git_commit, read_configuration, save_resolved
+from training.jobs.options import Out, PersonalizeBelow, Strength, Threads, WeightsDir
 from training.reference_errors import DRAWN_BY
 from training.reports.plots import OTHER, OURS, as_png
 from training.reports.statistics import as_shares
@@ -54,28 +51,34 @@ MEASURES = {
 
 
 class SweepConfig(Configuration):
-    """What is varied.
-
-    train: a configuration of train_dpo; key: one of its keys; values: each trained once; overrides:
-    other keys that differ from the file, for all. launch: what stands before
-    "-m training.train_dpo", such as ["accelerate", "launch"]; by default this Python. evaluate:
-    whether people of the world judge pictures, with strength, personalize_below, people and prompts
-    as in training.evaluate.
-    """
+    """What is varied."""
 
     train: Path
+    """A configuration of training.train_dpo."""
     key: str
+    """One of its keys."""
     values: tuple[Value, ...]
+    """Each trained once."""
     overrides: dict[str, Any] = Field(default_factory=dict)
-    out: Path
+    """Other keys that differ from the file, for all."""
+    out: Out
     launch: tuple[str, ...] = (sys.executable,)
+    """What stands before "-m training.train_dpo", such as ["accelerate", "launch"]."""
     evaluate: bool = True
-    weights_dir: Path | None = None
-    strength: float = 1.0
-    personalize_below: float | None = None
+    """Whether people of the world judge pictures."""
+    weights_dir: WeightsDir = None
+    strength: Strength = 1.0
+    personalize_below: PersonalizeBelow = None
     people: int = 64
+    """As in training.evaluate."""
     prompts: int = 4
-    threads: int = 2
+    """As in training.evaluate."""
+    threads: Threads = 2
+
+    def unread(self) -> Set[str]:
+        """How pictures are judged, where none is."""
+        judged = {"weights_dir", "strength", "personalize_below", "people", "prompts", "threads"}
+        return set() if self.evaluate else judged
 
     def run_dir(self, value: Value) -> Path:
         """The folder of one value's run; a value that is a path is one name there."""
@@ -97,7 +100,7 @@ class SweepConfig(Configuration):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    config, _ = parse_command_line(SweepConfig, argv, __doc__)
+    config, _ = parse_command_line(SweepConfig, argv, __doc__, resumable=False)
     sweep(config)
 
 
@@ -283,4 +286,4 @@ def plot(report: Mapping[str, Any]) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

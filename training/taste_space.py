@@ -33,9 +33,11 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from ppd_model.user_encoder import UserEncoder
-from training.configuration import Configuration, git_commit, parse_command_line, save_resolved
 from training.data.pickapic import PickAPic
 from training.data.preferences import Preferences, read_preferences
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.options import ModelName, Out, Seed, Threads, WeightsDir
 from training.precompute.frozen_parts import open_picture
 from training.quiz.taste_model import TasteSpace, fit, held_out_accuracy
 
@@ -44,30 +46,33 @@ IntArray = NDArray[np.int64]
 
 
 class TasteSpaceConfig(Configuration):
-    """Whose choices, in which features.
+    """Whose choices, in which features."""
 
-    data: parquet files in Pick-a-Pic's schema, folders of them, or glob patterns. table: a
-    ChoiceTable that was written before, read in their place. people, pairs: at most so many, and of
-    each. held_out: share of the people on whom the fit is tested. reduced: components of the
-    features in which the population is fitted. dimensions: coordinates that are kept. pool_dir: a
-    pool whose pairs are written anew.
-    """
-
-    out: Path
-    preset: str = "mini"
-    weights_dir: Path | None = None
+    out: Out
+    preset: ModelName = "mini"
+    weights_dir: WeightsDir = None
     data: str | tuple[str, ...] | None = None
+    """Parquet files in Pick-a-Pic's schema, folders of them, or glob patterns."""
     table: Path | None = None
+    """A ChoiceTable that was written before, read in their place."""
     people: int = 300
+    """At most so many people."""
     pairs: int = 40
+    """Of each, at most."""
     held_out: float = 0.2
+    """Share of the people on whom the fit is tested."""
     reduced: int = 24
+    """Components of the features in which the population is fitted."""
     dimensions: int = 8
+    """Coordinates that are kept."""
     rounds: int = 40
+    """Of the fit."""
     pool_dir: Path | None = None
-    threads: int = 1
+    """A pool whose pairs are written anew with their coordinates."""
+    threads: Threads = 1
     batch: int = 64
-    seed: int = 0
+    """Pictures that the compressor reads at a time."""
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class ChoiceTable:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    config, _ = parse_command_line(TasteSpaceConfig, argv, __doc__, file_required=False)
+    config, _ = parse_command_line(TasteSpaceConfig, argv, __doc__, resumable=False)
     run(config)
 
 
@@ -253,4 +258,4 @@ def write_coordinates(pool_dir: Path, space: TasteSpace, encoder: UserEncoder, b
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -9,8 +9,8 @@ The base is frozen and in eval(); the reference is the same weights with the ada
 and rejected pictures go through the network in one batch (pair_model.py). With `reference: cached`
 its errors were computed beforehand, once for all runs of a sweep (reference_errors.py). What a
 step draws (rows, noise, times, dropped users) is a pure function of (seed, step), over the whole
-batch of all processes (draws.py), so a resumed run, another number of processes or a smaller micro
-batch draws the same. A resumed run ends with the bits of an uninterrupted one, or is refused
+batch of all processes (randomness.py), so a resumed run, another number of processes or a smaller
+micro batch draws the same. A resumed run ends with the bits of an uninterrupted one, or is refused
 (run_state.py).
 
 Diffusion-DPO, the paper's baseline without users, trains the same added attention layers ("the
@@ -39,7 +39,6 @@ from torch import Tensor
 from ppd_model.adapter import trainable_parameters
 from ppd_model.checkpoint import save_artifact
 from ppd_model.stage_c import adapter_spec
-from training.configuration import parse_command_line, save_resolved
 from training.data.dataset import PairBatch, PreferencePairs, batch_rows, epoch_of, load_pairs
 from training.dpo.base_weights import DTYPES, load_base
 from training.dpo.dpo_config import DpoConfig, check
@@ -59,6 +58,8 @@ from training.dpo.run_log import RunLog
 from training.dpo.run_state import CHECKPOINT, RunState, identity_of
 from training.dpo.sample_grid import SampleGrid
 from training.dpo.time_weight import Omega
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import save_resolved
 from training.reference_errors import ReferenceErrors, load_reference_errors
 
 ADAPTER = "adapter.safetensors"
@@ -482,4 +483,4 @@ def export(
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

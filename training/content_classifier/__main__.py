@@ -20,89 +20,43 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from ppd_model.checkpoint import ArtifactSpec, load_artifact, load_strict, save_artifact
-from training.configuration import Configuration, parse_command_line, save_resolved
+from ppd_model.checkpoint import ArtifactSpec, save_artifact
+from training.content_classifier.network import ARTIFACT_KIND, ContentClassifier, to_tensor
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration, save_resolved
+from training.jobs.options import Out, Seed
 from training.world.scene import SETTINGS, SUBJECTS
 from training.world.store import PictureStore
-
-ARTIFACT_KIND = "content-classifier"
 
 
 class ClassifierConfig(Configuration):
     """One training run. Probabilities of the augmentations are one half each."""
 
     store_dir: Path
-    output_dir: Path
-    seed: int = 0
+    """Pictures of the world, which training.world.store painted."""
+    output_dir: Out
+    seed: Seed = 0
     steps: int = 2000
+    """Optimiser steps."""
     batch: int = 48
+    """Pictures of a step."""
     lr: float = 2e-3
+    """Highest learning rate."""
     widths: tuple[int, ...] = (24, 48, 96)
+    """Channels of the convolutions."""
     held_out: int = 2000
+    """Pictures that are never trained on."""
     blur: float = 1.0
     """Upper end of the share of a 3x3 mean (of 64x64 pictures, so about 6 px of the original)."""
     noise_std: float = 0.04
     """Upper end of the pixel noise, on pictures in [0, 1]."""
     shift_px: int = 3
+    """A picture is shifted by so many pixels at most."""
     checkpoint_every: int = 250
-
-
-class ContentClassifier(nn.Module):
-    """Stride-2 convolutions, global average, two linear heads."""
-
-    def __init__(self, widths: Sequence[int], subjects: int, settings: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for width in widths:
-            layers += [
-                nn.Conv2d(channels, width, kernel_size=3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
-            ]
-            channels = width
-        layers += [
-            nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-        ]
-        self.body = nn.Sequential(*layers)
-        self.subject = nn.Linear(2 * channels, subjects)
-        self.setting = nn.Linear(2 * channels, settings)
-
-    def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Reduced pictures to subject logits (B x 8) and setting logits (B x 6)."""
-        feature_BCHW = self.body(image_B3HW - 0.5)
-        pooled = torch.cat([feature_BCHW.mean((2, 3)), feature_BCHW.amax((2, 3))], 1)
-        return self.subject(pooled), self.setting(pooled)
-
-    @torch.inference_mode()
-    def name(self, images_BHW3: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Subject and setting indices of uint8 pictures."""
-        subjects, settings = [], []
-        for start in range(0, len(images_BHW3), 64):
-            subject, setting = self(to_tensor(images_BHW3[start : start + 64]))
-            subjects.append(subject.argmax(1))
-            settings.append(setting.argmax(1))
-        return torch.cat(subjects).numpy(), torch.cat(settings).numpy()
-
-
-def load_classifier(path: Path) -> ContentClassifier:
-    """A trained classifier in eval mode. Raises ArtifactError when the file is not one."""
-    tensors, spec = load_artifact(path, kind=ARTIFACT_KIND)
-    model = ContentClassifier(**spec.config)
-    load_strict(model, tensors)
-    return model.eval()
-
-
-def to_tensor(images_BHW3: NDArray[np.uint8]) -> Tensor:
-    """uint8 pictures of 128x128 to float [0, 1], channels first, reduced to 64x64."""
-    image_B3HW = torch.from_numpy(np.ascontiguousarray(images_BHW3)).permute(0, 3, 1, 2)
-    return functional.avg_pool2d(image_B3HW.float(), 2) / 255
+    """Steps between checkpoints."""
 
 
 def augment(image_B3HW: Tensor, config: ClassifierConfig, generator: torch.Generator) -> Tensor:
@@ -224,4 +178,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -30,8 +30,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from training.configuration import Configuration
 from training.data.preferences import CHOICES_PER_PROFILE, Preferences
+from training.jobs.configuration import Configuration
 
 IntArray = NDArray[np.int64]
 Split = Literal["train", "validation", "seen_users", "unseen_users"]
@@ -49,14 +49,17 @@ class SplitRule(Configuration):
     """How much is held out.
 
     The paper holds out 192 of 4,341 people, and validates on Pick-a-Pic's 500 validation captions
-    of 58,000; how many captions its two tests hold out it does not say. `salt` makes other splits
-    of the same sizes.
+    of 58,000; how many captions its two tests hold out it does not say.
     """
 
     unseen_user_share: float = 192 / 4341
+    """Share of people whose pairs are never trained on."""
     validation_caption_share: float = 500 / 58_000
+    """Share of captions that validate."""
     held_out_caption_share: float = 0.1
+    """Share of captions that the two tests hold out."""
     salt: str = "ppd"
+    """Another one makes other splits of the same sizes."""
 
     def model_post_init(self, _: object) -> None:
         """Raises ValueError for shares that leave nothing to train on."""

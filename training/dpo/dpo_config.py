@@ -8,15 +8,17 @@ learning rate and the rate of dropped users open.
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ppd_model.presets import Preset, get_preset
-from training.configuration import Configuration
 from training.data.dataset import UserFeatures
 from training.dpo.loss import Reduction
 from training.dpo.time_weight import OmegaName
+from training.jobs.configuration import Configuration
+from training.jobs.options import ModelName, Out, Seed
 
 Objective = Literal["ppd", "diffusion_dpo", "sft", "nft"]
 FREE = {
@@ -43,107 +45,133 @@ OF_CACHED = {"reference", "draws_per_pair", "draws_seed"}
 
 
 class DpoConfig(Configuration):
-    """One run.
+    """One run."""
 
-    data_dir: what precompute wrote; stage_c: the base's weights, a file for `mini`, for the
-        published sizes the folder that `ppd models pull` fills.
-    objective: "ppd" (Eq. 6), "diffusion_dpo" (Eq. 3: everybody alike), "sft" (the denoising loss
-        of Eq. 1 on chosen pictures), or, not of the paper, "nft": chosen and rejected pictures by
-        regression, see loss.py. beta only scales the margins that the last two log.
-    user: what stands for a person. "none" gives everybody the same constant embedding:
-        "diffusion_dpo" asks for it, "sft" may have it, "ppd" and "nft" may not.
-    user_tokens: how many tokens the adapter makes of an embedding; None is the preset's number.
-    only_person: train on one person's pairs alone (the single-reward upper bounds of Table 1).
-    steps or epochs: how long, one of the two; an epoch is the whole batches in the training pairs.
-    batch: pairs of one optimiser step over all processes; micro_batch: pairs of one forward pass
-        of one process, the gradient of the others accumulated.
-    beta, timesteps, reduction: Eq. 6, see loss.py. omega: see omega.py.
-    shared_noise, shared_timestep: one noise, one time for both pictures of a pair. The paper
-        writes two noises and one time; public Diffusion-DPO code shares both.
-    min_time, max_time, time_power: times are drawn as max - (max - min) * u ** time_power, u
-        uniform: above 1 they crowd near max. The paper draws them uniformly from all; how a
-        picture looks as a whole is decided at high noise, and there most of a small run's signal
-        is (docs/decisions/0004).
-    user_dropout: share of pairs whose embedding is zeroed. The adapter has no bias, so such a pair
-        equals the reference: it costs log 2, gives no gradient, takes no second pass (under "nft"
-        it takes one), and counts one half in the logged implicit accuracy.
-    reference: "live" computes the reference's errors in every step; "cached" reads them from
-        `reference_dir`, which training.reference_errors wrote. Every pair then has
-        `draws_per_pair` noises and times, taken in turn, one each epoch: a run of no more epochs
-        than that meets none twice. `draws_seed` decides them, so that runs which differ in `seed`,
-        beta, omega, user tokens or the learning rate can read the same errors.
-    compile_blocks: compile the base's residual and timestep blocks (torch.compile).
-    base_dtype: of the frozen base; the adapter and all errors are float32 in any case.
-    gradient_checkpointing: keep no activations inside the base's blocks, compute them again.
-    deterministic: on CUDA, use only kernels that give the same bits each time.
-    validation_people: the last people of the data, whose pairs are never trained on.
-    validate_every: steps between measurements of the weights that would be exported now.
-    decoder: folder of a whole model, whose decoder and text encoder draw the sample grids; None
-        draws none.
-    sample_*: a grid has a row for each prompt, with the validation people in turn, and columns
-        for the base and each strength, under seeds that never change.
-    log_every: steps between printed lines; log.jsonl and the trackers get every step.
-    export_strength: the exported adapter acts at strength 1 as the trained one does at this
-        strength (its W'_v are scaled). beta and the length of a run fix how far it goes from the
-        base, validation by pictures how far it should; to change it later, resume the finished
-        run. Logs and sample grids show the adapter before it is scaled.
-    resume_elsewhere: accept a checkpoint written with another torch, device, number of threads or
-        of processes. The run draws the same numbers, yet no longer ends with the same bits.
-    """
-
-    preset: str
+    preset: ModelName
     data_dir: Path
+    """What training.precompute wrote."""
     stage_c: Path
-    output_dir: Path
+    """The base's weights: mini's file, or the folder that `ppd models pull` fills."""
+    output_dir: Out
     objective: Objective = "ppd"
+    """One of "ppd" (Eq. 6), "diffusion_dpo" (Eq. 3: everybody alike), "sft" (the denoising loss of
+    Eq. 1 on chosen pictures) or, not of the paper, "nft" (chosen and rejected pictures by
+    regression); see loss.py."""
     user: UserFeatures = "vlm"
+    """What stands for a person; "none" gives everybody the same constant embedding: diffusion_dpo
+    asks for it, sft may have it, ppd and nft may not."""
     user_tokens: int | None = None
+    """Tokens that the adapter makes of an embedding; null: the preset's number."""
     only_person: int | None = None
-    seed: int = 0
+    """Train on one person's pairs alone (the single-reward upper bounds of Table 1)."""
+    seed: Seed = 0
     steps: int | None = None
+    """Length of the run in steps; give this or epochs."""
     epochs: float | None = None
+    """Length in epochs, each the whole batches in the training pairs."""
     batch: int
+    """Pairs of one optimiser step over all processes."""
     micro_batch: int | None = None
+    """Pairs of one forward pass of one process, the gradient of the others accumulated; null:
+    all."""
     lr: float
+    """Learning rate; the paper has 1e-5, for real users 3e-6."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """After the warm-up: constant, or falling to zero."""
     warmup_steps: int = 0
+    """Steps over which the learning rate rises."""
     weight_decay: float = 0.01
+    """Of AdamW."""
     clip_norm: float = 1.0
+    """Largest norm of the gradient."""
     beta: float
+    """Eq. 6, see loss.py; under sft and nft it only scales the margins that are logged."""
     timesteps: int = 1000
+    """T of Eq. 6, see loss.py."""
     reduction: Reduction = "mean"
+    """Of the squared errors in Eq. 6, see loss.py."""
     omega: OmegaName = "constant"
+    """Weight of each time in the loss, see time_weight.py."""
     shared_noise: bool = True
+    """One noise for both pictures of a pair, as public Diffusion-DPO code has it; the paper writes
+    two."""
     shared_timestep: bool = True
+    """One time for both pictures of a pair, as in the paper."""
     user_dropout: float = 0.1
+    """Share of pairs whose embedding is zeroed. The adapter has no bias, so such a pair equals the
+    reference: it costs log 2, gives no gradient, takes no second pass (under nft it takes one),
+    and counts one half in the logged implicit accuracy."""
     reference: Literal["live", "cached"] = "live"
+    """Live computes the reference's errors in every step; cached reads them from reference_dir."""
     reference_dir: Path | None = None
+    """What training.reference_errors wrote, for a cached reference."""
     draws_per_pair: int = 1
+    """Noises and times of a pair under a cached reference, taken in turn, one each epoch: a run of
+    no more epochs than that meets none twice."""
     draws_seed: int = 0
+    """Decides them, so that runs which differ in seed, beta, omega, user tokens or the learning
+    rate can read the same errors."""
     min_time: float = 0.001
+    """Lowest time that is drawn."""
     max_time: float = 1.0
+    """Highest time that is drawn."""
     time_power: float = 1.0
+    """Times are max - (max - min) * u ** time_power, u uniform: above 1 they crowd near max. The
+    paper draws them uniformly from all; how a picture looks as a whole is decided at high noise,
+    and there most of a small run's signal is (docs/decisions/0004)."""
     ema_decay: float = 0.0
     """Decay of the exported moving average of the adapter; 0 exports the last weights."""
     base_dtype: Literal["bf16", "fp32"] = "fp32"
+    """Of the frozen base; the adapter and all errors are float32 in any case."""
     gradient_checkpointing: bool = False
+    """Keep no activations inside the base's blocks, compute them again."""
     compile_blocks: bool = False
+    """Compile the base's residual and timestep blocks (torch.compile)."""
     deterministic: bool = False
+    """On CUDA, only kernels that give the same bits each time."""
     export_strength: float = 1.0
+    """The exported adapter acts at strength 1 as the trained one does at this strength (its W'_v
+    are scaled). beta and the length of a run fix how far it goes from the base, validation by
+    pictures how far it should; to change it later, resume the finished run. Logs and sample grids
+    show the adapter before it is scaled."""
     validation_people: int = 32
+    """The last people of the data, whose pairs are never trained on."""
     validation_pairs: int = 192
+    """Pairs of them that are measured."""
     validate_every: int = 200
+    """Steps between measurements of the weights that would be exported now."""
     decoder: Path | None = None
+    """Folder of a whole model, whose decoder and text encoder draw the sample grids; null draws
+    none."""
     sample_every: int = 200
+    """Steps between sample grids."""
     sample_prompts: tuple[str, ...] = ()
+    """A row of the grid for each, with the validation people in turn, under seeds that never
+    change."""
     sample_people: int = 4
+    """Validation people in the grid."""
     sample_strengths: tuple[float, ...] = (0.5, 1.0, 1.5)
+    """Columns of the grid, beside the base."""
     sample_steps: int = 20
+    """Denoising steps of its pictures."""
     sample_seed: int = 0
+    """Of its pictures."""
     log_every: int = 10
+    """Steps between printed lines; log.jsonl and the trackers get every step."""
     checkpoint_every: int = 200
+    """Steps between checkpoints."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """Who is told of every step."""
     resume_elsewhere: bool = False
+    """Accept a checkpoint written with another torch, device, number of threads or of processes;
+    the run draws the same numbers, yet no longer ends with the same bits."""
+
+    def unread(self) -> Set[str]:
+        """What a live reference does not look at, and what only sample grids need."""
+        of_grids = {key for key in DpoConfig.model_fields if key.startswith("sample_")}
+        return (
+            OF_CACHED - {"reference"} | {"reference_dir"} if self.reference == "live" else set()
+        ) | (of_grids if self.decoder is None else set())
 
     @property
     def total_steps(self) -> int:

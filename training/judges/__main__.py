@@ -18,22 +18,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from training.configuration import git_commit, parse_command_line
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import git_commit
 from training.judges.known_choices import TestSplit, accuracy, known_choices
 from training.judges.options import JudgeOptions, make_judge
 
 
 class AccuracyConfig(JudgeOptions):
-    """out: the json file. people: of the split, the first so many; None takes all."""
+    """Whose known choices are asked about."""
 
     out: Path
+    """The json file."""
     split: TestSplit = "unseen_users"
+    """People of which test split."""
     people: int | None = None
+    """The first so many of the split; null: all."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    config, _ = parse_command_line(AccuracyConfig, argv, __doc__, file_required=False)
+    config, _ = parse_command_line(AccuracyConfig, argv, __doc__, resumable=False)
     measure(config)
 
 
@@ -63,4 +67,4 @@ def measure(config: AccuracyConfig) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

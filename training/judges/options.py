@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
-from training.configuration import Configuration
+from training.jobs.configuration import Configuration
+from training.jobs.options import Device, ModelName
 from training.judges.endpoint import EndpointJudge, EndpointSettings
 from training.judges.judge import Judge
 from training.judges.llava import LlavaJudge
@@ -24,20 +25,28 @@ JudgeOf = Callable[[str], Judge]
 
 
 class JudgeOptions(Configuration):
-    """data: a folder of training.precompute. url and model: of the endpoint, else from the
-    environment (judges/endpoint.py), as its key is in any case. preset, weights_dir, device: of
-    the local VLM, weights_dir also of the world's standardizer; None is what is shipped.
-    workers: questions asked at a time, of an endpoint."""
+    """Which judge, and what it is asked about."""
 
     judge: JudgeName
+    """Who answers."""
     data: Path
+    """Folder of training.precompute."""
     url: str | None = None
+    """Of the endpoint; null: from the environment (judges/endpoint.py), as its key is."""
     model: str | None = None
+    """Name of the endpoint's model; null: from the environment."""
     temperature: float = 1.0
+    """Of the model's answers."""
     workers: int = 1
-    preset: str = "mini"
+    """Questions asked of an endpoint at a time."""
+    preset: ModelName = "mini"
     weights_dir: Path | None = None
-    device: str = "cpu"
+    """Of the local VLM and the world's standardizer; null: as shipped."""
+    device: Device = "cpu"
+
+    def unread(self) -> Set[str]:
+        """An endpoint's keys, for a judge on this machine."""
+        return set() if self.judge == "endpoint" else {"url", "model", "temperature", "workers"}
 
     @property
     def at_a_time(self) -> int:

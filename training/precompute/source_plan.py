@@ -7,8 +7,8 @@ from pathlib import Path
 
 from training.data.pickapic import PickAPic
 from training.data.shards import read_manifest
-from training.precompute.__main__ import PrecomputeConfig
 from training.precompute.plan import Plan, make_plan
+from training.precompute.precompute_config import PrecomputeConfig
 
 
 def config_of(folder: Path) -> PrecomputeConfig:

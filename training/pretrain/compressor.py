@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ppd_model.compressor import SmallCompressor
 from ppd_model.presets import get_preset
-from training.configuration import parse_command_line
+from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
 from training.pretrain.training_loop import LoopConfig, run, save_averaged
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS
@@ -28,11 +28,14 @@ from training.world.store import PictureStore
 
 
 class CompressorConfig(LoopConfig):
-    """The loop's settings and the compressor's own."""
+    """The loop's options, and the compressor's own."""
 
     world: Path
+    """Pictures that training.world.store painted."""
     latent_noise: float = 0.1
+    """Noise on the latents while training."""
     semantic_weight: float = 0.02
+    """Of the loss that keeps content and looks in the latents."""
 
 
 class Previewer(nn.Module):
@@ -185,4 +188,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from tqdm import tqdm
 
 from ppd_model.compressor import SmallCompressor
 from ppd_model.presets import get_preset
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration
 from training.pretrain.pictures import to_tensor
 from training.pretrain.training_loop import load_averaged
 from training.world.store import PictureStore
@@ -68,15 +69,20 @@ def _cached(run: Path, name: str, encode: Callable[[Tensor], Tensor]) -> NDArray
     return latents
 
 
+class LatentsConfig(Configuration):
+    """Whose latents."""
+
+    run: Path
+    """Folder with all parts of the model: world, stage_a, compressor, ..."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True)
-    run = parser.parse_args(argv).run
-    for latents in (stage_c_latents(run), stage_a_latents(run)):
+    config, _ = parse_command_line(LatentsConfig, argv, __doc__, resumable=False)
+    for latents in (stage_c_latents(config.run), stage_a_latents(config.run)):
         sample = latents[:2000].astype(np.float32)
         print(f"{latents.shape}: mean {sample.mean():.3f}, std {sample.std():.3f}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -25,7 +25,7 @@ from torch.optim.swa_utils import update_bn
 
 from ppd_model.presets import get_preset
 from ppd_model.previewer import PX_PER_LATENT, Previewer
-from training.configuration import parse_command_line
+from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.latents import stage_c_latents
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
 from training.pretrain.training_loop import LoopConfig, load_averaged, run, save_averaged
@@ -33,11 +33,14 @@ from training.world.store import PictureStore
 
 
 class PreviewerConfig(LoopConfig):
-    """The loop's settings, and the folder with all parts of the model (world, compressor)."""
+    """The loop's options, and the previewer's own."""
 
     run: Path
+    """Folder with all parts of the model: world, compressor, ...."""
     latent_noise: float = 0.2
+    """Noise on the latents while training."""
     norm_batches: int = 100
+    """Batches that the norms are measured on afterwards."""
 
 
 class PreviewerJob:
@@ -115,4 +118,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

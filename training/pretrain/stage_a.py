@@ -16,19 +16,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppd_model.presets import get_preset
-from training.configuration import parse_command_line
+from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
 from training.pretrain.training_loop import LoopConfig, run
 from training.world.store import PictureStore
 
 
 class StageAConfig(LoopConfig):
-    """The loop's settings and Stage A's own."""
+    """The loop's options, and Stage A's own."""
 
     world: Path
+    """Pictures that training.world.store painted."""
     crop_px: int = 64
+    """Side of the crops that are trained on."""
     latent_noise: float = 0.1
+    """Noise on the latents while training."""
     quantized_share: float = 0.25
+    """Share of latents that are quantized."""
 
 
 class StageAJob:
@@ -93,4 +97,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

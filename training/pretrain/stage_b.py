@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ppd_model.decoder import Decoder
 from ppd_model.diffusion import add_noise, training_target
 from ppd_model.presets import get_preset
-from training.configuration import parse_command_line
+from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.latents import stage_a_latents, stage_c_latents, trained_stage_a
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
 from training.pretrain.training_loop import LoopConfig, load_averaged, run
@@ -31,9 +31,10 @@ MEASURED = 24
 
 
 class StageBConfig(LoopConfig):
-    """The loop's settings and Stage B's own."""
+    """The loop's options, and Stage B's own."""
 
     run: Path
+    """Folder with all parts of the model: world, stage_a, compressor, ...."""
     latent_noise: float = 0.15
     """Noise on the Stage C latents while training: generated ones are not exact either."""
 
@@ -121,4 +122,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -23,7 +23,7 @@ from ppd_model.diffusion import add_noise, ddpm_step, p2_weight, row_noise, samp
 from ppd_model.presets import get_preset
 from ppd_model.stage_c import StageCUNet, build_unet
 from ppd_model.text_encoder import TextFeatures
-from training.configuration import parse_command_line
+from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.compressor import Previewer
 from training.pretrain.latents import stage_c_latents
 from training.pretrain.pictures import HELD_OUT, draw_indices, tile
@@ -37,11 +37,14 @@ CAPTIONS_PER_CONTENT = 60
 
 
 class StageCConfig(LoopConfig):
-    """The loop's settings and Stage C's own."""
+    """The loop's options, and Stage C's own."""
 
     run: Path
+    """Folder with all parts of the model: world, compressor, text_encoder, ...."""
     caption_dropout: float = 0.1
+    """Share of captions left out, for guidance."""
     guidance: float = 4.0
+    """Of the pictures in the grids."""
 
 
 class StageCJob:
@@ -209,4 +212,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -26,7 +26,7 @@ from ppd_model.text_encoder import (
     save_word_tokenizer,
     word_tokenizer,
 )
-from training.configuration import parse_command_line
+from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.pictures import HELD_OUT, draw_indices, to_tensor
 from training.pretrain.training_loop import LoopConfig, load_averaged, run
 from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS, caption, vocabulary
@@ -35,10 +35,12 @@ from training.world.store import PictureStore
 
 
 class TextEncoderConfig(LoopConfig):
-    """The loop's settings and the text encoder's own."""
+    """The loop's options, and the text encoder's own."""
 
     world: Path
+    """Pictures that training.world.store painted."""
     temperature: float = 0.1
+    """Of the contrastive loss."""
     unknown_share: float = 0.05
     """Share of words replaced by an unknown one, so that ``[UNK]`` is read as nothing much."""
 
@@ -173,4 +175,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -20,28 +20,42 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.configuration import Configuration, save_resolved
+from training.jobs.configuration import Configuration, save_resolved
+from training.jobs.options import Out, Seed, Threads
 
 
 class LoopConfig(Configuration):
-    """What every pretraining job is told. The learning rate is constant after ``warmup`` steps,
-    and falls linearly to zero over the last ``decay_share`` of the steps, so that a run may be
-    shortened (``--resume --steps N``) and still end cooled down."""
+    """Options of every pretraining job.
 
-    out: Path
+    As the learning rate falls over a share of the steps, a run may be shortened (``--resume --steps
+    N``) and still end cooled down.
+    """
+
+    out: Out
     steps: int
+    """Optimiser steps."""
     batch: int
+    """Pictures of a step."""
     lr: float
-    seed: int = 0
+    """Learning rate, constant after the warm-up."""
+    seed: Seed = 0
     warmup: int = 200
+    """Steps over which the learning rate rises."""
     decay_share: float = 0.25
+    """Share of the steps, at the end, over which it falls to zero."""
     weight_decay: float = 0.01
+    """Of AdamW."""
     clip: float = 1.0
+    """Largest norm of the gradient."""
     ema: float = 0.998
-    threads: int = 1
+    """Decay of the averaged weights."""
+    threads: Threads = 1
     checkpoint_every_s: float = 120
+    """Seconds between checkpoints."""
     log_every: int = 50
+    """Steps between lines of log.jsonl."""
     grid_every: int = 1000
+    """Steps between grids of pictures."""
 
 
 class Job(Protocol):

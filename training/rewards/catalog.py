@@ -10,7 +10,7 @@ import torch
 
 from ppd_model.checkpoint import sha256_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
-from training.configuration import Configuration
+from training.jobs.configuration import Configuration
 from training.rewards.picture_tower import FILE as TOWER_FILE
 from training.rewards.picture_tower import TEXT_ENCODER, load_tower, text_encoder_of
 from training.rewards.published import FILES, load_published
@@ -24,18 +24,18 @@ STANDARDIZER = "standardizer.json"
 
 
 class RewardSources(Configuration):
-    """Where rewards come from.
-
-    rewards_dir: the folder with the public scorers' files (published.py, FILES). world_dir: mini's
-    weights and standardizer.json, for the world's rewards; None is what is shipped. tower: the
-    pictures' side of mini's text encoder.
-    """
+    """Where rewards come from."""
 
     rewards_dir: Path | None = None
+    """Folder with the public scorers' files (published.py, FILES)."""
     rewards_device: str = "cpu"
+    """Torch device of the public scorers."""
     rewards_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the public scorers."""
     world_dir: Path | None = None
+    """Mini's weights and standardizer.json, for the world's rewards; null: as shipped."""
     tower: Path = JUDGE_DIR / TOWER_FILE
+    """The pictures' side of mini's text encoder, of training.rewards.picture_tower."""
 
 
 def load_rewards(names: Sequence[str], sources: RewardSources) -> list[Reward]:

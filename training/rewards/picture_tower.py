@@ -14,7 +14,6 @@ Legend: B pictures, D embedding.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +31,12 @@ from ppd_model.checkpoint import (
     load_strict,
     save_artifact,
 )
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from ppd_model.text_encoder import TextEncoder, load_text_encoder
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration
+from training.jobs.options import Out
 from training.pretrain.pictures import HELD_OUT
 from training.world.captions import canonical
 from training.world.scene import CONTENTS, SETTINGS
@@ -160,19 +163,23 @@ def recognition(
     return float(np.mean(nearest_B == content_B))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+class TowerConfig(Configuration):
+    """Which pictures, and whose text encoder."""
+
+    run: Path
+    """Folder with the world's pictures and the trained parts of the model."""
+    weights_dir: Path = MINI_WEIGHTS_DIR
+    """Folder of mini's weights, for the text encoder."""
+    out: Out
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--weights-dir", type=Path, default=Path("ppd_model/mini"))
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args(arguments)
-    path = export(given.run, given.weights_dir, given.out)
+    config, _ = parse_command_line(TowerConfig, argv, __doc__, resumable=False)
+    path = export(config.run, config.weights_dir, config.out)
     _, spec = load_artifact(path, kind=ARTIFACT_KIND)
     print(f"{path}: held-out pictures recognised among 48 contents {spec.extra['recognised']}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -12,7 +12,7 @@ relabel: three users, each of whom likes what one reward likes, answer the pairs
 the scores it finds. score: one adapter's rewards on validation captions, which
 `python -m training.choose_beta` compares. evaluate: Table 1 and Figure 3. interpolate: Figure 4.
 
-Any value of the configuration can be given as --key VALUE.
+Any value of the configuration can be given as --key VALUE; COMMAND --help says which there are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from training.configuration import parse_command_line
+from training.jobs.command_line import exit_with, parse_command_line, run_command
 from training.synthetic_users.comparison import (
     EvaluateConfig,
     InterpolateConfig,
@@ -35,22 +35,13 @@ from training.synthetic_users.validation_scores import ScoreConfig, score
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: the first word says which experiment."""
     words = list(sys.argv[1:] if argv is None else argv)
-    commands: dict[str, Callable[[Sequence[str]], None]] = {
-        "pairs": _pairs,
-        "relabel": _relabel,
-        "score": _score,
-        "evaluate": _evaluate,
-        "interpolate": _interpolate,
-    }
-    if not words or words[0] not in commands:
-        known = ", ".join(commands)
-        given = f"unknown command {words[0]!r}; " if words and words[0] not in _HELP else ""
-        print(f"{__doc__}\n{given}commands: {known}", file=sys.stderr)
-        raise SystemExit(0 if words and words[0] in _HELP else 2)
-    commands[words[0]](words[1:])
-
-
-_HELP = ("-h", "--help")
+    if words[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        return
+    if not words or words[0] not in _COMMANDS:
+        given = repr(words[0]) if words else "nothing"
+        exit_with(f"{given} where a command was expected: {', '.join(_COMMANDS)}")
+    _COMMANDS[words[0]](words[1:])
 
 
 def _pairs(words: Sequence[str]) -> None:
@@ -59,12 +50,12 @@ def _pairs(words: Sequence[str]) -> None:
 
 
 def _relabel(words: Sequence[str]) -> None:
-    config, _ = parse_command_line(RelabelConfig, words, __doc__)
+    config, _ = parse_command_line(RelabelConfig, words, __doc__, resumable=False)
     make_relabelled(config)
 
 
 def _score(words: Sequence[str]) -> None:
-    config, _ = parse_command_line(ScoreConfig, words, __doc__)
+    config, _ = parse_command_line(ScoreConfig, words, __doc__, resumable=False)
     score(config)
 
 
@@ -78,5 +69,13 @@ def _interpolate(words: Sequence[str]) -> None:
     interpolate(config, resume)
 
 
+_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "pairs": _pairs,
+    "relabel": _relabel,
+    "score": _score,
+    "evaluate": _evaluate,
+    "interpolate": _interpolate,
+}
+
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -19,8 +19,20 @@ from pydantic import Field
 
 from ppd_model.checkpoint import ArtifactSpec, sha256_of
 from ppd_model.pipeline import Pipeline
-from training.configuration import git_commit, save_resolved
 from training.data.shards import MANIFEST, read_manifest
+from training.jobs.configuration import git_commit, save_resolved
+from training.jobs.options import (
+    Device,
+    GuidanceScale,
+    ModelName,
+    Out,
+    PersonalizeBelow,
+    PictureBatch,
+    SamplingSteps,
+    Seed,
+    Threads,
+    WeightsDir,
+)
 from training.rewards.catalog import RewardSources, load_rewards
 from training.synthetic_users.arms import (
     Arm,
@@ -41,44 +53,49 @@ REPORT = "report.json"
 
 
 class PaintingConfig(RewardSources):
-    """What both experiments are told.
+    """Options of both experiments."""
 
-    rewards: in the order of the relabelled data, which is that of the one-hot users. relabelled:
-    that data, to check the order by. prompts: "world", a tsv of PartiPrompts or a text file;
-    first_prompts: an even choice of so many. personalize_below: the highest time at which an
-    adapter acts; None is the preset's own. resume keeps arms that are painted already.
-    """
-
-    preset: str
-    weights_dir: Path | None = None
-    device: str = "cpu"
-    out: Path
+    preset: ModelName
+    weights_dir: WeightsDir = None
+    device: Device = "cpu"
+    out: Out
     rewards: tuple[str, ...]
+    """In the order of the relabelled data, which is that of the one-hot users."""
     relabelled: Path
+    """That data, to check the order by."""
     ppd: Path
+    """Adapter trained with objective ppd."""
     prompts: str = "world"
+    """"world", a tsv of PartiPrompts, or a text file."""
     first_prompts: int | None = None
-    steps: int = 30
-    guidance_scale: float = 4.0
-    personalize_below: float | None = None
-    batch: int = 32
-    threads: int = 2
-    seed: int = 0
+    """An even choice of so many prompts; null: all."""
+    steps: SamplingSteps = 30
+    guidance_scale: GuidanceScale = 4.0
+    personalize_below: PersonalizeBelow = None
+    batch: PictureBatch = 32
+    threads: Threads = 2
+    seed: Seed = 0
 
 
 class EvaluateConfig(PaintingConfig):
-    """Table 1. Adapters of each row; bounds: one for each reward, by its name. None leaves a row
-    out, and without all bounds nothing is said of what lies between base and bound."""
+    """Table 1: an adapter for each row.
+
+    Without all bounds nothing is said of what lies between base and bound.
+    """
 
     diffusion_dpo: Path | None = None
+    """Adapter of that row; null leaves it out."""
     sft: Path | None = None
+    """Adapter of that row; null leaves it out."""
     bounds: dict[str, Path] = Field(default_factory=dict)
+    """Single-reward adapters, by the name of the reward."""
 
 
 class InterpolateConfig(PaintingConfig):
-    """Figure 4. parts: weights are multiples of 1 / parts."""
+    """Figure 4."""
 
     parts: int = 4
+    """Weights are multiples of 1 / parts."""
 
 
 def evaluate(config: EvaluateConfig, resume: bool = False) -> dict[str, Any]:

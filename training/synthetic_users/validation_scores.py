@@ -19,9 +19,21 @@ import torch
 from numpy.typing import NDArray
 
 from ppd_model.pipeline import ImageRequest, Pipeline
-from training.configuration import git_commit
 from training.data.dataset import load_pairs
 from training.data.shards import read_manifest, verified
+from training.jobs.configuration import git_commit
+from training.jobs.options import (
+    Device,
+    GuidanceScale,
+    ModelName,
+    Out,
+    PersonalizeBelow,
+    PictureBatch,
+    SamplingSteps,
+    Seed,
+    Threads,
+    WeightsDir,
+)
 from training.rewards.catalog import RewardSources, load_rewards
 from training.rewards.reward import Reward
 from training.synthetic_users.arms import FIRST_SEED, adapter_of, everybody, one_hot
@@ -33,24 +45,26 @@ VALIDATION_SEED = FIRST_SEED - 100_000_000
 
 
 class ScoreConfig(RewardSources):
-    """data: the folder that the adapter was trained on; its validation captions are painted,
-    `captions` of them (the paper has 500), evenly chosen. personalize_below: None is the preset's
-    own."""
+    """One adapter, scored on validation captions."""
 
-    preset: str
-    weights_dir: Path | None = None
-    device: str = "cpu"
+    preset: ModelName
+    weights_dir: WeightsDir = None
+    device: Device = "cpu"
     adapter: Path
+    """The adapter file."""
     data: Path
-    out: Path
+    """The folder that the adapter was trained on."""
+    out: Out
     rewards: tuple[str, ...]
+    """What scores the pictures."""
     captions: int = 500
-    steps: int = 30
-    guidance_scale: float = 4.0
-    personalize_below: float | None = None
-    batch: int = 32
-    threads: int = 2
-    seed: int = 0
+    """So many validation captions, evenly chosen; the paper has 500."""
+    steps: SamplingSteps = 30
+    guidance_scale: GuidanceScale = 4.0
+    personalize_below: PersonalizeBelow = None
+    batch: PictureBatch = 32
+    threads: Threads = 2
+    seed: Seed = 0
 
 
 def score(config: ScoreConfig) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from ppd_model.user_encoder import UserEncoder
 from training.data.dataset import PreferencePairs, load_pairs, pad_features, read_profiles
 from training.data.shards import read_manifest, verified
 from training.data.splits import Split
-from training.precompute.__main__ import PrecomputeConfig, prior_samples
+from training.precompute.precompute_config import PrecomputeConfig, prior_samples
 from training.precompute.source_plan import config_of
 from training.quiz.answered_sets import read_sets
 from training.quiz.quizzes import Person, make_quiz

@@ -21,7 +21,6 @@ Dimension letters: U people, S subjects, T settings, L looks, N pictures.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import hashlib
 import io
@@ -42,6 +41,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.pickapic import SCHEMA
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration
+from training.jobs.options import FirstPerson, Out, Seed, TieBelow
 from training.world import captions, users
 from training.world.people import answer, person_seeds, taste_of
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS, content_id
@@ -302,37 +304,41 @@ def _truth(
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+class ExportConfig(Configuration):
+    """How many people answer how many pairs of which pictures."""
+
+    out: Out
+    store: Path = Path("runs/mini/world")
+    """Pictures that training.world.store painted; where there are none they are painted first."""
+    users: int = 400
+    """How many people."""
+    pairs: int = 80
+    """Answered by a person, on average."""
+    seed: Seed = 0
+    first_person: FirstPerson = 0
+    tie_below: TieBelow = 0.1
+    paint_count: int = 30_000
+    """Pictures that are painted where there are none."""
+    paint_seed: int = 1
+    """What these follow from."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    config, _ = parse_command_line(ExportConfig, argv, __doc__, resumable=False)
+    if not (config.store / "facts.npz").exists():
+        paint_store(config.store, config.paint_count, config.paint_seed, os.cpu_count() or 1)
+    report = export(
+        config.out,
+        PictureStore(config.store),
+        people=config.users,
+        pairs=config.pairs,
+        seed=config.seed,
+        first_person=config.first_person,
+        tie_below=config.tie_below,
     )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--store", type=Path, default=Path("runs/mini/world"))
-    parser.add_argument("--users", type=int, default=400)
-    parser.add_argument("--pairs", type=int, default=80, help="answered by a person, on average")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first-person", type=int, default=0)
-    parser.add_argument("--tie-below", type=float, default=0.1, help="in units of utility")
-    parser.add_argument("--paint-count", type=int, default=30_000, help="without a store: paint")
-    parser.add_argument("--paint-seed", type=int, default=1)
-    given = parser.parse_args(arguments)
-    if not (given.store / "facts.npz").exists():
-        paint_store(given.store, given.paint_count, given.paint_seed, os.cpu_count() or 1)
-    try:
-        report = export(
-            given.out,
-            PictureStore(given.store),
-            people=given.users,
-            pairs=given.pairs,
-            seed=given.seed,
-            first_person=given.first_person,
-            tie_below=given.tie_below,
-        )
-    except ValueError as error:
-        parser.error(str(error))
     print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

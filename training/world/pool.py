@@ -7,7 +7,6 @@ some looks and little in the others, so that four answers can be spread over all
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration
+from training.jobs.options import Out, Seed
 from training.world.captions import (
     SETTING_PHRASES,
     SUBJECT_WORDS,
@@ -115,18 +117,21 @@ def _vocabulary(rng: np.random.Generator) -> dict[str, object]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+class PoolConfig(Configuration):
+    """Where the pool goes, and what it follows from."""
+
+    out: Out
+    standardizer: Path
+    """standardizer.json of the pictures' looks."""
+    seed: Seed = 7
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--standardizer", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=7)
-    given = parser.parse_args(arguments)
-    count = write_pool(given.out, Standardizer.load(given.standardizer), given.seed)
-    print(f"{count} pairs in {given.out}")
+    config, _ = parse_command_line(PoolConfig, argv, __doc__, resumable=False)
+    count = write_pool(config.out, Standardizer.load(config.standardizer), config.seed)
+    print(f"{count} pairs in {config.out}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

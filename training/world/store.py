@@ -6,7 +6,6 @@ parallel; every picture follows from ``--seed`` and its index alone.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.configuration import Configuration
+from training.jobs.options import Out, Seed
 from training.world.looks import STATISTICS, Standardizer, measure
 from training.world.painter import paint
 from training.world.scene import CONTENTS, LOOKS, SETTINGS, SIDE_PX, Scene
@@ -110,19 +112,25 @@ def scene_at(seed: int, index: int) -> Scene:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+class StoreConfig(Configuration):
+    """How many pictures, painted from which seed."""
+
+    out: Out
+    count: int = 30_000
+    """How many pictures."""
+    seed: Seed = 1
+    workers: int = os.cpu_count() or 1
+    """Processes that paint."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=30_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    given = parser.parse_args(arguments)
-    if (given.out / "facts.npz").exists():
-        print(f"{given.out} is painted already")
+    config, _ = parse_command_line(StoreConfig, argv, __doc__, resumable=False)
+    if (config.out / "facts.npz").exists():
+        print(f"{config.out} is painted already")
         return
-    paint_store(given.out, given.count, given.seed, given.workers)
+    paint_store(config.out, config.count, config.seed, config.workers)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

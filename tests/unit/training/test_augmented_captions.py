@@ -18,7 +18,7 @@ from training.augmented_captions import (
     plot,
     reading,
 )
-from training.evaluate.__main__ import Prompt, Shown
+from training.evaluate.painting import Prompt, Shown
 
 PROFILE = "Prefers sunny scenes, warm golden tones and dark corners. Avoids thick outlines."
 

@@ -11,16 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.classify_users.__main__ import (
-    ClassifyConfig,
-    bayes_scores,
-    choose_sets,
-    load_sets,
-    ranks,
-    run,
-    shuffle_blocks,
-    split,
-)
+from training.classify_users.__main__ import bayes_scores, ranks, run
+from training.classify_users.classify_config import ClassifyConfig
+from training.classify_users.peoples_sets import choose_sets, load_sets
+from training.classify_users.residual_classifier import shuffle_blocks, split
 from training.data.shards import ShardFolder
 
 PEOPLE, SETS, WIDTH = 12, 10, 16

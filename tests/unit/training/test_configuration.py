@@ -7,15 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from training.configuration import (
-    Configuration,
-    parse_command_line,
-    read_configuration,
-    save_resolved,
-)
 from training.content_classifier.__main__ import ClassifierConfig
-from training.evaluate.__main__ import EvaluateConfig
-from training.precompute.__main__ import PrecomputeConfig
+from training.evaluate.evaluate_config import EvaluateConfig
+from training.jobs.command_line import parse_command_line
+from training.jobs.configuration import Configuration, read_configuration, save_resolved
+from training.precompute.precompute_config import PrecomputeConfig
 from training.train_dpo import DpoConfig
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
@@ -86,5 +82,5 @@ def test_the_configurations_in_the_repository_are_valid(
 
 def test_an_evaluation_needs_only_a_preset_and_a_folder() -> None:
     argv = ["--preset", "mini", "--out", "somewhere"]
-    config, _ = parse_command_line(EvaluateConfig, argv, None, file_required=False)
+    config, _ = parse_command_line(EvaluateConfig, argv, None)
     assert (config.people, config.prompts, config.split) == (64, 4, "test")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ppd_model.presets import get_preset
-from training.configuration import read_configuration
 from training.dpo.dpo_config import DpoConfig, check
+from training.jobs.configuration import read_configuration
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 PAPER = {"synthetic": (1e-5, "one_hot"), "real": (3e-6, "vlm")}

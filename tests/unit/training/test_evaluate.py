@@ -18,7 +18,8 @@ from ppd_model.pipeline import Generated, ImageRequest, Pipeline
 from ppd_model.presets import get_preset
 from ppd_model.user_encoder import Choice, EncodedUser
 from training.evaluate import __main__ as module
-from training.evaluate.__main__ import EvaluateConfig, evaluate
+from training.evaluate.__main__ import evaluate
+from training.evaluate.evaluate_config import EvaluateConfig
 from training.quiz import quizzes
 from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS, Scene

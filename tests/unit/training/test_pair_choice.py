@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.pair_choice.__main__ import by_strategy, format_table, plot, sets_of
+from training.pair_choice.__main__ import format_table, plot
+from training.pair_choice.readings import by_strategy, sets_of
 
 
 def test_fewer_than_four_choices_are_shown_again_in_turn() -> None:

@@ -24,13 +24,15 @@ from training.data.dataset import load_pairs, read_profiles
 from training.data.shards import read_manifest
 from training.data.splits import SPLITS
 from training.precompute import __main__ as module
-from training.precompute.__main__ import PrecomputeConfig, Worker, precompute
+from training.precompute.__main__ import precompute
 from training.precompute.frozen_parts import (
     compressor_side_px,
     load_compressor,
     open_picture,
     square,
 )
+from training.precompute.precompute_config import PrecomputeConfig
+from training.precompute.processes import Worker
 from training.world.truth import GroundTruth
 
 WIDTH = PRESET.user_emb_dim

@@ -12,7 +12,6 @@ import pytest
 from ppd_model import prompts
 from ppd_model.user_encoder import small_tokenizer
 from training.pretrain.vlm import profile_text
-from training.pretrain.vlm.__main__ import schedule
 from training.pretrain.vlm.examples import (
     IGNORED,
     Answers,
@@ -24,6 +23,7 @@ from training.pretrain.vlm.examples import (
     tokenizer_sentences,
 )
 from training.pretrain.vlm.held_out_scores import apply_ridge, fit_ridge
+from training.pretrain.vlm.steps import schedule
 from training.pretrain.vlm.tokenizer import train_tokenizer
 from training.world.scene import CONTENTS, LOOKS
 from training.world.store import PictureStore

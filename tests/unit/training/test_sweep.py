@@ -13,8 +13,8 @@ import yaml
 from ppd_model.checkpoint import sha256_of
 from tests.tiny_training import tiny_config, tiny_parts, write_world
 from training import sweep as sweep_module
-from training.configuration import read_configuration, save_resolved
-from training.evaluate.__main__ import EvaluateConfig
+from training.evaluate.evaluate_config import EvaluateConfig
+from training.jobs.configuration import read_configuration, save_resolved
 from training.sweep import SweepConfig, sweep
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"

@@ -23,10 +23,10 @@ from ppd_model.text_encoder import (
     word_tokenizer,
 )
 from tests.small_world import PRESET
-from training.configuration import read_configuration
 from training.data.dataset import load_pairs
 from training.data.splits import SPLITS, SplitRule, side_of
 from training.dpo.dpo_config import DpoConfig, check
+from training.jobs.configuration import read_configuration
 from training.judges import options
 from training.judges.__main__ import AccuracyConfig, measure
 from training.judges.known_choices import known_choices

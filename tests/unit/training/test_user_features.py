@@ -16,7 +16,7 @@ from ppd_model.user_encoder import Choice, EncodedUser, UserEncoder
 from training.data.dataset import PreferencePairs, load_pairs, read_profiles
 from training.data.shards import read_manifest, verified
 from training.data.splits import Split
-from training.precompute.__main__ import prior_samples
+from training.precompute.precompute_config import prior_samples
 from training.precompute.source_plan import config_of
 from training.win_rates import user_features as told_module
 from training.win_rates.user_features import Answers, Features, Told

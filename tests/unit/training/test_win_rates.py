@@ -13,21 +13,18 @@ from ppd_model.checkpoint import save_artifact
 from ppd_model.pipeline import Generated, ImageRequest
 from ppd_model.presets import get_preset
 from ppd_model.stage_c import adapter_spec
-from training.configuration import read_configuration
 from training.data.dataset import read_profiles
+from training.jobs.configuration import read_configuration
 from training.judges.known_choices import KnownChoice, KnownPair
 from training.precompute.source_plan import config_of
 from training.win_rates import __main__ as win_rates_module
+from training.win_rates import judging, methods
 from training.win_rates import user_features as told_module
-from training.win_rates.__main__ import (
-    SPLITS,
-    Task,
-    WinRatesConfig,
-    readable_people,
-    share_won,
-    win_rates,
-)
+from training.win_rates.__main__ import win_rates
+from training.win_rates.judging import share_won
+from training.win_rates.methods import Task, readable_people
 from training.win_rates.user_features import Told
+from training.win_rates.win_rates_config import SPLITS, WinRatesConfig
 from training.world.truth import GroundTruth
 
 MINI = get_preset("mini")
@@ -148,9 +145,9 @@ def test_an_interrupted_run_goes_on(
     verdicts = path.read_text().splitlines(keepends=True)
     path.write_text("".join(verdicts[:-3]))
     asked: list[Any] = []
-    ask_all = win_rates_module.ask_all
+    ask_all = judging.ask_all
     monkeypatch.setattr(
-        win_rates_module,
+        judging,
         "ask_all",
         lambda questions, **options: ask_all((asked.append(q) or q for q in questions), **options),
     )
@@ -196,7 +193,7 @@ def test_people_whom_the_vlm_could_not_read_are_left_out(
         if person["user_id"] != lost
     ]
     everybody = {one.user for one in readable_people(config, "unseen_users")}
-    monkeypatch.setattr(win_rates_module, "read_profiles", lambda _: kept)
+    monkeypatch.setattr(methods, "read_profiles", lambda _: kept)
     assert {one.user for one in readable_people(config, "unseen_users")} == everybody - {lost}
     assert {lost, later} <= everybody
 

@@ -23,32 +23,51 @@ import torch
 from torch import Tensor
 
 from ppd_model.pipeline import ImageRequest, Pipeline
-from training.configuration import Configuration
 from training.data.shards import ShardFolder
 from training.data.splits import SPLITS, SplitRule, side_of
+from training.jobs.configuration import Configuration
+from training.jobs.options import (
+    Device,
+    GuidanceScale,
+    ModelName,
+    Out,
+    PictureBatch,
+    SamplingSteps,
+    Seed,
+    Threads,
+    WeightsDir,
+)
 from training.synthetic_users.pairs.pair_folder import RELABELLED
 from training.world import captions
 from training.world.scene import CONTENTS, SETTINGS
 
 
 class GeneratedPairsConfig(Configuration):
-    """How many pairs, of which model. The shares tell which captions may be used, and must be
-    those of the data set that is trained on with them (splits.py)."""
+    """How many pairs, of which model.
 
-    preset: str = "mini"
-    weights_dir: Path | None = None
-    device: str = "cpu"
-    out: Path
+    The shares tell which captions may be used, and must be those of the data set that is trained on
+    with them (splits.py).
+    """
+
+    preset: ModelName = "mini"
+    weights_dir: WeightsDir = None
+    device: Device = "cpu"
+    out: Out
     pairs: int
+    """How many pairs."""
     pairs_per_shard: int = 256
+    """Pairs in one file."""
     validation_caption_share: float
+    """Share of captions that validate."""
     held_out_caption_share: float
+    """Share of captions that the two tests hold out."""
     salt: str = "ppd"
-    steps: int = 20
-    guidance_scale: float = 4.0
-    batch: int = 32
-    threads: int = 2
-    seed: int = 0
+    """Of the splits."""
+    steps: SamplingSteps = 20
+    guidance_scale: GuidanceScale = 4.0
+    batch: PictureBatch = 32
+    threads: Threads = 2
+    seed: Seed = 0
 
 
 def generate_pairs(config: GeneratedPairsConfig, resume: bool = False) -> Path:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from training.configuration import save_resolved
 from training.data.shards import MANIFEST
 from training.data.splits import SPLITS
+from training.jobs.configuration import save_resolved
+from training.jobs.options import Out, Seed
 from training.rewards.catalog import RewardSources, load_rewards
 from training.synthetic_users.pairs.pair_folder import people_tensors, read_source, write_folder
 from training.synthetic_users.pairs.relabel import Assignment, relabel
@@ -24,21 +25,22 @@ SCORES = "scores"
 
 
 class RelabelConfig(RewardSources):
-    """One relabelled data set.
-
-    sources: folders of training.precompute and of `pairs`. rewards: the users, in this order.
-    side_px: pictures of parquet files are read as squares of this side. tie_margin: in standard
-    deviations of each reward's differences within pairs. assignment: see relabel.py.
-    """
+    """One relabelled data set."""
 
     sources: tuple[Path, ...]
+    """Folders of training.precompute and of `pairs`."""
     rewards: tuple[str, ...]
-    out: Path
+    """The users, in this order."""
+    out: Out
     side_px: int
+    """Pictures of parquet files are read as squares of this side."""
     tie_margin: float = 0.1
+    """In standard deviations of each reward's differences within pairs."""
     assignment: Assignment = "one"
+    """Which users answer which pairs: see relabel.py."""
     batch: int = 64
-    seed: int = 0
+    """Pictures that are scored at a time."""
+    seed: Seed = 0
 
 
 def make_relabelled(config: RelabelConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.shards import mapped, read_manifest, verified
-from training.precompute.__main__ import decoded
+from training.precompute.query_shards import decoded
 from training.precompute.source_plan import plan_of
 
 IntArray = NDArray[np.int64]

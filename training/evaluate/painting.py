@@ -1,0 +1,118 @@
+"""Prompts, the pictures that the model paints for them, and what the world's own eyes say of these.
+
+Legend: G groups, K prompts of a person, L looks, B pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppd_model.pipeline import ImageRequest, Pipeline
+from training.content_classifier.network import ContentClassifier, load_classifier
+from training.evaluate.evaluate_config import EvaluateConfig
+from training.world import captions
+from training.world.looks import Standardizer
+from training.world.scene import CONTENTS, SETTINGS
+
+FloatArray = NDArray[np.float32]
+Pictures = NDArray[np.uint8]
+ADAPTER_IS_OFF = None
+SAME_WITHIN = 0.01
+"""Scores (utility) this close are no win for either: rounding alone moves them by about as much
+when the same picture is computed in another batch."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a picture is asked for: the words, the content they name, the seed."""
+
+    text: str
+    content: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Generated pictures with what the judge measured: looks (B x L), subject and setting (B)."""
+
+    images: Pictures
+    looks: FloatArray
+    content_named: NDArray[np.int64]
+
+
+class Judge:
+    """The world's own eyes: measured looks, and a classifier of content."""
+
+    def __init__(self, standardizer: Standardizer, classifier: ContentClassifier) -> None:
+        self.standardizer = standardizer
+        self.classifier = classifier
+
+    @classmethod
+    def load(cls, standardizer: Path, classifier: Path) -> Judge:
+        """From their two files."""
+        return cls(Standardizer.load(standardizer), load_classifier(classifier))
+
+    def looks(self, images: Pictures, content_B: NDArray[np.int64]) -> FloatArray:
+        """Looks in standard deviations within each picture's content."""
+        return self.standardizer.looks(images, content_B)
+
+    def judge(self, images: Pictures, prompts: Sequence[Prompt]) -> Shown:
+        """Measure pictures of these prompts."""
+        content_B = np.array([prompt.content for prompt in prompts])
+        subject_B, setting_B = self.classifier.name(images)
+        return Shown(images, self.looks(images, content_B), subject_B * len(SETTINGS) + setting_B)
+
+
+class Painter:
+    """Asks the pipeline for pictures in large batches, and says how far it is."""
+
+    def __init__(self, pipeline: Pipeline, judge: Judge, config: EvaluateConfig) -> None:
+        self.pipeline = pipeline
+        self.judge = judge
+        self.config = config
+        self.made = 0
+        self.seconds = 0.0
+
+    def paint(
+        self, what: str, prompts: Sequence[Prompt], user_emb: Sequence[FloatArray | None]
+    ) -> Shown:
+        """One picture for each prompt and embedding (None: the base model)."""
+        requests = [
+            ImageRequest(
+                prompt=prompt.text,
+                seed=prompt.seed,
+                user_emb_D=emb_D,
+                strength=self.config.strength,
+                steps=self.config.steps,
+                guidance_scale=self.config.guidance_scale,
+            )
+            for prompt, emb_D in zip(prompts, user_emb, strict=True)
+        ]
+        images: list[Pictures] = []
+        started_s = time.monotonic()
+        for first in range(0, len(requests), self.config.batch):
+            made = self.pipeline.generate(requests[first : first + self.config.batch])
+            images += [one.image_HWC for one in made]
+            rate = len(images) / (time.monotonic() - started_s)
+            print(f"{what}: {len(images)}/{len(requests)} {rate:.1f} pictures/s", flush=True)
+        self.made += len(images)
+        self.seconds += time.monotonic() - started_s
+        return self.judge.judge(np.stack(images), prompts)
+
+
+def spread_contents(count: int, rng: np.random.Generator) -> list[int]:
+    """`count` content ids: every content once before any comes twice."""
+    rounds = -(-count // CONTENTS)
+    order = np.concatenate([rng.permutation(CONTENTS) for _ in range(rounds)])
+    return [int(content) for content in order[:count]]
+
+
+def prompt_of(content: int, seed: int, rng: np.random.Generator) -> Prompt:
+    """A caption of that content in random words."""
+    subject, setting = divmod(content, len(SETTINGS))
+    return Prompt(captions.caption(subject, setting, rng), content, seed)

@@ -1,0 +1,1 @@
+"""What every offline job has: a configuration, a command line, files that appear whole."""

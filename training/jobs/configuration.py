@@ -1,0 +1,91 @@
+"""Configuration of the offline jobs: one yaml file, single values given on top.
+
+A configuration is a frozen pydantic model; unknown keys and wrong types are refused with the key
+named. The line of text below a key is what the job's --help says of it (command_line.py). What a
+job ran with, and the commit it ran at, is written beside its outputs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Set
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Configuration(BaseModel):
+    """Base of every job's configuration: immutable, and no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def unread(self) -> Set[str]:
+        """Keys that nothing reads with the other values as they are: not for the command line."""
+        return set()
+
+
+ConfigurationT = TypeVar("ConfigurationT", bound=Configuration)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The keys and values of a yaml file. Raises ValueError, naming it, where it holds no such."""
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not yaml: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise ValueError(f"{path}: expected a mapping of keys to values")
+    return loaded
+
+
+def read_configuration(
+    kind: type[ConfigurationT], path: Path | None, overrides: dict[str, Any]
+) -> ConfigurationT:
+    """The yaml file's values with the overrides on top.
+
+    Raises ValueError naming the file and each key that is unknown, missing or of the wrong type.
+    """
+    values = {} if path is None else read_file(path)
+    try:
+        return kind.model_validate(values | overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ValueError(f"{path}: {problems}" if path else problems) from error
+
+
+def save_resolved(config: Configuration, folder: Path) -> None:
+    """Write resolved.json: every value the job runs with, and the commit of the code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"config": config.model_dump(mode="json"), "commit": git_commit()}
+    (folder / "resolved.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def git_commit() -> str:
+    """The commit of the working tree, with "+changes" when tracked files differ from it.
+
+    "unknown" outside a git checkout.
+    """
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(  # noqa: S603
+            ["git", *arguments],  # noqa: S607
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+changes" if changed else "")

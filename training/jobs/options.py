@@ -1,0 +1,38 @@
+"""Options that many jobs have, each with the meaning that --help shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+ModelName = Annotated[str, Field(description="The model: mini, stable-cascade-1b, stable-cascade.")]
+WeightsDir = Annotated[
+    Path | None,
+    Field(description="Folder of the model's weights; null: as shipped, or from the hub."),
+]
+Device = Annotated[str, Field(description="Torch device of the models.")]
+Out = Annotated[Path, Field(description="Folder that is written.")]
+Adapter = Annotated[
+    Path | None, Field(description="Adapter file; null: the one that the model comes with.")
+]
+Seed = Annotated[int, Field(description="What all random choices follow from.")]
+Threads = Annotated[int, Field(description="CPU threads of torch.")]
+FirstPerson = Annotated[int, Field(description="Number of the first person of the split.")]
+PromptsEach = Annotated[int, Field(description="Prompts of each person.")]
+TieBelow = Annotated[
+    float, Field(description="Differences of utility below this are ties, and not answered.")
+]
+PopulationSamples = Annotated[
+    int, Field(description="Tastes drawn from the population, which answers are weighed against.")
+]
+SamplingSteps = Annotated[int, Field(description="Denoising steps of a picture.")]
+GuidanceScale = Annotated[float, Field(description="Classifier-free guidance of a picture.")]
+Strength = Annotated[float, Field(description="How strongly the adapter acts.")]
+PersonalizeBelow = Annotated[
+    float | None,
+    Field(description="Highest diffusion time at which the adapter acts; null: the preset's own."),
+]
+PictureBatch = Annotated[int, Field(description="Pictures that the model makes at a time.")]
+EncodeBatch = Annotated[int, Field(description="Sets of four that the VLM reads at a time.")]

@@ -1,0 +1,243 @@
+"""Who answered, read from what: embeddings by the VLM, and with the ground truth the upper bounds.
+
+Legend: U people, E support sets, P query pairs, L looks, D embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppd_model.user_encoder import Choice, EncodedUser, EncodingError, UserEncoder
+from training.data.preferences import Preferences
+from training.data.shards import ShardFolder, read_manifest, verified
+from training.data.splits import PersonPairs
+from training.precompute.plan import Plan
+from training.precompute.precompute_config import FloatArray, PrecomputeConfig, prior_samples
+from training.precompute.processes import Progress, Worker, open_folder
+from training.precompute.support_pictures import SupportPictures, write_pictures
+from training.world import users
+from training.world.truth import GroundTruth
+
+SUPPORT_FOLDER = "support_pictures"
+
+
+def gather_support(
+    config: PrecomputeConfig, plan: Plan, made_with: dict[str, Any], resume: bool, worker: Worker
+) -> SupportPictures:
+    """Copy what the VLM reads into support_pictures/, all processes together, and open it."""
+    path = config.output_dir / SUPPORT_FOLDER
+    folder = open_folder(path, made_with, resume, worker)
+    progress = Progress("support pictures", len(plan.support), worker)
+    for shard, places in worker.shards(len(plan.support), config.pictures_per_shard):
+        name = f"jpegs-{shard:05d}.safetensors"
+        if not folder.has(name):
+            sources = plan.support.source_N2[places.start : places.stop]
+            write_pictures(folder, name, list(plan.files.pictures(sources)))
+        progress.made(len(places))
+    worker.wait()
+    if worker.is_first:
+        folder.finish()
+    worker.wait()
+    return SupportPictures(verified(path, read_manifest(path), "jpegs-"))
+
+
+def write_people(
+    config: PrecomputeConfig,
+    plan: Plan,
+    encoder: UserEncoder | None,
+    pictures: SupportPictures | None,
+    truth: GroundTruth | None,
+    folder: ShardFolder,
+    worker: Worker,
+) -> None:
+    """people-*.safetensors and profiles-*.json, `people_per_shard` people each."""
+    prior = None if truth is None else prior_samples(config)
+    progress = Progress("people", len(plan.people), worker)
+    first_set_U = np.cumsum([0, *(len(person.support_E4) for person in plan.people)])
+    for shard, places in worker.shards(len(plan.people), config.people_per_shard):
+        name = f"people-{shard:05d}.safetensors"
+        if folder.has(name):
+            progress.passed(len(places))
+            continue
+        people = [Read(person) for person in plan.people[places.start : places.stop]]
+        if encoder is not None:
+            assert pictures is not None
+            seed = config.seed + int(first_set_U[places.start])
+            read_sets(people, plan, pictures, encoder, config.encode_batch, seed)
+        kept = [read for read in people if read.sets or config.support_sets == 0]
+        if not kept:
+            raise ValueError(f"{name}: no support set could be read: {people[0].failed[:1]}")
+        tensors = people_tensors(kept, plan)
+        if truth is not None and prior is not None:
+            tensors |= truth_tensors(kept, plan.preferences, truth, prior)
+        folder.write_json(f"profiles-{shard:05d}.json", [notes(read, plan) for read in people])
+        folder.write(name, tensors)
+        progress.made(len(places))
+
+
+class Read:
+    """One person, and what the VLM made of each support set; `failed` names those it could not.
+
+    Until the VLM has read them, and when it never does, `sets` are all of the person's.
+    """
+
+    def __init__(self, person: PersonPairs) -> None:
+        self.person = person
+        self.sets: list[int] = list(range(len(person.support_E4)))
+        self.encoded: dict[int, EncodedUser] = {}
+        self.failed: list[dict[str, Any]] = []
+
+
+def read_sets(
+    people: Sequence[Read],
+    plan: Plan,
+    pictures: SupportPictures,
+    encoder: UserEncoder,
+    batch: int,
+    seed: int,
+) -> None:
+    """Let the VLM read every set of these people.
+
+    A set of which it makes no profile is read again on its own, and left out with the reason if it
+    fails again: one answer in thousands that has no profile must not cost the rest.
+    """
+    asked = [(read, index) for read in people for index in read.sets]
+    for begin in range(0, len(asked), batch):
+        part = asked[begin : begin + batch]
+        choices = [choices_of(read.person, index, plan, pictures) for read, index in part]
+        try:
+            encoded: list[EncodedUser | EncodingError] = [
+                *encoder.encode_batch(choices, seed=seed + begin)
+            ]
+        except EncodingError:
+            encoded = [
+                _alone(encoder, each, seed + begin + place) for place, each in enumerate(choices)
+            ]
+        for (read, index), user in zip(part, encoded, strict=True):
+            if isinstance(user, EncodingError):
+                read.sets.remove(index)
+                read.failed.append({"set": index, "reason": str(user)})
+            else:
+                read.encoded[index] = user
+
+
+def _alone(encoder: UserEncoder, choices: list[Choice], seed: int) -> EncodedUser | EncodingError:
+    try:
+        return encoder.encode_batch([choices], seed=seed)[0]
+    except EncodingError as error:
+        return error
+
+
+def choices_of(
+    person: PersonPairs, index: int, plan: Plan, pictures: SupportPictures
+) -> list[Choice]:
+    """A support set as the VLM reads it."""
+    preferences = plan.preferences
+    choices = []
+    for pair in person.support_E4[index].tolist():
+        first, second = plan.support.place[preferences.picture_P2[pair]].tolist()
+        choices.append(
+            Choice(
+                caption=preferences.captions[preferences.caption_P[pair]],
+                image_0=pictures.open(first),
+                image_1=pictures.open(second),
+                preferred=int(preferences.preferred_P[pair]),
+            )
+        )
+    return choices
+
+
+def people_tensors(people: Sequence[Read], plan: Plan) -> dict[str, Tensor]:
+    """One shard's tensors. `person_*` count from 0 within the shard.
+
+    Someone without any set (support_sets 0) has one row of E all the same: whatever stands for
+    them.
+    """
+    preferences = plan.preferences
+    query_P = np.concatenate([read.person.query_P for read in people])
+    preferred_P = preferences.preferred_P[query_P]
+    picture_P2 = plan.query.place[preferences.picture_P2[query_P]]
+    rows = np.arange(len(query_P))
+    numbers = np.arange(len(people))
+    tensors = {
+        "person_E": np.repeat(numbers, [max(1, len(read.sets)) for read in people]),
+        "person_P": np.repeat(numbers, [len(read.person.query_P) for read in people]),
+        "split_P": np.concatenate([read.person.split_P for read in people]),
+        "chosen_P": picture_P2[rows, preferred_P],
+        "rejected_P": picture_P2[rows, 1 - preferred_P],
+        "caption_P": plan.caption_place[preferences.caption_P[query_P]],
+    }
+    written = {name: torch.from_numpy(np.ascontiguousarray(of)) for name, of in tensors.items()}
+    embeddings = [user.user_emb_D for read in people for user in in_order(read)]
+    if embeddings:
+        written["user_emb_ED"] = torch.from_numpy(np.stack(embeddings))
+    return written
+
+
+def in_order(read: Read) -> list[EncodedUser]:
+    """What the VLM made of the sets that are kept."""
+    return [read.encoded[index] for index in read.sets if index in read.encoded]
+
+
+def truth_tensors(
+    people: Sequence[Read], preferences: Preferences, truth: GroundTruth, prior: FloatArray
+) -> dict[str, Tensor]:
+    """For the upper bounds: each person's taste, and the best estimate each set's answers allow.
+
+    Also what that estimate was made of: support_delta_E4L, looks of the second picture minus
+    looks of the first, and support_preferred_E4.
+    """
+    taste_UL = [truth.taste(preferences.users[read.person.user]) for read in people]
+    tensors = {"taste_UL": np.stack(taste_UL)}
+    supports = [read.person.support_E4[index] for read in people for index in read.sets]
+    if supports:
+        support_E4 = np.stack(supports)
+        uids = [preferences.pictures[n] for n in preferences.picture_P2[support_E4].ravel()]
+        looks_E42L = np.stack([truth.looks(uid) for uid in uids]).reshape(*support_E4.shape, 2, -1)
+        delta_E4L = looks_E42L[:, :, 1] - looks_E42L[:, :, 0]
+        preferred_E4 = preferences.preferred_P[support_E4]
+        tensors["support_delta_E4L"] = delta_E4L
+        tensors["support_preferred_E4"] = preferred_E4
+        tensors["posterior_EL"] = np.stack(
+            [
+                users.posterior_mean(delta_4L, preferred_4, prior)
+                for delta_4L, preferred_4 in zip(delta_E4L, preferred_E4, strict=True)
+            ]
+        )
+    return {name: torch.from_numpy(np.ascontiguousarray(of)) for name, of in tensors.items()}
+
+
+def notes(read: Read, plan: Plan) -> dict[str, Any]:
+    """Who was read from what, and the profiles, for people and for the baselines with text."""
+    preferences = plan.preferences
+
+    def pair(number: int) -> dict[str, Any]:
+        first, second = preferences.picture_P2[number].tolist()
+        return {
+            "caption": preferences.captions[preferences.caption_P[number]],
+            "pictures": [preferences.pictures[first], preferences.pictures[second]],
+            "preferred": int(preferences.preferred_P[number]),
+        }
+
+    sets = []
+    for index in read.sets:
+        entry: dict[str, Any] = {"pairs": [pair(n) for n in read.person.support_E4[index].tolist()]}
+        if index in read.encoded:
+            user = read.encoded[index]
+            entry |= {
+                "profile": user.profile,
+                "confidence": user.confidence,
+                "likes": user.likes,
+                "dislikes": user.dislikes,
+            }
+        sets.append(entry)
+    return {
+        "user_id": preferences.users[read.person.user],
+        "unseen": read.person.unseen,
+        "sets": sets,
+        "failed": read.failed,
+    }

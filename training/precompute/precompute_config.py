@@ -1,0 +1,73 @@
+"""Every option of training.precompute."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.splits import SplitRule
+from training.jobs.options import EncodeBatch, ModelName, Out, PopulationSamples, Seed, WeightsDir
+from training.world import users
+
+FloatArray = NDArray[np.float32]
+
+
+class PrecomputeConfig(SplitRule):
+    """One data set; the shares of its splits are SplitRule's."""
+
+    preset: ModelName
+    data: str | tuple[str, ...]
+    """Parquet files, folders of them, or glob patterns."""
+    truth: Path | None = None
+    """The world's ground truth: with it the bounds "taste" and "posterior" can be trained."""
+    weights_dir: WeightsDir = None
+    output_dir: Out
+    seed: Seed = 0
+    people: int | None = None
+    """Keep only so many people; null: all."""
+    support_sets: int = 4
+    """Four-pair sets that each person is read from, at most."""
+    vlm: bool = True
+    """Whether the VLM reads people at all."""
+    prompt_variant: str = "paper"
+    """Which wording of the chain of thought the VLM reads."""
+    decoding: str = "greedy"
+    """How the VLM decodes: greedy or sample."""
+    population_samples: PopulationSamples = 20_000
+    pictures_per_shard: int = 8192
+    """Pictures in one file of latents."""
+    captions_per_shard: int = 1024
+    """Captions in one file."""
+    people_per_shard: int = 64
+    """People in one file."""
+    picture_batch: int = 64
+    """Pictures that the compressor reads at a time."""
+    caption_batch: int = 64
+    """Captions that the text encoder reads at a time."""
+    encode_batch: EncodeBatch = 32
+
+    def unread(self) -> Set[str]:
+        """How the VLM reads, without it; what answers are weighed against, without the truth."""
+        of_vlm = set() if self.vlm else {"prompt_variant", "decoding", "encode_batch"}
+        return of_vlm if self.truth is not None else of_vlm | {"population_samples"}
+
+
+PLACES = {
+    "data",
+    "truth",
+    "weights_dir",
+    "output_dir",
+    "picture_batch",
+    "caption_batch",
+    "encode_batch",
+}
+"""Keys that say where things are and how they are computed, not what comes out."""
+
+
+def prior_samples(config: PrecomputeConfig) -> FloatArray:
+    """Tastes of the world's population, against which four answers are weighed."""
+    rng = np.random.default_rng([config.seed, 3])
+    return users.Population().sample(config.population_samples, rng).astype(np.float32)

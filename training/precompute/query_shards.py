@@ -1,0 +1,94 @@
+"""What is trained on: latents of the query pairs' pictures, text features of their captions.
+
+Legend: N pictures, K captions, S T text features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ppd_model.text_encoder import TextEncoder
+from training.data.shards import ShardFolder
+from training.precompute.frozen_parts import (
+    Compressor,
+    open_picture,
+    square,
+)
+from training.precompute.plan import Plan
+from training.precompute.precompute_config import PrecomputeConfig
+from training.precompute.processes import Progress, Worker
+
+Item = TypeVar("Item")
+IntArray = NDArray[np.int64]
+
+
+def write_latents(
+    config: PrecomputeConfig,
+    plan: Plan,
+    compressor: Compressor,
+    folder: ShardFolder,
+    worker: Worker,
+) -> None:
+    """latents-*.safetensors: latent_NCHW in float16, in the order of plan.query."""
+    progress = Progress("latents", len(plan.query), worker)
+    for shard, places in worker.shards(len(plan.query), config.pictures_per_shard):
+        name = f"latents-{shard:05d}.safetensors"
+        if folder.has(name):
+            progress.passed(len(places))
+            continue
+        part = slice(places.start, places.stop)
+        images = decoded(plan, plan.query.source_N2[part], compressor.side_px)
+        latents = [
+            compressor.latents(np.stack(batch), worker.device)
+            for batch in in_batches(images, config.picture_batch)
+        ]
+        uids = [plan.preferences.pictures[number] for number in plan.query.picture_N[part]]
+        folder.write_json(f"pictures-{shard:05d}.json", uids)
+        folder.write(name, {"latent_NCHW": torch.cat(latents)})
+        progress.made(len(places))
+
+
+def decoded(plan: Plan, source_N2: IntArray, side_px: int) -> Iterator[NDArray[np.uint8]]:
+    """The pictures, square. Raises ValueError, naming file and row, for one that is broken."""
+    jpegs = plan.files.pictures(source_N2)
+    for (row, side), jpeg in zip(source_N2.tolist(), jpegs, strict=True):
+        try:
+            yield square(open_picture(jpeg), side_px)
+        except ValueError as error:
+            raise ValueError(f"{plan.files.place_of(row)}, jpg_{side}: {error}") from error
+
+
+def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items, `size` at a time."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+@torch.inference_mode()
+def write_captions(
+    config: PrecomputeConfig, plan: Plan, text: TextEncoder, folder: ShardFolder, worker: Worker
+) -> None:
+    """captions-*.safetensors: text_KST and pooled_K1T in float16; texts-*.json: the captions."""
+    progress = Progress("captions", len(plan.captions), worker)
+    for shard, places in worker.shards(len(plan.captions), config.captions_per_shard):
+        name = f"captions-{shard:05d}.safetensors"
+        if folder.has(name):
+            progress.passed(len(places))
+            continue
+        texts = plan.captions[places.start : places.stop]
+        features = [text.encode(batch) for batch in in_batches(texts, config.caption_batch)]
+        folder.write_json(f"texts-{shard:05d}.json", texts)
+        folder.write(
+            name,
+            {
+                "text_KST": torch.cat([each.tokens_BSD.half().cpu() for each in features]),
+                "pooled_K1T": torch.cat([each.pooled_B1D.half().cpu() for each in features]),
+            },
+        )
+        progress.made(len(places))

@@ -1,0 +1,55 @@
+"""Every option of training.win_rates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.jobs.options import (
+    GuidanceScale,
+    Out,
+    PictureBatch,
+    SamplingSteps,
+    Seed,
+    Strength,
+    Threads,
+)
+from training.judges.known_choices import TestSplit
+from training.judges.options import JudgeOptions
+from training.win_rates.user_features import Answers
+
+BASE = "base"
+SPLITS: tuple[TestSplit, ...] = ("seen_users", "unseen_users")
+FIRST_SEED = 800_000_000
+"""Of the first picture: far from the seeds of pictures that are trained on."""
+
+
+class WinRatesConfig(JudgeOptions):
+    """Who is asked for, about what, and who paints.
+
+    An adapter is given of a person what it was trained with, from these `answers`
+    (user_features.py). The paper takes 30 steps.
+    """
+
+    out: Out
+    adapters: dict[str, Path]
+    """A file for each method; the first is compared with all others too."""
+    answers: Answers = "first_set"
+    """Which of a person's answers stand for them."""
+    people: int | None = None
+    """Of each split, the first so many that could be read; null: all."""
+    prompts: int = 1
+    """Of each person, at most."""
+    strength: Strength = 1.0
+    steps: SamplingSteps = 30
+    guidance_scale: GuidanceScale = 4.0
+    batch: PictureBatch = 32
+    threads: Threads = 1
+    seed: Seed = 0
+
+    def model_post_init(self, _: object) -> None:
+        """Raises ValueError where nothing could be compared."""
+        if not self.adapters or BASE in self.adapters:
+            raise ValueError(f"adapters {list(self.adapters)}: one at least, none called {BASE!r}")
+        for key in ("people", "prompts", "batch"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise ValueError(f"{key} is {value}, expected 1 or more")
