@@ -34,12 +34,12 @@ from torch import Tensor, nn
 
 from benchmarks.rounds import Goal, over, show, spread, summary
 from benchmarks.rounds import draw as draw_rounds
-from ppd_model.adapter import trainable_parameters
-from ppd_model.diffusion import add_noise
+from ppd_model.nets.adapter import trainable_parameters
+from ppd_model.nets.diffusion import add_noise
+from ppd_model.nets.response_norm import use_fast_response_norm
+from ppd_model.nets.stage_c import StageC, load_adapter, load_stage_c
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
-from ppd_model.response_norm import use_fast_response_norm
-from ppd_model.stage_c import StageC, load_adapter, load_stage_c
 from training.data.dataset import PairBatch
 from training.dpo.dpo_config import DpoConfig
 from training.dpo.loss import PairErrors, ppd_loss, squared_error

@@ -22,7 +22,7 @@ import torch
 from benchmarks.dpo_step import training
 from benchmarks.models import MODELS, bench_preset, full_preset, random_stage_c
 from benchmarks.rounds import report_of, show, spread, timed
-from ppd_model.adapter import trainable_parameters
+from ppd_model.nets.adapter import trainable_parameters
 from ppd_model.presets import Preset, get_preset
 from training.data.dataset import PairBatch
 from training.dpo.loss import ppd_loss

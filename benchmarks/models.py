@@ -12,10 +12,10 @@ from dataclasses import replace
 import torch
 
 from benchmarks.sides import NoDecoder
+from ppd_model.nets.stage_c import StageC, build_adapter, build_unet
+from ppd_model.nets.text_encoder import TextEncoder, build_text_model, word_tokenizer
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import Preset, get_preset
-from ppd_model.stage_c import StageC, build_adapter, build_unet
-from ppd_model.text_encoder import TextEncoder, build_text_model, word_tokenizer
 
 PUBLISHED = ("stable-cascade-1b", "stable-cascade")
 MODELS = ("bench", "mini", *PUBLISHED)

@@ -23,11 +23,11 @@ from diffusers import DDPMWuerstchenScheduler, StableCascadePriorPipeline
 from diffusers.models.unets.unet_stable_cascade import StableCascadeUNet
 from torch import Tensor, nn
 
-from ppd_model.adapter import AttentionInput, KeyValue, UserPart
-from ppd_model.diffusion import ddpm_step, row_noise, sampling_times
-from ppd_model.engine import Engine
+from ppd_model.engine.engine import Engine
+from ppd_model.nets.adapter import AttentionInput, KeyValue, UserPart
+from ppd_model.nets.diffusion import ddpm_step, row_noise, sampling_times
+from ppd_model.nets.stage_c import build_stage_c
 from ppd_model.pipeline import ImageRequest, Pipeline
-from ppd_model.stage_c import build_stage_c
 
 
 @dataclass

@@ -23,10 +23,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models import MODELS, PUBLISHED, full_preset, pipeline_of
-from ppd_model.decoder import build_decoder
-from ppd_model.engine import Engine
+from ppd_model.engine.engine import Engine
+from ppd_model.nets.decoder import build_decoder
+from ppd_model.nets.stage_c import build_stage_c
 from ppd_model.presets import Preset
-from ppd_model.stage_c import build_stage_c
 
 ROWS = (1, 2, 4, 8, 16)
 

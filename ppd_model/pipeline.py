@@ -21,22 +21,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ppd_model.adapter import Adapter, AttentionInput
-from ppd_model.checkpoint import sha256_of, verify_manifest
-from ppd_model.decoder import Decoder, build_decoder, load_decoder
-from ppd_model.diffusion import ddpm_step, row_noise, sampler_dtype, sampling_times
-from ppd_model.placement import own_dtype, placed
-from ppd_model.presets import Preset, get_preset
-from ppd_model.published import generator_dtype, load_generator
-from ppd_model.response_norm import use_fast_response_norm
-from ppd_model.stage_c import StageC, build_stage_c, load_stage_c, read_adapter
-from ppd_model.text_encoder import (
+from ppd_model.files.artifact import sha256_of, verify_manifest
+from ppd_model.nets.adapter import Adapter, AttentionInput
+from ppd_model.nets.decoder import Decoder, build_decoder, load_decoder
+from ppd_model.nets.diffusion import ddpm_step, row_noise, sampler_dtype, sampling_times
+from ppd_model.nets.response_norm import use_fast_response_norm
+from ppd_model.nets.stage_c import StageC, build_stage_c, load_stage_c, read_adapter
+from ppd_model.nets.text_encoder import (
     TextEncoder,
     TextFeatures,
     build_text_model,
     load_text_encoder,
     word_tokenizer,
 )
+from ppd_model.presets import Preset, get_preset
+from ppd_model.published import generator_dtype, load_generator
+from ppd_model.sampling.placement import own_dtype, placed
 from ppd_model.types import Generated as Generated
 from ppd_model.types import ImageRequest as ImageRequest
 

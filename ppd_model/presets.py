@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # it imports torch; what only asks for sizes has none
-    from ppd_model.diffusion import Target
+    from ppd_model.nets.diffusion import Target
 
 STABLE_CASCADE_PX_PER_LATENT = 42.67
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from ppd_model.checkpoint import ArtifactError
-from ppd_model.decoder import Decoder, load_published_decoder
+from ppd_model.files.artifact import ArtifactError
+from ppd_model.files.repositories import Repository, locate
+from ppd_model.nets.decoder import Decoder, load_published_decoder
+from ppd_model.nets.stage_c import StageC, load_published_stage_c
+from ppd_model.nets.text_encoder import TextEncoder, load_published_text_encoder
 from ppd_model.presets import Preset
-from ppd_model.repositories import Repository, locate
-from ppd_model.stage_c import StageC, load_published_stage_c
-from ppd_model.text_encoder import TextEncoder, load_published_text_encoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BASE_PARTS = ("stage_c", "text_encoder", "tokenizer", "stage_b", "stage_a")

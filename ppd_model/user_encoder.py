@@ -32,14 +32,14 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 )
 
 from ppd_model import prompts
-from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict, sha256_of
-from ppd_model.placement import own_dtype, placed
+from ppd_model.files.artifact import ArtifactError, load_artifact, load_strict, sha256_of
+from ppd_model.files.repositories import Repository, locate
+from ppd_model.files.safetensor_files import BF16, align
+from ppd_model.nets.vlm_precision import make_wide
 from ppd_model.presets import Preset, get_preset
-from ppd_model.repositories import Repository, locate
+from ppd_model.sampling.placement import own_dtype, placed
 from ppd_model.types import EncodedUser as EncodedUser
 from ppd_model.types import LabelledPair
-from ppd_model.vlm_precision import make_wide
-from ppd_model.weights import BF16, align
 
 Choice = LabelledPair
 Decoding = Literal["greedy", "sample"]

@@ -17,14 +17,14 @@ from transformers import (
     LlavaOnevisionForConditionalGeneration,
 )
 
-from ppd_model.checkpoint import refuse_other_keys, shapes_of
-from ppd_model.compressor import build_compressor
-from ppd_model.decoder import build_decoder
+from ppd_model.files.artifact import refuse_other_keys, shapes_of
+from ppd_model.files.repositories import Repository, locate
+from ppd_model.nets.compressor import build_compressor
+from ppd_model.nets.decoder import build_decoder
+from ppd_model.nets.previewer import build_previewer
+from ppd_model.nets.stage_c import build_unet
 from ppd_model.presets import Preset
-from ppd_model.previewer import build_previewer
 from ppd_model.published import HIDDEN_BY_SHAPES, check_config
-from ppd_model.repositories import Repository, locate
-from ppd_model.stage_c import build_unet
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from ppd_model.compressor import build_compressor
-from ppd_model.decoder import build_decoder
-from ppd_model.hub import Listing
+from ppd_model.files.hub import Listing
+from ppd_model.nets.compressor import build_compressor
+from ppd_model.nets.decoder import build_decoder
+from ppd_model.nets.previewer import build_previewer
+from ppd_model.nets.stage_c import build_unet
 from ppd_model.presets import DECODER, PRIOR, VLM_7B, Preset, get_preset
-from ppd_model.previewer import build_previewer
-from ppd_model.stage_c import build_unet
 from tests.tiny_vlm import save_published, write_tokenizer
 
 COMMITS = {PRIOR: "a" * 40, DECODER: "b" * 40, VLM_7B: "c" * 40}

@@ -17,9 +17,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from ppd_model.checkpoint import ArtifactSpec, save_artifact
+from ppd_model.files.artifact import ArtifactSpec, save_artifact
+from ppd_model.nets.stage_c import build_stage_c
 from ppd_model.presets import Preset, get_preset
-from ppd_model.stage_c import build_stage_c
 from training import reference_errors, train_dpo
 from training.data.dataset import PairBatch
 from training.dpo import dpo_config

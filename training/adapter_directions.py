@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from ppd_model.nets.stage_c import load_stage_c, read_adapter
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
-from ppd_model.stage_c import load_stage_c, read_adapter
 from training.data.dataset import load_pairs
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved

@@ -33,8 +33,8 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ppd_model.nets.text_encoder import FRAMING_TOKENS, TextEncoder
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
-from ppd_model.text_encoder import FRAMING_TOKENS, TextEncoder
 from ppd_model.user_encoder import UserEncoder
 from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
 from training.evaluate.painting import (

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ppd_model.checkpoint import ArtifactSpec, save_artifact, verify_manifest, write_manifest
+from ppd_model.files.artifact import ArtifactSpec, save_artifact, verify_manifest, write_manifest
 from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit

@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from ppd_model.diffusion import add_noise, alpha_bar
+from ppd_model.nets.diffusion import add_noise, alpha_bar
+from ppd_model.nets.stage_c import StageC, load_stage_c
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
-from ppd_model.stage_c import StageC, load_stage_c
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.options import Out, Seed

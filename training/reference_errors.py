@@ -31,7 +31,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ppd_model.checkpoint import sha256_of
+from ppd_model.files.artifact import sha256_of
 from training.data.dataset import PreferencePairs, load_pairs
 from training.data.shards import MANIFEST, ShardFolder, read_manifest, verified
 from training.dpo.base_weights import DTYPES, load_base

@@ -26,7 +26,7 @@ import yaml
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from ppd_model.checkpoint import sha256_of
+from ppd_model.files.artifact import sha256_of
 from ppd_model.presets import get_preset
 from training.data.shards import MANIFEST, read_manifest
 from training.dpo.dpo_config import DpoConfig

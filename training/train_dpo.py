@@ -36,9 +36,9 @@ from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available, is_wandb_available
 from torch import Tensor
 
-from ppd_model.adapter import trainable_parameters
-from ppd_model.checkpoint import save_artifact
-from ppd_model.stage_c import adapter_spec
+from ppd_model.files.artifact import save_artifact
+from ppd_model.nets.adapter import trainable_parameters
+from ppd_model.nets.stage_c import adapter_spec
 from training.data.dataset import PairBatch, PreferencePairs, batch_rows, epoch_of, load_pairs
 from training.dpo.base_weights import DTYPES, load_base
 from training.dpo.dpo_config import DpoConfig, check

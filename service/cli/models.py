@@ -32,8 +32,8 @@ def pull(
     ] = None,
 ) -> None:
     """Fetch a preset's weights, and write their commits and sha256 down in ppd-models.json."""
-    from ppd_model.hub import HuggingFaceHub
-    from ppd_model.pull import pull as fetch
+    from ppd_model.files.hub import HuggingFaceHub
+    from ppd_model.files.pull import pull as fetch
 
     lock = fetch(
         _preset(preset),

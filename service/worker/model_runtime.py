@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
-from ppd_model.checkpoint import load_artifact, refuse_other_keys, shapes_of
-from ppd_model.engine import Engine
-from ppd_model.faults import CLOSED, DEADLINE, NUMERICAL, OUT_OF_MEMORY, is_out_of_memory
-from ppd_model.jobs import EngineClosed, Handle, JobError, Progress
+from ppd_model.engine.engine import Engine
+from ppd_model.engine.faults import CLOSED, DEADLINE, NUMERICAL, OUT_OF_MEMORY, is_out_of_memory
+from ppd_model.engine.jobs import EngineClosed, Handle, JobError, Progress
+from ppd_model.files.artifact import load_artifact, refuse_other_keys, shapes_of
+from ppd_model.nets.previewer import Previewer, find_previewer
+from ppd_model.nets.stage_c import adapter_for, build_stage_c
 from ppd_model.pipeline import (
     ADAPTER_FILE,
     MINI_WEIGHTS_DIR,
@@ -23,11 +25,9 @@ from ppd_model.pipeline import (
     NumericalError,
     Pipeline,
 )
-from ppd_model.placement import OWN_DTYPES
 from ppd_model.presets import Preset, get_preset
-from ppd_model.previewer import Previewer, find_previewer
 from ppd_model.published import DTYPES as PUBLISHED_DTYPES
-from ppd_model.stage_c import adapter_for, build_stage_c
+from ppd_model.sampling.placement import OWN_DTYPES
 from ppd_model.types import EncodedUser, Generated, ImageRequest, LabelledPair
 from ppd_model.user_encoder import EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure, ModelLost

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from ppd_model.adapter import AttentionInput
-from ppd_model.admission import Admission
+from ppd_model.engine.admission import Admission
+from ppd_model.nets.adapter import AttentionInput
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import get_preset
 from service.core.ports import Versions

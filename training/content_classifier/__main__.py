@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ppd_model.checkpoint import ArtifactSpec, save_artifact
+from ppd_model.files.artifact import ArtifactSpec, save_artifact
 from training.content_classifier.network import ARTIFACT_KIND, ContentClassifier, to_tensor
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, save_resolved

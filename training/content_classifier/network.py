@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppd_model.checkpoint import load_artifact, load_strict
+from ppd_model.files.artifact import load_artifact, load_strict
 
 ARTIFACT_KIND = "content-classifier"
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ppd_model.checkpoint import sha256_of
+from ppd_model.files.artifact import sha256_of
 
 MANIFEST = "manifest.json"
 DIGEST = ".sha256"

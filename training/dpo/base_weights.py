@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from ppd_model.checkpoint import sha256_of
+from ppd_model.files.artifact import sha256_of
+from ppd_model.files.repositories import locate
+from ppd_model.nets.stage_c import StageC, load_published_stage_c, load_stage_c
 from ppd_model.presets import Preset
 from ppd_model.published import check_config
-from ppd_model.repositories import locate
-from ppd_model.stage_c import StageC, load_published_stage_c, load_stage_c
 
 PART = "stage_c"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -24,10 +24,10 @@ import torch
 from diffusers.models.unets.unet_stable_cascade import SDCascadeResBlock, SDCascadeTimestepBlock
 from torch import Tensor, nn
 
-from ppd_model.adapter import AttentionInput, KeyValue, UserPart
-from ppd_model.diffusion import add_noise
-from ppd_model.response_norm import use_fast_response_norm
-from ppd_model.stage_c import StageC, StageCUNet
+from ppd_model.nets.adapter import AttentionInput, KeyValue, UserPart
+from ppd_model.nets.diffusion import add_noise
+from ppd_model.nets.response_norm import use_fast_response_norm
+from ppd_model.nets.stage_c import StageC, StageCUNet
 from training.data.dataset import PairBatch
 from training.dpo.loss import PairErrors, Reduction, squared_error
 from training.dpo.randomness import Draws

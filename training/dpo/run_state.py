@@ -15,8 +15,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ppd_model.adapter import Adapter
-from ppd_model.checkpoint import sha256_of
+from ppd_model.files.artifact import sha256_of
+from ppd_model.nets.adapter import Adapter
 from training.data.shards import MANIFEST
 from training.dpo.dpo_config import DpoConfig
 from training.dpo.time_weight import Omega

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ppd_model.nets.stage_c import StageC
 from ppd_model.pipeline import ImageRequest, Pipeline
-from ppd_model.stage_c import StageC
 from training.dpo.dpo_config import DpoConfig
 
 HEADER_PX = 14

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ppd_model.diffusion import alpha_bar, p2_weight
+from ppd_model.nets.diffusion import alpha_bar, p2_weight
 
 OmegaName = Literal["constant", "p2", "adaptive"]
 BUCKETS = 300

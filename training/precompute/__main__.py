@@ -29,7 +29,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ppd_model.checkpoint import sha256_of
+from ppd_model.files.artifact import sha256_of
 from ppd_model.presets import get_preset
 from ppd_model.user_encoder import UserEncoder
 from training.data.pickapic import PickAPic

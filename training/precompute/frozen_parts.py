@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from ppd_model import compressor
-from ppd_model.checkpoint import sha256_of
+from ppd_model.files.artifact import sha256_of
+from ppd_model.files.repositories import locate
+from ppd_model.nets import compressor
+from ppd_model.nets.text_encoder import TextEncoder, load_published_text_encoder, load_text_encoder
 from ppd_model.presets import Preset
 from ppd_model.published import generator_dtype
-from ppd_model.repositories import locate
-from ppd_model.text_encoder import TextEncoder, load_published_text_encoder, load_text_encoder
 
 COMPRESSOR = "compressor.safetensors"
 TEXT_ENCODER = "text_encoder.safetensors"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppd_model.text_encoder import TextEncoder
+from ppd_model.nets.text_encoder import TextEncoder
 from training.data.shards import ShardFolder
 from training.precompute.frozen_parts import (
     Compressor,

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ppd_model.compressor import SmallCompressor
+from ppd_model.nets.compressor import SmallCompressor
 from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ppd_model.compressor import SmallCompressor
+from ppd_model.nets.compressor import SmallCompressor
 from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration

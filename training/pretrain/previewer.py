@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 from torch.optim.swa_utils import update_bn
 
+from ppd_model.nets.previewer import PX_PER_LATENT, Previewer
 from ppd_model.presets import get_preset
-from ppd_model.previewer import PX_PER_LATENT, Previewer
 from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.latents import stage_c_latents
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor

@@ -18,8 +18,8 @@ from diffusers.models.unets.unet_stable_cascade import StableCascadeUNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ppd_model.decoder import Decoder
-from ppd_model.diffusion import add_noise, training_target
+from ppd_model.nets.decoder import Decoder
+from ppd_model.nets.diffusion import add_noise, training_target
 from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.latents import stage_a_latents, stage_c_latents, trained_stage_a

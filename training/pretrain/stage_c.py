@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ppd_model.diffusion import add_noise, ddpm_step, p2_weight, row_noise, sampling_times
+from ppd_model.nets.diffusion import add_noise, ddpm_step, p2_weight, row_noise, sampling_times
+from ppd_model.nets.stage_c import StageCUNet, build_unet
+from ppd_model.nets.text_encoder import TextFeatures
 from ppd_model.presets import get_preset
-from ppd_model.stage_c import StageCUNet, build_unet
-from ppd_model.text_encoder import TextFeatures
 from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.compressor import Previewer
 from training.pretrain.latents import stage_c_latents

@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ppd_model.presets import get_preset
-from ppd_model.text_encoder import (
+from ppd_model.nets.text_encoder import (
     TextEncoder,
     build_text_model,
     save_word_tokenizer,
     word_tokenizer,
 )
+from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.pictures import HELD_OUT, draw_indices, to_tensor
 from training.pretrain.training_loop import LoopConfig, load_averaged, run

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from ppd_model.checkpoint import sha256_of
+from ppd_model.files.artifact import sha256_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from training.jobs.configuration import Configuration
 from training.rewards.picture_tower import FILE as TOWER_FILE

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ppd_model.checkpoint import ArtifactError
+from ppd_model.files.artifact import ArtifactError
 
 MARK = "visual.conv1.weight"
 """A key that every open_clip vision transformer has, and no CLIPModel."""

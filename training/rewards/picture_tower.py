@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, normalize
 
-from ppd_model.checkpoint import (
+from ppd_model.files.artifact import (
     ArtifactError,
     ArtifactSpec,
     load_artifact,
     load_strict,
     save_artifact,
 )
+from ppd_model.nets.text_encoder import TextEncoder, load_text_encoder
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
-from ppd_model.text_encoder import TextEncoder, load_text_encoder
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
 from training.jobs.options import Out

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ppd_model.checkpoint import ArtifactError
+from ppd_model.files.artifact import ArtifactError
 
 
 def first_file(folder: Path, names: Sequence[str]) -> Path:

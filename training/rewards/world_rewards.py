@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
-from ppd_model.text_encoder import TextEncoder
+from ppd_model.nets.text_encoder import TextEncoder
 from training.rewards.picture_tower import PictureTower
 from training.rewards.reward import Pictures, ScoresB, check_batch
 from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS

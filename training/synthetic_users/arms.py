@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ppd_model.checkpoint import ArtifactSpec, load_artifact, sha256_of
+from ppd_model.files.artifact import ArtifactSpec, load_artifact, sha256_of
 from ppd_model.pipeline import ImageRequest, Pipeline
 from training.rewards.reward import Reward
 from training.synthetic_users.prompt_lists import PromptList

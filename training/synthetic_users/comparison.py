@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from ppd_model.checkpoint import ArtifactSpec, sha256_of
+from ppd_model.files.artifact import ArtifactSpec, sha256_of
 from ppd_model.pipeline import Pipeline
 from training.data.shards import MANIFEST, read_manifest
 from training.jobs.configuration import git_commit, save_resolved

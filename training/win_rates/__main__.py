@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ppd_model.checkpoint import sha256_of
+from ppd_model.files.artifact import sha256_of
 from ppd_model.pipeline import ImageRequest, Pipeline
 from training.data.shards import MANIFEST, ShardFolder
 from training.jobs.command_line import parse_command_line, run_command

@@ -18,10 +18,10 @@ import torch
 from diffusers import DDPMWuerstchenScheduler
 from torch import Tensor
 
-from ppd_model.diffusion import COSINE_S, row_noise, sampling_times
+from ppd_model.nets.diffusion import COSINE_S, row_noise, sampling_times
+from ppd_model.nets.stage_c import StageC, build_stage_c
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import Preset, get_preset
-from ppd_model.stage_c import StageC, build_stage_c
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 WORDS = ("a", "red", "boat", "on", "the", "sea", "at", "night", "tree", "house", "quiet", "hill")

@@ -10,7 +10,7 @@ import torch
 from diffusers import StableCascadeUNet
 from torch import Tensor
 
-from ppd_model.adapter import (
+from ppd_model.nets.adapter import (
     Adapter,
     AttentionInput,
     KeyValue,
@@ -19,8 +19,8 @@ from ppd_model.adapter import (
     install,
     trainable_parameters,
 )
+from ppd_model.nets.stage_c import StageC, build_stage_c, build_unet
 from ppd_model.presets import Preset, get_preset
-from ppd_model.stage_c import StageC, build_stage_c, build_unet
 
 SameBits = Callable[[Tensor, Tensor], bool]
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ppd_model.admission import Admission, StepCurve, worth
+from ppd_model.engine.admission import Admission, StepCurve, worth
 
 
 def test_between_points_time_runs_straight_and_beyond_them_on() -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ppd_model.checkpoint import (
+from ppd_model.files.artifact import (
     ArtifactError,
     ArtifactSpec,
     load_artifact,

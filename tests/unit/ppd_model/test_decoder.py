@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import DDPMWuerstchenScheduler, StableCascadeDecoderPipeline
 
-from ppd_model.decoder import Decoder, build_decoder
-from ppd_model.diffusion import epsilon_from_velocity
+from ppd_model.nets.decoder import Decoder, build_decoder
+from ppd_model.nets.diffusion import epsilon_from_velocity
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import Preset, get_preset
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from diffusers import DDPMWuerstchenScheduler
 
-from ppd_model.diffusion import (
+from ppd_model.nets.diffusion import (
     add_noise,
     alpha_bar,
     ddpm_step,
@@ -27,8 +27,8 @@ from ppd_model.diffusion import (
     sampling_times,
     velocity,
 )
+from ppd_model.nets.unet import CascadeUNet, wide_embedding
 from ppd_model.presets import Preset
-from ppd_model.unet import CascadeUNet, wide_embedding
 
 ROUNDING = {"rtol": 0.0, "atol": 1e-12}
 

@@ -17,15 +17,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppd_model.adapter import AttentionInput
-from ppd_model.admission import StepCurve
-from ppd_model.checkpoint import save_artifact
-from ppd_model.devices import SUPPORT
-from ppd_model.engine import Engine
-from ppd_model.jobs import EngineClosed, EngineFull, Handle, JobError, Progress
+from ppd_model.engine.admission import StepCurve
+from ppd_model.engine.engine import Engine
+from ppd_model.engine.jobs import EngineClosed, EngineFull, Handle, JobError, Progress
+from ppd_model.files.artifact import save_artifact
+from ppd_model.nets.adapter import AttentionInput
+from ppd_model.nets.previewer import Previewer
+from ppd_model.nets.stage_c import adapter_spec
 from ppd_model.pipeline import Cancelled, ImageRequest, Pipeline
-from ppd_model.previewer import Previewer
-from ppd_model.stage_c import adapter_spec
+from ppd_model.sampling.devices import SUPPORT
 
 SHAPE = (16, 8, 8)
 

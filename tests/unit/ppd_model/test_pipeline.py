@@ -13,13 +13,13 @@ import torch
 from diffusers import DDPMWuerstchenScheduler, StableCascadePriorPipeline
 from torch import Tensor
 
-from ppd_model.adapter import AttentionInput, attention_blocks
-from ppd_model.checkpoint import ArtifactError, ArtifactSpec, save_artifact, write_manifest
+from ppd_model.files.artifact import ArtifactError, ArtifactSpec, save_artifact, write_manifest
+from ppd_model.nets.adapter import AttentionInput, attention_blocks
+from ppd_model.nets.stage_c import adapter_spec, build_adapter
+from ppd_model.nets.text_encoder import save_word_tokenizer
+from ppd_model.nets.unet import CascadeUNet
 from ppd_model.pipeline import Cancelled, ImageRequest, NumericalError, Pipeline
 from ppd_model.presets import Preset, get_preset
-from ppd_model.stage_c import adapter_spec, build_adapter
-from ppd_model.text_encoder import save_word_tokenizer
-from ppd_model.unet import CascadeUNet
 
 SameBits = Callable[[Tensor, Tensor], bool]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
-from ppd_model.compressor import build_compressor
+from ppd_model.nets.compressor import build_compressor
 from ppd_model.presets import REVISIONS, VLM_05B, get_preset
 from ppd_model.verify import expected_shapes
 

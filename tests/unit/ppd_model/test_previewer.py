@@ -7,17 +7,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ppd_model.checkpoint import ArtifactError, sha256_of
-from ppd_model.lock import Lock, LockedFile, LockedRepository, write_lock
-from ppd_model.pipeline import MINI_WEIGHTS_DIR
-from ppd_model.presets import get_preset
-from ppd_model.previewer import (
+from ppd_model.files.artifact import ArtifactError, sha256_of
+from ppd_model.files.lock import Lock, LockedFile, LockedRepository, write_lock
+from ppd_model.nets.previewer import (
     Previewer,
     build_previewer,
     find_previewer,
     load_previewer,
     load_published_previewer,
 )
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
+from ppd_model.presets import get_preset
 
 # Index in `blocks`, kind of layer, and its weight's shape, of Stability AI's previewer.
 PUBLISHED = [

@@ -16,16 +16,16 @@ from torch import Tensor
 
 from ppd_model import pipeline as pipeline_module
 from ppd_model import user_encoder
-from ppd_model.checkpoint import ArtifactError, ArtifactSpec, save_artifact
-from ppd_model.compressor import build_compressor, load_compressor
-from ppd_model.decoder import Decoder
+from ppd_model.files.artifact import ArtifactError, ArtifactSpec, save_artifact
+from ppd_model.files.pull import pull
+from ppd_model.files.safetensor_files import ALIGNMENT
+from ppd_model.nets.compressor import build_compressor, load_compressor
+from ppd_model.nets.decoder import Decoder
+from ppd_model.nets.stage_c import StageC, adapter_spec, build_adapter
+from ppd_model.nets.text_encoder import TextEncoder, load_published_tokenizer
 from ppd_model.pipeline import ImageRequest, Pipeline
 from ppd_model.presets import DECODER, VLM_7B, Preset
 from ppd_model.published import generator_dtype, load_generator
-from ppd_model.pull import pull
-from ppd_model.stage_c import StageC, adapter_spec, build_adapter
-from ppd_model.text_encoder import TextEncoder, load_published_tokenizer
-from ppd_model.weights import ALIGNMENT
 from tests.tiny_published import (
     COMMITS,
     FolderHub,

@@ -10,15 +10,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ppd_model.checkpoint import ArtifactError, sha256_of
-from ppd_model.hub import part_files
-from ppd_model.lock import read_lock
+from ppd_model.files.artifact import ArtifactError, sha256_of
+from ppd_model.files.hub import part_files
+from ppd_model.files.lock import read_lock
+from ppd_model.files.pull import pull
+from ppd_model.files.repositories import locate
 from ppd_model.presets import DECODER, PRIOR, VLM_7B, Preset, PublishedPart
-from ppd_model.pull import pull
-from ppd_model.repositories import locate
 from ppd_model.verify import verify_part
-from service.cli.commands import app
 from service.cli import models as models_cli
+from service.cli.commands import app
 from tests.tiny_published import (
     COMMITS,
     FolderHub,
@@ -113,7 +113,7 @@ def test_what_cannot_be_pulled_is_refused_before_anything_is_fetched(
     with pytest.raises(ValueError, match=r"no published parts \['stage_d'\]"):
         pull(preset, tmp_path, hub, parts=["stage_d"])
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr("ppd_model.pull.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("ppd_model.files.pull.shutil.disk_usage", lambda _: usage)
     with pytest.raises(ValueError, match=r"bytes to fetch, 1,000 free"):
         pull(preset, tmp_path, hub)
     assert hub.fetched == []
@@ -199,7 +199,7 @@ def test_a_flipped_byte_is_found_by_its_hash(
 @pytest.fixture
 def cli(preset: Preset, hub: FolderHub, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     monkeypatch.setattr(models_cli, "_preset", lambda name: preset)
-    monkeypatch.setattr("ppd_model.hub.HuggingFaceHub", lambda: hub)
+    monkeypatch.setattr("ppd_model.files.hub.HuggingFaceHub", lambda: hub)
     return CliRunner()
 
 

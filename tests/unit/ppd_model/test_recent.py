@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ppd_model.recent import Recent
+from ppd_model.sampling.recently_used import Recent
 
 
 def test_the_longest_unused_is_forgotten_first() -> None:

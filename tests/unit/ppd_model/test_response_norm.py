@@ -10,10 +10,10 @@ import torch
 from diffusers.models.unets.unet_stable_cascade import GlobalResponseNorm
 from torch import nn
 
+from ppd_model.nets.response_norm import FastResponseNorm, use_fast_response_norm
+from ppd_model.nets.stage_c import build_stage_c
 from ppd_model.pipeline import ImageRequest, Pipeline
 from ppd_model.presets import Preset
-from ppd_model.response_norm import FastResponseNorm, use_fast_response_norm
-from ppd_model.stage_c import build_stage_c
 
 
 def a_norm(channels: int) -> GlobalResponseNorm:

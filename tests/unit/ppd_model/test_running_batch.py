@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppd_model.adapter import attention_blocks
-from ppd_model.conditioning import Conditioning
-from ppd_model.devices import SUPPORT, DeviceSupport, padded, support_of
+from ppd_model.nets.adapter import attention_blocks
 from ppd_model.pipeline import ImageRequest, Pipeline
-from ppd_model.rows import Row
-from ppd_model.running_batch import RunningBatch
+from ppd_model.sampling.conditioning import Conditioning
+from ppd_model.sampling.devices import SUPPORT, DeviceSupport, padded, support_of
+from ppd_model.sampling.rows import Row
+from ppd_model.sampling.running_batch import RunningBatch
 
 PLAIN = SUPPORT["cpu"]
 PADDED = replace(PLAIN, sizes=(1, 2, 4, 8, 16))
@@ -198,7 +198,7 @@ def test_a_step_that_fails_can_be_made_again(
     batch.join(row)
     batch.step()
     with monkeypatch.context() as patch:
-        patch.setattr("ppd_model.running_batch.ddpm_step", fail)
+        patch.setattr("ppd_model.sampling.running_batch.ddpm_step", fail)
         with pytest.raises(RuntimeError, match="no memory"):
             batch.step()
     assert row.done == 1

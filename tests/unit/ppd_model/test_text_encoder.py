@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppd_model.checkpoint import ArtifactError, ArtifactSpec, save_artifact
-from ppd_model.presets import Preset
-from ppd_model.text_encoder import (
+from ppd_model.files.artifact import ArtifactError, ArtifactSpec, save_artifact
+from ppd_model.nets.text_encoder import (
     TextEncoder,
     build_text_model,
     load_text_encoder,
@@ -17,6 +16,7 @@ from ppd_model.text_encoder import (
     save_word_tokenizer,
     word_tokenizer,
 )
+from ppd_model.presets import Preset
 
 WORDS = ["boat", "a", "red", "sea", "the", "on"]
 

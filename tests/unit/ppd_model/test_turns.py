@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ppd_model.turns import FairQueue
+from ppd_model.engine.fair_queue import FairQueue
 
 
 def order(queue: FairQueue[str]) -> list[str]:

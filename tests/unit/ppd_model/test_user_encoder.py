@@ -19,8 +19,8 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 )
 
 from ppd_model import prompts, user_encoder
+from ppd_model.nets.vlm_precision import WideRMSNorm, WideRotary, make_wide
 from ppd_model.user_encoder import Choice, Decoding, EncodingError, SeededDraws, UserEncoder
-from ppd_model.vlm_precision import WideRMSNorm, WideRotary, make_wide
 from tests.tiny_vlm import (
     RESPONSE,
     Scripted,

@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ppd_model.checkpoint import ArtifactSpec, load_artifact, save_artifact, sha256_of
+from ppd_model.files.artifact import ArtifactSpec, load_artifact, save_artifact, sha256_of
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.types import ImageRequest
 from service.cli.commands import app

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from ppd_model import pipeline as pipeline_module
 from ppd_model import user_encoder
-from ppd_model.checkpoint import ArtifactError, save_artifact, sha256_of
+from ppd_model.files.artifact import ArtifactError, save_artifact, sha256_of
+from ppd_model.nets.stage_c import StageC, adapter_spec, build_adapter
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
 from ppd_model.presets import VLM_7B, Preset, get_preset
-from ppd_model.stage_c import StageC, adapter_spec, build_adapter
 from ppd_model.types import ImageRequest, LabelledPair
 from ppd_model.user_encoder import UserEncoder
 from service.cli.commands import app

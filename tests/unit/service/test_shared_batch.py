@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppd_model.adapter import AttentionInput
-from ppd_model.admission import Admission
+from ppd_model.engine.admission import Admission
+from ppd_model.nets.adapter import AttentionInput
 from ppd_model.pipeline import Pipeline
 from ppd_model.types import Generated, ImageRequest
 from service.core.errors import JobCanceled, JobFailure, ModelLost

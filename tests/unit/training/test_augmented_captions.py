@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ppd_model.nets.text_encoder import TextEncoder, load_text_encoder
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
-from ppd_model.text_encoder import TextEncoder, load_text_encoder
 from training.augmented_captions import (
     AugmentedConfig,
     augmented,

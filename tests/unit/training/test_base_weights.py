@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ppd_model.checkpoint import ArtifactError
+from ppd_model.files.artifact import ArtifactError
 from tests.tiny_published import modules, tiny_preset
 from tests.tiny_training import log_of, tiny_config, tiny_parts, write_world
 from training.dpo.base_weights import load_base

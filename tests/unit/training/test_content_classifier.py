@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppd_model.checkpoint import ArtifactError, ArtifactSpec, save_artifact
+from ppd_model.files.artifact import ArtifactError, ArtifactSpec, save_artifact
 from training.content_classifier import __main__ as module
 from training.content_classifier.__main__ import ClassifierConfig, augment, train
 from training.content_classifier.network import load_classifier, to_tensor

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ppd_model.diffusion import add_noise
+from ppd_model.nets.diffusion import add_noise
+from ppd_model.nets.stage_c import build_stage_c
 from ppd_model.presets import get_preset
-from ppd_model.stage_c import build_stage_c
 from training.look_signal import Shown, directions, errors, explained_error
 
 

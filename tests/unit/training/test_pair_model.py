@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppd_model.diffusion import add_noise
-from ppd_model.stage_c import StageC, load_stage_c
+from ppd_model.nets.diffusion import add_noise
+from ppd_model.nets.stage_c import StageC, load_stage_c
 from tests.tiny_training import PRESET, load_tiny_pairs, tiny_config, write_world
 from training.data.dataset import PairBatch
 from training.dpo.loss import PairErrors, nft_loss, ppd_loss, squared_error

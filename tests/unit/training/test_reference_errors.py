@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppd_model.checkpoint import sha256_of
-from ppd_model.stage_c import load_stage_c
+from ppd_model.files.artifact import sha256_of
+from ppd_model.nets.stage_c import load_stage_c
 from tests.tiny_training import (
     PRESET,
     load_tiny_pairs,

@@ -18,7 +18,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
-from ppd_model.checkpoint import ArtifactError, ArtifactSpec, load_artifact, save_artifact
+from ppd_model.files.artifact import ArtifactError, ArtifactSpec, load_artifact, save_artifact
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from training.rewards import picture_tower, published, world_rewards
 from training.rewards.catalog import RewardSources, load_rewards

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ppd_model.checkpoint import sha256_of
+from ppd_model.files.artifact import sha256_of
 from tests.tiny_training import tiny_config, tiny_parts, write_world
 from training import sweep as sweep_module
 from training.evaluate.evaluate_config import EvaluateConfig

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ppd_model.checkpoint import ArtifactSpec, save_artifact, sha256_of
-from ppd_model.pipeline import Generated, ImageRequest, Pipeline
-from ppd_model.presets import get_preset
-from ppd_model.text_encoder import (
+from ppd_model.files.artifact import ArtifactSpec, save_artifact, sha256_of
+from ppd_model.nets.text_encoder import (
     TextEncoder,
     build_text_model,
     word_tokenizer,
 )
+from ppd_model.pipeline import Generated, ImageRequest, Pipeline
+from ppd_model.presets import get_preset
 from tests.small_world import PRESET
 from training.data.dataset import load_pairs
 from training.data.splits import SPLITS, SplitRule, side_of

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ppd_model.diffusion import alpha_bar
+from ppd_model.nets.diffusion import alpha_bar
 from training.dpo.time_weight import Omega, log_snr
 
 

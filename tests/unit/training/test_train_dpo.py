@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppd_model.checkpoint import ArtifactError, load_artifact, sha256_of
-from ppd_model.stage_c import load_adapter, load_stage_c
+from ppd_model.files.artifact import ArtifactError, load_artifact, sha256_of
+from ppd_model.nets.stage_c import load_adapter, load_stage_c
 from tests.tiny_training import (
     PAIRS_EACH,
     PEOPLE,

@@ -23,7 +23,7 @@ import torch
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
 from ppd_model import prompts
-from ppd_model.checkpoint import ArtifactSpec, save_artifact, sha256_of
+from ppd_model.files.artifact import ArtifactSpec, save_artifact, sha256_of
 from ppd_model.presets import get_preset
 from ppd_model.user_encoder import TOKENIZER_FILE, VLM_FILE, UserEncoder, small_tokenizer
 from training.jobs.command_line import parse_command_line, run_command

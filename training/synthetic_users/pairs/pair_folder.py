@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ppd_model.checkpoint import sha256_of
+from ppd_model.files.artifact import sha256_of
 from training.data.shards import MANIFEST, read_manifest, verified
 from training.data.splits import SPLITS, Split
 from training.synthetic_users.pairs.relabel import Answers

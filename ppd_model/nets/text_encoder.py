@@ -27,9 +27,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict
+from ppd_model.files.artifact import ArtifactError, load_artifact, load_strict
+from ppd_model.files.safetensor_files import WeightFiles, assign_weights, refuse_meta
 from ppd_model.presets import Preset
-from ppd_model.weights import WeightFiles, assign_weights, refuse_meta
 
 # The end token must not be number 2: CLIPTextModel then pools at the largest id instead.
 SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[BOS]"}

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ppd_model.checkpoint import ArtifactError, load_artifact, load_strict, verify_manifest
+from ppd_model.files.artifact import ArtifactError, load_artifact, load_strict, verify_manifest
+from ppd_model.files.repositories import locate
 from ppd_model.presets import Preset
-from ppd_model.repositories import locate
 
 PREVIEWER_FILE = "previewer.safetensors"
 PX_PER_LATENT = 8

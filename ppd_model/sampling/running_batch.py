@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppd_model.adapter import AttentionInput, KeyValue, UserPart, attention_blocks
-from ppd_model.devices import DeviceSupport, padded
-from ppd_model.diffusion import ddpm_step, predict_x0
-from ppd_model.forward import forward_of
+from ppd_model.nets.adapter import AttentionInput, KeyValue, UserPart, attention_blocks
+from ppd_model.nets.diffusion import ddpm_step, predict_x0
 from ppd_model.pipeline import Pipeline
-from ppd_model.rows import Row
+from ppd_model.sampling.devices import DeviceSupport, padded
+from ppd_model.sampling.forward import forward_of
+from ppd_model.sampling.rows import Row
 
 
 @dataclass(frozen=True)

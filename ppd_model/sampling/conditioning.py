@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ppd_model.adapter import Adapter, KeyValue, UserPart
-from ppd_model.diffusion import sampling_times
+from ppd_model.nets.adapter import Adapter, KeyValue, UserPart
+from ppd_model.nets.diffusion import sampling_times
 from ppd_model.pipeline import ImageRequest, LoadedAdapter, Pipeline, personal_steps
-from ppd_model.recent import Recent
-from ppd_model.rows import Row, TextPart
+from ppd_model.sampling.recently_used import Recent
+from ppd_model.sampling.rows import Row, TextPart
 
 TEXTS_KEPT = 32
 USERS_KEPT = 256

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ppd_model.checkpoint import ArtifactError
+from ppd_model.files.artifact import ArtifactError
 
 LOCK_FILE = "ppd-models.json"
 FORMAT = "ppd-models-1"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from ppd_model.checkpoint import ArtifactError, sha256_of
-from ppd_model.hub import Hub, Listing, fetch_part, part_files
-from ppd_model.lock import Lock, LockedFile, LockedRepository, read_lock, write_lock
+from ppd_model.files.artifact import ArtifactError, sha256_of
+from ppd_model.files.hub import Hub, Listing, fetch_part, part_files
+from ppd_model.files.lock import Lock, LockedFile, LockedRepository, read_lock, write_lock
+from ppd_model.files.safetensor_files import is_index
 from ppd_model.presets import Preset, PublishedPart
-from ppd_model.weights import is_index
 
 LICENCE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "README.md")
 

@@ -11,8 +11,13 @@ from typing import Protocol
 import torch
 from huggingface_hub import HfApi, hf_hub_download
 
+from ppd_model.files.safetensor_files import (
+    choose_weight_file,
+    is_index,
+    read_index,
+    weight_file_names,
+)
 from ppd_model.presets import PublishedPart
-from ppd_model.weights import choose_weight_file, is_index, read_index, weight_file_names
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import torch
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
-from ppd_model.checkpoint import ArtifactError, refuse_other, sha256_of
-from ppd_model.hub import Hub, HuggingFaceHub, belongs, fetch_part, wanted_dtype
-from ppd_model.lock import LOCK_FILE, LockedRepository, read_lock
+from ppd_model.files.artifact import ArtifactError, refuse_other, sha256_of
+from ppd_model.files.hub import Hub, HuggingFaceHub, belongs, fetch_part, wanted_dtype
+from ppd_model.files.lock import LOCK_FILE, LockedRepository, read_lock
+from ppd_model.files.safetensor_files import WeightFiles, choose_weight_file
 from ppd_model.presets import Preset, PublishedPart
-from ppd_model.weights import WeightFiles, choose_weight_file
 
 CONFIG = "config.json"
 

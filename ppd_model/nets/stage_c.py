@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ppd_model.adapter import Adapter, AttentionInput, install, precompute_text
-from ppd_model.checkpoint import ArtifactError, ArtifactSpec, load_artifact, load_strict
-from ppd_model.diffusion import sampler_dtype
+from ppd_model.files.artifact import ArtifactError, ArtifactSpec, load_artifact, load_strict
+from ppd_model.files.safetensor_files import WeightFiles, assign_weights, refuse_meta
+from ppd_model.nets.adapter import Adapter, AttentionInput, install, precompute_text
+from ppd_model.nets.diffusion import sampler_dtype
+from ppd_model.nets.unet import CascadeUNet
 from ppd_model.presets import Preset
-from ppd_model.unet import CascadeUNet
-from ppd_model.weights import WeightFiles, assign_weights, refuse_meta
 
 
 class StageCUNet(CascadeUNet):

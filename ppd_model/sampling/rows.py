@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ppd_model.adapter import KeyValue
-from ppd_model.diffusion import row_noise
+from ppd_model.nets.adapter import KeyValue
+from ppd_model.nets.diffusion import row_noise
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ppd_model.decoder import Decoder
-from ppd_model.devices import DeviceSupport, enter_thread
-from ppd_model.faults import (
+from ppd_model.engine.faults import (
     CANCELLED,
     CLOSED,
     NUMERICAL,
@@ -28,8 +26,10 @@ from ppd_model.faults import (
     attempt,
     give_memory_back,
 )
-from ppd_model.jobs import Picture
+from ppd_model.engine.jobs import Picture
+from ppd_model.nets.decoder import Decoder
 from ppd_model.pipeline import Cancelled
+from ppd_model.sampling.devices import DeviceSupport, enter_thread
 
 
 @dataclass(kw_only=True, eq=False)

@@ -14,17 +14,17 @@ from diffusers.models.unets.unet_stable_cascade import StableCascadeUNet
 from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 from torch import Tensor, nn
 
-from ppd_model.checkpoint import load_artifact, load_strict
-from ppd_model.diffusion import (
+from ppd_model.files.artifact import load_artifact, load_strict
+from ppd_model.files.safetensor_files import WeightFiles, assign_weights, refuse_meta
+from ppd_model.nets.diffusion import (
     ddpm_step,
     row_noise,
     sampler_dtype,
     sampling_times,
     to_epsilon,
 )
+from ppd_model.nets.unet import CascadeUNet
 from ppd_model.presets import Preset
-from ppd_model.unet import CascadeUNet
-from ppd_model.weights import WeightFiles, assign_weights, refuse_meta
 
 
 class Decoder(nn.Module):

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ppd_model.checkpoint import (
+from ppd_model.files.artifact import (
     ArtifactError,
     refuse_non_finite,
     refuse_other_keys,

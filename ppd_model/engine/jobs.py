@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ppd_model.faults import CANCELLED, DEADLINE, Fault
+from ppd_model.engine.faults import CANCELLED, DEADLINE, Fault
 from ppd_model.pipeline import Cancelled, Generated, ImageRequest, LoadedAdapter
-from ppd_model.rows import Row
+from ppd_model.sampling.rows import Row
 
 log = logging.getLogger("ppd.engine")
 
@@ -29,7 +29,7 @@ class EngineClosed(RuntimeError):  # noqa: N818
 
 
 class JobError(RuntimeError):
-    """The job failed; `code` is one of those in `ppd_model.faults`."""
+    """The job failed; `code` is one of those in `ppd_model.engine.faults`."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ppd_model import efficientnet
-from ppd_model.checkpoint import load_artifact, load_strict
-from ppd_model.efficientnet import Stage
+from ppd_model.files.artifact import load_artifact, load_strict
+from ppd_model.files.repositories import locate
+from ppd_model.files.safetensor_files import assign_weights, refuse_meta
+from ppd_model.nets import efficientnet
+from ppd_model.nets.efficientnet import Stage
 from ppd_model.presets import Preset
-from ppd_model.repositories import locate
-from ppd_model.weights import assign_weights, refuse_meta
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -18,9 +18,9 @@ import torch
 from diffusers.models.unets.unet_stable_cascade import SDCascadeResBlock, SDCascadeTimestepBlock
 from torch import Tensor
 
-from ppd_model.adapter import AttentionInput
-from ppd_model.devices import DeviceSupport
-from ppd_model.stage_c import StageC
+from ppd_model.nets.adapter import AttentionInput
+from ppd_model.nets.stage_c import StageC
+from ppd_model.sampling.devices import DeviceSupport
 
 WARM_UP_PASSES = 3
 COMPILED_VARIANTS = 64

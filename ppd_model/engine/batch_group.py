@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 
-from ppd_model.admission import Admission, StepCurve
-from ppd_model.clock import StepClock
-from ppd_model.devices import DeviceSupport, padded
-from ppd_model.rows import Row
-from ppd_model.running_batch import RunningBatch
+from ppd_model.engine.admission import Admission, StepCurve
+from ppd_model.engine.step_clock import StepClock
+from ppd_model.sampling.devices import DeviceSupport, padded
+from ppd_model.sampling.rows import Row
+from ppd_model.sampling.running_batch import RunningBatch
 
 STEPS_TO_FORGET_A_FAULT = 200
 """Steps without a fault until a batch that ran out of memory may be as large as before."""

@@ -27,13 +27,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppd_model.admission import StepCurve
-from ppd_model.batch_group import BatchGroup
-from ppd_model.clock import StepClock
-from ppd_model.conditioning import Conditioning
-from ppd_model.decoding import DecodeThread, Glimpse, Latent
-from ppd_model.devices import DeviceSupport, enter_thread, padded, support_of
-from ppd_model.faults import (
+from ppd_model.engine.admission import StepCurve
+from ppd_model.engine.batch_group import BatchGroup
+from ppd_model.engine.decode_thread import DecodeThread, Glimpse, Latent
+from ppd_model.engine.fair_queue import FairQueue
+from ppd_model.engine.faults import (
     CLOSED,
     FAULT,
     OUT_OF_MEMORY,
@@ -42,13 +40,15 @@ from ppd_model.faults import (
     attempt,
     give_memory_back,
 )
-from ppd_model.forward import leave_uncompiled
-from ppd_model.jobs import EngineClosed, EngineFull, Handle, Job, Picture, Progress, Ticket
+from ppd_model.engine.jobs import EngineClosed, EngineFull, Handle, Job, Picture, Progress, Ticket
+from ppd_model.engine.step_clock import StepClock
+from ppd_model.nets.previewer import Previewer
 from ppd_model.pipeline import ImageRequest, LoadedAdapter, Pipeline
-from ppd_model.previewer import Previewer
-from ppd_model.rows import Row
-from ppd_model.running_batch import RunningBatch
-from ppd_model.turns import FairQueue
+from ppd_model.sampling.conditioning import Conditioning
+from ppd_model.sampling.devices import DeviceSupport, enter_thread, padded, support_of
+from ppd_model.sampling.forward import leave_uncompiled
+from ppd_model.sampling.rows import Row
+from ppd_model.sampling.running_batch import RunningBatch
 
 log = logging.getLogger("ppd.engine")
 
