@@ -73,8 +73,9 @@ from benchmarks.sides import (
     serial_server,
 )
 from ppd_model.engine.engine import Engine
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
 from ppd_model.sampling.devices import CPU_COMPILED, CUDA_GRAPHS, DeviceSupport
+from ppd_model.types import ImageRequest
 
 AT_ONCE = 8
 """Requests in a batch of the request-level server at most."""

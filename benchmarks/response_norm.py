@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from diffusers.models.unets.unet_stable_cascade import GlobalResponseNorm
 
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
+from ppd_model.types import ImageRequest
 from training.jobs.configuration import git_commit
 
 

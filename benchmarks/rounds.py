@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.sides import Outcome
-from ppd_model.pipeline import ImageRequest
+from ppd_model.types import ImageRequest
 from training.jobs.configuration import git_commit
 
 WAIT_S = 600.0

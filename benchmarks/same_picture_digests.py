@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ppd_model.pipeline import Generated, ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
+from ppd_model.types import Generated, ImageRequest
 from ppd_model.user_encoder import Choice, EncodedUser, UserEncoder
 
 ROOT = Path(__file__).parents[1]

@@ -27,7 +27,8 @@ from ppd_model.engine.engine import Engine
 from ppd_model.nets.adapter import AttentionInput, KeyValue, UserPart
 from ppd_model.nets.diffusion import ddpm_step, row_noise, sampling_times
 from ppd_model.nets.stage_c import build_stage_c
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
+from ppd_model.types import ImageRequest
 
 
 @dataclass

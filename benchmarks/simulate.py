@@ -8,8 +8,8 @@ uniformly random number of steps and guided, so of two rows in the network. Thre
 
 * first come: every device makes one picture at a time
 * request-level: a free device takes up to 8 that wait, and is busy until the longest is done
-* engine: rows join at any step, admitted by the engine's own rule (`ppd_model.engine.admission`), and
-  leave when they are done
+* engine: rows join at any step, admitted by the engine's own rule (`ppd_model.engine.admission`),
+  and leave when they are done
 
 A job goes to an idle device if there is one; else the first device that has room takes it. What is
 not in it: decoding, the network, and devices that fail. `--curve` takes rows in the network and

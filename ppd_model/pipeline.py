@@ -9,64 +9,48 @@ Legend: B requests, C H W latent channels and sides, D embedding width.
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ppd_model.files.artifact import sha256_of, verify_manifest
-from ppd_model.nets.adapter import Adapter, AttentionInput
+from ppd_model.files.artifact import SHORT_DIGEST, sha256_of, verify_manifest
 from ppd_model.nets.decoder import Decoder, build_decoder, load_decoder
-from ppd_model.nets.diffusion import ddpm_step, row_noise, sampler_dtype, sampling_times
+from ppd_model.nets.diffusion import sampler_dtype
 from ppd_model.nets.response_norm import use_fast_response_norm
 from ppd_model.nets.stage_c import StageC, build_stage_c, load_stage_c, read_adapter
 from ppd_model.nets.text_encoder import (
     TextEncoder,
-    TextFeatures,
     build_text_model,
     load_text_encoder,
     word_tokenizer,
 )
 from ppd_model.presets import Preset, get_preset
 from ppd_model.published import generator_dtype, load_generator
+from ppd_model.sampling.conditioning import Conditioning
+from ppd_model.sampling.devices import plain_support
 from ppd_model.sampling.placement import own_dtype, placed
-from ppd_model.types import Generated as Generated
-from ppd_model.types import ImageRequest as ImageRequest
+from ppd_model.sampling.requests import (
+    Cancelled,
+    LoadedAdapter,
+    NumericalError,
+    check_requests,
+)
+from ppd_model.sampling.rows import Row
+from ppd_model.sampling.running_batch import RunningBatch
+from ppd_model.types import Generated, ImageRequest
 
 MINI_WEIGHTS_DIR = Path(__file__).parent / "mini"
 BASE_PARTS = ("stage_a", "stage_b", "stage_c", "text_encoder")
 NO_ADAPTER = "none"
 ADAPTER_FILE = "adapter.safetensors"
-SHORT_DIGEST = 12
-MAX_SEED = 2**32 - 1
-"""The generator reads no more than 32 bits of a seed: larger ones would repeat smaller ones."""
-
-
-class Cancelled(Exception):  # noqa: N818  (not a failure)
-    """The caller asked to stop."""
-
-
-class NumericalError(RuntimeError):
-    """The model produced NaN or infinity; there is no picture."""
-
-
-@dataclass(frozen=True)
-class LoadedAdapter:
-    """An adapter in memory. ``version`` and ``encoder_id`` as the pipeline's, once it is in place.
-
-    As many as there is room for may be kept and put in place in turn.
-    """
-
-    adapter: Adapter
-    version: str
-    encoder_id: str
 
 
 class Pipeline:
@@ -114,7 +98,7 @@ class Pipeline:
     def load(
         cls,
         preset: str = "mini",
-        weights_dir: Path | None = None,
+        weights_dir: Path | str | None = None,
         device: str = "cpu",
         *,
         with_adapter: bool = True,
@@ -134,6 +118,7 @@ class Pipeline:
         where that is given.
         """
         chosen = get_preset(preset)
+        weights_dir = None if weights_dir is None else Path(weights_dir)
         if not chosen.published:
             weights_dir = weights_dir or MINI_WEIGHTS_DIR
         if with_adapter and weights_dir is None:
@@ -255,9 +240,9 @@ class Pipeline:
             raise ValueError(f"personalize_below is {time}, expected above 0 and up to 1")
         self.preset = replace(self.preset, personalize_below=time)
 
-    def use_adapter(self, path: Path, *, encoder_id: str | None = None) -> None:
+    def use_adapter(self, path: Path | str, *, encoder_id: str | None = None) -> None:
         """Put another adapter in place. Raises ArtifactError if it does not belong here."""
-        self.install(self.adapter_from(path, encoder_id=encoder_id))
+        self.install(self.adapter_from(Path(path), encoder_id=encoder_id))
 
     def adapter_from(
         self, path: Path, *, sha256: str | None = None, encoder_id: str | None = None
@@ -289,18 +274,31 @@ class Pipeline:
         self.adapter_version = loaded.version
         self.encoder_id = loaded.encoder_id
 
+    @overload
+    def generate(self, requests: ImageRequest) -> Generated: ...
+
+    @overload
     def generate(
         self,
         requests: Sequence[ImageRequest],
         on_step: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
-    ) -> list[Generated]:
-        """One picture for each request, in order; all of one size.
+    ) -> list[Generated]: ...
+
+    def generate(
+        self,
+        requests: ImageRequest | Sequence[ImageRequest],
+        on_step: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Generated | list[Generated]:
+        """One picture for each request, in order; all of one size. One request gives one picture.
 
         ``on_step(done, total)`` follows the longest row's denoising. Raises ValueError for a
         request that cannot be made, Cancelled soon after ``cancelled()`` says so, and
         NumericalError rather than return a picture of NaN.
         """
+        if isinstance(requests, ImageRequest):
+            return self.generate([requests], on_step, cancelled)[0]
         self.check(requests)
         generators = [torch.Generator().manual_seed(request.seed) for request in requests]
         started_s = time.perf_counter()
@@ -322,55 +320,40 @@ class Pipeline:
         cancelled: Callable[[], bool] | None = None,
     ) -> Tensor:
         """Stage C latents, B x C x H x W: from noise, every row along its own schedule."""
-        shape_CHW = self.check(requests)
-        guidance_B = self._guidance(requests)
-        text = self._text(requests, guided=guidance_B is not None)
+        self.check(requests)
+        conditioning = Conditioning(self)
+        with self._placed(self.text_encoder.model):
+            conditioning.encode(requests)
         with self._placed(self.stage_c):
-            attended = self._attend(requests, text, guided=guidance_B is not None)
-            x_BCHW = self._denoise(
-                requests, generators, shape_CHW, attended, guidance_B, on_step, cancelled
-            )
-        _refuse_non_finite(x_BCHW, "Stage C latents")
-        return x_BCHW
+            rows = [
+                conditioning.row(request, self.installed, generator)
+                for request, generator in zip(requests, generators, strict=True)
+            ]
+            self._denoise(rows, on_step, cancelled)
+        latent_BCHW = torch.stack([row.start() for row in rows])
+        _refuse_non_finite(latent_BCHW, "Stage C latents")
+        return latent_BCHW
 
     def _denoise(
         self,
-        requests: Sequence[ImageRequest],
-        generators: Sequence[torch.Generator],
-        shape_CHW: tuple[int, int, int],
-        attended: AttentionInput,
-        guidance_B: Tensor | None,
+        rows: Sequence[Row],
         on_step: Callable[[int, int], None] | None,
         cancelled: Callable[[], bool] | None,
-    ) -> Tensor:
-        """The sampler's loop. Latents are float32, also where the network is of less precision."""
-        total, dtype = max(request.steps for request in requests), self.latent_dtype
-        times = [sampling_times(request.steps, dtype) for request in requests]
-        below = self.preset.personalize_below
-        personal_BS = torch.stack([_padded(personal_steps(t, below), total) for t in times])
-        times_BT = torch.stack([_padded(t, total + 1) for t in times]).to(self.device)
-
-        x_BCHW = torch.stack([row_noise(shape_CHW, generator, dtype) for generator in generators])
-        x_BCHW = x_BCHW.to(self.device)
+    ) -> None:
+        """All rows through one batch, each until it has arrived."""
+        places = sum(row.network_rows for row in rows)
+        support = plain_support(self.device, places)
+        batch = RunningBatch(self, support, rows[0].shape_CHW, rows[0].user_tokens)
+        for row in rows:
+            batch.join(row)
+        total = max(row.steps for row in rows)
         for step in range(total):
             _stop_if(cancelled)
-            t_B, t_next_B = times_BT[:, step], times_BT[:, step + 1]
-            eps_BCHW = self._predict_noise(
-                x_BCHW, t_B, _personal_rows(attended, personal_BS[:, step]), guidance_B
-            )
-            noise_BCHW = torch.stack(
-                [  # a row that has arrived draws no more: its generator belongs to Stage B
-                    row_noise(shape_CHW, generator, dtype)
-                    if step < request.steps
-                    else torch.zeros(shape_CHW, dtype=dtype)
-                    for request, generator in zip(requests, generators, strict=True)
-                ]
-            ).to(self.device)
-            clamp = self.preset.stage_c_x0_clamp
-            x_BCHW = ddpm_step(x_BCHW, eps_BCHW, t_B, t_next_B, noise_BCHW, clamp)
+            batch.step()
+            for row in [row for row in batch.rows if row.arrived]:
+                batch.leave(row)
             if on_step is not None:
                 on_step(step + 1, total)
-        return x_BCHW
 
     @torch.no_grad()
     def decode(
@@ -392,34 +375,9 @@ class Pipeline:
         images_BHWC: npt.NDArray[np.uint8] = pixels_BHWC.cpu().contiguous().numpy()
         return images_BHWC
 
-    def _text(self, requests: Sequence[ImageRequest], *, guided: bool) -> TextFeatures:
-        """Features of the prompts, then, if guided, those of the negative prompts."""
-        prompts = [request.prompt for request in requests]
-        if guided:
-            prompts += [request.negative_prompt for request in requests]
-        with self._placed(self.text_encoder.model):
-            return self.text_encoder.encode(prompts)
-
-    def _attend(
-        self, requests: Sequence[ImageRequest], text: TextFeatures, *, guided: bool
-    ) -> AttentionInput:
-        """Text and user of the requests' rows, then, if guided, those of their negative rows."""
-        users = [self._user(request) for request in requests]
-        strengths = [
-            0.0 if request.user_emb_D is None else request.strength for request in requests
-        ]
-        if guided:
-            users += users
-            strengths += strengths if self.personalize_negative else [0.0] * len(requests)
-        if not any(strengths):
-            return self.stage_c.attend(text.tokens_BSD, text.pooled_B1D, precompute=True)
-        return self.stage_c.attend(
-            text.tokens_BSD,
-            text.pooled_B1D,
-            torch.stack(users).to(self.device),
-            torch.tensor(strengths, dtype=self.latent_dtype, device=self.device),
-            precompute=True,
-        )
+    def check(self, requests: Sequence[ImageRequest]) -> tuple[int, int, int]:
+        """The latents' shape, C x H x W. Raises ValueError for what cannot be made."""
+        return check_requests(self.preset, requests)
 
     @property
     def latent_dtype(self) -> torch.dtype:
@@ -428,85 +386,6 @@ class Pipeline:
 
     def _placed(self, module: nn.Module) -> AbstractContextManager[None]:
         return placed(module, self.device, offload=self.offload)
-
-    def _user(self, request: ImageRequest) -> Tensor:
-        if request.user_emb_D is None:
-            return torch.zeros(self.preset.user_emb_dim)
-        return torch.tensor(request.user_emb_D, dtype=torch.float32)
-
-    def _guidance(self, requests: Sequence[ImageRequest]) -> Tensor | None:
-        """Guidance of each row, at least 1; None when no row is guided."""
-        scales = [max(request.guidance_scale, 1.0) for request in requests]
-        if not max(scales) > 1:
-            return None
-        return torch.tensor(scales, dtype=self.latent_dtype, device=self.device)
-
-    def _predict_noise(
-        self, xt_BCHW: Tensor, t_B: Tensor, attended: AttentionInput, guidance_B: Tensor | None
-    ) -> Tensor:
-        """The predicted noise; guided, in one forward pass of twice the rows."""
-        if guidance_B is None:
-            return self.stage_c.predict_noise(xt_BCHW, t_B, attended)
-        both_BCHW = self.stage_c.predict_noise(
-            torch.cat([xt_BCHW, xt_BCHW]), torch.cat([t_B, t_B]), attended
-        )
-        prompt_BCHW, negative_BCHW = both_BCHW.chunk(2)
-        return torch.lerp(negative_BCHW, prompt_BCHW, guidance_B[:, None, None, None])
-
-    def check(self, requests: Sequence[ImageRequest]) -> tuple[int, int, int]:
-        """The latents' shape, C x H x W. Raises ValueError for what cannot be made."""
-        if not requests:
-            raise ValueError("no requests to generate")
-        for request in requests:
-            _check_numbers(request)
-            emb_D = request.user_emb_D
-            expected = (self.preset.user_emb_dim,)
-            if emb_D is not None and (emb_D.shape != expected or not np.isfinite(emb_D).all()):
-                raise ValueError(
-                    f"user_emb_D of shape {emb_D.shape}: expected {expected}, every value finite"
-                )
-        side_px = self.preset.default_side_px
-        sizes_px = {(r.height_px or side_px, r.width_px or side_px) for r in requests}
-        if len(sizes_px) > 1:
-            raise ValueError(f"one batch makes one size, got {sorted(sizes_px)} (height, width)")
-        return (self.preset.latent_channels, *self.preset.latent_hw(*sizes_px.pop()))
-
-
-def _check_numbers(request: ImageRequest) -> None:
-    if not 0 <= request.seed <= MAX_SEED:
-        raise ValueError(f"seed must lie in [0, {MAX_SEED}], got {request.seed}")
-    if request.steps < 1:
-        raise ValueError(f"steps must be at least 1, got {request.steps}")
-    for name in ("strength", "guidance_scale"):
-        value = getattr(request, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be finite and at least 0, got {value}")
-
-
-def personal_steps(times: Tensor, below: float) -> Tensor:
-    """Whether the adapter acts, for each step of a row: from the first time t <= ``below`` on.
-
-    ``times`` are one more than steps. A row of so few steps that none begins there is personalised
-    throughout.
-    """
-    acts_S = times[:-1] <= below
-    return acts_S if bool(acts_S.any()) else torch.ones_like(acts_S)
-
-
-def _personal_rows(attended: AttentionInput, personal_B: Tensor) -> AttentionInput:
-    """The same with the user only in some of the requests' rows, and of their negative rows."""
-    user = attended.user
-    if user is None or bool(personal_B.all()):
-        return attended
-    if not bool(personal_B.any()):
-        return replace(attended, user=None)
-    rows_B = personal_B.repeat(len(user.strength_B) // len(personal_B)).to(user.strength_B)
-    return replace(attended, user=replace(user, strength_B=user.strength_B * rows_B))
-
-
-def _padded(own: Tensor, total: int) -> Tensor:
-    """The row's own, then 0 until the longest row is done: a step 0 -> 0 moves nothing."""
-    return torch.cat([own, own.new_zeros(total - len(own))])
 
 
 def _stop_if(cancelled: Callable[[], bool] | None) -> None:

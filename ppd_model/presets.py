@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-if TYPE_CHECKING:  # it imports torch; what only asks for sizes has none
-    from ppd_model.nets.diffusion import Target
+Target = Literal["epsilon", "velocity"]
+"""What a network predicts: the noise, or the velocity."""
 
 STABLE_CASCADE_PX_PER_LATENT = 42.67
 

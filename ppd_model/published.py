@@ -23,7 +23,6 @@ from ppd_model.presets import Preset
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BASE_PARTS = ("stage_c", "text_encoder", "tokenizer", "stage_b", "stage_a")
-SHORT_DIGEST = 12
 
 HIDDEN_BY_SHAPES = {
     "stage_c": ("num_attention_heads", "self_attn"),

@@ -32,7 +32,13 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 )
 
 from ppd_model import prompts
-from ppd_model.files.artifact import ArtifactError, load_artifact, load_strict, sha256_of
+from ppd_model.files.artifact import (
+    SHORT_DIGEST,
+    ArtifactError,
+    load_artifact,
+    load_strict,
+    sha256_of,
+)
 from ppd_model.files.repositories import Repository, locate
 from ppd_model.files.safetensor_files import BF16, align
 from ppd_model.nets.vlm_precision import make_wide
@@ -47,7 +53,6 @@ SAMPLING_TEMPERATURE = 0.7
 """Paper, B.2; without nucleus sampling."""
 
 EMBEDDING_LAYER = -1
-SHORT_DIGEST = 12
 IMAGES_PER_USER = 2 * prompts.N_PAIRS
 VLM_FILE = "vlm.safetensors"
 TOKENIZER_FILE = "vlm_tokenizer.json"
@@ -130,7 +135,7 @@ class UserEncoder:
     def load(
         cls,
         preset: str = "mini",
-        weights_dir: Path | None = None,
+        weights_dir: Path | str | None = None,
         device: str = "cpu",
         prompt_variant: str = "paper",
         decoding: str = "greedy",
@@ -147,6 +152,7 @@ class UserEncoder:
         ArtifactError or OSError if the weights are missing or not what they should be.
         """
         spec = get_preset(preset)
+        weights_dir = None if weights_dir is None else Path(weights_dir)
         rest = "cpu" if offload else device
         if isinstance(spec.vlm, str):
             model, processor, weights_id = _load_published(

@@ -28,8 +28,8 @@ from ppd_model.engine.faults import (
 )
 from ppd_model.engine.jobs import Picture
 from ppd_model.nets.decoder import Decoder
-from ppd_model.pipeline import Cancelled
 from ppd_model.sampling.devices import DeviceSupport, enter_thread
+from ppd_model.sampling.requests import Cancelled
 
 
 @dataclass(kw_only=True, eq=False)

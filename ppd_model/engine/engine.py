@@ -43,12 +43,14 @@ from ppd_model.engine.faults import (
 from ppd_model.engine.jobs import EngineClosed, EngineFull, Handle, Job, Picture, Progress, Ticket
 from ppd_model.engine.step_clock import StepClock
 from ppd_model.nets.previewer import Previewer
-from ppd_model.pipeline import ImageRequest, LoadedAdapter, Pipeline
+from ppd_model.pipeline import Pipeline
 from ppd_model.sampling.conditioning import Conditioning
 from ppd_model.sampling.devices import DeviceSupport, enter_thread, padded, support_of
 from ppd_model.sampling.forward import leave_uncompiled
+from ppd_model.sampling.requests import LoadedAdapter
 from ppd_model.sampling.rows import Row
 from ppd_model.sampling.running_batch import RunningBatch
+from ppd_model.types import ImageRequest
 
 log = logging.getLogger("ppd.engine")
 

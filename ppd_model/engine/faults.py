@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-from ppd_model.pipeline import Cancelled, NumericalError
+from ppd_model.sampling.requests import Cancelled, NumericalError
 
 log = logging.getLogger("ppd.engine")
 

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ppd_model.engine.faults import CANCELLED, DEADLINE, Fault
-from ppd_model.pipeline import Cancelled, Generated, ImageRequest, LoadedAdapter
+from ppd_model.sampling.requests import Cancelled, LoadedAdapter
 from ppd_model.sampling.rows import Row
+from ppd_model.types import Generated, ImageRequest
 
 log = logging.getLogger("ppd.engine")
 

@@ -23,6 +23,9 @@ from torch import Tensor, nn
 FORMAT = "ppd-artifact-1"
 MANIFEST = "manifest.json"
 
+SHORT_DIGEST = 12
+"""How many digits of a sha256 stand for a file in ids and versions."""
+
 
 class ArtifactError(ValueError):
     """A file that must not be used, and why."""

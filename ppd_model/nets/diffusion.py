@@ -11,18 +11,17 @@ looks at another row, so a batch may hold rows at different times.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
+
+from ppd_model.presets import Target
 
 COSINE_S = 0.008
 ALPHA_BAR_MIN = 0.0001
 ALPHA_BAR_MAX = 0.9999
 PAIRED = 16
 """torch draws normal numbers by so many: eight radii, then their eight angles."""
-
-Target = Literal["epsilon", "velocity"]
 
 
 def alpha_bar(t_B: Tensor) -> Tensor:

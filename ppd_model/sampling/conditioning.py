@@ -8,14 +8,18 @@ Legend: D embedding width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from ppd_model.nets.adapter import Adapter, KeyValue, UserPart
 from ppd_model.nets.diffusion import sampling_times
-from ppd_model.pipeline import ImageRequest, LoadedAdapter, Pipeline, personal_steps
+from ppd_model.nets.text_encoder import TextFeatures
 from ppd_model.sampling.recently_used import Recent
+from ppd_model.sampling.requests import LoadedAdapter, Models, check_requests, personal_steps
 from ppd_model.sampling.rows import Row, TextPart
+from ppd_model.types import ImageRequest
 
 TEXTS_KEPT = 32
 USERS_KEPT = 256
@@ -26,22 +30,42 @@ class Conditioning:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        models: Models,
         *,
         texts_kept: int = TEXTS_KEPT,
         users_kept: int = USERS_KEPT,
     ) -> None:
-        self._pipeline = pipeline
+        self._models = models
+        self._features: dict[str, TextFeatures] = {}
         self.texts: Recent[str, TextPart] = Recent(texts_kept)
         self.users: Recent[tuple[str, bytes], tuple[KeyValue, ...]] = Recent(users_kept)
 
-    def row(self, request: ImageRequest, loaded: LoadedAdapter) -> Row:
-        """A row at its beginning. Raises ValueError for a request that cannot be made."""
-        pipeline, adapter = self._pipeline, loaded.adapter
-        shape_CHW = pipeline.check([request])
+    def encode(self, requests: Sequence[ImageRequest]) -> None:
+        """Let the text encoder read all texts of these requests in one pass, for `row`."""
+        texts = {request.prompt for request in requests}
+        texts |= {one.negative_prompt for one in requests if one.guidance_scale > 1}
+        ordered = sorted(texts)
+        features = self._models.text_encoder.encode(ordered)
+        for i, text in enumerate(ordered):
+            self._features[text] = TextFeatures(
+                features.tokens_BSD[i : i + 1], features.pooled_B1D[i : i + 1]
+            )
+
+    def row(
+        self,
+        request: ImageRequest,
+        loaded: LoadedAdapter,
+        generator: torch.Generator | None = None,
+    ) -> Row:
+        """A row at its beginning, with a generator of its seed unless another one is given.
+
+        Raises ValueError for a request that cannot be made.
+        """
+        models, adapter = self._models, loaded.adapter
+        shape_CHW = check_requests(models.preset, [request])
         guided = request.guidance_scale > 1
         emb_D = request.user_emb_D
-        times = sampling_times(request.steps, pipeline.latent_dtype)
+        times = sampling_times(request.steps, models.latent_dtype)
         personal = emb_D is not None and request.strength > 0 and adapter.enabled
         return Row(
             shape_CHW=shape_CHW,
@@ -52,9 +76,9 @@ class Conditioning:
             strength=request.strength if personal else 0.0,
             guidance=max(request.guidance_scale, 1.0),
             times=times.tolist(),
-            personal=personal_steps(times, pipeline.preset.personalize_below).tolist(),
-            generator=torch.Generator().manual_seed(request.seed),
-            dtype=pipeline.latent_dtype,
+            personal=personal_steps(times, models.preset.personalize_below).tolist(),
+            generator=generator or torch.Generator().manual_seed(request.seed),
+            dtype=models.latent_dtype,
         )
 
     def clear(self) -> None:
@@ -66,8 +90,8 @@ class Conditioning:
         return self.texts.get_or_make(prompt, lambda: self._make_text(prompt))
 
     def _make_text(self, prompt: str) -> TextPart:
-        text = self._pipeline.text_encoder.encode([prompt])
-        attended = self._pipeline.stage_c.attend(text.tokens_BSD, text.pooled_B1D, precompute=True)
+        text = self._features.get(prompt) or self._models.text_encoder.encode([prompt])
+        attended = self._models.stage_c.attend(text.tokens_BSD, text.pooled_B1D, precompute=True)
         assert attended.text_blocks is not None
         return TextPart(attended.text_blocks, text.pooled_B1D)
 
@@ -81,6 +105,6 @@ class Conditioning:
     def _make_user(self, emb_D: np.ndarray, adapter: Adapter) -> tuple[KeyValue, ...]:
         own = adapter.projector.center_D
         emb_1D = torch.tensor(emb_D[None], dtype=own.dtype, device=own.device)
-        dtype = self._pipeline.stage_c.unet.dtype
+        dtype = self._models.stage_c.unet.dtype
         user: UserPart = adapter(emb_1D, emb_1D.new_ones(1))
         return user.to(dtype).blocks

@@ -64,6 +64,13 @@ def support_of(device: torch.device) -> DeviceSupport:
     return SUPPORT[device.type]
 
 
+def plain_support(device: torch.device, rows: int) -> DeviceSupport:
+    """For one batch of so many rows of the network on any device, passes as they are."""
+    return replace(
+        SUPPORT["cpu"], max_rows=rows, decode_rows=rows, asynchronous=device.type == "cuda"
+    )
+
+
 def enter_thread(device: torch.device, threads: int) -> None:
     """What each thread of the engine does first: torch keeps both by thread."""
     torch.get_num_threads()  # a thread's first use would take over what another has set since

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ppd_model.nets.adapter import AttentionInput, KeyValue, UserPart, attention_blocks
 from ppd_model.nets.diffusion import ddpm_step, predict_x0
-from ppd_model.pipeline import Pipeline
 from ppd_model.sampling.devices import DeviceSupport, padded
 from ppd_model.sampling.forward import forward_of
+from ppd_model.sampling.requests import Models
 from ppd_model.sampling.rows import Row
 
 
@@ -35,7 +35,7 @@ class RunningBatch:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        models: Models,
         support: DeviceSupport,
         shape_CHW: tuple[int, int, int],
         user_tokens: int,
@@ -43,16 +43,16 @@ class RunningBatch:
         self.support = support
         self.shape_CHW = shape_CHW
         self.rows: list[Row] = []
-        self._preset = pipeline.preset
-        self._personalize_negative = pipeline.personalize_negative
-        self._device = pipeline.device
-        self._dtype = pipeline.latent_dtype
+        self._preset = models.preset
+        self._personalize_negative = models.personalize_negative
+        self._device = models.device
+        self._dtype = models.latent_dtype
         self._slots: list[_Slot] = []
         self._latent_RCHW = torch.zeros(
             support.max_rows, *shape_CHW, dtype=self._dtype, device=self._device
         )
-        self._keys_and_values = _Buffers(pipeline, support.max_rows, user_tokens)
-        self._forward = forward_of(pipeline.stage_c, support, self._latent_RCHW)
+        self._keys_and_values = _Buffers(models, support.max_rows, user_tokens)
+        self._forward = forward_of(models.stage_c, support, self._latent_RCHW)
         self._row_of_slot_N = self._prompt_of_row_R = self._negative_of_row_R = torch.zeros(
             0, dtype=torch.long, device=self._device
         )
@@ -161,7 +161,7 @@ class RunningBatch:
     def _moved(self, host: Tensor) -> Tensor:
         """On the device, without waiting for it."""
         if not self.support.asynchronous:
-            return host
+            return host.to(self._device)
         return host.pin_memory().to(self._device, non_blocking=True)
 
     def _take_slot(self, slot: _Slot) -> None:
@@ -196,8 +196,8 @@ class RunningBatch:
 class _Buffers:
     """Keys and values of all blocks, with a place for each slot."""
 
-    def __init__(self, pipeline: Pipeline, slots: int, user_tokens: int) -> None:
-        self._pipeline = pipeline
+    def __init__(self, models: Models, slots: int, user_tokens: int) -> None:
+        self._models = models
         self._slots = slots
         self._user_tokens = user_tokens
         self._text: tuple[KeyValue, ...] = ()
@@ -240,7 +240,7 @@ class _Buffers:
 
     def _allocate(self, text: tuple[KeyValue, ...]) -> None:
         """Zeros of the sizes that the first text shows: padded slots hold finite numbers."""
-        heads = [block.attention.heads for block in attention_blocks(self._pipeline.stage_c.unet)]
+        heads = [block.attention.heads for block in attention_blocks(self._models.stage_c.unet)]
         made: list[list[KeyValue]] = [[], []]
         for own, block_heads in zip(text, heads, strict=True):
             user_like = own.key.new_empty(1, block_heads, self._user_tokens, own.key.shape[-1])

@@ -3,7 +3,8 @@
 import threading
 from collections import OrderedDict
 
-from ppd_model.pipeline import LoadedAdapter, Pipeline
+from ppd_model.pipeline import Pipeline
+from ppd_model.sampling.requests import LoadedAdapter
 from service.core.errors import JobFailure
 from service.core.ports import AdapterFile
 

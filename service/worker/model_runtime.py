@@ -16,18 +16,11 @@ from ppd_model.engine.jobs import EngineClosed, Handle, JobError, Progress
 from ppd_model.files.artifact import load_artifact, refuse_other_keys, shapes_of
 from ppd_model.nets.previewer import Previewer, find_previewer
 from ppd_model.nets.stage_c import adapter_for, build_stage_c
-from ppd_model.pipeline import (
-    ADAPTER_FILE,
-    MINI_WEIGHTS_DIR,
-    NO_ADAPTER,
-    Cancelled,
-    LoadedAdapter,
-    NumericalError,
-    Pipeline,
-)
+from ppd_model.pipeline import ADAPTER_FILE, MINI_WEIGHTS_DIR, NO_ADAPTER, Pipeline
 from ppd_model.presets import Preset, get_preset
 from ppd_model.published import DTYPES as PUBLISHED_DTYPES
 from ppd_model.sampling.placement import OWN_DTYPES
+from ppd_model.sampling.requests import Cancelled, LoadedAdapter, NumericalError
 from ppd_model.types import EncodedUser, Generated, ImageRequest, LabelledPair
 from ppd_model.user_encoder import EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure, ModelLost

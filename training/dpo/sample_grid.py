@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ppd_model.nets.stage_c import StageC
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
+from ppd_model.types import ImageRequest
 from training.dpo.dpo_config import DpoConfig
 
 HEADER_PX = 14

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
+from ppd_model.types import ImageRequest
 from ppd_model.user_encoder import Choice, EncodedUser, EncodingError, UserEncoder
 from training.data.dataset import load_pairs
 from training.evaluate.evaluate_config import EvaluateConfig, first_seed

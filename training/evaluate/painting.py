@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
+from ppd_model.types import ImageRequest
 from training.content_classifier.network import ContentClassifier, load_classifier
 from training.evaluate.evaluate_config import EvaluateConfig
 from training.world import captions

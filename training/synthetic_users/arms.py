@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppd_model.files.artifact import ArtifactSpec, load_artifact, sha256_of
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
+from ppd_model.types import ImageRequest
 from training.rewards.reward import Reward
 from training.synthetic_users.prompt_lists import PromptList
 

@@ -33,7 +33,8 @@ import torch
 from matplotlib.figure import Figure
 
 from ppd_model.files.artifact import sha256_of
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
+from ppd_model.types import ImageRequest
 from training.data.shards import MANIFEST, ShardFolder
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import git_commit, save_resolved

@@ -24,8 +24,10 @@ from ppd_model.files.artifact import save_artifact
 from ppd_model.nets.adapter import AttentionInput
 from ppd_model.nets.previewer import Previewer
 from ppd_model.nets.stage_c import adapter_spec
-from ppd_model.pipeline import Cancelled, ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
 from ppd_model.sampling.devices import SUPPORT
+from ppd_model.sampling.requests import Cancelled
+from ppd_model.types import ImageRequest
 
 SHAPE = (16, 8, 8)
 

@@ -23,9 +23,10 @@ from ppd_model.nets.compressor import build_compressor, load_compressor
 from ppd_model.nets.decoder import Decoder
 from ppd_model.nets.stage_c import StageC, adapter_spec, build_adapter
 from ppd_model.nets.text_encoder import TextEncoder, load_published_tokenizer
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
 from ppd_model.presets import DECODER, VLM_7B, Preset
 from ppd_model.published import generator_dtype, load_generator
+from ppd_model.types import ImageRequest
 from tests.tiny_published import (
     COMMITS,
     FolderHub,

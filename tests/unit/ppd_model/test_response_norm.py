@@ -12,8 +12,9 @@ from torch import nn
 
 from ppd_model.nets.response_norm import FastResponseNorm, use_fast_response_norm
 from ppd_model.nets.stage_c import build_stage_c
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
 from ppd_model.presets import Preset
+from ppd_model.types import ImageRequest
 
 
 def a_norm(channels: int) -> GlobalResponseNorm:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ppd_model.nets.adapter import attention_blocks
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
 from ppd_model.sampling.conditioning import Conditioning
 from ppd_model.sampling.devices import SUPPORT, DeviceSupport, padded, support_of
 from ppd_model.sampling.rows import Row
 from ppd_model.sampling.running_batch import RunningBatch
+from ppd_model.types import ImageRequest
 
 PLAIN = SUPPORT["cpu"]
 PADDED = replace(PLAIN, sizes=(1, 2, 4, 8, 16))

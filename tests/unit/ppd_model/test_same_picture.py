@@ -20,7 +20,8 @@ from benchmarks.same_picture_digests import (
 from ppd_model.engine.admission import StepCurve
 from ppd_model.engine.engine import Engine
 from ppd_model.nets.previewer import find_previewer
-from ppd_model.pipeline import ADAPTER_FILE, MINI_WEIGHTS_DIR, Generated, ImageRequest, Pipeline
+from ppd_model.pipeline import ADAPTER_FILE, MINI_WEIGHTS_DIR, Pipeline
+from ppd_model.types import Generated, ImageRequest
 from ppd_model.user_encoder import UserEncoder
 
 SHAPE = (16, 8, 8)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppd_model.pipeline import Generated, ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
 from ppd_model.presets import get_preset
+from ppd_model.types import Generated, ImageRequest
 from ppd_model.user_encoder import Choice, EncodedUser
 from training.evaluate import __main__ as module
 from training.evaluate.__main__ import evaluate

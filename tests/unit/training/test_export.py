@@ -12,8 +12,9 @@ import ppd_model
 from ppd_model.files.artifact import load_artifact
 from ppd_model.nets.compressor import SmallCompressor
 from ppd_model.nets.text_encoder import save_word_tokenizer
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
 from ppd_model.presets import get_preset
+from ppd_model.types import ImageRequest
 from training.export import export
 from training.pretrain.previewer import new_previewer, trained_previewer
 from training.pretrain.stage_b import new_stage_b

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ppd_model.pipeline import MINI_WEIGHTS_DIR, ImageRequest, Pipeline
+from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
+from ppd_model.types import ImageRequest
 from tests.tiny_training import MINI, tiny_config, tiny_parts, write_world
 from training.dpo.sample_grid import GAP_PX, HEADER_PX
 from training.train_dpo import train

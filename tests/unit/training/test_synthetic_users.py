@@ -20,8 +20,9 @@ from ppd_model.nets.text_encoder import (
     build_text_model,
     word_tokenizer,
 )
-from ppd_model.pipeline import Generated, ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
 from ppd_model.presets import get_preset
+from ppd_model.types import Generated, ImageRequest
 from tests.small_world import PRESET
 from training.data.dataset import load_pairs
 from training.data.splits import SPLITS, SplitRule, side_of

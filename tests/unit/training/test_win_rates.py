@@ -11,8 +11,8 @@ import torch
 
 from ppd_model.files.artifact import save_artifact
 from ppd_model.nets.stage_c import adapter_spec
-from ppd_model.pipeline import Generated, ImageRequest
 from ppd_model.presets import get_preset
+from ppd_model.types import Generated, ImageRequest
 from training.data.dataset import read_profiles
 from training.jobs.configuration import read_configuration
 from training.judges.known_choices import KnownChoice, KnownPair

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppd_model.pipeline import ImageRequest, Pipeline
+from ppd_model.pipeline import Pipeline
+from ppd_model.types import ImageRequest
 from training.data.shards import ShardFolder
 from training.data.splits import SPLITS, SplitRule, side_of
 from training.jobs.configuration import Configuration

@@ -1,0 +1,1 @@
+"""The networks and the mathematics of sampling, each by itself."""
