@@ -15,7 +15,6 @@ runs Stage C; latents that are done go to the thread of Stages B and A.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections import Counter, deque
@@ -24,11 +23,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from ppd_model.engine.admission import StepCurve
 from ppd_model.engine.batch_group import BatchGroup
+from ppd_model.engine.batch_groups import BatchGroups, Key
 from ppd_model.engine.decode_thread import DecodeThread, Glimpse, Latent
 from ppd_model.engine.fair_queue import FairQueue
 from ppd_model.engine.faults import (
@@ -41,7 +40,7 @@ from ppd_model.engine.faults import (
     give_memory_back,
 )
 from ppd_model.engine.jobs import EngineClosed, EngineFull, Handle, Job, Picture, Progress, Ticket
-from ppd_model.engine.step_clock import StepClock
+from ppd_model.engine.step_times import Shape, StepTimes
 from ppd_model.nets.previewer import Previewer
 from ppd_model.pipeline import Pipeline
 from ppd_model.sampling.conditioning import Conditioning
@@ -49,19 +48,12 @@ from ppd_model.sampling.devices import DeviceSupport, enter_thread, padded, supp
 from ppd_model.sampling.forward import leave_uncompiled
 from ppd_model.sampling.requests import LoadedAdapter
 from ppd_model.sampling.rows import Row
-from ppd_model.sampling.running_batch import RunningBatch
 from ppd_model.types import ImageRequest
 
 log = logging.getLogger("ppd.engine")
 
 QUEUED_ROWS = 256
-SHAPES_KEPT = 4
 REASON_AT_MOST = 200
-MEASURED_STEPS = 4
-
-Shape = tuple[int, int, int]
-Group = tuple[Shape, int]
-"""Rows of one latent shape (C, H, W) and one number of user tokens are in one batch."""
 
 
 class Engine:
@@ -106,9 +98,8 @@ class Engine:
         self._queue: FairQueue[Ticket] = FairQueue()
         self._closed = False
         # What follows belongs to the step thread; `snapshot` only looks.
-        self._groups: dict[Group, BatchGroup] = {}
-        self._turns: deque[Group] = deque()
-        self._curves: dict[Shape, StepCurve] = dict(curves or {})
+        self._groups = BatchGroups(pipeline)
+        self._times = StepTimes(pipeline, curves)
         self._tickets: dict[Row, Ticket] = {}
         self._counts: Counter[str] = Counter()
         self._broken: str | None = None
@@ -209,17 +200,17 @@ class Engine:
 
     def snapshot(self) -> dict[str, Any]:
         """Counters of the moment, and of all time (`counts`), for a page of metrics."""
-        groups = list(self._groups.items())
+        groups = list(self._groups)
         return {
             "queued_rows": len(self._queue),
             "queued_rows_at_most": self._queued_rows,
-            "running_rows": sum(len(group.batch.rows) for _, group in groups),
-            "network_rows": sum(group.batch.network_rows for _, group in groups),
+            "running_rows": sum(len(group.batch.rows) for group in groups),
+            "network_rows": sum(group.batch.network_rows for group in groups),
             "decoding_rows": self._decoding.waiting + self._decoding.in_work,
             "decoded_pictures": self._decoding.pictures,
             "decoded_batches": self._decoding.batches,
             "previews": self._decoding.previews,
-            "step_s": {_named(shape): dict(c.points_s) for shape, c in self._curves.items()},
+            "step_s": self._times.seconds(),
             "texts": _hits(self._conditioning.texts),
             "users": _hits(self._conditioning.users),
             "counts": dict(self._counts),
@@ -248,18 +239,20 @@ class Engine:
                 self._fail(job, Fault(CLOSED, "the engine was closed"))
 
     def _know_the_default_curve(self) -> None:
-        shape_CHW = self._default_shape()
-        if shape_CHW not in self._curves:
-            measured = attempt(self._measure, "measuring the step times")
+        def measure() -> StepCurve:
+            return self._times.measure(self._support, self._conditioning)
+
+        if not self._times.known:
+            measured = attempt(measure, "measuring the step times")
             if isinstance(measured, Fault) and self._support.forward != "eager":
                 log.warning("%s do not work here: steps run without", self._support.forward)
                 self._support = replace(self._support, forward="eager", sizes=())
                 leave_uncompiled(self._pipeline.stage_c)
-                measured = attempt(self._measure, "measuring the step times")
+                measured = attempt(measure, "measuring the step times")
             if isinstance(measured, Fault):  # without a curve, one picture at a time
                 self._breaks(measured)
                 measured = StepCurve({1: 1.0})
-            self._curves[shape_CHW] = measured
+            self._times.learn(measured)
         self._ready.set()
 
     def _breaks(self, fault: Fault) -> bool:
@@ -289,7 +282,7 @@ class Engine:
             self._doubtful.popleft()
         self._let_the_unwanted_go()
         self._admit()
-        group = self._next_group()
+        group = self._groups.next()
         if group is not None:
             self._step(group)
 
@@ -309,7 +302,7 @@ class Engine:
             )
         for ticket in waiting:
             self._fail_if_unwanted(ticket.job, now_s)
-        for group in list(self._groups.values()):
+        for group in self._groups:
             for row in [*group.batch.rows, *group.parked]:
                 job = self._tickets[row].job
                 self._fail_if_unwanted(job, now_s)
@@ -323,7 +316,7 @@ class Engine:
 
     def _admit(self) -> None:
         """First rows that were set aside; then the queue, in fair order, while it pays."""
-        for group in self._groups.values():
+        for group in self._groups:
             while group.parked and self._has_room(group, group.parked[0].network_rows):
                 group.join(group.parked.popleft())
         while self._queue:
@@ -333,7 +326,7 @@ class Engine:
                 return
             self._begin(ticket)
 
-    def _may_join(self, full: set[Group], ticket: Ticket) -> bool:
+    def _may_join(self, full: set[Key], ticket: Ticket) -> bool:
         """Whether there is room. Where one has found none, none that comes later overtakes it."""
         key = (ticket.shape_CHW, ticket.job.adapter.adapter.projector.tokens)
         group = self._groups.get(key)
@@ -345,7 +338,7 @@ class Engine:
         return False
 
     def _has_room(self, group: BatchGroup, more: int) -> bool:
-        return group.has_room(more, self._curve(group.batch.shape_CHW))
+        return group.has_room(more, self._times.of(group.batch.shape_CHW))
 
     def _begin(self, ticket: Ticket) -> None:
         """Prepare a row and let it join. What goes wrong here is this job's alone."""
@@ -362,29 +355,10 @@ class Engine:
         job = ticket.job
         row = self._conditioning.row(ticket.request, job.adapter)
         key = (row.shape_CHW, row.user_tokens)
-        group = self._groups.get(key) or self._new_group(key)
+        group = self._groups.get_or_make(key, self._support)
         group.join(row)
         ticket.row = row
         self._tickets[row] = ticket
-
-    def _new_group(self, key: Group) -> BatchGroup:
-        for other in [k for k, g in self._groups.items() if g.empty][:-SHAPES_KEPT]:
-            del self._groups[other]
-            self._turns.remove(other)
-        shape_CHW, user_tokens = key
-        batch = RunningBatch(self._pipeline, self._support, shape_CHW, user_tokens)
-        self._groups[key] = group = BatchGroup(batch, self._support)
-        self._turns.append(key)
-        return group
-
-    def _next_group(self) -> BatchGroup | None:
-        """Shapes take turns, one step each."""
-        for _ in range(len(self._turns)):
-            key = self._turns[0]
-            self._turns.rotate(-1)
-            if self._groups[key].batch.rows:
-                return self._groups[key]
-        return None
 
     def _step(self, group: BatchGroup) -> None:
         """One step of a batch; out of memory, half of it is set aside and the rest tried again."""
@@ -430,7 +404,10 @@ class Engine:
 
     def _timed_step(self, group: BatchGroup) -> dict[Row, torch.Tensor] | Fault:
         batch = group.batch
-        curve, size = self._curve(batch.shape_CHW), padded(batch.network_rows, self._support.sizes)
+        curve, size = (
+            self._times.of(batch.shape_CHW),
+            padded(batch.network_rows, self._support.sizes),
+        )
         glimpses = {row for row in batch.rows if self._wants_preview(self._tickets[row])}
         group.clock.begin()
         guessed = attempt(lambda: batch.step(glimpses), "a denoising step")
@@ -533,7 +510,6 @@ class Engine:
             self._fail(ticket.job, fault)
         self._tickets.clear()
         self._groups.clear()
-        self._turns.clear()
 
     def _give_memory_back(self) -> None:
         self._conditioning.clear()
@@ -546,41 +522,6 @@ class Engine:
         with self._changed:
             self._changed.notify()
 
-    def _default_shape(self) -> Shape:
-        return self._pipeline.check([ImageRequest("", seed=0)])
-
-    def _curve(self, shape_CHW: Shape) -> StepCurve:
-        """A shape that was not measured begins with the default one's times, by its area."""
-        if shape_CHW not in self._curves:
-            known = self._default_shape()
-            factor = math.prod(shape_CHW) / math.prod(known)
-            self._curves[shape_CHW] = self._curves[known].scaled(factor)
-        return self._curves[shape_CHW]
-
-    def _measure(self) -> StepCurve:
-        """t(n) of personalised rows of the default shape, the least of a few steps each."""
-        adapter = self._default_adapter
-        user_emb_D = np.ones(self._pipeline.preset.user_emb_dim, np.float32)
-        sizes = [n for n in self._support.measured if n <= self._support.max_rows]
-        request = ImageRequest(
-            "", seed=0, user_emb_D=user_emb_D, guidance_scale=1.0, steps=10 * MEASURED_STEPS
-        )
-        batch = RunningBatch(
-            self._pipeline, self._support, self._default_shape(), adapter.adapter.projector.tokens
-        )
-        clock = StepClock(asynchronous=self._support.asynchronous)
-        seconds: dict[int, list[float]] = {size: [] for size in sizes}
-        for _ in range(1 + MEASURED_STEPS):  # all sizes in turn: a slow moment is not one size's
-            for size in sizes:
-                while batch.network_rows < size:
-                    batch.join(self._conditioning.row(request, adapter))
-                clock.begin()
-                batch.step()
-                clock.end(seconds[size].append)
-            clock.settle()
-            batch.clear()
-        return StepCurve({size: min(measured[1:]) for size, measured in seconds.items()})
-
 
 def _why_not(job: Job, now_s: float) -> Fault | None:
     if job.ended:
@@ -590,10 +531,6 @@ def _why_not(job: Job, now_s: float) -> Fault | None:
 
 def _preparation_code(fault: Fault) -> str:
     return PREPARATION if fault.code == FAULT else fault.code
-
-
-def _named(shape_CHW: Shape) -> str:
-    return "x".join(map(str, shape_CHW))
 
 
 def _hits(cache: Any) -> dict[str, int]:
