@@ -260,7 +260,6 @@ class Pipeline:
 
     @property
     def installed(self) -> LoadedAdapter:
-        """The adapter in place."""
         return LoadedAdapter(self.stage_c.adapter, self.adapter_version, self.encoder_id)
 
     def install(self, loaded: LoadedAdapter) -> None:

@@ -53,7 +53,6 @@ class Generated:
 
     @property
     def image(self) -> Image.Image:
-        """The picture as Pillow's, RGB."""
         return Image.fromarray(self.image_HWC, "RGB")
 
 

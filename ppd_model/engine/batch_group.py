@@ -29,7 +29,6 @@ class BatchGroup:
 
     @property
     def empty(self) -> bool:
-        """Whether nobody is in it."""
         return not self.batch.rows and not self.parked
 
     def has_room(self, more: int, curve: StepCurve) -> bool:

@@ -84,21 +84,17 @@ class DecodeThread:
 
     @property
     def waiting(self) -> int:
-        """Pictures that are not begun."""
         return len(self._waiting)
 
     @property
     def in_work(self) -> int:
-        """Pictures that were begun."""
         return len(self._in_hand)
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to work."""
         self._thread.start()
 
     def put(self, latent: Latent) -> None:

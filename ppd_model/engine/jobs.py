@@ -112,7 +112,6 @@ class Job:
 
     @property
     def total(self) -> int:
-        """Steps of the longest picture."""
         return max(request.steps for request in self.requests)
 
     def unwanted(self, now_s: float) -> Fault | None:
@@ -216,7 +215,6 @@ class Handle:
 
     @property
     def timings(self) -> JobTimings | None:
-        """Known once the pictures are."""
         return self._job.timings
 
     def result(self, timeout_s: float | None = None) -> list[Generated]:

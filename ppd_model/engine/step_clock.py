@@ -28,7 +28,6 @@ class StepClock:
         )
 
     def begin(self) -> None:
-        """Just before a step."""
         if self._asynchronous:
             self._start = torch.cuda.Event(enable_timing=True)
             self._start.record()

@@ -159,7 +159,6 @@ def refuse_other_keys(
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape."""
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
@@ -206,7 +205,6 @@ def verify_manifest(directory: Path) -> dict[str, str]:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -40,7 +40,6 @@ class Repository:
     locked: LockedRepository | None = None
 
     def folder(self, part: PublishedPart) -> Path:
-        """The part's folder."""
         return self.path / part.folder
 
     def weights(self, part: PublishedPart, dtype: torch.dtype) -> WeightFiles:

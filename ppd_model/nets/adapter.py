@@ -268,7 +268,6 @@ def decoupled_attention(
 
 
 def split_heads(x_BSC: Tensor, heads: int) -> Tensor:
-    """B x S x (h d) -> B x h x S x d."""
     rows, length, _ = x_BSC.shape
     return x_BSC.view(rows, length, heads, -1).transpose(1, 2)
 

@@ -17,7 +17,6 @@ class WideRMSNorm(Qwen2RMSNorm):  # type: ignore[misc]
     """`Qwen2RMSNorm` in the dtype of what it is given."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """The stock formula."""
         square = hidden_states.square().mean(-1, keepdim=True)
         normed: Tensor = self.weight * (hidden_states * (square + self.variance_epsilon).rsqrt())
         return normed

@@ -45,7 +45,6 @@ class PlainForward:
     def __call__(
         self, x_NCHW: Tensor, t_N: Tensor, strength_N: Tensor | None, attended: AttentionInput
     ) -> Tensor:
-        """The noise of the slots."""
         return self._stage_c.predict_noise(x_NCHW, t_N, with_strength(attended, strength_N))
 
 
@@ -149,7 +148,6 @@ def compile_blocks(stage_c: StageC) -> None:
 
 
 def leave_uncompiled(stage_c: StageC) -> None:
-    """Undo `compile_blocks`."""
     for block in stage_c.unet.modules():
         block._compiled_call_impl = None
 

@@ -54,12 +54,10 @@ class Row:
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
         return len(self.times) - 1
 
     @property
     def arrived(self) -> bool:
-        """Whether all steps are made."""
         return self.done == self.steps
 
     @property
@@ -85,6 +83,5 @@ class Row:
         return self._noise_CHW
 
     def step_made(self) -> None:
-        """The present step is behind."""
         self.done += 1
         self._noise_CHW = None

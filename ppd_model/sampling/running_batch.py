@@ -60,7 +60,6 @@ class RunningBatch:
 
     @property
     def network_rows(self) -> int:
-        """Slots in use."""
         return len(self._slots)
 
     def has_place(self, row: Row) -> bool:
@@ -222,7 +221,6 @@ class _Buffers:
                 place.value[slot].copy_(user[index].value[0])
 
     def move(self, source: int, target: int) -> None:
-        """Copy a place over another."""
         for place in (*self._text, *self._user):
             place.key[target].copy_(place.key[source])
             place.value[target].copy_(place.value[source])
