@@ -67,7 +67,7 @@ compose-env:
 
 # An API replica as production has it: an environment without torch, PostgreSQL, Redis.
 no-torch: $(VENV)/.dev servers
-	BIN=$(BIN) benchmarks/no_torch_replica.sh
+	BIN=$(BIN) benchmarks/service/no_torch_replica.sh
 
 clean:
 	rm -rf $(VENV)

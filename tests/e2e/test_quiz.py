@@ -326,7 +326,7 @@ def test_a_text_without_a_phrase_still_reads_well(
     page: Page, text: str, phrase: str, left: str | None
 ) -> None:
     page.goto("/")
-    call = """([text, phrase]) => import("/static/js/phrases.js")
+    call = """([text, phrase]) => import("/static/js/taste/phrases.js")
         .then((module) => module.withoutPhrase(text, phrase))"""
     assert page.evaluate(call, [text, phrase]) == left
 

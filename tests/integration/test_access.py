@@ -131,7 +131,14 @@ async def test_behind_tls_an_origin_is_https_too(service: Service) -> None:
 async def test_no_page_of_another_site_may_read_or_frame_anything(service: Service) -> None:
     client = service.client()
     evil = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
-    for path in ("/", "/pairs", "/openapi.json", "/v1/models", "/nowhere", "/static/js/dom.js"):
+    for path in (
+        "/",
+        "/pairs",
+        "/openapi.json",
+        "/v1/models",
+        "/nowhere",
+        "/static/js/shared/dom.js",
+    ):
         answer = await client.get(path, headers=evil)
         assert not [name for name in answer.headers if name.startswith("access-control")], path
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"

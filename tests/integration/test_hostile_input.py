@@ -94,7 +94,7 @@ async def test_a_gallery_cursor_of_ones_own_making_is_refused(service: Service) 
 
 async def test_a_range_that_cannot_be_is_a_problem_too(service: Service) -> None:
     client = service.bare()
-    for path in ("/pairs/images/pair-00-a.webp", "/static/js/dom.js"):
+    for path in ("/pairs/images/pair-00-a.webp", "/static/js/shared/dom.js"):
         for wanted, status in (("bytes=a", 400), ("bytes=5-2", 400), ("bytes=9999999-", 416)):
             answer = await client.get(path, headers={"Range": wanted})
             assert is_problem(answer, status), (path, wanted)

@@ -84,7 +84,7 @@ async def test_thousands_of_ranges_cost_nothing(service: Service) -> None:
     ranges = "bytes=" + ",".join(f"{i}-{i}" for i in range(3000))
     for path in (
         "/pairs/images/pair-00-a.webp",
-        "/static/js/dom.js",
+        "/static/js/shared/dom.js",
         f"/images/{ids['image_id']}",
     ):
         whole = await client.get(path)

@@ -21,7 +21,7 @@ SEED_RANGES: Mapping[SeedRange, range] = {
 """Seeds of people, by what may be done with them. Only people of "train" are written into data
 sets (world/export.py), whose own splits hold some of them out. Hyperparameters are chosen on
 "validate"; "test" people are met when the numbers that are reported are made, by evaluate.py and
-by benchmarks/end_to_end.py (from the 500th on)."""
+by benchmarks/service/end_to_end.py (from the 500th on)."""
 
 
 def person_seeds(of: SeedRange, count: int, first: int = 0) -> list[int]:

@@ -1,6 +1,6 @@
 """How long `/health/live` takes while the same process makes pictures, and while it rests.
 
-    python -m benchmarks.health_live [--rounds 7] [--seconds 10] [--per-s 50] [--out FILE.json]
+    python -m benchmarks.service.health_live [--rounds 7] [--seconds 10] [--out FILE]
 
 Starts `ppd serve` as it is by default (one process, `mini`) in a folder of its own and asks at a
 constant rate, at moments fixed beforehand: an answer that comes late counts from when it was due,

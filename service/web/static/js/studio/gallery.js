@@ -1,6 +1,6 @@
 // @ts-check
 /** The pairs painted in this browser, newest first. Only where they are is kept here; the service keeps the pictures. */
-import { byId, make } from "./dom.js";
+import { byId, make } from "../shared/dom.js";
 
 /**
  * @typedef {{prompt: string, seed: number, strength: number}} Wish

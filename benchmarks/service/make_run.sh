@@ -4,7 +4,7 @@
 set -euo pipefail
 port="${PORT:-8765}"
 folder="$(mktemp -d)"
-git clone -q "$(dirname "$0")/.." "$folder/clone"
+git clone -q "$(dirname "$0")/../.." "$folder/clone"
 cd "$folder/clone"
 started="$(date +%s.%N)"
 setsid make run PORT="$port" DATA_DIR="$folder/data" >"$folder/log" 2>&1 &

@@ -1,6 +1,6 @@
 // @ts-check
 /** The two pictures on the wall: empty, being painted, done, or refused. */
-import { byId } from "./dom.js";
+import { byId } from "../shared/dom.js";
 
 /**
  * @typedef {"mine" | "base"} Kind

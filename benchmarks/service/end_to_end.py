@@ -1,7 +1,7 @@
 """Simulated people use a running service over REST, as its clients do, and are measured.
 
     ppd serve &
-    python benchmarks/end_to_end.py --url http://127.0.0.1:8000 --key-file data/api-key --people 16
+    python -m benchmarks.service.end_to_end --key-file data/api-key --people 16
 
 Each person fetches their quiz, looks at the pictures, answers four pairs, waits for the profile,
 and asks for pictures with and without it. Reports the seconds a client waits, whether the same
@@ -29,7 +29,7 @@ from training.world.looks import Standardizer, measure
 from training.world.people import answer, person_seeds, taste_of
 from training.world.scene import CONTENTS, SETTINGS, SUBJECTS
 
-WEIGHTS_DIR = Path(__file__).parents[1] / "ppd_model" / "mini"
+WEIGHTS_DIR = Path(__file__).parents[2] / "ppd_model" / "mini"
 STRENGTH_OFF = 0.0
 
 

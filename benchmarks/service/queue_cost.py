@@ -1,6 +1,6 @@
 """What one job costs PostgreSQL, Redis and the processes beside the model.
 
-    python -m benchmarks.queue_cost [--jobs 400] [--workers 2] [--rounds 7] [--out FILE.json]
+    python -m benchmarks.service.queue_cost [--jobs 400] [--workers 2] [--rounds 7] [--out FILE]
 
 An API replica, and workers whose model takes no time; every job goes its whole way, from
 `POST /generate` over the ticket, the claim, the events and the stored picture to `succeeded`. What

@@ -1,8 +1,8 @@
 // @ts-check
 /** Finds pairs: the next one to ask, and the ones behind answers given earlier. */
-import { getPairs, getQuiz } from "./api.js";
+import { getPairs, getQuiz } from "../shared/api.js";
 
-/** @typedef {import("./api.js").Pair} Pair */
+/** @typedef {import("../shared/api.js").Pair} Pair */
 
 /** @returns {AsyncGenerator<Pair>} every pair of the pool, page by page */
 async function* allPairs() {

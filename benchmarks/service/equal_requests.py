@@ -1,6 +1,6 @@
 """What an equal request costs, over HTTP, on the embedded default with the shipped `mini`.
 
-    python -m benchmarks.equal_requests --out runs/equal_requests
+    python -m benchmarks.service.equal_requests --out runs/equal_requests
 
 Starts `ppd serve` on a data folder of its own and measures: (a) the time of a picture asked for the
 first time and of the same request again, alternating; (b) a strength changed at a kept seed, as the

@@ -1,8 +1,8 @@
 // @ts-check
 /** The result: the taste in words, and everything a person may do with what is kept about them. */
-import { deleteUser, exportUser, inWords, putProfile } from "./api.js";
-import { announce, byId, make, showError } from "./dom.js";
-import { forgetAll } from "./memory.js";
+import { deleteUser, exportUser, inWords, putProfile } from "../shared/api.js";
+import { announce, byId, make, showError } from "../shared/dom.js";
+import { forgetAll } from "../shared/memory.js";
 import { places, withoutPhrase } from "./phrases.js";
 
 /** The newest removal, which can be undone. @type {{phrase: string, before: string, after: string} | null} */
@@ -10,7 +10,7 @@ let removal = null;
 /** @type {() => void} */
 let readAgain;
 
-/** @param {import("./api.js").Preferences} held  with a profile */
+/** @param {import("../shared/api.js").Preferences} held  with a profile */
 export function showProfile(held) {
   const profile = held.profile;
   if (!profile) throw new Error("there is no profile to show");

@@ -1,6 +1,6 @@
 """Requests per second of the two hot routes on PostgreSQL, against bare routes of the framework.
 
-    python -m benchmarks.http_throughput --out runs/http_throughput
+    python -m benchmarks.service.http_throughput --out runs/http_throughput
 
 (a) `POST /generate` (authenticate, validate, store, enqueue, commit) against a bare POST with
 pydantic in and out; (b) `GET /jobs/{id}` against a bare GET of the same JSON. All four run in turn,

@@ -1,8 +1,8 @@
 // @ts-check
 /** The wait between the last answer and the profile. */
-import { ApiError, getPreferences, inWords, newKey, postChoice } from "./api.js";
-import { byId, make, sleep } from "./dom.js";
-import { memory } from "./memory.js";
+import { ApiError, getPreferences, inWords, newKey, postChoice } from "../shared/api.js";
+import { byId, make, sleep } from "../shared/dom.js";
+import { memory } from "../shared/memory.js";
 import { EMPTY_ROUND } from "./trail.js";
 
 const FIRST_POLL_MS = 300;
@@ -27,7 +27,7 @@ export function wireReading({ onBack }) {
 /**
  * Waits until the newest profile is there.
  * @param {"choices" | "edit"} what
- * @returns {Promise<import("./api.js").Preferences | null>} with a profile; null when the person went away
+ * @returns {Promise<import("../shared/api.js").Preferences | null>} with a profile; null when the person went away
  */
 export async function readUntilReady(what) {
   const mine = ++waits;
@@ -50,7 +50,7 @@ export async function readUntilReady(what) {
   return null;
 }
 
-/** @param {number} mine @returns {Promise<import("./api.js").Preferences | null>} */
+/** @param {number} mine @returns {Promise<import("../shared/api.js").Preferences | null>} */
 async function ask(mine) {
   try {
     const held = await getPreferences();
@@ -78,7 +78,7 @@ function retryAsked(sentence) {
   });
 }
 
-/** Sends the newest decided answer once more, which asks for a new reading. @param {import("./api.js").Preferences} held */
+/** Sends the newest decided answer once more, which asks for a new reading. @param {import("../shared/api.js").Preferences} held */
 async function encodeAgain(held) {
   const newest = held.choices.findLast((choice) => choice.pair_id !== null && choice.preferred !== null);
   if (!newest?.pair_id) throw new ApiError(0, null, null);

@@ -1,7 +1,7 @@
 // @ts-check
 /** START HERE for `/`: decides between the quiz, the wait while it is read, and the result. */
-import { getPreferences, inWords } from "./api.js";
-import { byId } from "./dom.js";
+import { getPreferences, inWords } from "../shared/api.js";
+import { byId } from "../shared/dom.js";
 import { wireProfile, showProfile } from "./profile.js";
 import { openQuiz, wireQuiz } from "./quiz.js";
 import { wireReading, readUntilReady } from "./reading.js";
@@ -29,7 +29,7 @@ async function open() {
 }
 
 /**
- * @param {import("./api.js").Preferences} [held]  what was just read, if it was
+ * @param {import("../shared/api.js").Preferences} [held]  what was just read, if it was
  * @param {"choices" | "edit"} [what]              what is being read
  */
 async function result(held, what = "choices") {

@@ -3,9 +3,9 @@
  * Four choices, one pair at a time. Choosing never advances; Enter or a button does. Every answer is
  * saved before the next pair appears, and one that was not saved waits here with its own retry.
  */
-import { ApiError, inWords, newKey, postChoice } from "./api.js";
-import { announce, byId } from "./dom.js";
-import { memory } from "./memory.js";
+import { ApiError, inWords, newKey, postChoice } from "../shared/api.js";
+import { announce, byId } from "../shared/dom.js";
+import { memory } from "../shared/memory.js";
 import { nextPair, pairsById } from "./pool.js";
 import * as steps from "./trail.js";
 
@@ -23,7 +23,7 @@ let callbacks;
 
 /**
  * Opens the quiz where it was left.
- * @param {import("./api.js").Preferences} held
+ * @param {import("../shared/api.js").Preferences} held
  * @param {{force?: boolean, again?: boolean}} [how]  again: a new round, whatever was answered before
  * @returns {Promise<boolean>} false when there is nothing to ask
  */
@@ -102,7 +102,7 @@ async function next() {
   await present({ focus: true, saved: preferred === null ? "Saved as a tie." : "Saved." });
 }
 
-/** @param {string} pairId @param {import("./api.js").Preferred} preferred */
+/** @param {string} pairId @param {import("../shared/api.js").Preferred} preferred */
 async function save(pairId, preferred) {
   const waiting = round.pending;
   const same = waiting?.pair_id === pairId && waiting.preferred === preferred;
@@ -176,7 +176,7 @@ async function draw(how) {
   if (how.focus) (radios.find((radio) => radio.checked) ?? radios[0]).focus({ preventScroll: true });
 }
 
-/** Shows a picture once it is decoded, so that a pair never appears half. @param {number} side @param {import("./api.js").PairImage} image */
+/** Shows a picture once it is decoded, so that a pair never appears half. @param {number} side @param {import("../shared/api.js").PairImage} image */
 async function hang(side, image) {
   const shown = byId(`choice-image-${side}`);
   shown.alt = `${side === 0 ? "Left" : "Right"} picture: ${image.alt}`;
@@ -200,7 +200,7 @@ function noPairsLeft() {
 /** @returns {HTMLInputElement[]} */
 const choices = () => [...byId("quiz-form").elements.namedItem("preferred")];
 
-/** @returns {import("./api.js").Preferred | undefined} */
+/** @returns {import("../shared/api.js").Preferred | undefined} */
 function selection() {
   const value = choices().find((radio) => radio.checked)?.value;
   if (value === undefined) return undefined;

@@ -1,18 +1,18 @@
 // @ts-check
 /** START HERE for `/studio`: one prompt and seed, painted with the person's taste and without. */
-import { ApiError, cancelJob, getJob, getPreferences, getVocabulary, inWords, newKey, postGenerate, sessionUser } from "./api.js";
-import { announce, byId, make, showError } from "./dom.js";
+import { ApiError, cancelJob, getJob, getPreferences, getVocabulary, inWords, newKey, postGenerate, sessionUser } from "../shared/api.js";
+import { announce, byId, make, showError } from "../shared/dom.js";
 import { drawPreview, drawProgress, drawStopped, hang, setView, wireViews } from "./frames.js";
 import { drawGallery, withPair } from "./gallery.js";
-import { follow, hasEnded } from "./jobs.js";
-import { memory } from "./memory.js";
-import { drawHint, drawIdeas } from "./vocabulary.js";
+import { follow, hasEnded } from "../shared/jobs.js";
+import { memory } from "../shared/memory.js";
+import { drawHint, drawIdeas } from "../shared/vocabulary.js";
 
 /**
  * @typedef {import("./gallery.js").Wish} Wish
  * @typedef {import("./gallery.js").PaintedPair} PaintedPair
  * @typedef {import("./frames.js").Kind} Kind
- * @typedef {import("./api.js").Job} Job
+ * @typedef {import("../shared/api.js").Job} Job
  * @typedef {Wish & {mine: string, base: string}} Running   the two jobs under way
  */
 

@@ -3,8 +3,8 @@
  * The questions of one round of the quiz, in the order shown. Plain data and pure steps: no document,
  * no network. At most the last entry is unanswered.
  *
- * @typedef {import("./api.js").Pair} Pair
- * @typedef {import("./api.js").Preferred} Preferred
+ * @typedef {import("../shared/api.js").Pair} Pair
+ * @typedef {import("../shared/api.js").Preferred} Preferred
  * @typedef {{pair: Pair, preferred?: Preferred}} Entry   no `preferred`: not answered yet
  * @typedef {{pair_id: string, preferred: Preferred, key: string}} Pending
  * @typedef {{again: boolean, trail: Entry[], at: number, skipped: string[], pending: Pending | null}} Round
@@ -37,7 +37,7 @@ export const questionNumber = (round) =>
 /**
  * Brings the trail in line with what the service holds.
  * @param {Round} round
- * @param {import("./api.js").RecordedChoice[]} recorded  oldest first
+ * @param {import("../shared/api.js").RecordedChoice[]} recorded  oldest first
  * @param {Map<string, Pair>} pool
  * @returns {Round}
  */

@@ -1,0 +1,1 @@
+"""Benchmarks of the service: over HTTP, and of its processes."""
