@@ -13,8 +13,8 @@ from ppd_model.presets import get_preset
 from ppd_model.text_encoder import build_text_model, save_word_tokenizer, word_tokenizer
 from tests.fake_store import FakeStore
 from training.precompute import __main__ as precompute_module
-from training.precompute.precompute_config import PrecomputeConfig
 from training.precompute.__main__ import precompute
+from training.precompute.precompute_config import PrecomputeConfig
 from training.world.captions import vocabulary
 from training.world.export import export
 from training.world.store import PictureStore

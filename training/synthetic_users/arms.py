@@ -21,6 +21,7 @@ from PIL import Image
 
 from ppd_model.checkpoint import ArtifactSpec, load_artifact, sha256_of
 from ppd_model.pipeline import ImageRequest, Pipeline
+from training.jobs.files import write_json
 from training.rewards.reward import Reward
 from training.synthetic_users.prompt_lists import PromptList
 
@@ -97,9 +98,7 @@ class ArmScores:
             "scores": dict(zip(names, scores_AK.tolist(), strict=True)),
         }
         Image.fromarray(np.concatenate(shown, axis=1)).save(path.with_suffix(".webp"), quality=90)
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(record) + "\n")
-        unfinished.replace(path)
+        write_json(path, record, indent=None)
         return scores_AK
 
     def identity(self, arm: Arm) -> dict[str, Any]:
