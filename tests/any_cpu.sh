@@ -5,6 +5,7 @@
 #     tests/any_cpu.sh                 # all settings
 #     tests/any_cpu.sh --cheapest      # two of them, as `make test` does
 #     tests/any_cpu.sh oldest mkl-auto # these
+#     tests/any_cpu.sh --list          # runs none: names and variables
 #
 # ATEN_CPU_CAPABILITY is torch's own instruction set, ONEDNN_MAX_CPU_ISA that of convolutions,
 # MKL_CBWR and MKL_ENABLE_INSTRUCTIONS (which AMD's ignore) that of matrix products.
@@ -62,6 +63,10 @@ run_under() {
 
 case "${1-}" in
 --one) run_under "$2"; exit ;;
+--list)
+    for name in "${ALL[@]}"; do echo "$name $(setting "$name")"; done
+    exit
+    ;;
 --cheapest) names=("${CHEAPEST[@]}") ;;
 "") names=("${ALL[@]}") ;;
 *) names=("$@") ;;
