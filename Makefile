@@ -17,7 +17,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.
 # On Linux the CPU's build of torch, from PyTorch's own index; another one by name (cu130, auto).
 TORCH_BACKEND ?= cpu
 
-.PHONY: run test check unit fuzz mini evaluate clean compose-env no-torch lock openapi
+.PHONY: run test check unit any-cpu fuzz mini evaluate clean compose-env no-torch lock openapi
 
 run: $(VENV)/.serve
 	$(if $(ADAPTER),PPD_ADAPTER=$(ADAPTER)) $(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
@@ -35,7 +35,12 @@ check: $(VENV)/.dev node_modules/.package-lock.json
 # running in its process: it gets a process of its own.
 unit: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/integration
+	BIN=$(BIN) tests/any_cpu.sh --cheapest
 	$(BIN)/python -m pytest tests/e2e
+
+# The numerical tests as other processors would run them, all settings; `make test` has two of them.
+any-cpu: $(VENV)/.dev
+	BIN=$(BIN) tests/any_cpu.sh
 
 # Schemathesis over the API's schema, 5,000 requests or more; `make test` sends some hundreds.
 fuzz: $(VENV)/.dev

@@ -15,7 +15,6 @@ Legend: N pictures, L looks, K latent values (C * H * W), D embedding.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from ppd_model.presets import get_preset
 from training.data.dataset import load_pairs
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.files import write_json
 from training.jobs.options import Out, Seed, Threads
 from training.look_signal import common_directions, errors, shift, show
 from training.world.scene import LOOKS
@@ -99,7 +99,7 @@ def measure(config: DirectionsConfig) -> dict[str, Any]:
         "time": config.time,
         "adapters": found,
     }
-    (config.out / "adapter_directions.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "adapter_directions.json", report)
     return report
 
 

@@ -48,6 +48,7 @@ from training.evaluate.painting import (
 )
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.files import write_json
 from training.jobs.options import (
     Adapter,
     EncodeBatch,
@@ -65,7 +66,7 @@ from training.quiz.answered_sets import read_sets
 from training.quiz.quizzes import RandomPairs
 from training.reports.plots import OTHER, OURS, as_png
 from training.reports.statistics import as_shares, clustered_mean, wins
-from training.world import users
+from training.world import tastes
 from training.world.people import SeedRange, person_seeds, taste_of
 
 FloatArray = NDArray[np.float32]
@@ -106,7 +107,7 @@ def run(config: AugmentedConfig) -> dict[str, Any]:
     weights_dir = config.weights_dir or MINI_WEIGHTS_DIR
     judge = Judge.load(weights_dir / "standardizer.json", CLASSIFIER)
     seeds = person_seeds(config.split, config.people, config.first_person)
-    population = users.Population()
+    population = tastes.Population()
     quiz = RandomPairs(judge.looks, config.tie_below)
     people = [quiz(taste_of(population, s), np.random.default_rng([s, 6])) for s in seeds]
     encoder = UserEncoder.load(config.preset, config.weights_dir)
@@ -153,7 +154,7 @@ def run(config: AugmentedConfig) -> dict[str, Any]:
         "text": reading(pipeline.text_encoder, [prompt.text for prompt in plain], profiles),
         "rows": compared(rows, plain, np.stack([one.taste_L for one in people]), config),
     }
-    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "report.json", report)
     (config.out / "augmented_captions.png").write_bytes(plot(report))
     print(json.dumps(report["text"], indent=2))
     print(format_table(report))
@@ -209,7 +210,7 @@ def compared(
     person_B = np.repeat(np.arange(len(taste_UL)), config.prompts)
     asked_B = np.array([prompt.content for prompt in plain])
     right_before_B = rows["base"].content_named == asked_B
-    before_B = users.utility(taste_BL, rows["base"].looks)
+    before_B = tastes.utility(taste_BL, rows["base"].looks)
     report: dict[str, Any] = {}
     for name, shown in rows.items():
         right_B = (shown.content_named == asked_B).astype(float)
@@ -220,7 +221,7 @@ def compared(
             ).to_dict(),
         }
         if name != "base":
-            outcome_B = wins(users.utility(taste_BL, shown.looks), before_B, SAME_WITHIN)
+            outcome_B = wins(tastes.utility(taste_BL, shown.looks), before_B, SAME_WITHIN)
             entry["wins"] = clustered_mean(outcome_B, person_B, rng).to_dict()
         report[name] = entry
     return report

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
+from training.jobs.files import write_json
 
 Scale = Literal["sd", "raw"]
 SAME = ("captions", "seed", "steps", "guidance_scale", "personalize_below")
@@ -140,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         means = ", ".join(f"{name} {value:.3f}" for name, value in run["mean"].items())
         print(f"beta {run['beta']:g}: {run['value']:.4f} ({means}) {run['run']}{mark}")
     if config.out is not None:
-        config.out.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(config.out, report)
 
 
 if __name__ == "__main__":

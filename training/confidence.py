@@ -40,6 +40,7 @@ from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
 from training.evaluate.painting import SAME_WITHIN, Judge, Painter, prompt_of, spread_contents
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.files import write_json
 from training.jobs.options import (
     Adapter,
     EncodeBatch,
@@ -59,7 +60,7 @@ from training.quiz.pair_strategies import likelihood
 from training.quiz.quizzes import Person, RandomPairs
 from training.reports.plots import INK, OURS, as_png
 from training.reports.statistics import clustered_mean, wins
-from training.world import users
+from training.world import tastes
 from training.world.people import SeedRange, person_seeds, taste_of
 
 FloatArray = NDArray[np.float64]
@@ -152,7 +153,7 @@ def run(config: ConfidenceConfig, resume: bool = False) -> dict[str, Any]:
             name: checked(calibration[name], fitted, tested, name, config) for name in calibration
         },
     }
-    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "report.json", report)
     (config.out / "calibration.json").write_text(
         json.dumps(shown_by_service(calibration["agreement"], fitted, report, config)) + "\n"
     )
@@ -171,7 +172,7 @@ def measure(
 ) -> Measured:
     """Quiz, readings and pictures of `count` people; without a centre, theirs is taken."""
     seeds = person_seeds(split, count, config.first_person)
-    population = users.Population()
+    population = tastes.Population()
     quiz = RandomPairs(painter.judge.looks, config.tie_below)
     people = [quiz(taste_of(population, seed), np.random.default_rng([seed, 6])) for seed in seeds]
     readings_URD, greedy_UD, sure_U = readings(split, people, seeds, config, resume)
@@ -281,7 +282,7 @@ def win_rates(
     own = painter.paint("personalised", prompts, list(emb_BD))
     taste_BL = np.repeat(np.stack([one.taste_L for one in people]), config.prompts, axis=0)
     outcome_B = wins(
-        users.utility(taste_BL, own.looks), users.utility(taste_BL, base.looks), SAME_WITHIN
+        tastes.utility(taste_BL, own.looks), tastes.utility(taste_BL, base.looks), SAME_WITHIN
     )
     won_U: FloatArray = outcome_B.reshape(len(people), config.prompts).mean(1).astype(np.float64)
     return won_U

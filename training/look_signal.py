@@ -18,7 +18,6 @@ Legend: N pictures, L looks, K latent values (C * H * W), C H W latent, S conten
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.files import write_json
 from training.jobs.options import Out, Seed
 from training.precompute.frozen_parts import load_compressor, load_text
 from training.world import captions
@@ -110,7 +110,7 @@ def measure(config: SignalConfig) -> dict[str, Any]:
         "times": rows,
         "directions": shared,
     }
-    (config.out / "look_signal.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "look_signal.json", report)
     return report
 
 

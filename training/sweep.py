@@ -35,6 +35,7 @@ from training.evaluate.__main__ import evaluate
 from training.evaluate.evaluate_config import EvaluateConfig
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, read_configuration, save_resolved
+from training.jobs.files import write_json
 from training.jobs.options import Out, PersonalizeBelow, Strength, Threads, WeightsDir
 from training.reference_errors import DRAWN_BY
 from training.reports.plots import OTHER, OURS, as_png
@@ -139,7 +140,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         "runs": runs,
     }
     save_resolved(config, config.out)
-    (config.out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / REPORT, report)
     (config.out / "sweep.png").write_bytes(plot(report))
     print(format_table(report))
     return report

@@ -37,6 +37,7 @@ from training.data.pickapic import PickAPic
 from training.data.preferences import Preferences, read_preferences
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.files import write_json
 from training.jobs.options import ModelName, Out, Seed, Threads, WeightsDir
 from training.precompute.frozen_parts import open_picture
 from training.quiz.taste_model import TasteSpace, fit, held_out_accuracy
@@ -153,7 +154,7 @@ def run(config: TasteSpaceConfig) -> dict[str, Any]:
     }
     if config.pool_dir is not None:
         report["pool_pairs"] = write_coordinates(config.pool_dir, space, encoder, config.batch)
-    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "report.json", report)
     print(json.dumps(report, indent=2))
     return report
 
@@ -253,7 +254,7 @@ def write_coordinates(pool_dir: Path, space: TasteSpace, encoder: UserEncoder, b
     document["looks"] = [f"taste {k + 1}" for k in range(coordinates_PK.shape[1])]
     for pair, coordinates_K in zip(document["pairs"], coordinates_PK, strict=True):
         pair["look_delta"] = [round(float(value), 3) for value in coordinates_K]
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    write_json(path, document, indent=1)
     return len(document["pairs"])
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from training.reports.statistics import clustered_mean, wins
-from training.world import captions, users
+from training.world import captions, tastes
 from training.world.looks import Standardizer, measure
 from training.world.people import answer, person_seeds, taste_of
 from training.world.scene import CONTENTS, SETTINGS, SUBJECTS
@@ -64,7 +64,7 @@ def measure_service(
     client: httpx.Client, standardizer: Standardizer, seeds: Sequence[int], prompts: int
 ) -> dict[str, Any]:
     """Seconds, byte identity and wins over all people."""
-    population = users.Population()
+    population = tastes.Population()
     outcome: list[float] = []
     person_of: list[int] = []
     profile_s: list[float] = []
@@ -91,7 +91,7 @@ def measure_service(
             own_L = looks_of(own, content, standardizer)
             base_L = looks_of(base, content, standardizer)
             outcome.append(
-                wins(users.utility(taste_L, own_L), users.utility(taste_L, base_L)).item()
+                wins(tastes.utility(taste_L, own_L), tastes.utility(taste_L, base_L)).item()
             )
             person_of.append(index)
         print(f"person {index + 1}/{len(seeds)}: wins {np.mean(outcome):.2f}", flush=True)

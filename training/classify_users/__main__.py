@@ -21,7 +21,6 @@ Legend: U people, E sets, 4 answers each, D embedding, L looks, B rows of a batc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +33,7 @@ from training.classify_users.peoples_sets import FloatArray, IntArray, ask_peopl
 from training.classify_users.residual_classifier import Parts, classify_all, split
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import git_commit, save_resolved
+from training.jobs.files import write_json
 from training.reports.plots import INK, OTHER, OURS, as_png
 from training.reports.statistics import (
     NothingToDivideByError,
@@ -41,7 +41,7 @@ from training.reports.statistics import (
     clustered_mean,
     clustered_ratio,
 )
-from training.world import users
+from training.world import tastes
 
 TOP_K = (1, 2, 4, 8, 16, 32, 64)
 
@@ -68,7 +68,7 @@ def run(config: ClassifyConfig, resume: bool = False) -> dict[str, Any]:
         scores["oracle_classifier"] = classify_all(looks_EF, sets, folds, config, answers=4)
         scores["oracle_bayes"] = bayes_scores(sets.signed_E4L[tested_E], sets.taste_UL)
     report = report_of(scores, sets.person_E[tested_E], folds, config)
-    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "report.json", report)
     (config.out / "top_k.png").write_bytes(plot(report))
     print(format_table(report))
     return report
@@ -76,7 +76,7 @@ def run(config: ClassifyConfig, resume: bool = False) -> dict[str, Any]:
 
 def bayes_scores(signed_E4L: FloatArray, taste_UL: FloatArray) -> FloatArray:
     """Log probability of each set's answers for each known taste (Bradley-Terry), E x U."""
-    margin_E4U = users.CHOICE_SCALE * signed_E4L @ taste_UL.T
+    margin_E4U = tastes.CHOICE_SCALE * signed_E4L @ taste_UL.T
     scores: FloatArray = (-np.logaddexp(0, -margin_E4U).sum(axis=1)).astype(np.float32)
     return scores
 

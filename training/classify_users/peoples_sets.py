@@ -17,7 +17,7 @@ from ppd_model.user_encoder import UserEncoder
 from training.classify_users.classify_config import ClassifyConfig
 from training.data.shards import ShardFolder, read_manifest, verified
 from training.quiz.answered_sets import answer_sets, choices_of, read_sets
-from training.world import users
+from training.world import tastes
 from training.world.people import person_seeds, taste_of
 from training.world.store import PictureStore
 
@@ -61,7 +61,7 @@ def ask_people(config: ClassifyConfig, resume: bool) -> Path:
     }
     folder = ShardFolder(config.out / SETS_FOLDER, made_with, resume)
     seeds = person_seeds(config.split, config.people, config.first_person)
-    population = users.Population()
+    population = tastes.Population()
     for shard, first in enumerate(range(0, len(seeds), config.people_per_shard)):
         name = f"people-{shard:05d}.safetensors"
         if folder.has(name):

@@ -1,4 +1,4 @@
-"""Says which subject and setting a picture shows; the judge of content in evaluate.py.
+"""Says which subject and setting a picture shows; the judge of content in training.evaluate.
 
 A small convolutional net on pictures reduced to 64x64, trained on painted ones of every look. While
 training, a picture is blurred, given noise and shifted a little, each with probability one half, so
@@ -27,6 +27,7 @@ from ppd_model.files.artifact import ArtifactSpec, save_artifact
 from training.content_classifier.network import ARTIFACT_KIND, ContentClassifier, to_tensor
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, save_resolved
+from training.jobs.files import replacing, write_json
 from training.jobs.options import Out, Seed
 from training.world.scene import SETTINGS, SUBJECTS
 from training.world.store import PictureStore
@@ -139,8 +140,8 @@ def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
                 "schedule": schedule.state_dict(),
                 "step": done,
             }
-            torch.save(state, state_path.with_suffix(".tmp"))
-            state_path.with_suffix(".tmp").replace(state_path)
+            with replacing(state_path) as unfinished:
+                torch.save(state, unfinished)
     model.eval()
     subject_B, setting_B = model.name(np.asarray(store.pictures[np.sort(held_out)]))
     report = {
@@ -165,7 +166,7 @@ def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
         ),
         dtype=torch.float16,
     )
-    (config.output_dir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.output_dir / "report.json", report)
     state_path.unlink(missing_ok=True)
     print(json.dumps(report), flush=True)
     return report

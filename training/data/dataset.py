@@ -1,4 +1,4 @@
-"""What precompute.py wrote, as batches of preference pairs.
+"""What training.precompute wrote, as batches of preference pairs.
 
 Nothing here is random on its own: which rows make a batch is a pure function of (seed, step), so a
 resumed run sees what an uninterrupted one would have seen.
@@ -92,11 +92,6 @@ class PreferencePairs:
     def rows_in(self, split: Split) -> Tensor:
         """Row numbers of the pairs of a split."""
         return torch.nonzero(self.split_P == SPLITS.index(split)).flatten()
-
-    def people_in(self, split: Split) -> Tensor:
-        """Numbers of the people who answered pairs of a split, ascending."""
-        people_U: Tensor = torch.unique(self.person_P[self.rows_in(split)])
-        return people_U
 
     def batch(self, rows_B: Tensor, draw_B: Tensor) -> PairBatch:
         """The pairs of these rows.

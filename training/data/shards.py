@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ppd_model.files.artifact import sha256_of
+from training.jobs.files import replacing, write_json
 
 MANIFEST = "manifest.json"
 DIGEST = ".sha256"
@@ -67,15 +69,13 @@ class ShardFolder:
 
     def write(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Write one shard and record it; a crash leaves either all of it or none."""
-        temporary = self.folder / f"{name}.tmp"
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-        self._record(temporary, name)
+        with self._recording(name) as unfinished:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, unfinished)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one json file and record it, like a shard."""
-        temporary = self.folder / f"{name}.tmp"
-        temporary.write_text(json.dumps(value, indent=0, ensure_ascii=False) + "\n")
-        self._record(temporary, name)
+        with self._recording(name) as unfinished:
+            unfinished.write_text(json.dumps(value, indent=0, ensure_ascii=False) + "\n")
 
     def finish(self) -> None:
         """Record that every shard is there, those of other processes included."""
@@ -89,21 +89,18 @@ class ShardFolder:
         for path in digests:
             path.unlink()
 
-    def _record(self, temporary: Path, name: str) -> None:
-        digest = sha256_of(temporary)
-        beside = self._digest_path(name)
-        unfinished = beside.with_name(beside.name + ".tmp")
-        unfinished.write_text(digest + "\n")
-        temporary.replace(self.folder / name)
-        unfinished.replace(beside)
+    @contextmanager
+    def _recording(self, name: str) -> Iterator[Path]:
+        digest_path = self._digest_path(name)
+        with replacing(digest_path) as beside, replacing(self.folder / name) as unfinished:
+            yield unfinished
+            beside.write_text(sha256_of(unfinished) + "\n")
 
     def _digest_path(self, name: str) -> Path:
         return self.folder / (name + DIGEST)
 
     def _save(self) -> None:
-        temporary = self.folder / (MANIFEST + ".tmp")
-        temporary.write_text(json.dumps(self._manifest, indent=2) + "\n")
-        temporary.replace(self.folder / MANIFEST)
+        write_json(self.folder / MANIFEST, self._manifest)
 
 
 class ShardedRows:

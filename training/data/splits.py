@@ -38,12 +38,6 @@ Split = Literal["train", "validation", "seen_users", "unseen_users"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 CaptionSide = Literal["train", "validation", "held_out"]
 
-_OF_SEEN: dict[CaptionSide, Split] = {
-    "train": "train",
-    "validation": "validation",
-    "held_out": "seen_users",
-}
-
 
 class SplitRule(Configuration):
     """How much is held out.
@@ -117,14 +111,6 @@ def side_of(caption: str, rule: SplitRule) -> CaptionSide:
     if number < rule.held_out_caption_share + rule.validation_caption_share:
         return "validation"
     return "train"
-
-
-def split_of(user: str, caption: str, rule: SplitRule) -> Split | None:
-    """The split of a query pair; None for an unseen person's pair under another caption."""
-    side = side_of(caption, rule)
-    if is_unseen(user, rule):
-        return "unseen_users" if side == "held_out" else None
-    return _OF_SEEN[side]
 
 
 def assign(preferences: Preferences, rule: SplitRule, support_sets: int) -> Assignment:

@@ -1,4 +1,4 @@
-"""What one run of train_dpo.py is told: every option, with what the paper says of it.
+"""Every option of training.train_dpo, with what the paper says of it.
 
 The paper's own values, where it gives them: AdamW, lr 1e-5 (3e-6 for real users), 768 pairs a step,
 one epoch, beta tuned within [0.1, 2]; it leaves T, the reduction, omega, the schedule of the

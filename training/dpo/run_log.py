@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from training.dpo.dpo_config import DpoConfig
+from training.jobs.files import replacing
 
 LOG = "log.jsonl"
 
@@ -100,9 +101,8 @@ def _cut(path: Path, last_step: int) -> None:
         return
     lines = path.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text("".join(kept))
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_text("".join(kept))
 
 
 def _line(record: dict[str, float]) -> str:

@@ -20,6 +20,7 @@ from ppd_model.nets.adapter import Adapter
 from training.data.shards import MANIFEST
 from training.dpo.dpo_config import DpoConfig
 from training.dpo.time_weight import Omega
+from training.jobs.files import replacing
 
 CHECKPOINT = "checkpoint.pt"
 ELSEWHERE = ("processes", "torch", "device", "threads")
@@ -42,8 +43,6 @@ class RunState:
 
     def save(self, folder: Path, step: int, identity: dict[str, Any]) -> None:
         """Write the checkpoint in one step: a crash leaves this one or the one before."""
-        path = folder / CHECKPOINT
-        unfinished = path.with_suffix(".tmp")
         state = {
             "step": step,
             "identity": identity,
@@ -52,8 +51,8 @@ class RunState:
             "average": self.average,
             "omega": self.omega.average_error,
         }
-        torch.save(state, unfinished)
-        unfinished.replace(path)
+        with replacing(folder / CHECKPOINT) as unfinished:
+            torch.save(state, unfinished)
 
     def restore(self, folder: Path, identity: dict[str, Any], *, elsewhere: bool = False) -> int:
         """Put the checkpoint's state in place and return its step.

@@ -16,7 +16,6 @@ Legend: U people, K prompts of a person, G groups, L looks, D embedding, B pictu
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -50,8 +49,9 @@ from training.evaluate.painting import (
 from training.evaluate.table import format_table, table
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import git_commit, save_resolved
+from training.jobs.files import write_json
 from training.quiz.quizzes import Person, Quiz, make_quiz
-from training.world import users
+from training.world import tastes
 from training.world.people import person_seeds, taste_of
 
 
@@ -111,7 +111,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     report["pictures"] = {"made": painter.made, "per_s": painter.made / painter.seconds}
     report["minutes"] = (time.monotonic() - started_s) / 60
     report["table"] = table(report)
-    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "report.json", report)
     write_page(config.out, report, gallery(people, encoded, base, own, prompts_GK, config))
     print(format_table(report["table"]))
     print(f"{config.out / 'index.html'} ({report['minutes']:.1f} minutes)")
@@ -120,7 +120,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def quiz_people(config: EvaluateConfig, quiz: Quiz) -> list[Person]:
     """Unseen people, each with four answered pairs."""
-    population = users.Population()
+    population = tastes.Population()
     seeds = person_seeds(config.split, config.people, config.first_person)
     return [quiz(taste_of(population, seed), np.random.default_rng([seed, 6])) for seed in seeds]
 

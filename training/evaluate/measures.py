@@ -31,7 +31,7 @@ from training.evaluate.painting import (
 )
 from training.quiz.quizzes import Person, Quiz
 from training.reports.statistics import clustered_mean, mean_cosine, ridge_probe, wins
-from training.world import captions, users
+from training.world import captions, tastes
 from training.world.scene import CONTENTS, LOOKS, SETTINGS
 
 
@@ -81,8 +81,8 @@ def wins_report(
     rng = np.random.default_rng([config.seed, 9])
     taste_UL = np.stack([person.taste_L for person in people])
     own_UKL, base_UKL = by_person(own, base, len(people), config)
-    score_UK = users.utility(taste_UL[:, None], own_UKL)
-    base_UK = users.utility(taste_UL[:, None], base_UKL)
+    score_UK = tastes.utility(taste_UL[:, None], own_UKL)
+    base_UK = tastes.utility(taste_UL[:, None], base_UKL)
     person_UK = np.repeat(np.arange(len(people))[:, None], config.prompts, 1)
     own_win = clustered_mean(wins(score_UK, base_UK, SAME_WITHIN).ravel(), person_UK.ravel(), rng)
     gain_UK = (taste_UL[:, None] * (own_UKL - base_UKL)).sum(-1)
@@ -93,7 +93,7 @@ def wins_report(
         first = user - user % config.group
         for mate in range(first, first + config.group):
             if mate != user:
-                theirs_K = users.utility(taste_UL[user], own_UKL[mate])
+                theirs_K = tastes.utility(taste_UL[user], own_UKL[mate])
                 outcome.append(wins(theirs_K, base_UK[user], SAME_WITHIN))
                 own_over_others.append(wins(score_UK[user], theirs_K))
                 group_of.append(np.full(config.prompts, user // config.group))
@@ -143,7 +143,7 @@ def one_look_report(
     ]
     people = [
         quiz(
-            users.single_look(look, sign),
+            tastes.single_look(look, sign),
             np.random.default_rng([config.seed, first_seed(config), 7, look, int(sign > 0), index]),
         )
         for look, sign, index in askers
@@ -226,9 +226,9 @@ def accuracies(named: NDArray[np.int64], asked: NDArray[np.int64]) -> dict[str, 
 def estimates(people: Sequence[Person], config: EvaluateConfig) -> FloatArray:
     """The best estimate of each taste that the four answers allow, U x L."""
     rng = np.random.default_rng([config.seed, 13])
-    prior = users.Population().sample(config.population_samples, rng)
+    prior = tastes.Population().sample(config.population_samples, rng)
     return np.stack(
-        [users.posterior_mean(person.delta_4L, person.preferred_4, prior) for person in people]
+        [tastes.posterior_mean(person.delta_4L, person.preferred_4, prior) for person in people]
     )
 
 

@@ -7,7 +7,6 @@ job ran with, and the commit it ran at, is written beside its outputs.
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Set
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from training.jobs.files import write_json
 
 
 class Configuration(BaseModel):
@@ -63,7 +64,7 @@ def save_resolved(config: Configuration, folder: Path) -> None:
     """Write resolved.json: every value the job runs with, and the commit of the code."""
     folder.mkdir(parents=True, exist_ok=True)
     record = {"config": config.model_dump(mode="json"), "commit": git_commit()}
-    (folder / "resolved.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(folder / "resolved.json", record)
 
 
 def git_commit() -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import git_commit
+from training.jobs.files import write_json
 from training.judges.known_choices import TestSplit, accuracy, known_choices
 from training.judges.options import JudgeOptions, make_judge
 
@@ -60,7 +61,7 @@ def measure(config: AccuracyConfig) -> dict[str, Any]:
         **outcome,
     }
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out, report)
     shown = {key: report[key] for key in ("share_right", "kept", "inconsistent", "unreadable")}
     print(json.dumps(shown, indent=2))
     return report

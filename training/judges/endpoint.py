@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-import httpx
+import openai
 from PIL import Image
 
 from ppd_model import prompts
@@ -25,14 +24,12 @@ from training.judges.judge import JudgeError
 from training.judges.question_text import QuestionText, build_question, read_answer
 
 URL, MODEL, KEY = "PPD_JUDGE_URL", "PPD_JUDGE_MODEL", "PPD_JUDGE_KEY"
-BUSY = (408, 409, 425, 429, 500, 502, 503, 504)
-"""Statuses after which the same request may succeed."""
 
 
 @dataclass(frozen=True)
 class EndpointSettings:
-    """Where and how to ask. base_url ends before "/chat/completions". timeout_s holds for each
-    attempt; a wait that the endpoint asks for is cut at longest_wait_s."""
+    """Where and how to ask. base_url ends before "/chat/completions"; timeout_s holds for each
+    attempt."""
 
     base_url: str
     model: str
@@ -41,8 +38,6 @@ class EndpointSettings:
     max_tokens: int = 2048
     timeout_s: float = 120.0
     attempts: int = 6
-    first_wait_s: float = 1.0
-    longest_wait_s: float = 60.0
 
     @classmethod
     def read(
@@ -65,16 +60,24 @@ class EndpointSettings:
 
 
 class EndpointJudge:
-    """Asks an endpoint; safe to use from several threads. Close it when done."""
+    """Asks an endpoint; safe to use from several threads. Close it when done.
 
-    def __init__(
-        self, settings: EndpointSettings, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    What may pass (a busy endpoint, a lost connection) is tried again by the client, after the wait
+    that the endpoint asks for or a growing one.
+    """
+
+    def __init__(self, settings: EndpointSettings) -> None:
         self.settings = settings
         self.identity = f"{settings.model} at temperature {settings.temperature:g}"
-        self._sleep = sleep
-        headers = {"Authorization": f"Bearer {settings.key}"} if settings.key else {}
-        self._client = httpx.Client(headers=headers, timeout=settings.timeout_s)
+        self._client = openai.OpenAI(
+            base_url=settings.base_url,
+            api_key=settings.key or "none",
+            organization="",
+            project="",
+            timeout=settings.timeout_s,
+            max_retries=settings.attempts - 1,
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),
+        )
 
     def __enter__(self) -> EndpointJudge:
         return self
@@ -93,35 +96,26 @@ class EndpointJudge:
         question = build_question(choices, prompt, image_a, image_b)
         return read_answer(self._ask(messages_of(question)))
 
-    def _ask(self, messages: list[dict[str, Any]]) -> str:
-        """The response's text; what may pass is tried again, after the wait that is asked for."""
+    def _ask(self, messages: list[Any]) -> str:
         settings = self.settings
-        body = {
-            "model": settings.model,
-            "messages": messages,
-            "temperature": settings.temperature,
-            "top_p": 1.0,
-            "max_tokens": settings.max_tokens,
-        }
-        trouble = "no attempt was made"
-        for attempt in range(settings.attempts):
-            wait_s = settings.first_wait_s * 2**attempt
-            try:
-                answer = self._client.post(f"{settings.base_url}/chat/completions", json=body)
-            except httpx.TransportError as error:
-                trouble = f"{type(error).__name__}: {error}"
-            else:
-                if answer.status_code == httpx.codes.OK:
-                    return _text_of(answer)
-                trouble = f"status {answer.status_code}: {answer.text[:300]}"
-                if answer.status_code not in BUSY:
-                    raise JudgeError(f"{settings.base_url} refuses: {trouble}")
-                wait_s = _asked_wait_s(answer.headers.get("Retry-After"), wait_s)
-            if attempt + 1 < settings.attempts:
-                self._sleep(min(wait_s, settings.longest_wait_s))
-        raise JudgeError(
-            f"{settings.base_url} gave no answer in {settings.attempts} attempts: {trouble}"
-        )
+        try:
+            answer = self._client.chat.completions.with_raw_response.create(
+                model=settings.model,
+                messages=messages,
+                temperature=settings.temperature,
+                top_p=1.0,
+                max_tokens=settings.max_tokens,
+                extra_headers={} if settings.key else {"Authorization": openai.omit},
+            )
+        except openai.APIStatusError as error:
+            trouble = f"status {error.status_code}: {error.response.text[:300]}"
+            raise JudgeError(f"{settings.base_url} refuses: {trouble}") from error
+        except openai.APIConnectionError as error:
+            trouble = f"{type(error.__cause__ or error).__name__}: {error.__cause__ or error}"
+            raise JudgeError(
+                f"{settings.base_url} gave no answer in {settings.attempts} attempts: {trouble}"
+            ) from error
+        return _text_of(answer.text)
 
 
 def messages_of(question: QuestionText) -> list[dict[str, Any]]:
@@ -149,27 +143,13 @@ def data_url(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _text_of(answer: httpx.Response) -> str:
+def _text_of(answer: str) -> str:
     """The first choice's text; "" where the answer has no text that could be read.
 
     A model that answers nonsense is a matter of its accuracy, not of the connection.
     """
     try:
-        text = answer.json()["choices"][0]["message"]["content"]
+        text = json.loads(answer)["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError):
         return ""
     return text if isinstance(text, str) else ""
-
-
-def _asked_wait_s(retry_after: str | None, otherwise_s: float) -> float:
-    """Retry-After in seconds, from a number or a date; what we would wait if it is neither."""
-    if not retry_after:
-        return otherwise_s
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
-        return otherwise_s

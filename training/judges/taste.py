@@ -13,11 +13,11 @@ from PIL import Image
 
 from ppd_model.user_encoder import Choice
 from training.rewards.world_rewards import contents_named
-from training.world import users
+from training.world import tastes
 from training.world.looks import Standardizer
 
 SAME_WITHIN = 0.01
-"""Scores (utility) this close are no preference, as in evaluate.py."""
+"""Scores (utility) this close are no preference, as in training.evaluate."""
 
 
 class TasteJudge:
@@ -42,7 +42,7 @@ class TasteJudge:
         images = np.stack([np.asarray(image.convert("RGB")) for image in (image_a, image_b)])
         looks_2L = self.standardizer.looks(images, contents_named([prompt, prompt]))
         gap = float(
-            users.utility(self.taste_L, looks_2L[1]) - users.utility(self.taste_L, looks_2L[0])
+            tastes.utility(self.taste_L, looks_2L[1]) - tastes.utility(self.taste_L, looks_2L[0])
         )
         if abs(gap) <= SAME_WITHIN:
             return None

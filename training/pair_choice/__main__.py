@@ -27,7 +27,7 @@ a tie: it counts for nothing but what "active" and "oracle" learn of it, and is 
 
 Writes OUT/report.json, OUT/pair_choice.png and OUT/embeddings (resumable).
 
-The asking itself is in asking.py.
+How pairs are chosen is in quiz/pair_strategies.py.
 
 Legend: P pairs of the pool, U people, N answers, L looks, D embedding, S samples of the population,
 W sets that are read, R comparisons.
@@ -35,7 +35,6 @@ W sets that are read, R comparisons.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,20 +48,21 @@ from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
 from training.evaluate.painting import SAME_WITHIN, Judge, Painter, prompt_of, spread_contents
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import git_commit, save_resolved
+from training.jobs.files import write_json
 from training.pair_choice.pair_choice_config import PairChoiceConfig
 from training.pair_choice.readings import by_strategy, cosines, embed, probe
 from training.quiz.pair_strategies import (
-    Asking,
     FloatArray,
+    QuizRules,
     estimates,
     play,
 )
-from training.quiz.quizzes import load_asked_pool
+from training.quiz.quizzes import load_quiz_pool
 from training.quiz.taste_model import TasteSpace
 from training.reports.plots import INK, OTHER, OURS, as_png
 from training.reports.statistics import wins
 from training.taste_space import pool_deltas
-from training.world import users
+from training.world import tastes
 from training.world.people import person_seeds, taste_of
 
 
@@ -81,17 +81,17 @@ def run(config: PairChoiceConfig, resume: bool = False) -> dict[str, Any]:
     encoder = UserEncoder.load(config.preset, config.weights_dir)
     space = TasteSpace.load(config.taste_space)
     coordinates_PK = space.coordinates(pool_deltas(config.pool_dir, encoder))
-    pool = load_asked_pool(config.pool_dir, judge.looks, coordinates_PK)
-    population = users.Population()
+    pool = load_quiz_pool(config.pool_dir, judge.looks, coordinates_PK)
+    population = tastes.Population()
     seeds = person_seeds(config.split, config.people, config.first_person)
     taste_UL = np.stack([taste_of(population, seed) for seed in seeds]).astype(np.float64)
     prior_SL = population.sample(
         config.population_samples, np.random.default_rng([config.seed, 19])
     ).astype(np.float64)
-    asking = Asking(config.answers, config.near_best, config.tie_below, config.oracle_samples)
+    rules = QuizRules(config.answers, config.near_best, config.tie_below, config.oracle_samples)
     asked = {
         strategy: [
-            play(strategy, pool, taste_L, seed, prior_SL, asking)
+            play(strategy, pool, taste_L, seed, prior_SL, rules)
             for taste_L, seed in zip(taste_UL, seeds, strict=True)
         ]
         for strategy in config.strategies
@@ -126,7 +126,7 @@ def run(config: PairChoiceConfig, resume: bool = False) -> dict[str, Any]:
         if config.win_at:
             mean_emb = {name: of["mean"] for name, of in embedded.items()}
             report["wins"] = win_rates(mean_emb, taste_UL, seeds, judge, config)
-    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "report.json", report)
     (config.out / "pair_choice.png").write_bytes(plot(report))
     print(format_table(report))
     return report
@@ -152,14 +152,14 @@ def win_rates(
     prompts = [prompt_of(c, seeds[0] + 1000 + i, rng) for i, c in enumerate(contents)]
     base = painter.paint("base", prompts, [None] * len(prompts))
     taste_RL = np.repeat(taste_UL, config.prompts, axis=0).astype(np.float32)
-    base_R = users.utility(taste_RL, base.looks)
+    base_R = tastes.utility(taste_RL, base.looks)
     rates: dict[str, FloatArray] = {}
     for strategy, emb in emb_UND.items():
         won = []
         for n in config.win_at:
             emb_RD = np.repeat(emb[:, n - 1], config.prompts, axis=0).astype(np.float32)
             shown = painter.paint(f"{strategy} after {n}", prompts, list(emb_RD))
-            outcome_R = wins(users.utility(taste_RL, shown.looks), base_R, SAME_WITHIN)
+            outcome_R = wins(tastes.utility(taste_RL, shown.looks), base_R, SAME_WITHIN)
             won.append(outcome_R.reshape(len(seeds), config.prompts).mean(1))
         rates[strategy] = np.stack(won, axis=1)
     boot = np.random.default_rng([config.seed, 25])

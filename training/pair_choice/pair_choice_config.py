@@ -43,7 +43,7 @@ class PairChoiceConfig(Configuration):
     strategies: tuple[Strategy, ...] = STRATEGIES
     """How the next pair is chosen."""
     near_best: float = NEAR_BEST
-    """See pair_strategies.Asking."""
+    """See pair_strategies.QuizRules."""
     people: int = 64
     """How many people."""
     split: Literal["train", "validate", "test"] = "test"

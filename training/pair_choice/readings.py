@@ -19,8 +19,8 @@ from training.pair_choice.pair_choice_config import PairChoiceConfig
 from training.quiz.answered_sets import read_sets
 from training.quiz.pair_strategies import (
     Asked,
-    AskedPool,
     FloatArray,
+    QuizPool,
     Strategy,
 )
 from training.quiz.quizzes import choices_of
@@ -41,7 +41,7 @@ def sets_of(answers: int) -> list[tuple[int, ...]]:
 
 def embed(
     asked: Mapping[Strategy, list[Asked]],
-    pool: AskedPool,
+    pool: QuizPool,
     encoder: UserEncoder,
     config: PairChoiceConfig,
     resume: bool,

@@ -36,6 +36,7 @@ from training.data.pickapic import PickAPic
 from training.data.shards import read_manifest, verified
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import save_resolved
+from training.jobs.files import write_json
 from training.precompute.frozen_parts import (
     Compressor,
     load_compressor,
@@ -137,7 +138,7 @@ def provenance(
 
 def write_summary(config: PrecomputeConfig, counts: dict[str, dict[str, int]]) -> None:
     """summary.json: what became of every row, person and set."""
-    (config.output_dir / SUMMARY).write_text(json.dumps(counts, indent=2) + "\n")
+    write_json(config.output_dir / SUMMARY, counts)
 
 
 def encoded_counts(folder: Path) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The frozen parts that precompute.py runs, by preset: compressor and text encoder.
+"""The frozen parts that training.precompute runs, by preset: compressor and text encoder.
 
 For mini they are two of this project's own files; for a published preset they come from the folder
 that ``ppd models pull`` fills, or from the hub.

@@ -19,7 +19,7 @@ from training.precompute.plan import Plan
 from training.precompute.precompute_config import FloatArray, PrecomputeConfig, prior_samples
 from training.precompute.processes import Progress, Worker, open_folder
 from training.precompute.support_pictures import SupportPictures, write_pictures
-from training.world import users
+from training.world import tastes
 from training.world.truth import GroundTruth
 
 SUPPORT_FOLDER = "support_pictures"
@@ -204,7 +204,7 @@ def truth_tensors(
         tensors["support_preferred_E4"] = preferred_E4
         tensors["posterior_EL"] = np.stack(
             [
-                users.posterior_mean(delta_4L, preferred_4, prior)
+                tastes.posterior_mean(delta_4L, preferred_4, prior)
                 for delta_4L, preferred_4 in zip(delta_E4L, preferred_E4, strict=True)
             ]
         )

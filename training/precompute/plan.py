@@ -1,4 +1,4 @@
-"""What precompute.py is to compute: whose pairs, read from which sets, of which pictures.
+"""What training.precompute is to compute: whose pairs, read from which sets, of which pictures.
 
 All of it follows from the labels alone, so every process of a run plans the same.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from training.data.splits import SplitRule
 from training.jobs.options import EncodeBatch, ModelName, Out, PopulationSamples, Seed, WeightsDir
-from training.world import users
+from training.world import tastes
 
 FloatArray = NDArray[np.float32]
 
@@ -70,4 +70,4 @@ PLACES = {
 def prior_samples(config: PrecomputeConfig) -> FloatArray:
     """Tastes of the world's population, against which four answers are weighed."""
     rng = np.random.default_rng([config.seed, 3])
-    return users.Population().sample(config.population_samples, rng).astype(np.float32)
+    return tastes.Population().sample(config.population_samples, rng).astype(np.float32)

@@ -19,6 +19,7 @@ from ppd_model.nets.compressor import SmallCompressor
 from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
+from training.jobs.files import replacing
 from training.pretrain.pictures import to_tensor
 from training.pretrain.training_loop import load_averaged
 from training.world.store import PictureStore
@@ -62,9 +63,8 @@ def _cached(run: Path, name: str, encode: Callable[[Tensor], Tensor]) -> NDArray
             for start in tqdm(range(0, len(store), BATCH), desc=name, unit="batch"):
                 image = to_tensor(store.pictures[start : start + BATCH])
                 parts.append(encode(image).half().numpy())
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.concatenate(parts))
-        partial.rename(path)
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
+            np.save(file, np.concatenate(parts))
     latents: NDArray[np.float16] = np.load(path)
     return latents
 

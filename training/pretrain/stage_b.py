@@ -24,7 +24,7 @@ from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.latents import stage_a_latents, stage_c_latents, trained_stage_a
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
-from training.pretrain.training_loop import LoopConfig, load_averaged, run
+from training.pretrain.training_loop import LoopConfig, run
 from training.world.store import PictureStore
 
 MEASURED = 24
@@ -106,13 +106,6 @@ def new_stage_b() -> StableCascadeUNet:
     nn.init.zeros_(stage_b.clf[1].weight)
     nn.init.zeros_(stage_b.clf[1].bias)
     return stage_b
-
-
-def trained_decoder(run: Path) -> Decoder:
-    """Stages B and A of a run, averaged weights."""
-    stage_b = new_stage_b()
-    load_averaged(run / "stage_b", {"stage_b": stage_b})
-    return Decoder(get_preset("mini"), stage_b, trained_stage_a(run / "stage_a"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

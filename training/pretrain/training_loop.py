@@ -8,7 +8,6 @@ needs to continue is in ``OUT/checkpoint.pt``; the averaged weights are in ``OUT
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.jobs.configuration import Configuration, save_resolved
+from training.jobs.files import replacing
 from training.jobs.options import Out, Seed, Threads
 
 
@@ -187,9 +187,8 @@ def _save(
 
 
 def _write(path: Path, state: object) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with replacing(path) as unfinished:
+        torch.save(state, unfinished)
 
 
 def _restore(

@@ -1,4 +1,4 @@
-"""Asking people about pairs: which one next, what they answer, what the answers tell.
+"""QuizRules people about pairs: which one next, what they answer, what the answers tell.
 
 Pure. pair_choice.py says what the strategies are and measures them.
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.quiz.taste_model import posterior
-from training.world import users
+from training.world import tastes
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -31,7 +31,7 @@ _WEIGHTS_Q /= _WEIGHTS_Q.sum()
 
 
 @dataclass(frozen=True)
-class Asking:
+class QuizRules:
     """How people are asked.
 
     answers: decided ones that are wanted. near_best: "spread" and "active" ask the first pair, in
@@ -46,7 +46,7 @@ class Asking:
 
 
 @dataclass(frozen=True)
-class AskedPool:
+class QuizPool:
     """The pool. looks_PL and coordinates_PK: the second picture's minus the first's."""
 
     pair_ids: list[str]
@@ -79,20 +79,20 @@ class Chooser(Protocol):
 
 def play(
     strategy: Strategy,
-    pool: AskedPool,
+    pool: QuizPool,
     taste_L: FloatArray,
     seed: int,
     prior_SL: FloatArray,
-    asking: Asking,
+    rules: QuizRules,
 ) -> Asked:
-    """Ask one person until `asking.answers` pairs are decided.
+    """Ask one person until `rules.answers` pairs are decided.
 
     Raises ValueError when the pool has too few pairs for that.
     """
     order = np.random.default_rng([seed, 20]).permutation(len(pool.pair_ids)).tolist()
-    chooser = chooser_of(strategy, pool, prior_SL, asking, seed)
+    chooser = chooser_of(strategy, pool, prior_SL, rules, seed)
     asked = Asked([], [])
-    while sum(answer is not None for answer in asked.answers) < asking.answers:
+    while sum(answer is not None for answer in asked.answers) < rules.answers:
         left = [pair for pair in order if pair not in asked.pairs]
         if strategy == "served_first":
             left = left[:SERVED_FIRST_CANDIDATES]
@@ -100,22 +100,22 @@ def play(
             raise ValueError(f"{strategy}: no pair of {len(order)} is left to ask")
         pair = chooser(asked, left)
         asked.pairs.append(pair)
-        asked.answers.append(answer_to(pair, pool, taste_L, seed, asking.tie_below))
+        asked.answers.append(answer_to(pair, pool, taste_L, seed, rules.tie_below))
     return asked
 
 
 def answer_to(
-    pair: int, pool: AskedPool, taste_L: FloatArray, seed: int, tie_below: float
+    pair: int, pool: QuizPool, taste_L: FloatArray, seed: int, tie_below: float
 ) -> int | None:
     """This person's answer to this pair, always the same (Bradley-Terry; ties as in training)."""
-    margin = users.CHOICE_SCALE * float(taste_L @ pool.looks_PL[pair])
+    margin = tastes.CHOICE_SCALE * float(taste_L @ pool.looks_PL[pair])
     if abs(margin) < tie_below:
         return None
     return int(np.random.default_rng([seed, 21, pair]).random() < 1 / (1 + np.exp(-margin)))
 
 
 def chooser_of(
-    strategy: Strategy, pool: AskedPool, prior_SL: FloatArray, asking: Asking, seed: int
+    strategy: Strategy, pool: QuizPool, prior_SL: FloatArray, rules: QuizRules, seed: int
 ) -> Chooser:
     """The strategy of that name, for one person."""
     if strategy == "random":
@@ -123,7 +123,7 @@ def chooser_of(
     if strategy == "oracle":
         rng = np.random.default_rng([seed, 22])
         return lambda asked, left: best_of(
-            left, oracle_gain(pool.looks_PL, asked, left, prior_SL, asking.oracle_samples, rng)
+            left, oracle_gain(pool.looks_PL, asked, left, prior_SL, rules.oracle_samples, rng)
         )
 
     def chooser(asked: Asked, left: Sequence[int]) -> int:
@@ -133,7 +133,7 @@ def chooser_of(
         gain_of = spread_gain if strategy == "spread" else active_gain
         gain_P = gain_of(pool.coordinates_PK, asked, left)
         gain_P = new_captions(pool.captions, asked, left, gain_P)
-        return best_of(left, gain_P, asking.near_best)
+        return best_of(left, gain_P, rules.near_best)
 
     return chooser
 
@@ -212,7 +212,7 @@ def oracle_gain(
     pairs_N, answers_N = asked.decided()
     weight_S = likelihood(looks_PL[pairs_N], answers_N, prior_SL)
     drawn_SL = prior_SL[rng.choice(len(prior_SL), samples, p=weight_S)]
-    chance_PS = 1 / (1 + np.exp(-users.CHOICE_SCALE * looks_PL[left] @ drawn_SL.T))
+    chance_PS = 1 / (1 + np.exp(-tastes.CHOICE_SCALE * looks_PL[left] @ drawn_SL.T))
     gain_P: FloatArray = entropy(chance_PS.mean(1)) - entropy(chance_PS).mean(1)
     return gain_P
 
@@ -220,7 +220,7 @@ def oracle_gain(
 def likelihood(looks_NL: FloatArray, answers_N: IntArray, prior_SL: FloatArray) -> FloatArray:
     """How much each sample of the population weighs after these answers; sums to one."""
     sign_N = np.where(answers_N == 1, 1.0, -1.0)
-    margin_SN = users.CHOICE_SCALE * (prior_SL @ looks_NL.T) * sign_N
+    margin_SN = tastes.CHOICE_SCALE * (prior_SL @ looks_NL.T) * sign_N
     log_S = -np.logaddexp(0, -margin_SN).sum(axis=1)
     weight_S = np.exp(log_S - log_S.max())
     normal_S: FloatArray = weight_S / weight_S.sum()
@@ -228,7 +228,7 @@ def likelihood(looks_NL: FloatArray, answers_N: IntArray, prior_SL: FloatArray) 
 
 
 def estimates(
-    quizzes: Sequence[Asked], pool: AskedPool, prior_SL: FloatArray, answers: int
+    quizzes: Sequence[Asked], pool: QuizPool, prior_SL: FloatArray, answers: int
 ) -> FloatArray:
     """The best estimate of each taste after n = 1 ... answers, U x N x L."""
     found = []

@@ -22,7 +22,7 @@ from PIL import Image
 
 from ppd_model.user_encoder import Choice
 from training.data.preferences import CHOICES_PER_PROFILE
-from training.quiz.pair_strategies import Asked, AskedPool, Asking, play
+from training.quiz.pair_strategies import Asked, QuizPool, QuizRules, play
 from training.world import captions
 from training.world.captions import canonical
 from training.world.painter import paint
@@ -38,7 +38,7 @@ LooksOf = Callable[[Pictures, IntArray], FloatArray]
 QuizName = Literal["random", "served"]
 POOL_DIR = Path(__file__).parents[2] / "service" / "pool"
 NEAR_BEST = 0.9
-"""As the service asks (service/core/quiz.py); see `Asking`."""
+"""As the service asks (service/core/quiz.py); see `QuizRules`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def make_quiz(
     """The quiz of that name. tie_below: as in `training.world.people.answer`."""
     if name == "random":
         return RandomPairs(looks_of, tie_below)
-    return ServedPairs(load_asked_pool(pool_dir, looks_of), tie_below)
+    return ServedPairs(load_quiz_pool(pool_dir, looks_of), tie_below)
 
 
 class RandomPairs:
@@ -104,15 +104,15 @@ class RandomPairs:
 class ServedPairs:
     """The first four pairs of the pool that the service would ask and the person can decide."""
 
-    def __init__(self, pool: AskedPool, tie_below: float) -> None:
+    def __init__(self, pool: QuizPool, tie_below: float) -> None:
         self.pool = pool
-        self.asking = Asking(CHOICES_PER_PROFILE, NEAR_BEST, tie_below, oracle_samples=0)
+        self.rules = QuizRules(CHOICES_PER_PROFILE, NEAR_BEST, tie_below, oracle_samples=0)
 
     def __call__(self, taste_L: FloatArray, rng: np.random.Generator) -> Person:
         """As `Quiz`."""
         nobody_SL = np.zeros((0, len(taste_L)))
         seed = int(rng.integers(2**32))
-        asked = play("active", self.pool, taste_L.astype(np.float64), seed, nobody_SL, self.asking)
+        asked = play("active", self.pool, taste_L.astype(np.float64), seed, nobody_SL, self.rules)
         pairs_4, preferred_4 = asked.decided()
         return Person(
             taste_L=taste_L,
@@ -128,9 +128,9 @@ def random_scene(subject: int, setting: int, rng: np.random.Generator) -> Scene:
     return Scene(subject, setting, looks_L, int(rng.integers(2**31)))
 
 
-def load_asked_pool(
+def load_quiz_pool(
     pool_dir: Path, looks_of: LooksOf, coordinates_PK: NDArray[np.float64] | None = None
-) -> AskedPool:
+) -> QuizPool:
     """Pairs, pictures, and looks as they are measured in the files that people see.
 
     coordinates_PK: None takes those that the pool is shipped with.
@@ -149,7 +149,7 @@ def load_asked_pool(
         looks.append(looks_2L[1] - looks_2L[0])
     if coordinates_PK is None:
         coordinates_PK = np.array([pair["look_delta"] for pair in pairs], dtype=np.float64)
-    return AskedPool(
+    return QuizPool(
         pair_ids=[pair["pair_id"] for pair in pairs],
         captions=[pair["caption"] for pair in pairs],
         images=images,
@@ -158,7 +158,7 @@ def load_asked_pool(
     )
 
 
-def choices_of(asked: Asked, pool: AskedPool, places: Sequence[int]) -> list[Choice]:
+def choices_of(asked: Asked, pool: QuizPool, places: Sequence[int]) -> list[Choice]:
     """Decided answers at these places, as the VLM is asked."""
     pairs_N, answers_N = asked.decided()
     return [

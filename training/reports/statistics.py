@@ -1,4 +1,4 @@
-"""The few statistics evaluate.py reports, pure.
+"""The few statistics that reports give, pure.
 
 Legend: R comparisons, U clusters (people), F embedding features, L looks.
 """

@@ -22,6 +22,7 @@ from PIL import Image
 from ppd_model.files.artifact import ArtifactSpec, load_artifact, sha256_of
 from ppd_model.pipeline import Pipeline
 from ppd_model.types import ImageRequest
+from training.jobs.files import write_json
 from training.rewards.reward import Reward
 from training.synthetic_users.prompt_lists import PromptList
 
@@ -98,9 +99,7 @@ class ArmScores:
             "scores": dict(zip(names, scores_AK.tolist(), strict=True)),
         }
         Image.fromarray(np.concatenate(shown, axis=1)).save(path.with_suffix(".webp"), quality=90)
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(record) + "\n")
-        unfinished.replace(path)
+        write_json(path, record, indent=None)
         return scores_AK
 
     def identity(self, arm: Arm) -> dict[str, Any]:

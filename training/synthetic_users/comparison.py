@@ -5,7 +5,6 @@ Legend: A rewards, K prompts, W points of the simplex, D embedding.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from ppd_model.files.artifact import ArtifactSpec, sha256_of
 from ppd_model.pipeline import Pipeline
 from training.data.shards import MANIFEST, read_manifest
 from training.jobs.configuration import git_commit, save_resolved
+from training.jobs.files import write_json
 from training.jobs.options import (
     Device,
     GuidanceScale,
@@ -142,7 +142,7 @@ def evaluate(config: EvaluateConfig, resume: bool = False) -> dict[str, Any]:
     report["every_reward_for_every_user"] = by_condition
     report["minutes"] = (time.monotonic() - started_s) / 60
     table = as_markdown(names, report)
-    (config.out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / REPORT, report)
     (config.out / "table.md").write_text(table + "\n")
     (config.out / "wins.png").write_bytes(plot_wins(names, report["wins_of_ppd_over"]))
     print(table)
@@ -174,7 +174,7 @@ def interpolate(config: InterpolateConfig, resume: bool = False) -> dict[str, An
     rng = np.random.default_rng([config.seed, 42])
     report |= {"spearman": follow_weights(names, points, scores_WAK, rng)}
     report["minutes"] = (time.monotonic() - started_s) / 60
-    (config.out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / REPORT, report)
     (config.out / "simplex.png").write_bytes(plot_simplex(names, points, mean_WA))
     (config.out / "edges.png").write_bytes(plot_edges(names, lines(names, points, mean_WA)))
     triangle = triangle_of([scores.strip(arm) for arm in arms], config.parts)

@@ -23,6 +23,7 @@ from ppd_model.types import ImageRequest
 from training.data.dataset import load_pairs
 from training.data.shards import read_manifest, verified
 from training.jobs.configuration import git_commit
+from training.jobs.files import write_json
 from training.jobs.options import (
     Device,
     GuidanceScale,
@@ -109,7 +110,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         "rewards": measured,
     }
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(config.out, record)
     print(json.dumps(record["rewards"], indent=2))
     return record
 

@@ -38,6 +38,7 @@ from ppd_model.types import ImageRequest
 from training.data.shards import MANIFEST, ShardFolder
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import git_commit, save_resolved
+from training.jobs.files import write_json
 from training.judges.known_choices import accuracy
 from training.judges.options import make_judge
 from training.reports.plots import OTHER, OURS, as_png
@@ -100,7 +101,7 @@ def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
             "seed": config.seed,
         }
         report["wins"] = judged(config, tasks, judge_of)
-    (config.out / f"report-{config.judge}.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / f"report-{config.judge}.json", report)
     (config.out / f"win-rates-{config.judge}.png").write_bytes(plot(report["wins"]))
     print(format_table(report))
     return report
@@ -127,8 +128,8 @@ def provenance(
 
 def digest(user_emb: Sequence[FloatArray | None]) -> str:
     """sha256 of what a method is told of everybody."""
-    told = b"".join(b"nothing" if emb_D is None else emb_D.tobytes() for emb_D in user_emb)
-    return hashlib.sha256(told).hexdigest()
+    given = b"".join(b"nothing" if emb_D is None else emb_D.tobytes() for emb_D in user_emb)
+    return hashlib.sha256(given).hexdigest()
 
 
 def paint(

@@ -17,7 +17,7 @@ from training.data.dataset import read_profiles
 from training.data.shards import read_manifest
 from training.judges.known_choices import KnownChoice, TestSplit, known_choices
 from training.synthetic_users.arms import adapter_of
-from training.win_rates.user_features import Features, Told
+from training.win_rates.user_features import Features, FeaturesOfPeople
 from training.win_rates.win_rates_config import BASE, FIRST_SEED, SPLITS, WinRatesConfig
 
 FloatArray = NDArray[np.float32]
@@ -35,7 +35,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Method:
-    """Who paints: an adapter and what it is told of each task's person; the base has neither.
+    """Who paints: an adapter and what it is given of each task's person; the base has neither.
 
     trained: what the adapter says of its training.
     """
@@ -80,7 +80,7 @@ def make_methods(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Tas
     other data than each other, as far as they say.
     """
     encoder_id = read_manifest(config.data)["provenance"]["encoder_id"]
-    told = Told(
+    features_of = FeaturesOfPeople(
         config.data,
         SPLITS,
         [task.person.user for task in tasks],
@@ -99,7 +99,7 @@ def make_methods(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Tas
                 f"{config.data} holds those of {encoder_id!r}"
             )
         pipeline.use_adapter(path)
-        user_emb = told.of(features, pipeline.preset.user_emb_dim)
+        user_emb = features_of.of(features, pipeline.preset.user_emb_dim)
         methods.append(Method(name, path, user_emb, trained))
     for key in ("base_sha256", "data_sha256"):
         found = {method.trained[key] for method in methods if key in method.trained}

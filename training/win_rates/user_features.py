@@ -1,6 +1,6 @@
-"""What an adapter is told of a person, in the place of an embedding that serving would make.
+"""What an adapter is given of a person, in the place of an embedding that serving would make.
 
-Each adapter is told what it was trained with: the VLM's reading; nothing, the same for everybody;
+Each adapter is given what it was trained with: the VLM's reading; nothing, the same for everybody;
 or, in the world, the best estimate from the same answers or the true taste, which are bounds. From
 which answers is another question:
 
@@ -37,7 +37,7 @@ from training.precompute.source_plan import config_of
 from training.quiz.answered_sets import read_sets
 from training.quiz.quizzes import Person, make_quiz
 from training.synthetic_users.arms import everybody
-from training.world import users
+from training.world import tastes
 from training.world.looks import Standardizer
 from training.world.truth import GroundTruth
 
@@ -48,8 +48,8 @@ TIE_BELOW = 0.1
 """As people of the world answer elsewhere (training.world.export)."""
 
 
-class Told:
-    """What adapters are told of these people.
+class FeaturesOfPeople:
+    """What adapters are given of these people.
 
     data: a folder of training.precompute; user_ids: people of these splits of it, any of them
     several times. preset and weights_dir: of the VLM, and weights_dir also of the world's
@@ -124,7 +124,7 @@ class Told:
                 preferred_of.append(shard["support_preferred_E4"][own_E].flatten().numpy())
         prior = prior_samples(config_of(self.data))
         estimates = [
-            users.posterior_mean(delta_of[place], preferred_of[place], prior)
+            tastes.posterior_mean(delta_of[place], preferred_of[place], prior)
             for place in pairs.place_U.tolist()
         ]
         return torch.from_numpy(np.stack(estimates))
@@ -137,7 +137,7 @@ class Told:
         if features == "posterior":
             prior = prior_samples(read_with)
             return np.stack(
-                [users.posterior_mean(p.delta_4L, p.preferred_4, prior) for p in people]
+                [tastes.posterior_mean(p.delta_4L, p.preferred_4, prior) for p in people]
             )
         return np.stack([person.taste_L for person in people])
 

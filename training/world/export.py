@@ -6,7 +6,7 @@ writes OUT/data/train-*.parquet in the schema of data/pickapic.py; OUT/truth.npz
 evaluation and the upper bounds read (world/truth.py); and OUT/export.json with what was written and
 what JPEG costs. Pictures come from the store; without one it is painted first.
 
-People are simulated: each has a hidden taste over looks and answers by Bradley-Terry (users.py),
+People are simulated: each has a hidden taste over looks and answers by Bradley-Terry (tastes.py),
 and favourite subjects and settings, which decide the captions they type and nothing else. How much
 they answer varies as it does in Pick-a-Pic, and a few leave after one to three answers. Some pairs
 are ties, some rows were never labelled.
@@ -43,8 +43,9 @@ from PIL import Image
 from training.data.pickapic import SCHEMA
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
+from training.jobs.files import write_json
 from training.jobs.options import FirstPerson, Out, Seed, TieBelow
-from training.world import captions, users
+from training.world import captions, tastes
 from training.world.people import answer, person_seeds, taste_of
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS, content_id
 from training.world.store import PictureStore, paint_store
@@ -150,14 +151,14 @@ def export(
         "tie_below": tie_below,
         "jpeg": {"quality": JPEG_QUALITY, **jpeg_loss(store, used, measured)},
     }
-    (out / "export.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(out / "export.json", report)
     unfinished.rename(data)
     return report
 
 
 def visitors(people: int, pairs: int, seed: int, first_person: int) -> list[Visitor]:
     """The people: taste by their own seed; subjects, settings and patience by (seed, person)."""
-    population = users.Population()
+    population = tastes.Population()
     return [
         _visitor(person, taste_of(population, person), pairs, np.random.default_rng([seed, person]))
         for person in person_seeds("train", people, first_person)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.world import users
+from training.world import tastes
 
 FloatArray = NDArray[np.float32]
 SeedRange = Literal["train", "validate", "test"]
@@ -20,8 +20,8 @@ SEED_RANGES: Mapping[SeedRange, range] = {
 }
 """Seeds of people, by what may be done with them. Only people of "train" are written into data
 sets (world/export.py), whose own splits hold some of them out. Hyperparameters are chosen on
-"validate"; "test" people are met when the numbers that are reported are made, by evaluate.py and
-by benchmarks/service/end_to_end.py (from the 500th on)."""
+"validate"; "test" people are met when the numbers that are reported are made, by training.evaluate
+and by benchmarks/service/end_to_end.py (from the 500th on)."""
 
 
 def person_seeds(of: SeedRange, count: int, first: int = 0) -> list[int]:
@@ -35,7 +35,7 @@ def person_seeds(of: SeedRange, count: int, first: int = 0) -> list[int]:
     return list(seeds[first : first + count])
 
 
-def taste_of(population: users.Population, seed: int) -> FloatArray:
+def taste_of(population: tastes.Population, seed: int) -> FloatArray:
     """The hidden taste of the person with that seed, shape L."""
     taste_L: FloatArray = population.sample(1, np.random.default_rng(seed))[0].astype(np.float32)
     return taste_L
@@ -54,7 +54,7 @@ def answer(
     A person sees no difference when their score of the two differs by less than `tie_below` (in
     units of utility); else they choose by Bradley-Terry.
     """
-    gap = users.utility(taste_L, looks_0L) - users.utility(taste_L, looks_1L)
+    gap = tastes.utility(taste_L, looks_0L) - tastes.utility(taste_L, looks_1L)
     if abs(float(gap)) < tie_below:
         return None
-    return int(users.choose(taste_L, looks_0L, looks_1L, rng))
+    return int(tastes.choose(taste_L, looks_0L, looks_1L, rng))

@@ -7,7 +7,6 @@ some looks and little in the others, so that four answers can be spread over all
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from PIL import Image
 
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
+from training.jobs.files import write_json
 from training.jobs.options import Out, Seed
 from training.world.captions import (
     SETTING_PHRASES,
@@ -55,8 +55,8 @@ def write_pool(out: Path, standardizer: Standardizer, seed: int) -> int:
         for content in rng.permutation(CONTENTS).tolist()
     ]
     pool = {"version": f"world-1-{seed}", "looks": list(LOOKS), "pairs": pairs}
-    (out / "pairs.json").write_text(json.dumps(pool, indent=1) + "\n")
-    (out / "vocabulary.json").write_text(json.dumps(_vocabulary(rng), indent=1) + "\n")
+    write_json(out / "pairs.json", pool, indent=1)
+    write_json(out / "vocabulary.json", _vocabulary(rng), indent=1)
     return len(pairs)
 
 

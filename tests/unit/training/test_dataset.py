@@ -80,7 +80,6 @@ def test_pairs_and_people_know_their_split(tmp_path: Path) -> None:
         "seen_users": [2],
         "unseen_users": [4, 5],
     }
-    assert pairs.people_in("train").tolist() == [0, 1]
     assert pairs.unseen_U.tolist() == [False, False, False, True]
 
 

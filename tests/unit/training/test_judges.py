@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import email.utils
 import io
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from training.world.captions import canonical
 from training.world.looks import Standardizer
 from training.world.painter import paint
 from training.world.scene import LOOKS, Scene
-from training.world.users import single_look
+from training.world.tastes import single_look
 
 
 def plain(value: int) -> Image.Image:
@@ -161,7 +161,7 @@ class Endpoint:
 
     def __init__(self, *replies: Reply) -> None:
         self.requests: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
+        self.headers: list[Message] = []
         self.paths: list[str] = []
         outer = self
 
@@ -170,7 +170,7 @@ class Endpoint:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 number = len(outer.requests)
                 outer.requests.append(json.loads(body))
-                outer.headers.append(dict(self.headers))
+                outer.headers.append(self.headers)
                 outer.paths.append(self.path)
                 replies[min(number, len(replies) - 1)](self)
 
@@ -222,10 +222,10 @@ def served() -> Iterator[Callable[..., Endpoint]]:
         endpoint.server.server_close()
 
 
-def ask(endpoint: Endpoint, waits: list[float] | None = None, **options: Any) -> int | None:
+def ask(endpoint: Endpoint, **options: Any) -> int | None:
     environment = {URL: endpoint.url, MODEL: "some-vision-model", KEY: "secret-key"}
     settings = EndpointSettings.read(environment, **options)
-    with EndpointJudge(settings, sleep=[].append if waits is None else waits.append) as judge:
+    with EndpointJudge(settings) as judge:
         return judge.prefer(CHOICES, "a boat at the sea", plain(100), plain(200))
 
 
@@ -254,37 +254,30 @@ def test_the_endpoint_gets_the_question_with_pictures_as_data_urls(
 
 
 def test_a_busy_endpoint_is_asked_again_when_it_says(served: Callable[..., Endpoint]) -> None:
-    soon = email.utils.formatdate(time.time() + 30, usegmt=True)
     endpoint = served(
-        reply(429, "slow down", headers={"Retry-After": "7"}),
-        reply(503, headers={"Retry-After": soon}),
-        reply(429, headers={"Retry-After": "3600"}),
-        reply(500, headers={"Retry-After": "soon"}),
+        reply(429, "slow down", headers={"Retry-After": "0.3"}),
+        reply(503, headers={"Retry-After": "0.01"}),
         ONE,
     )
-    waits: list[float] = []
-    assert ask(endpoint, waits, longest_wait_s=60.0) == 0
-    assert waits[0] == 7
-    assert 20 < waits[1] <= 30
-    assert waits[2] == 60
-    assert waits[3] == 8  # unreadable: what we would wait after a fourth attempt
-    assert len(endpoint.requests) == 5
+    started_s = time.monotonic()
+    assert ask(endpoint) == 0
+    assert 0.3 < time.monotonic() - started_s < 3
+    assert len(endpoint.requests) == 3
 
 
 def test_an_endpoint_that_stays_busy_is_an_error_not_an_answer(
     served: Callable[..., Endpoint],
 ) -> None:
-    endpoint = served(reply(503, "overloaded"))
-    waits: list[float] = []
-    with pytest.raises(JudgeError, match=r"no answer in 3 attempts: status 503: overloaded"):
-        ask(endpoint, waits, attempts=3)
-    assert waits == [1, 2]
+    endpoint = served(reply(503, "overloaded", headers={"Retry-After": "0.01"}))
+    with pytest.raises(JudgeError, match=r"status 503: overloaded"):
+        ask(endpoint, attempts=3)
+    assert len(endpoint.requests) == 3
 
 
 def test_a_silent_endpoint_is_given_up_after_its_time(served: Callable[..., Endpoint]) -> None:
     endpoint = served(reply(200, after=0.5), TWO)
     assert ask(endpoint, timeout_s=0.1) == 1
-    with pytest.raises(JudgeError, match="ReadTimeout"):
+    with pytest.raises(JudgeError, match=r"no answer in 2 attempts: .*[Tt]ime"):
         ask(served(reply(200, after=0.5)), timeout_s=0.1, attempts=2)
 
 
@@ -292,7 +285,7 @@ def test_nobody_there_is_an_error() -> None:
     endpoint = Endpoint(ONE)
     endpoint.server.shutdown()
     endpoint.server.server_close()
-    with pytest.raises(JudgeError, match="ConnectError"):
+    with pytest.raises(JudgeError, match=r"no answer in 2 attempts: .*[Cc]onnect"):
         ask(endpoint, attempts=2)
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from training.quiz.pair_strategies import (
     Asked,
-    AskedPool,
-    Asking,
+    QuizPool,
+    QuizRules,
     Strategy,
     active_gain,
     answer_to,
@@ -24,13 +24,13 @@ from training.quiz.pair_strategies import (
 )
 
 NOTHING = Asked([], [])
-ASKING = Asking(answers=6, near_best=0.9, tie_below=0.1, oracle_samples=200)
+ASKING = QuizRules(answers=6, near_best=0.9, tie_below=0.1, oracle_samples=200)
 
 
-def pool(pairs: int = 40, looks: int = 4) -> AskedPool:
+def pool(pairs: int = 40, looks: int = 4) -> QuizPool:
     rng = np.random.default_rng(0)
     looks_PL = 2 * rng.normal(size=(pairs, looks))
-    return AskedPool(
+    return QuizPool(
         pair_ids=[f"p{i}" for i in range(pairs)],
         captions=[f"caption {i % 20}" for i in range(pairs)],
         images=[],

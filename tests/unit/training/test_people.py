@@ -7,15 +7,15 @@ import itertools
 import numpy as np
 import pytest
 
-from training.world import users
+from training.world import tastes
 from training.world.people import SEED_RANGES, answer, person_seeds, taste_of
 from training.world.scene import LOOKS
 
-BRIGHT_LOVER = users.single_look(0, 1.0)
+BRIGHT_LOVER = tastes.single_look(0, 1.0)
 
 
 def test_one_person_is_one_seed() -> None:
-    population = users.Population()
+    population = tastes.Population()
     assert np.array_equal(taste_of(population, 3), taste_of(population, 3))
     assert not np.array_equal(taste_of(population, 3), taste_of(population, 4))
 

@@ -16,11 +16,11 @@ from training.quiz.quizzes import (
     Quiz,
     QuizName,
     ServedPairs,
-    load_asked_pool,
+    load_quiz_pool,
     make_quiz,
 )
 from training.rewards.world_rewards import content_named
-from training.world import users
+from training.world import tastes
 from training.world.looks import Standardizer
 
 STANDARDIZER = Standardizer.load(MINI_WEIGHTS_DIR / "standardizer.json")
@@ -33,12 +33,12 @@ def quiz(request: pytest.FixtureRequest) -> Quiz:
 
 
 def test_the_same_person_gives_the_same_four_decided_choices(quiz: Quiz) -> None:
-    taste_L = users.single_look(3, 1.0)
+    taste_L = tastes.single_look(3, 1.0)
     first, again, other = (quiz(taste_L, np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert first.preferred_4.tolist() == again.preferred_4.tolist()
     assert np.array_equal(first.delta_4L, again.delta_4L)
     assert not np.array_equal(first.delta_4L, other.delta_4L)
-    margin_4 = users.CHOICE_SCALE * first.delta_4L @ taste_L
+    margin_4 = tastes.CHOICE_SCALE * first.delta_4L @ taste_L
     assert (np.abs(margin_4) >= 0.1).all()
     assert [choice.preferred for choice in first.choices] == first.preferred_4.tolist()
     for choice, delta_L in zip(first.choices, first.delta_4L, strict=True):
@@ -51,24 +51,24 @@ def test_the_same_person_gives_the_same_four_decided_choices(quiz: Quiz) -> None
 def test_people_choose_what_they_like(quiz: Quiz) -> None:
     agreed = []
     for seed in range(12):
-        taste_L = users.single_look(seed % 8, 1.0 if seed % 2 else -1.0)
+        taste_L = tastes.single_look(seed % 8, 1.0 if seed % 2 else -1.0)
         person = quiz(taste_L, np.random.default_rng(seed))
         agreed += ((person.delta_4L @ taste_L > 0) == (person.preferred_4 == 1)).tolist()
     assert np.mean(agreed) > 0.65
 
 
 def test_the_pool_is_asked_in_the_coordinates_it_is_shipped_with() -> None:
-    pool = load_asked_pool(POOL_DIR, STANDARDIZER.looks)
+    pool = load_quiz_pool(POOL_DIR, STANDARDIZER.looks)
     pairs = json.loads((POOL_DIR / "pairs.json").read_text())["pairs"]
     assert pool.coordinates_PK.tolist() == [pair["look_delta"] for pair in pairs]
-    other = load_asked_pool(POOL_DIR, STANDARDIZER.looks, pool.coordinates_PK[:, :2])
+    other = load_quiz_pool(POOL_DIR, STANDARDIZER.looks, pool.coordinates_PK[:, :2])
     assert other.coordinates_PK.shape == (len(pairs), 2)
     assert NEAR_BEST == NEAR_BEST_SERVED
 
 
 def test_served_pairs_tell_nearly_the_most_that_any_pair_would() -> None:
-    pool = load_asked_pool(POOL_DIR, STANDARDIZER.looks)
-    person = ServedPairs(pool, 0.0)(users.single_look(3, 1.0), np.random.default_rng(4))
+    pool = load_quiz_pool(POOL_DIR, STANDARDIZER.looks)
+    person = ServedPairs(pool, 0.0)(tastes.single_look(3, 1.0), np.random.default_rng(4))
     asked = Asked([], [])
     for choice, delta_L in zip(person.choices, person.delta_4L, strict=True):
         pair = int(np.flatnonzero((pool.looks_PL.astype(np.float32) == delta_L).all(1))[0])

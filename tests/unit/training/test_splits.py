@@ -16,7 +16,6 @@ from training.data.splits import (
     fraction,
     is_unseen,
     side_of,
-    split_of,
 )
 
 RULE = SplitRule(
@@ -87,7 +86,12 @@ def test_the_splits_hold_people_and_captions_apart(pairs: list[Pair], sets: int)
         for pair, code in zip(person.query_P.tolist(), person.split_P.tolist(), strict=True):
             assert preferences.user_P[pair] == person.user
             caption = preferences.captions[preferences.caption_P[pair]]
-            assert split_of(user, caption, RULE) == SPLITS[code]
+            side, held_out = (
+                side_of(caption, RULE),
+                "unseen_users" if person.unseen else "seen_users",
+            )
+            assert person.unseen == is_unseen(user, RULE)
+            assert SPLITS[code] == (held_out if side == "held_out" else side)
             people_in[SPLITS[code]].add(user)
             captions_in[SPLITS[code]].add(caption)
         shown = {preferences.captions[preferences.caption_P[p]] for p in person.support_E4.ravel()}

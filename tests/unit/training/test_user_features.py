@@ -18,17 +18,17 @@ from training.data.shards import read_manifest, verified
 from training.data.splits import Split
 from training.precompute.precompute_config import prior_samples
 from training.precompute.source_plan import config_of
-from training.win_rates import user_features as told_module
-from training.win_rates.user_features import Answers, Features, Told
-from training.world import users
+from training.win_rates import user_features
+from training.win_rates.user_features import Answers, Features, FeaturesOfPeople
+from training.world import tastes
 from training.world.truth import GroundTruth
 
 WIDTH = 128
 SPLITS: tuple[Split, ...] = ("seen_users", "unseen_users")
 
 
-def told(folder: Path, answers: Answers, people: Sequence[str] | None = None) -> Told:
-    return Told(folder, SPLITS, people or people_of(folder), answers, "mini", None)
+def told(folder: Path, answers: Answers, people: Sequence[str] | None = None) -> FeaturesOfPeople:
+    return FeaturesOfPeople(folder, SPLITS, people or people_of(folder), answers, "mini", None)
 
 
 def people_of(folder: Path) -> list[str]:
@@ -72,7 +72,7 @@ def several(precomputed: Path, monkeypatch: pytest.MonkeyPatch) -> PreferencePai
     emb_ED = torch.randn(int(counts_U.sum()), WIDTH, generator=torch.Generator().manual_seed(0))
     first_U = counts_U.cumsum(0) - counts_U
     pairs = replace(one, user_emb_ED=emb_ED, embeddings_U=counts_U, first_embedding_U=first_U)
-    monkeypatch.setattr(told_module, "load_pairs", lambda *_: pairs)
+    monkeypatch.setattr(user_features, "load_pairs", lambda *_: pairs)
     return pairs
 
 
@@ -98,7 +98,7 @@ def test_the_best_estimate_of_all_sets_weighs_all_answers_at_once(precomputed: P
     assert len(shards) == 1  # so that a place is a row
     for place, emb_D in zip(places, found, strict=True):
         own_E = shards[0]["person_E"] == place
-        estimate_L = users.posterior_mean(
+        estimate_L = tastes.posterior_mean(
             shards[0]["support_delta_E4L"][own_E].flatten(0, 1).numpy(),
             shards[0]["support_preferred_E4"][own_E].flatten().numpy(),
             prior,
@@ -129,7 +129,7 @@ def test_the_quiz_tells_each_feature_of_the_same_four_answers(
         expected: np.ndarray = {
             "vlm": encoder.encode(person.choices).user_emb_D,
             "none": np.ones(WIDTH, np.float32),
-            "posterior": users.posterior_mean(person.delta_4L, person.preferred_4, prior),
+            "posterior": tastes.posterior_mean(person.delta_4L, person.preferred_4, prior),
             "taste": truth.taste(user_id),
         }[features]
         assert emb_D.shape == (WIDTH,)
@@ -153,6 +153,6 @@ def test_a_reader_of_another_kind_is_refused(precomputed: Path, encoder: Reading
 
 def test_real_people_cannot_be_quizzed(precomputed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = config_of(precomputed).model_copy(update={"truth": None})
-    monkeypatch.setattr(told_module, "config_of", lambda _: real)
+    monkeypatch.setattr(user_features, "config_of", lambda _: real)
     with pytest.raises(ValueError, match="without the ground truth"):
         told(precomputed, "quiz").quizzed()

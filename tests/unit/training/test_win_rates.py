@@ -18,12 +18,11 @@ from training.jobs.configuration import read_configuration
 from training.judges.known_choices import KnownChoice, KnownPair
 from training.precompute.source_plan import config_of
 from training.win_rates import __main__ as win_rates_module
-from training.win_rates import judging, methods
-from training.win_rates import user_features as told_module
+from training.win_rates import judging, methods, user_features
 from training.win_rates.__main__ import win_rates
 from training.win_rates.judging import share_won
 from training.win_rates.methods import Task, readable_people
-from training.win_rates.user_features import Told
+from training.win_rates.user_features import FeaturesOfPeople
 from training.win_rates.win_rates_config import SPLITS, WinRatesConfig
 from training.world.truth import GroundTruth
 
@@ -170,12 +169,12 @@ def test_another_quiz_is_another_run(
     asked = config.model_copy(update={"answers": "quiz"})
     report = win_rates(asked)
     assert report["answers"] == "quiz"
-    told = Told(
+    told = FeaturesOfPeople(
         config.data, SPLITS, [readable_people(config, "seen_users")[0].user], "quiz", "mini", None
     ).of("posterior", 128)
     count = report["pictures_of_each"]
     assert any(np.array_equal(r.user_emb_D, told[0]) for r in pipeline.painted[count : 2 * count])
-    monkeypatch.setattr(told_module, "seed_of", lambda user_id: 1)
+    monkeypatch.setattr(user_features, "seed_of", lambda user_id: 1)
     with pytest.raises(ValueError, match="something else"):
         win_rates(asked, resume=True)
 

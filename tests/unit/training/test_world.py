@@ -13,7 +13,7 @@ from training.world.painter import paint
 from training.world.pool import write_pool
 from training.world.scene import CONTENTS, LOOKS, SETTINGS, SUBJECTS, Scene
 from training.world.store import PictureStore, paint_store, scene_at
-from training.world.users import (
+from training.world.tastes import (
     Population,
     choice_probability,
     choose,

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.fake_store import FakeStore
 from training.data.pickapic import SCHEMA, PickAPic
 from training.data.preferences import read_preferences
-from training.world import users
+from training.world import tastes
 from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS
 from training.world.export import export, jpeg, visitors
 from training.world.looks import Standardizer, measure
@@ -88,7 +88,7 @@ def test_answers_follow_the_hidden_taste_and_pictures_the_caption(
         assert any(phrase in row["caption"] for phrase in SETTING_PHRASES[SETTINGS[setting]])
         if row["has_label"] and row["are_different"]:
             taste_L = truth.taste(str(row["user_id"]))
-            gain = users.utility(taste_L, looks[1]) - users.utility(taste_L, looks[0])
+            gain = tastes.utility(taste_L, looks[1]) - tastes.utility(taste_L, looks[0])
             agreed.append((gain > 0) == (row["label_1"] == 1))
             winner = row["image_1_uid" if row["label_1"] else "image_0_uid"]
             assert row["best_image_uid"] == winner

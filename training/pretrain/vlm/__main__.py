@@ -28,6 +28,7 @@ from ppd_model.presets import get_preset
 from ppd_model.user_encoder import TOKENIZER_FILE, VLM_FILE, UserEncoder, small_tokenizer
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import save_resolved
+from training.jobs.files import write_json
 from training.pretrain.vlm import held_out_scores
 from training.pretrain.vlm.examples import (
     tokenizer_sentences,
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         taste_head=heads.taste,
     )
     report["weights_sha256"] = version
-    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "report.json", report)
     log.write("report", **report)
 
 

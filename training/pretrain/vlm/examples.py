@@ -24,7 +24,7 @@ from training.pretrain.vlm import profile_text
 from training.world.captions import caption
 from training.world.scene import LOOKS, SETTINGS
 from training.world.store import PictureStore
-from training.world.users import Population, choice_probability, posterior_mean
+from training.world.tastes import Population, choice_probability, posterior_mean
 
 ProfileKind = Literal["generated", "revised", "typed", "changed"]
 _KINDS: tuple[ProfileKind, ...] = ("generated", "revised", "typed", "changed")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.jobs.files import replacing
 from training.pretrain.vlm.vlm_config import VlmConfig
 
 
@@ -87,10 +88,9 @@ def save_checkpoint(
     path: Path, trained: nn.Module, optimizer: torch.optim.Optimizer, step: int
 ) -> None:
     """Write everything that is needed to go on, in one move."""
-    unfinished = path.with_suffix(".unfinished")
     state = {"trained": trained.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    torch.save(state, unfinished)
-    unfinished.rename(path)
+    with replacing(path) as unfinished:
+        torch.save(state, unfinished)
 
 
 class Log:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
+from training.jobs.files import replacing
 from training.pretrain.vlm.steps import Log, run_steps
 from training.pretrain.vlm.vision import (
     VisionHeads,
@@ -86,9 +87,8 @@ def cache_features(
     if not (resume and path.exists()):
         pictures = small_pictures(store, config.image_px)[: config.language_pictures]
         features = np.concatenate(list(all_features(model.model.vision_tower, pictures)))
-        unfinished = path.with_suffix(".unfinished.npy")
-        np.save(unfinished, features)
-        unfinished.rename(path)
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
+            np.save(file, features)
         log.write(
             "features",
             shape=list(features.shape),

@@ -28,6 +28,7 @@ from torch import Tensor
 from ppd_model.files.artifact import sha256_of
 from training.data.shards import MANIFEST, read_manifest, verified
 from training.data.splits import SPLITS, Split
+from training.jobs.files import write_json
 from training.synthetic_users.pairs.relabel import Answers
 
 LABELLED, UNLABELLED = "people-", "unlabelled-"
@@ -164,9 +165,7 @@ def write_folder(
     save_file({key: value.contiguous() for key, value in people.items()}, out / PEOPLE)
     digests[PEOPLE] = sha256_of(out / PEOPLE)
     manifest = {"provenance": provenance, "complete": True, "shards": dict(sorted(digests.items()))}
-    unfinished = out / (MANIFEST + ".tmp")
-    unfinished.write_text(json.dumps(manifest, indent=2) + "\n")
-    unfinished.replace(out / MANIFEST)
+    write_json(out / MANIFEST, manifest)
 
 
 def _link(source: Path, target: Path) -> None:

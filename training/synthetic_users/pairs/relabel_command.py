@@ -14,6 +14,7 @@ import numpy as np
 from training.data.shards import MANIFEST
 from training.data.splits import SPLITS
 from training.jobs.configuration import save_resolved
+from training.jobs.files import write_json
 from training.jobs.options import Out, Seed
 from training.rewards.catalog import RewardSources, load_rewards
 from training.synthetic_users.pairs.pair_folder import people_tensors, read_source, write_folder
@@ -98,7 +99,7 @@ def make_relabelled(config: RelabelConfig) -> dict[str, Any]:
         "correlation_of_differences": np.corrcoef(scores_AP2[..., 1] - scores_AP2[..., 0]).tolist(),
     }
     save_resolved(config, config.out)
-    (config.out / "summary.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "summary.json", report)
     write_folder(config.out, sources, people, provenance)
     print(json.dumps(report, indent=2))
     return report
