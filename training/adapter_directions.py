@@ -59,7 +59,6 @@ class DirectionsConfig(Configuration):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(DirectionsConfig, argv, __doc__, resumable=False)
     measure(config)
 

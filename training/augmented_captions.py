@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ppd_model.nets.text_encoder import FRAMING_TOKENS, TextEncoder
-from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
 from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
 from training.evaluate.painting import (
@@ -43,8 +43,7 @@ from training.evaluate.painting import (
     Painter,
     Prompt,
     Shown,
-    prompt_of,
-    spread_contents,
+    spread_prompts,
 )
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
@@ -63,11 +62,12 @@ from training.jobs.options import (
     WeightsDir,
 )
 from training.quiz.answered_sets import read_sets
-from training.quiz.quizzes import RandomPairs
-from training.reports.plots import OTHER, OURS, as_png
+from training.quiz.quizzes import RandomPairs, quiz_people
+from training.reports.plots import OTHER, OURS, as_png, error_bar
 from training.reports.statistics import as_shares, clustered_mean, wins
+from training.reports.tables import markdown_table
 from training.world import tastes
-from training.world.people import SeedRange, person_seeds, taste_of
+from training.world.people import SeedRange, person_seeds
 
 FloatArray = NDArray[np.float32]
 
@@ -95,7 +95,6 @@ class AugmentedConfig(Configuration):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(AugmentedConfig, argv, __doc__, resumable=False)
     run(config)
 
@@ -107,29 +106,22 @@ def run(config: AugmentedConfig) -> dict[str, Any]:
     weights_dir = config.weights_dir or MINI_WEIGHTS_DIR
     judge = Judge.load(weights_dir / "standardizer.json", CLASSIFIER)
     seeds = person_seeds(config.split, config.people, config.first_person)
-    population = tastes.Population()
-    quiz = RandomPairs(judge.looks, config.tie_below)
-    people = [quiz(taste_of(population, s), np.random.default_rng([s, 6])) for s in seeds]
+    people = quiz_people(RandomPairs(judge.looks, config.tie_below), seeds)
     encoder = UserEncoder.load(config.preset, config.weights_dir)
-    read = read_sets(
-        encoder, [one.choices for one in people], batch=config.encode_batch, what="profiles"
-    )
-    if not read.readable.all():
-        raise ValueError(f"the VLM could not read {(~read.readable).sum()} people")
+    choices = [person.choices for person in people]
+    read = read_sets(encoder, choices, batch=config.encode_batch, what="profiles").complete()
     rng = np.random.default_rng([config.seed, seeds[0], 29])
-    contents = spread_contents(len(people) * config.prompts, rng)
-    plain = [prompt_of(c, seeds[0] + 1000 + i, rng) for i, c in enumerate(contents)]
+    plain = spread_prompts(len(people) * config.prompts, seeds[0] + 1000, rng)
     profiles = [profile for profile in read.profiles for _ in range(config.prompts)]
     longer = [
         Prompt(augmented(prompt.text, profile), prompt.content, prompt.seed)
         for prompt, profile in zip(plain, profiles, strict=True)
     ]
-    pipeline = Pipeline.load(config.preset, config.weights_dir, with_adapter=config.adapter is None)
-    if config.adapter is not None:
-        pipeline.use_adapter(config.adapter)
     own_BD = list(np.repeat(read.user_emb_ED, config.prompts, axis=0))
     nobody = [None] * len(plain)
-    painter = Painter(pipeline, judge, EvaluateConfig(out=config.out, batch=config.picture_batch))
+    options = EvaluateConfig(preset=config.preset, out=config.out, batch=config.picture_batch)
+    painter = Painter.load(config.weights_dir, config.adapter, judge, options)
+    pipeline = painter.pipeline
     rows = {
         "base": painter.paint("base", plain, nobody),
         "base_augmented": painter.paint("base, augmented", longer, nobody),
@@ -228,13 +220,11 @@ def compared(
 
 
 def format_table(report: dict[str, Any]) -> str:
-    """The rows as a Markdown table."""
-
-    lines = ["| | wins over base | content right | content kept |", "|---|---|---|---|"]
-    for name, row in report["rows"].items():
-        cells = [as_shares(row.get(key)) for key in ("wins", "content_right", "content_kept")]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    keys = ("wins", "content_right", "content_kept")
+    rows = [
+        [name, *(as_shares(row.get(key)) for key in keys)] for name, row in report["rows"].items()
+    ]
+    return markdown_table(["", "wins over base", "content right", "content kept"], rows)
 
 
 def plot(report: dict[str, Any]) -> bytes:
@@ -245,7 +235,6 @@ def plot(report: dict[str, Any]) -> bytes:
     for offset, key, colour in ((-0.2, "wins", OURS), (0.2, "content_kept", OTHER)):
         for place, row in enumerate(rows.values()):
             value = row[key]
-            below, above = value["mean"] - value["low"], value["high"] - value["mean"]
             axes.bar(
                 place + offset,
                 value["mean"],
@@ -253,8 +242,7 @@ def plot(report: dict[str, Any]) -> bytes:
                 color=colour,
                 label=key.replace("_", " ") if place == 0 else None,
             )
-            error = [[max(below, 0)], [max(above, 0)]]
-            axes.errorbar(place + offset, value["mean"], error, color="black", capsize=3)
+            axes.errorbar(place + offset, value["mean"], error_bar(value), color="black", capsize=3)
     axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(rows)), [name.replace("_", "\n") for name in rows])
     axes.set_ylim(0, 1.02)

@@ -131,7 +131,6 @@ class ChooseBetaConfig(Configuration):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(
         ChooseBetaConfig, argv, __doc__, resumable=False, positional="runs"
     )

@@ -33,11 +33,11 @@ from safetensors.torch import load_file
 from scipy.optimize import isotonic_regression
 from scipy.stats import spearmanr
 
-from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
 from training.data.shards import ShardFolder
 from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
-from training.evaluate.painting import SAME_WITHIN, Judge, Painter, prompt_of, spread_contents
+from training.evaluate.painting import SAME_WITHIN, Judge, Painter, spread_prompts
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.files import write_json
@@ -57,11 +57,11 @@ from training.jobs.options import (
 )
 from training.quiz.answered_sets import read_sets
 from training.quiz.pair_strategies import likelihood
-from training.quiz.quizzes import Person, RandomPairs
+from training.quiz.quizzes import Person, RandomPairs, quiz_people
 from training.reports.plots import INK, OURS, as_png
 from training.reports.statistics import clustered_mean, wins
 from training.world import tastes
-from training.world.people import SeedRange, person_seeds, taste_of
+from training.world.people import SeedRange, person_seeds
 
 FloatArray = NDArray[np.float64]
 Measure = Literal["agreement", "token_probability", "best_estimate"]
@@ -117,7 +117,6 @@ class Calibration:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(ConfidenceConfig, argv, __doc__)
     run(config, resume)
 
@@ -133,10 +132,8 @@ def run(config: ConfidenceConfig, resume: bool = False) -> dict[str, Any]:
     save_resolved(config, config.out)
     weights_dir = config.weights_dir or MINI_WEIGHTS_DIR
     judge = Judge.load(weights_dir / "standardizer.json", CLASSIFIER)
-    pipeline = Pipeline.load(config.preset, config.weights_dir, with_adapter=config.adapter is None)
-    if config.adapter is not None:
-        pipeline.use_adapter(config.adapter)
-    painter = Painter(pipeline, judge, EvaluateConfig(out=config.out, batch=config.picture_batch))
+    options = EvaluateConfig(preset=config.preset, out=config.out, batch=config.picture_batch)
+    painter = Painter.load(config.weights_dir, config.adapter, judge, options)
     fitted = measure("validate", config.calibrate_people, painter, None, config, resume)
     tested = measure("test", config.test_people, painter, fitted.center_D, config, resume)
     calibration = {
@@ -145,7 +142,7 @@ def run(config: ConfidenceConfig, resume: bool = False) -> dict[str, Any]:
     report = {
         "commit": git_commit(),
         "encoder_version": UserEncoder.load(config.preset, config.weights_dir).encoder_version,
-        "adapter_version": pipeline.adapter_version,
+        "adapter_version": painter.pipeline.adapter_version,
         "people": {"calibrated_on": config.calibrate_people, "tested_on": config.test_people},
         "readings": config.readings,
         "seed": config.seed,
@@ -173,8 +170,7 @@ def measure(
     """Quiz, readings and pictures of `count` people; without a centre, theirs is taken."""
     seeds = person_seeds(split, count, config.first_person)
     population = tastes.Population()
-    quiz = RandomPairs(painter.judge.looks, config.tie_below)
-    people = [quiz(taste_of(population, seed), np.random.default_rng([seed, 6])) for seed in seeds]
+    people = quiz_people(RandomPairs(painter.judge.looks, config.tie_below), seeds)
     readings_URD, greedy_UD, sure_U = readings(split, people, seeds, config, resume)
     if center_D is None:
         center_D = greedy_UD.mean(0)
@@ -213,9 +209,8 @@ def readings(
     folder = ShardFolder(config.out / "readings" / split, made_with, resume)
     choices = [person.choices for person in people]
     if not folder.has("greedy.safetensors"):
-        read = read_sets(greedy, choices, batch=config.encode_batch, what=f"{split}, greedy")
-        if not read.readable.all():
-            raise ValueError(f"{split}: the VLM could not read {(~read.readable).sum()} people")
+        what = f"{split}, greedy"
+        read = read_sets(greedy, choices, batch=config.encode_batch, what=what).complete()
         tensors = {"user_emb_UD": read.user_emb_ED, "confidence_U": read.confidence_E}
         folder.write("greedy.safetensors", {k: torch.from_numpy(v) for k, v in tensors.items()})
     sampler = UserEncoder.load(config.preset, config.weights_dir, decoding="sample")
@@ -230,9 +225,7 @@ def readings(
             batch=config.encode_batch,
             seed=first_seed,
             what=f"{split}, reading {number + 1} of {config.readings}",
-        )
-        if not read.readable.all():
-            raise ValueError(f"{split}: the VLM could not read {(~read.readable).sum()} people")
+        ).complete()
         folder.write(name, {"user_emb_UD": torch.from_numpy(read.user_emb_ED)})
     folder.finish()
     sampled = [
@@ -275,8 +268,7 @@ def win_rates(
 ) -> FloatArray:
     """Share of a person's prompts whose personalised picture they prefer to the base's, U."""
     rng = np.random.default_rng([config.seed, seeds[0], 27])
-    contents = spread_contents(len(people) * config.prompts, rng)
-    prompts = [prompt_of(c, seeds[0] + 1000 + i, rng) for i, c in enumerate(contents)]
+    prompts = spread_prompts(len(people) * config.prompts, seeds[0] + 1000, rng)
     base = painter.paint("base", prompts, [None] * len(prompts))
     emb_BD = np.repeat(emb_UD, config.prompts, axis=0).astype(np.float32)
     own = painter.paint("personalised", prompts, list(emb_BD))

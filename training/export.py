@@ -91,7 +91,6 @@ class ArtifactsConfig(Configuration):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(ArtifactsConfig, argv, __doc__, resumable=False)
     print("\n".join(export(config.run, config.out, partial=config.partial)))
 

@@ -76,7 +76,6 @@ class Shown:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(SignalConfig, argv, __doc__, resumable=False)
     measure(config)
 

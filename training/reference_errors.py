@@ -92,7 +92,6 @@ class ReferenceErrors:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(
         DpoConfig, argv, __doc__, unread=DpoConfig.model_fields.keys() - READ
     )

@@ -40,6 +40,7 @@ from training.jobs.options import Out, PersonalizeBelow, Strength, Threads, Weig
 from training.reference_errors import DRAWN_BY
 from training.reports.plots import OTHER, OURS, as_png
 from training.reports.statistics import as_shares
+from training.reports.tables import markdown_table
 
 ADAPTER, CHECKPOINT, REPORT = "adapter.safetensors", "checkpoint.pt", "report.json"
 REFERENCE_ERRORS = "reference_errors"
@@ -100,7 +101,6 @@ class SweepConfig(Configuration):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(SweepConfig, argv, __doc__, resumable=False)
     sweep(config)
 
@@ -253,15 +253,17 @@ def measured(config: SweepConfig, training: DpoConfig) -> dict[str, Any]:
 
 
 def format_table(report: Mapping[str, Any]) -> str:
-    """A line for each value, in Markdown."""
     shown = [key for key in MEASURES if key in report["runs"][0]]
     titles = [report["key"], "validation accuracy", *(MEASURES[key] for key in shown)]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for run in report["runs"]:
-        cells = [f"{run['value']}", f"{run['validation_accuracy']:.1%}"]
-        cells += [as_shares(run[key]) for key in shown]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [
+            f"{run['value']}",
+            f"{run['validation_accuracy']:.1%}",
+            *(as_shares(run[k]) for k in shown),
+        ]
+        for run in report["runs"]
+    ]
+    return markdown_table(titles, rows)
 
 
 def plot(report: Mapping[str, Any]) -> bytes:

@@ -95,7 +95,6 @@ class ChoiceTable:
         return (second_PF - first_PF).astype(np.float64)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file."""
         save_file({name: np.ascontiguousarray(value) for name, value in vars(self).items()}, path)
 
     @classmethod
@@ -113,7 +112,6 @@ class ChoiceTable:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(TasteSpaceConfig, argv, __doc__, resumable=False)
     run(config)
 

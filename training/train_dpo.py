@@ -39,25 +39,17 @@ from torch import Tensor
 from ppd_model.files.artifact import save_artifact
 from ppd_model.nets.adapter import trainable_parameters
 from ppd_model.nets.stage_c import adapter_spec
-from training.data.dataset import PairBatch, PreferencePairs, batch_rows, epoch_of, load_pairs
+from training.data.dataset import PreferencePairs, batch_rows, epoch_of, load_pairs
 from training.dpo.base_weights import DTYPES, load_base
 from training.dpo.dpo_config import DpoConfig, check
-from training.dpo.loss import (
-    PairErrors,
-    PairWeights,
-    PreferenceLoss,
-    SupervisedLoss,
-    error_dtype,
-    nft_loss,
-    ppd_loss,
-    sft_loss,
-)
-from training.dpo.pair_model import PairModel, as_pairs
-from training.dpo.randomness import Draws, draw, draw_of_pairs
+from training.dpo.objectives import objective
+from training.dpo.pair_model import PairModel
+from training.dpo.randomness import draw, draw_of_pairs
 from training.dpo.run_log import RunLog
 from training.dpo.run_state import CHECKPOINT, RunState, identity_of
 from training.dpo.sample_grid import SampleGrid
 from training.dpo.time_weight import Omega
+from training.dpo.validation import validate
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import save_resolved
 from training.reference_errors import ReferenceErrors, load_reference_errors
@@ -70,7 +62,6 @@ CENTRED = {"vlm", "taste", "posterior"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(DpoConfig, argv, __doc__)
     train(config, resume)
 
@@ -315,127 +306,6 @@ def optimizer_step(
         error_all_K2 = accelerator.gather(torch.cat(errors)).cpu()
         state.omega.update(time_K2[:, : error_all_K2.shape[1]].flatten(), error_all_K2.flatten())
     return measured
-
-
-def objective(
-    model: torch.nn.Module,
-    batch: PairBatch,
-    draws: Draws,
-    omega: Omega,
-    config: DpoConfig,
-    known: PairErrors | None = None,
-) -> tuple[PreferenceLoss | SupervisedLoss, Tensor]:
-    """The configured loss of one micro batch, and the errors that move an adaptive omega.
-
-    known: the reference's errors, where they need not be computed.
-
-    Those are the reference's on both pictures, B x 2: what makes rejected pictures worse must not
-    make them count less. Supervised fine-tuning has no reference and gives the policy's, B x 1.
-    """
-    if config.objective == "sft":
-        chosen_B = model(batch, draws, chosen_only=True)
-        return sft_loss(chosen_B, omega(draws.t_chosen_B)), chosen_B.detach()[:, None]
-    opposite_B = None
-    if config.objective == "nft":
-        policy, reference, opposite_B = model(batch, draws, opposite=True)
-    else:
-        policy, reference = model(batch, draws, known)
-    loss = preference(policy, reference, draws, omega, config, opposite_B)
-    return loss, torch.stack([reference.chosen_B, reference.rejected_B], dim=1)
-
-
-def preference(
-    policy: PairErrors,
-    reference: PairErrors,
-    draws: Draws,
-    omega: Omega,
-    config: DpoConfig,
-    opposite_B: Tensor | None = None,
-) -> PreferenceLoss:
-    """Eq. 6 (Eq. 3 where the policy was told no user) with the run's options.
-
-    opposite_B: the opposite's errors, whose loss then takes the place of Eq. 6's; what is watched
-    stays.
-    """
-    chosen_B, rejected_B = omega(draws.t_chosen_B), omega(draws.t_rejected_B)
-    weights = None
-    if chosen_B is not None and rejected_B is not None:
-        weights = PairWeights(chosen_B, rejected_B)
-    found = ppd_loss(policy, reference, beta=config.beta, timesteps=config.timesteps, omega=weights)
-    if opposite_B is None:
-        return found
-    return replace(found, loss=nft_loss(policy.chosen_B, opposite_B, weights))
-
-
-@torch.no_grad()
-def validate(
-    accelerator: Accelerator,
-    model: PairModel,
-    omega: Omega,
-    pairs: PreferencePairs,
-    rows_R: Tensor,
-    config: DpoConfig,
-) -> dict[str, float]:
-    """Loss, implicit accuracy and gains on held-out pairs, under the same draws each time.
-
-    "swapped" gives every pair the embedding of another row's person: what the adapter does for
-    everyone alike moves it as well, what it does for this person alone does not. The processes
-    share the rows; all return the same.
-    """
-    still = config.model_copy(update={"user_dropout": 0.0})
-    emb_RD = pairs.batch(rows_R, torch.zeros(len(rows_R))).user_emb_BD.roll(len(rows_R) // 2, 0)
-    size = config.micro_batch or config.batch // accelerator.num_processes
-    sums: dict[str, Tensor] = {}
-    pieces = [
-        (begin, slice(offset, min(offset + size, begin + config.batch, len(rows_R))))
-        for begin in range(0, len(rows_R), config.batch)
-        for offset in range(begin, min(begin + config.batch, len(rows_R)), size)
-    ]
-    for begin, piece in pieces[accelerator.process_index :: accelerator.num_processes]:
-        rows_B = rows_R[begin : begin + config.batch]
-        whole = draw(len(rows_B), pairs.latent_NCHW.shape[1:], config.seed + 1, begin, still)
-        draws = whole.rows(slice(piece.start - begin, piece.stop - begin))
-        batch = pairs.batch(rows_R[piece], draws.which_embedding_B).to(accelerator.device)
-        draws = draws.to(accelerator.device)
-        noised = model.noised(batch, draws)
-        opposite_B = None
-        if config.objective == "nft":
-            policy, reference, opposite_B = model.with_opposite(noised, batch.user_emb_BD)
-        else:
-            reference = as_pairs(model.reference_errors(noised))
-            policy = as_pairs(model.policy_errors(noised, batch.user_emb_BD))
-        own = preference(policy, reference, draws, omega, still, opposite_B)
-        numbers = {
-            "loss": own.loss,
-            "accuracy": own.implicit_accuracy,
-            "margin": own.margin,
-            "chosen_gain": own.chosen_gain,
-            "rejected_gain": own.rejected_gain,
-        }
-        if config.objective == "sft":
-            numbers["loss"] = sft_loss(policy.chosen_B, omega(draws.t_chosen_B)).loss
-        if config.user != "none":
-            swapped_BD = emb_RD[piece].to(accelerator.device)
-            swapped = as_pairs(model.policy_errors(noised, swapped_BD))
-            other = preference(swapped, reference, draws, omega, still)
-            numbers["swapped_accuracy"] = other.implicit_accuracy
-        weight = (piece.stop - piece.start) / len(rows_R)
-        for name, value in numbers.items():
-            sums[name] = sums.get(name, torch.zeros_like(value)) + weight * value
-    names, dtype = validation_names(config), error_dtype(accelerator.device)
-    mine_N = torch.stack(
-        [sums.get(name, torch.zeros((), device=accelerator.device)).to(dtype) for name in names]
-    )
-    total_N = accelerator.reduce(mine_N, reduction="sum")
-    return {
-        f"validation_{name}": value for name, value in zip(names, total_N.tolist(), strict=True)
-    }
-
-
-def validation_names(config: DpoConfig) -> list[str]:
-    """What `validate` measures, in the same order in every process."""
-    names = ["loss", "accuracy", "margin", "chosen_gain", "rejected_gain"]
-    return names if config.user == "none" else [*names, "swapped_accuracy"]
 
 
 @contextmanager

@@ -41,13 +41,13 @@ from training.reports.statistics import (
     clustered_mean,
     clustered_ratio,
 )
+from training.reports.tables import markdown_table
 from training.world import tastes
 
 TOP_K = (1, 2, 4, 8, 16, 32, 64)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(ClassifyConfig, argv, __doc__)
     run(config, resume)
 
@@ -139,12 +139,11 @@ def share(
 def format_table(report: dict[str, Any]) -> str:
     """Top-k accuracies as a Markdown table."""
     names = list(report["top"])
-    lines = ["| k | chance | " + " | ".join(names) + " |", "|---" * (2 + len(names)) + "|"]
-    for k, chance in report["chance"].items():
-        cells = [
-            "{mean:.1%} [{low:.1%}, {high:.1%}]".format(**report["top"][name][k]) for name in names
-        ]
-        lines.append(f"| {k} | {chance:.1%} | " + " | ".join(cells) + " |")
+    rows = [
+        [k, f"{chance:.1%}", *(as_shares(report["top"][name][k]) for name in names)]
+        for k, chance in report["chance"].items()
+    ]
+    lines = [markdown_table(["k", "chance", *names], rows)]
     for name, shares in report["share_of_oracle"].items():
         lines.append(f"\nof {name}, top-16: {as_shares(shares.get('16'))}")
     return "\n".join(lines)

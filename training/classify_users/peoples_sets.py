@@ -40,7 +40,6 @@ class PeoplesSets:
 
     @property
     def people(self) -> int:
-        """How many people there are."""
         return int(self.person_E.max()) + 1
 
 

@@ -173,7 +173,6 @@ def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(ClassifierConfig, argv, __doc__)
     train(config, resume)
 

@@ -44,11 +44,9 @@ class PairBatch:
     user_emb_BD: Tensor
 
     def rows(self, pairs_K: Tensor) -> PairBatch:
-        """Some of the pairs."""
         return PairBatch(**{name: value[pairs_K] for name, value in vars(self).items()})
 
     def to(self, device: torch.device) -> PairBatch:
-        """The same batch on another device."""
         return PairBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
@@ -81,7 +79,6 @@ class PreferencePairs:
 
     @property
     def people(self) -> int:
-        """How many people answered."""
         return len(self.embeddings_U)
 
     def rows_of(self, people: range) -> Tensor:

@@ -52,7 +52,6 @@ class ReadCounts:
     pictures: int
 
     def to_dict(self) -> dict[str, int]:
-        """For the summary."""
         return asdict(self)
 
 

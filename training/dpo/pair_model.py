@@ -47,7 +47,6 @@ class Noised:
     sides: int
 
     def rows(self, pairs_K: Tensor) -> Noised:
-        """Both pictures of some of the pairs."""
         stride = len(self.t_R) // self.sides
         rows_R = torch.cat([pairs_K + side * stride for side in range(self.sides)])
         text_blocks = self.attended.text_blocks

@@ -35,11 +35,9 @@ class Draws:
     keep_user_B: Tensor
 
     def rows(self, part: slice | Tensor) -> Draws:
-        """Those of some of the pairs."""
         return Draws(**{name: value[part] for name, value in vars(self).items()})
 
     def to(self, device: torch.device) -> Draws:
-        """The same on another device."""
         return Draws(**{name: value.to(device) for name, value in vars(self).items()})
 
 

@@ -89,7 +89,6 @@ class RunLog:
                 tracker.log_images({"samples": [image_HWC]}, step=step)
 
     def close(self) -> None:
-        """Ends the bar and the trackers."""
         if self._bar is not None:
             self._bar.close()
         self._accelerator.end_training()

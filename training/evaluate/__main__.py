@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import EncodedUser, UserEncoder
 from training.evaluate.evaluate_config import EvaluateConfig, check, first_seed
 from training.evaluate.measures import (
@@ -43,20 +43,17 @@ from training.evaluate.painting import (
     Painter,
     Prompt,
     Shown,
-    prompt_of,
-    spread_contents,
+    spread_prompts,
 )
 from training.evaluate.table import format_table, table
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
-from training.quiz.quizzes import Person, Quiz, make_quiz
-from training.world import tastes
-from training.world.people import person_seeds, taste_of
+from training.quiz.quizzes import Person, make_quiz, quiz_people
+from training.world.people import person_seeds
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(EvaluateConfig, argv, __doc__, resumable=False)
     evaluate(config)
 
@@ -75,19 +72,18 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         prompt_variant=config.prompt_variant,
         decoding=config.decoding,
     )
-    pipeline = Pipeline.load(config.preset, config.weights_dir, with_adapter=config.adapter is None)
-    if config.adapter is not None:
-        pipeline.use_adapter(config.adapter)
+    painter = Painter.load(config.weights_dir, config.adapter, judge, config)
+    pipeline = painter.pipeline
     pipeline.set_personalize_below(config.personalize_below)
     if pipeline.encoder_id != encoder.encoder_version:
         raise ValueError(
             f"the adapter reads embeddings of {pipeline.encoder_id!r}, "
             f"the user encoder is {encoder.encoder_version!r}"
         )
-    painter = Painter(pipeline, judge, config)
 
     quiz = make_quiz(config.quiz, judge.looks, config.tie_below)
-    people = quiz_people(config, quiz)
+    seeds = person_seeds(config.split, config.people, config.first_person)
+    people = quiz_people(quiz, seeds)
     encoded = encode(encoder, [person.choices for person in people], config.batch)
     prompts_GK = group_prompts(config)
     base = paint_base(painter, prompts_GK)
@@ -118,22 +114,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return report
 
 
-def quiz_people(config: EvaluateConfig, quiz: Quiz) -> list[Person]:
-    """Unseen people, each with four answered pairs."""
-    population = tastes.Population()
-    seeds = person_seeds(config.split, config.people, config.first_person)
-    return [quiz(taste_of(population, seed), np.random.default_rng([seed, 6])) for seed in seeds]
-
-
 def group_prompts(config: EvaluateConfig) -> list[list[Prompt]]:
     """K prompts for each group, contents spread evenly, seeds all different."""
     rng = np.random.default_rng([config.seed, first_seed(config), 8])
     groups = config.people // config.group
-    contents = spread_contents(groups * config.prompts, rng)
-    prompts = [
-        prompt_of(content, first_seed(config) + 1000 + index, rng)
-        for index, content in enumerate(contents)
-    ]
+    prompts = spread_prompts(groups * config.prompts, first_seed(config) + 1000, rng)
     return [prompts[g * config.prompts : (g + 1) * config.prompts] for g in range(groups)]
 
 

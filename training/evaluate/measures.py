@@ -4,30 +4,27 @@ Legend: U people, K prompts of a person, G groups, L looks, R comparisons, D emb
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ppd_model.pipeline import Pipeline
 from ppd_model.types import ImageRequest
 from ppd_model.user_encoder import Choice, EncodedUser, EncodingError, UserEncoder
 from training.data.dataset import load_pairs
 from training.evaluate.evaluate_config import EvaluateConfig, first_seed
+from training.evaluate.page import png
 from training.evaluate.painting import (
     ADAPTER_IS_OFF,
     SAME_WITHIN,
     FloatArray,
     Painter,
-    Pictures,
     Prompt,
     Shown,
-    prompt_of,
-    spread_contents,
+    spread_prompts,
 )
 from training.quiz.quizzes import Person, Quiz
 from training.reports.statistics import clustered_mean, mean_cosine, ridge_probe, wins
@@ -150,10 +147,8 @@ def one_look_report(
     ]
     encoded = encode(encoder, [person.choices for person in people], config.batch)
     rng = np.random.default_rng([config.seed, first_seed(config), 10])
-    contents = spread_contents(config.one_look_quizzes * config.one_look_prompts, rng)
-    prompts = [
-        prompt_of(content, first_seed(config) + 5000 + i, rng) for i, content in enumerate(contents)
-    ]
+    count = config.one_look_quizzes * config.one_look_prompts
+    prompts = spread_prompts(count, first_seed(config) + 5000, rng)
     base = painter.paint("one look, base", prompts, [ADAPTER_IS_OFF] * len(prompts))
     each = config.one_look_prompts
     asked = [prompts[index * each + k] for _, _, index in askers for k in range(each)]
@@ -184,10 +179,7 @@ def content_report(
     kept_of_right: of what the base got right; None where it got nothing right for two people.
     """
     rng = np.random.default_rng([config.seed, first_seed(config), 12])
-    extra = [
-        prompt_of(content, first_seed(config) + 9000 + index, rng)
-        for index, content in enumerate(spread_contents(config.content_repeats * CONTENTS, rng))
-    ]
+    extra = spread_prompts(config.content_repeats * CONTENTS, first_seed(config) + 9000, rng)
     plain = painter.paint("content, base", extra, [ADAPTER_IS_OFF] * len(extra))
     base_prompts = [prompt for prompts in prompts_GK for prompt in prompts]
     asked = np.array([prompt.content for prompt in [*base_prompts, *extra]])
@@ -290,13 +282,6 @@ def median_s(call: Any, repeats: int = 3) -> float:
         call()
         seconds.append(time.perf_counter() - started_s)
     return float(np.median(seconds))
-
-
-def png(image_HWC: Pictures) -> bytes:
-    """The picture as PNG bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(image_HWC).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def bounds_report(

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from training.reports.plots import INK, OTHER, OURS, as_png
+from training.reports.plots import INK, OTHER, OURS, as_png, error_bar
 
 ASKED = {"random": "random pairs", "served": "pairs as the quiz asks them"}
 WHO = {
@@ -78,19 +78,16 @@ def person(entry: dict[str, Any]) -> str:
 
 
 def pictures(images: Sequence[Any]) -> str:
-    """Pictures as inline images."""
     return "".join(f'<img alt="" src="{data_url(png(image))}">' for image in images)
 
 
 def png(image: Any) -> bytes:
-    """A uint8 picture as PNG bytes."""
     buffer = io.BytesIO()
     Image.fromarray(np.asarray(image)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def data_url(content: bytes) -> str:
-    """PNG bytes as a data URL."""
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
@@ -109,11 +106,8 @@ def plot_wins(report: dict[str, Any]) -> bytes:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     for index, (_, value, colour) in enumerate(bars):
-        below, above = value["mean"] - value["low"], value["high"] - value["mean"]
         axes.bar(index, value["mean"], color=colour, width=0.6)
-        axes.errorbar(
-            index, value["mean"], [[max(below, 0)], [max(above, 0)]], color="black", capsize=4
-        )
+        axes.errorbar(index, value["mean"], error_bar(value), color="black", capsize=4)
     axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(bars)), [label for label, _, _ in bars])
     axes.set_ylim(0, 1)
@@ -127,12 +121,9 @@ def plot_looks(report: dict[str, Any]) -> bytes:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     for index, value in enumerate(effects.values()):
-        below, above = value["mean"] - value["low"], value["high"] - value["mean"]
         colour = OURS if value["mean"] >= 0.5 else OTHER
         axes.barh(index, value["mean"], color=colour, height=0.6)
-        axes.errorbar(
-            value["mean"], index, xerr=[[max(below, 0)], [max(above, 0)]], color="black", capsize=3
-        )
+        axes.errorbar(value["mean"], index, xerr=error_bar(value), color="black", capsize=3)
     axes.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(effects)), list(effects))

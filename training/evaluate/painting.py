@@ -55,7 +55,6 @@ class Judge:
 
     @classmethod
     def load(cls, standardizer: Path, classifier: Path) -> Judge:
-        """From their two files."""
         return cls(Standardizer.load(standardizer), load_classifier(classifier))
 
     def looks(self, images: Pictures, content_B: NDArray[np.int64]) -> FloatArray:
@@ -63,7 +62,6 @@ class Judge:
         return self.standardizer.looks(images, content_B)
 
     def judge(self, images: Pictures, prompts: Sequence[Prompt]) -> Shown:
-        """Measure pictures of these prompts."""
         content_B = np.array([prompt.content for prompt in prompts])
         subject_B, setting_B = self.classifier.name(images)
         return Shown(images, self.looks(images, content_B), subject_B * len(SETTINGS) + setting_B)
@@ -78,6 +76,16 @@ class Painter:
         self.config = config
         self.made = 0
         self.seconds = 0.0
+
+    @classmethod
+    def load(
+        cls, weights_dir: Path | None, adapter: Path | None, judge: Judge, config: EvaluateConfig
+    ) -> Painter:
+        """With the config's model, and an adapter file in the place of its own, if one is given."""
+        pipeline = Pipeline.load(config.preset, weights_dir, with_adapter=adapter is None)
+        if adapter is not None:
+            pipeline.use_adapter(adapter)
+        return cls(pipeline, judge, config)
 
     def paint(
         self, what: str, prompts: Sequence[Prompt], user_emb: Sequence[FloatArray | None]
@@ -111,6 +119,12 @@ def spread_contents(count: int, rng: np.random.Generator) -> list[int]:
     rounds = -(-count // CONTENTS)
     order = np.concatenate([rng.permutation(CONTENTS) for _ in range(rounds)])
     return [int(content) for content in order[:count]]
+
+
+def spread_prompts(count: int, first_seed: int, rng: np.random.Generator) -> list[Prompt]:
+    """Prompts of contents that are spread evenly, their seeds one after the other."""
+    contents = spread_contents(count, rng)
+    return [prompt_of(content, first_seed + place, rng) for place, content in enumerate(contents)]
 
 
 def prompt_of(content: int, seed: int, rng: np.random.Generator) -> Prompt:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from training.reports.statistics import as_shares
+from training.reports.tables import markdown_table
 from training.world.scene import LOOKS
 
 
@@ -83,9 +84,8 @@ def table(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def format_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    lines = ["| what | measured | reach | met |", "|---|---|---|---|"]
-    for row in rows:
-        met = "yes" if row["met"] else "**no**"
-        lines.append(f"| {row['what']} | {row['measured']} | {row['reach']} | {met} |")
-    return "\n".join(lines)
+    cells = [
+        [row["what"], row["measured"], row["reach"], "yes" if row["met"] else "**no**"]
+        for row in rows
+    ]
+    return markdown_table(["what", "measured", "reach", "met"], cells)

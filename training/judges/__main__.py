@@ -37,7 +37,6 @@ class AccuracyConfig(JudgeOptions):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(AccuracyConfig, argv, __doc__, resumable=False)
     measure(config)
 

@@ -137,7 +137,6 @@ def messages_of(question: QuestionText) -> list[dict[str, Any]]:
 
 
 def data_url(image: Image.Image) -> str:
-    """A picture as PNG in a data URL."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

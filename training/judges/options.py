@@ -15,9 +15,8 @@ from training.judges.endpoint import EndpointJudge, EndpointSettings
 from training.judges.judge import Judge
 from training.judges.llava import LlavaJudge
 from training.judges.taste import TasteJudge
-from training.precompute.source_plan import config_of
+from training.precompute.source_plan import truth_of
 from training.world.looks import Standardizer
-from training.world.truth import GroundTruth
 
 JudgeName = Literal["endpoint", "llava", "taste"]
 JudgeOf = Callable[[str], Judge]
@@ -68,10 +67,7 @@ def make_judge(options: JudgeOptions, stack: ExitStack) -> JudgeOf:
     if options.judge == "llava":
         llava = LlavaJudge(UserEncoder.load(options.preset, options.weights_dir, options.device))
         return lambda _: llava
-    path = config_of(options.data).truth
-    if path is None:
-        raise ValueError(f"{options.data} was made without the ground truth of people's tastes")
-    truth = GroundTruth.load(path)
+    truth = truth_of(options.data)
     weights_dir = options.weights_dir or MINI_WEIGHTS_DIR
     standardizer = Standardizer.load(weights_dir / "standardizer.json")
     return lambda user: TasteJudge(truth.taste(user), standardizer)

@@ -42,10 +42,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
 from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
-from training.evaluate.painting import SAME_WITHIN, Judge, Painter, prompt_of, spread_contents
+from training.evaluate.painting import SAME_WITHIN, Judge, Painter, spread_prompts
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
@@ -61,13 +61,13 @@ from training.quiz.quizzes import load_quiz_pool
 from training.quiz.taste_model import TasteSpace
 from training.reports.plots import INK, OTHER, OURS, as_png
 from training.reports.statistics import wins
+from training.reports.tables import markdown_table
 from training.taste_space import pool_deltas
 from training.world import tastes
 from training.world.people import person_seeds, taste_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(PairChoiceConfig, argv, __doc__)
     run(config, resume)
 
@@ -143,13 +143,10 @@ def win_rates(
 
     Every strategy and number of answers has a person's same prompts and seeds.
     """
-    pipeline = Pipeline.load(config.preset, config.weights_dir, with_adapter=config.adapter is None)
-    if config.adapter is not None:
-        pipeline.use_adapter(config.adapter)
-    painter = Painter(pipeline, judge, EvaluateConfig(out=config.out, batch=config.picture_batch))
+    options = EvaluateConfig(preset=config.preset, out=config.out, batch=config.picture_batch)
+    painter = Painter.load(config.weights_dir, config.adapter, judge, options)
     rng = np.random.default_rng([config.seed, seeds[0], 24])
-    contents = spread_contents(len(seeds) * config.prompts, rng)
-    prompts = [prompt_of(c, seeds[0] + 1000 + i, rng) for i, c in enumerate(contents)]
+    prompts = spread_prompts(len(seeds) * config.prompts, seeds[0] + 1000, rng)
     base = painter.paint("base", prompts, [None] * len(prompts))
     taste_RL = np.repeat(taste_UL, config.prompts, axis=0).astype(np.float32)
     base_R = tastes.utility(taste_RL, base.looks)
@@ -164,8 +161,8 @@ def win_rates(
         rates[strategy] = np.stack(won, axis=1)
     boot = np.random.default_rng([config.seed, 25])
     return {
-        "adapter_version": pipeline.adapter_version,
-        "encoder_id": pipeline.encoder_id,
+        "adapter_version": painter.pipeline.adapter_version,
+        "encoder_id": painter.pipeline.encoder_id,
         **by_strategy(rates, config.win_at, boot),
     }
 
@@ -179,12 +176,11 @@ def format_table(report: dict[str, Any]) -> str:
     lines = []
     for what, measured in parts:
         numbers = list(next(iter(measured["of"].values())))
-        lines += [f"\n{what}\n", "| answers | " + " | ".join(numbers) + " |"]
-        lines.append("|---" * (len(numbers) + 1) + "|")
-        for name, row in measured["of"].items():
-            lines.append(
-                f"| {name} | " + " | ".join(f"{row[n]['mean']:.3f}" for n in numbers) + " |"
-            )
+        rows = [
+            [name, *(f"{row[n]['mean']:.3f}" for n in numbers)]
+            for name, row in measured["of"].items()
+        ]
+        lines += [f"\n{what}\n", markdown_table(["answers", *numbers], rows)]
     return "\n".join(lines)
 
 

@@ -61,9 +61,7 @@ def embed(
         name = f"{strategy}.safetensors"
         if not folder.has(name):
             many = [choices_of(quiz, pool, places) for quiz in quizzes for places in wanted]
-            read = read_sets(encoder, many, batch=config.encode_batch, what=strategy)
-            if not read.readable.all():
-                raise ValueError(f"{strategy}: the VLM could not read {(~read.readable).sum()}")
+            read = read_sets(encoder, many, batch=config.encode_batch, what=strategy).complete()
             folder.write(name, {"user_emb_ED": torch.from_numpy(read.user_emb_ED)})
         emb_ED = load_file(folder.folder / name)["user_emb_ED"].double().numpy()
         emb_UWD = emb_ED.reshape(len(quizzes), len(wanted), -1)

@@ -53,7 +53,6 @@ SUMMARY = "summary.json"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(PrecomputeConfig, argv, __doc__)
     state = PartialState(timeout=BARRIER_TIMEOUT)
     worker = Worker(state.process_index, state.num_processes, state.device, state.wait_for_everyone)

@@ -56,11 +56,9 @@ class Progress:
         self._started_s = time.monotonic()
 
     def passed(self, count: int) -> None:
-        """Some were there already."""
         self._left -= count
 
     def made(self, count: int) -> None:
-        """Some are done."""
         self._made += count
         self._left -= count
         rate = self._made / (time.monotonic() - self._started_s)

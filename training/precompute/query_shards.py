@@ -64,7 +64,6 @@ def decoded(plan: Plan, source_N2: IntArray, side_px: int) -> Iterator[NDArray[n
 
 
 def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """The items, `size` at a time."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -9,12 +9,21 @@ from training.data.pickapic import PickAPic
 from training.data.shards import read_manifest
 from training.precompute.plan import Plan, make_plan
 from training.precompute.precompute_config import PrecomputeConfig
+from training.world.truth import GroundTruth
 
 
 def config_of(folder: Path) -> PrecomputeConfig:
     """The configuration it was made with. Raises FileNotFoundError for another kind of folder."""
     resolved = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))
     return PrecomputeConfig.model_validate(resolved["config"])
+
+
+def truth_of(folder: Path) -> GroundTruth:
+    """The tastes of its people. Raises ValueError where they are not of the world."""
+    path = config_of(folder).truth
+    if path is None:
+        raise ValueError(f"{folder} was made without the ground truth of people's tastes")
+    return GroundTruth.load(path)
 
 
 def plan_of(folder: Path) -> Plan:

@@ -179,7 +179,6 @@ def _forget_statistics(module: nn.Module) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(CompressorConfig, argv, __doc__)
     job = CompressorJob(config)
     averaged = run(job, config, resume)

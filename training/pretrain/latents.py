@@ -28,14 +28,12 @@ BATCH = 100
 
 
 def trained_compressor(out: Path) -> SmallCompressor:
-    """The averaged compressor of a run."""
     compressor = SmallCompressor(**get_preset("mini").compressor)
     load_averaged(out, {"compressor": compressor})
     return compressor
 
 
 def trained_stage_a(out: Path) -> PaellaVQModel:
-    """The averaged Stage A of a run."""
     stage_a = PaellaVQModel(**get_preset("mini").stage_a)
     load_averaged(out, {"stage_a": stage_a})
     return stage_a
@@ -77,7 +75,6 @@ class LatentsConfig(Configuration):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(LatentsConfig, argv, __doc__, resumable=False)
     for latents in (stage_c_latents(config.run), stage_a_latents(config.run)):
         sample = latents[:2000].astype(np.float32)

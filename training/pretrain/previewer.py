@@ -97,20 +97,17 @@ class PreviewerJob:
 
 
 def new_previewer() -> Previewer:
-    """mini's, untrained."""
     preset = get_preset("mini")
     return Previewer(latent_channels=preset.latent_channels, hidden=preset.previewer_hidden)
 
 
 def trained_previewer(out: Path) -> Previewer:
-    """The averaged previewer of a run."""
     previewer = new_previewer()
     load_averaged(out, {"previewer": previewer})
     return previewer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(PreviewerConfig, argv, __doc__)
     job = PreviewerJob(config)
     averaged = run(job, config, resume)

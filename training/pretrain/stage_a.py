@@ -91,7 +91,6 @@ class StageAJob:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(StageAConfig, argv, __doc__)
     run(StageAJob(config), config, resume)
 

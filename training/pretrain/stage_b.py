@@ -109,7 +109,6 @@ def new_stage_b() -> StableCascadeUNet:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(StageBConfig, argv, __doc__)
     run(StageBJob(config), config, resume)
 

@@ -199,14 +199,12 @@ def new_stage_c() -> StageCUNet:
 
 
 def trained_stage_c(out: Path) -> StageCUNet:
-    """The averaged Stage C of a run."""
     unet = new_stage_c()
     load_averaged(out, {"stage_c": unet})
     return unet
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(StageCConfig, argv, __doc__)
     run(StageCJob(config), config, resume)
 

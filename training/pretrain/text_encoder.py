@@ -82,7 +82,6 @@ class TextEncoderJob:
         }
 
     def loss(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The three losses' sum."""
         indices = draw_indices(len(self.store) - HELD_OUT, self.config.batch, generator)
         content = torch.from_numpy(self.store.content[indices])
         ids, mask = self.encoder.tokenize(_captions(self.store.content[indices], generator))
@@ -168,7 +167,6 @@ def _small(pictures: NDArray[np.uint8]) -> Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(TextEncoderConfig, argv, __doc__)
     config.out.mkdir(parents=True, exist_ok=True)
     run(TextEncoderJob(config), config, resume)

@@ -48,10 +48,18 @@ class ReadSets:
     profiles: list[str]
     confidence_E: FloatArray
 
+    what: str = "sets"
+
     @property
     def readable(self) -> NDArray[np.bool_]:
         """Which sets gave an embedding."""
         return ~np.isnan(self.confidence_E)
+
+    def complete(self) -> ReadSets:
+        """Itself. Raises ValueError where a set could not be read."""
+        if not self.readable.all():
+            raise ValueError(f"{self.what}: the VLM could not read {(~self.readable).sum()}")
+        return self
 
 
 def answer_sets(
@@ -143,6 +151,7 @@ def read_sets(
         user_emb_ED=np.stack(rows) if rows else np.zeros((0, width), dtype=np.float32),
         profiles=["" if user is None else user.profile for user in read],
         confidence_E=np.array(sure, dtype=np.float32),
+        what=what,
     )
 
 

@@ -117,7 +117,6 @@ def answer_to(
 def chooser_of(
     strategy: Strategy, pool: QuizPool, prior_SL: FloatArray, rules: QuizRules, seed: int
 ) -> Chooser:
-    """The strategy of that name, for one person."""
     if strategy == "random":
         return lambda asked, left: left[0]
     if strategy == "oracle":

@@ -23,10 +23,10 @@ from PIL import Image
 from ppd_model.user_encoder import Choice
 from training.data.preferences import CHOICES_PER_PROFILE
 from training.quiz.pair_strategies import Asked, QuizPool, QuizRules, play
-from training.world import captions
+from training.world import captions, tastes
 from training.world.captions import canonical
 from training.world.painter import paint
-from training.world.people import answer
+from training.world.people import answer, taste_of
 from training.world.scene import CONTENTS, LOOKS, SETTINGS, Scene
 
 FloatArray = NDArray[np.float32]
@@ -70,6 +70,12 @@ def make_quiz(
     return ServedPairs(load_quiz_pool(pool_dir, looks_of), tie_below)
 
 
+def quiz_people(quiz: Quiz, seeds: Sequence[int]) -> list[Person]:
+    """The world's people of these seeds, each with four answered pairs."""
+    population = tastes.Population()
+    return [quiz(taste_of(population, seed), np.random.default_rng([seed, 6])) for seed in seeds]
+
+
 class RandomPairs:
     """Four random pairs of one content each; a pair the person cannot decide is replaced."""
 
@@ -78,7 +84,6 @@ class RandomPairs:
         self.tie_below = tie_below
 
     def __call__(self, taste_L: FloatArray, rng: np.random.Generator) -> Person:
-        """As `Quiz`."""
         choices: list[Choice] = []
         deltas: list[FloatArray] = []
         while len(choices) < CHOICES_PER_PROFILE:
@@ -109,7 +114,6 @@ class ServedPairs:
         self.rules = QuizRules(CHOICES_PER_PROFILE, NEAR_BEST, tie_below, oracle_samples=0)
 
     def __call__(self, taste_L: FloatArray, rng: np.random.Generator) -> Person:
-        """As `Quiz`."""
         nobody_SL = np.zeros((0, len(taste_L)))
         seed = int(rng.integers(2**32))
         asked = play("active", self.pool, taste_L.astype(np.float64), seed, nobody_SL, self.rules)

@@ -38,12 +38,10 @@ class TasteSpace:
         return coordinates_PK
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file."""
         save_file({"basis_FK": self.basis_FK, "mean_K": self.mean_K}, path)
 
     @classmethod
     def load(cls, path: Path) -> TasteSpace:
-        """Read what `save` wrote."""
         return cls(**load_file(path))
 
 

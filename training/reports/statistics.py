@@ -26,11 +26,9 @@ class Estimate:
     clusters: int
 
     def contains(self, value: float) -> bool:
-        """Whether the interval covers the value."""
         return self.low <= value <= self.high
 
     def to_dict(self) -> dict[str, float | int]:
-        """For report.json."""
         return asdict(self)
 
 

@@ -135,7 +135,6 @@ def load_tower(path: Path, weights_dir: Path) -> PictureTower:
 
 
 def text_encoder_of(weights_dir: Path) -> TextEncoder:
-    """mini's text encoder."""
     return load_text_encoder(
         get_preset("mini"), weights_dir / TEXT_ENCODER, weights_dir / TEXT_TOKENIZER
     )
@@ -174,7 +173,6 @@ class TowerConfig(Configuration):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(TowerConfig, argv, __doc__, resumable=False)
     path = export(config.run, config.weights_dir, config.out)
     _, spec = load_artifact(path, kind=ARTIFACT_KIND)

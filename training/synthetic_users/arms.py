@@ -103,7 +103,6 @@ class ArmScores:
         return scores_AK
 
     def identity(self, arm: Arm) -> dict[str, Any]:
-        """What an arm's scores depend on."""
         emb_D = arm.embedding_D
         options = self.options
         return {

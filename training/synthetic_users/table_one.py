@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.reports.statistics import Estimate, clustered_mean, wins
+from training.reports.tables import markdown_table
 
 FloatArray = NDArray[np.floating[Any]]
 BASE, OURS, BOUND = "base", "ppd", "bound"
@@ -62,7 +63,6 @@ def table_one(
 
 
 def mean(scores_K: FloatArray, rng: np.random.Generator) -> Estimate:
-    """The mean over prompts with its interval."""
     return clustered_mean(scores_K, np.arange(len(scores_K)), rng, DRAWS)
 
 
@@ -102,19 +102,17 @@ def as_markdown(rewards: tuple[str, ...], report: Mapping[str, Any]) -> str:
         OURS: "ours (PPD)",
         BOUND: "Diffusion-DPO (one reward)",
     }
-    lines = [f"| | {' | '.join(rewards)} |", "|---" * (len(rewards) + 1) + "|"]
-    for method, title in titles.items():
-        if method in report["means"]:
-            cells = [_cell(report["means"][method][reward]) for reward in rewards]
-            lines.append(f"| {title} | {' | '.join(cells)} |")
+    rows = [
+        [title, *(_cell(report["means"][method][reward]) for reward in rewards)]
+        for method, title in titles.items()
+        if method in report["means"]
+    ]
     shares = report.get("between_base_and_bound", {}).get(OURS)
     if shares:
-        cells = [
-            _cell(shares[reward]["share"]) if shares[reward]["share"] else "no gain of the bound"
-            for reward in rewards
-        ]
-        lines.append(f"| ours, base 0 and one-reward model 1 | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        between = (shares[reward]["share"] for reward in rewards)
+        cells = [_cell(share) if share else "no gain of the bound" for share in between]
+        rows.append(["ours, base 0 and one-reward model 1", *cells])
+    return markdown_table(["", *rewards], rows)
 
 
 def _cell(estimate: Mapping[str, float]) -> str:

@@ -41,8 +41,9 @@ from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
 from training.judges.known_choices import accuracy
 from training.judges.options import make_judge
-from training.reports.plots import OTHER, OURS, as_png
+from training.reports.plots import OTHER, OURS, as_png, error_bar
 from training.reports.statistics import as_shares
+from training.reports.tables import markdown_table
 from training.win_rates.judging import judged, shard_name
 from training.win_rates.methods import (
     FloatArray,
@@ -56,7 +57,6 @@ from training.win_rates.win_rates_config import SPLITS, WinRatesConfig
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(WinRatesConfig, argv, __doc__)
     win_rates(config, resume)
 
@@ -178,15 +178,10 @@ def format_table(report: Mapping[str, Any]) -> str:
 
     right = report["judge"]["accuracy"]
     judge = [cell(right[split], "share_right") for split in SPLITS]
-    lines = [
-        "| | seen people | unseen people | all |",
-        "|---|---|---|---|",
-        f"| the judge is right | {' | '.join(judge)} | |",
-    ]
+    rows = [["the judge is right", *judge, ""]]
     for match, rates in report["wins"].items():
-        cells = [cell(rates[group], "share") for group in (*SPLITS, "all")]
-        lines.append(f"| {match} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([match, *(cell(rates[group], "share") for group in (*SPLITS, "all"))])
+    return markdown_table(["", "seen people", "unseen people", "all"], rows)
 
 
 def plot(wins: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -200,8 +195,7 @@ def plot(wins: Mapping[str, Mapping[str, Any]]) -> bytes:
                 continue
             mean = share["mean"]
             axes.bar(place + offset, mean, 0.4, color=colour, label=split if not place else None)
-            error = [[mean - share["low"]], [share["high"] - mean]]
-            axes.errorbar(place + offset, mean, error, color="black", capsize=3)
+            axes.errorbar(place + offset, mean, error_bar(share), color="black", capsize=3)
     axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(wins)), [match.replace(" over ", "\nover ") for match in wins])
     axes.set_ylim(0, 1)

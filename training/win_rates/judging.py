@@ -21,7 +21,6 @@ from training.win_rates.win_rates_config import BASE, SPLITS, WinRatesConfig
 
 
 def shard_name(method: str, part: int) -> str:
-    """A part of a method's pictures."""
     return f"{method}-{part:05d}.safetensors"
 
 

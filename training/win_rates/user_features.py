@@ -33,13 +33,12 @@ from training.data.dataset import PreferencePairs, load_pairs, pad_features, rea
 from training.data.shards import read_manifest, verified
 from training.data.splits import Split
 from training.precompute.precompute_config import PrecomputeConfig, prior_samples
-from training.precompute.source_plan import config_of
+from training.precompute.source_plan import config_of, truth_of
 from training.quiz.answered_sets import read_sets
 from training.quiz.quizzes import Person, make_quiz
 from training.synthetic_users.arms import everybody
 from training.world import tastes
 from training.world.looks import Standardizer
-from training.world.truth import GroundTruth
 
 FloatArray = NDArray[np.float32]
 Features = Literal["vlm", "none", "posterior", "taste"]
@@ -147,12 +146,7 @@ class FeaturesOfPeople:
         Raises ValueError for people who are not of the world.
         """
         if self._quizzed is None:
-            path = config_of(self.data).truth
-            if path is None:
-                raise ValueError(
-                    f"{self.data} was made without the ground truth of people's tastes"
-                )
-            truth = GroundTruth.load(path)
+            truth = truth_of(self.data)
             weights_dir = self.weights_dir or MINI_WEIGHTS_DIR
             standardizer = Standardizer.load(weights_dir / "standardizer.json")
             quiz = make_quiz("served", standardizer.looks, TIE_BELOW)
@@ -178,9 +172,7 @@ class FeaturesOfPeople:
             )
         many = [person.choices for person in people]
         read = read_sets(encoder, many, batch=self.batch, what="people of the quiz")
-        if not read.readable.all():
-            raise ValueError(f"the VLM could not read {(~read.readable).sum()} people")
-        return read.user_emb_ED
+        return read.complete().user_emb_ED
 
 
 def seed_of(user_id: str) -> int:

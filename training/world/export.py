@@ -325,7 +325,6 @@ class ExportConfig(Configuration):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(ExportConfig, argv, __doc__, resumable=False)
     if not (config.store / "facts.npz").exists():
         paint_store(config.store, config.paint_count, config.paint_seed, os.cpu_count() or 1)

@@ -193,7 +193,6 @@ class Standardizer:
         return self.apply(measure_all(images_NHW3), content_N)
 
     def save(self, path: Path) -> None:
-        """Write as JSON."""
         arrays = {name: getattr(self, name).round(6).tolist() for name in ("mean", "std", "weight")}
         path.write_text(json.dumps({"looks": LOOKS, "statistics": STATISTICS, **arrays}))
 

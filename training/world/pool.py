@@ -127,7 +127,6 @@ class PoolConfig(Configuration):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(PoolConfig, argv, __doc__, resumable=False)
     count = write_pool(config.out, Standardizer.load(config.standardizer), config.seed)
     print(f"{count} pairs in {config.out}")

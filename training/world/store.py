@@ -124,7 +124,6 @@ class StoreConfig(Configuration):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, _ = parse_command_line(StoreConfig, argv, __doc__, resumable=False)
     if (config.out / "facts.npz").exists():
         print(f"{config.out} is painted already")

@@ -46,7 +46,6 @@ class GroundTruth:
             raise ValueError(f"{path}: not a ground-truth file of the world: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Write one npz file."""
         with path.open("wb") as file:
             np.savez_compressed(
                 file, **{field.name: getattr(self, field.name) for field in fields(self)}

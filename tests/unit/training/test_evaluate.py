@@ -105,7 +105,7 @@ def run(
     monkeypatch.setattr(quizzes, "paint", paint)
     monkeypatch.setattr(module.Judge, "load", lambda *_: FakeJudge())
     monkeypatch.setattr(module.UserEncoder, "load", lambda *_, **__: FakeEncoder())
-    monkeypatch.setattr(module.Pipeline, "load", lambda *_, **__: pipeline)
+    monkeypatch.setattr(Pipeline, "load", lambda *_, **__: pipeline)
     config = EvaluateConfig(
         out=tmp_path,
         people=people,

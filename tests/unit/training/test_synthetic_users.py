@@ -28,9 +28,9 @@ from training.data.dataset import load_pairs
 from training.data.splits import SPLITS, SplitRule, side_of
 from training.dpo.dpo_config import DpoConfig, check
 from training.jobs.configuration import read_configuration
-from training.judges import options
 from training.judges.__main__ import AccuracyConfig, measure
 from training.judges.known_choices import known_choices
+from training.precompute import source_plan
 from training.synthetic_users import __main__, comparison, validation_scores
 from training.synthetic_users.arms import one_hot, weighted
 from training.synthetic_users.comparison import (
@@ -684,9 +684,11 @@ def test_the_worlds_own_taste_is_asked_about_every_known_choice(
 def test_a_judge_of_tastes_needs_the_truth(
     precomputed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config_of = options.config_of
+    config_of = source_plan.config_of
     monkeypatch.setattr(
-        options, "config_of", lambda folder: config_of(folder).model_copy(update={"truth": None})
+        source_plan,
+        "config_of",
+        lambda folder: config_of(folder).model_copy(update={"truth": None}),
     )
     with pytest.raises(ValueError, match="without the ground truth"):
         measure(AccuracyConfig(judge="taste", data=precomputed, out=tmp_path / "accuracy.json"))

@@ -16,6 +16,7 @@ from ppd_model.user_encoder import Choice, EncodedUser, UserEncoder
 from training.data.dataset import PreferencePairs, load_pairs, read_profiles
 from training.data.shards import read_manifest, verified
 from training.data.splits import Split
+from training.precompute import source_plan
 from training.precompute.precompute_config import prior_samples
 from training.precompute.source_plan import config_of
 from training.win_rates import user_features
@@ -153,6 +154,6 @@ def test_a_reader_of_another_kind_is_refused(precomputed: Path, encoder: Reading
 
 def test_real_people_cannot_be_quizzed(precomputed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = config_of(precomputed).model_copy(update={"truth": None})
-    monkeypatch.setattr(user_features, "config_of", lambda _: real)
+    monkeypatch.setattr(source_plan, "config_of", lambda _: real)
     with pytest.raises(ValueError, match="without the ground truth"):
         told(precomputed, "quiz").quizzed()

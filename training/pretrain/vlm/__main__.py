@@ -42,7 +42,6 @@ from training.world.store import PictureStore
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
     config, resume = parse_command_line(VlmConfig, argv, __doc__)
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)

@@ -118,7 +118,6 @@ class World:
         return Answers(taste_L, pictures_P2, preferred_P, captions, estimate_L)
 
     def fresh_taste(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Somebody else's taste."""
         taste_L: NDArray[np.float32] = self._population.sample(1, rng)[0]
         return taste_L
 
@@ -218,7 +217,6 @@ class Collator:
         self._before_deltas = first | {self._heading_id}
 
     def __call__(self, examples: Sequence[Example]) -> LanguageBatch:
-        """The batch of these examples."""
         rows, labels = [], []
         looks_at, deltas_at, unsaid_at, heading_at, final_at = [], [], [], [], []
         for row, example in enumerate(examples):

@@ -151,7 +151,6 @@ def fit_ridge(emb_ND: NDArray[np.float32], taste_NL: NDArray[np.float32]) -> NDA
 
 
 def apply_ridge(emb_ND: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Tastes read from embeddings."""
     ones = np.ones((len(emb_ND), 1))
     read_NL: NDArray[np.float32] = (np.concatenate([emb_ND, ones], axis=1) @ weights).astype(
         np.float32

@@ -104,7 +104,6 @@ class Log:
             path.write_text("")
 
     def write(self, event: str, **values: Any) -> None:
-        """Append one event."""
         line = json.dumps({"event": event, "s": round(time.monotonic() - self._start), **values})
         with self._path.open("a") as file:
             file.write(line + "\n")

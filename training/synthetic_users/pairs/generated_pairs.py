@@ -143,7 +143,6 @@ def first_seed(config: GeneratedPairsConfig, pair: int) -> int:
 
 
 def provenance(config: GeneratedPairsConfig, pipeline: Pipeline) -> dict[str, Any]:
-    """What the pictures depend on."""
     free = {"weights_dir", "device", "out", "batch", "threads"}
     return {
         "generated": config.model_dump(mode="json", exclude=free),

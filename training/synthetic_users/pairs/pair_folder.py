@@ -104,7 +104,6 @@ def read_source(folder: Path) -> SourcePairs:
 
 
 def rows_of(path: Path) -> int:
-    """How many latents a shard holds."""
     with safe_open(path, framework="pt") as file:
         return int(file.get_slice("latent_NCHW").get_shape()[0])
 
