@@ -1,7 +1,8 @@
 """START HERE: prompts, user embeddings and seeds -> pictures.
 
 One request is one row of a batch. Every row has its own seed, its own number of steps and its own
-place in the schedule, so a request gives the same picture alone and in company.
+place in the schedule, so a request gives the same picture alone and in company: in float64 the same
+bytes, in float32 but for rounding, one grey level at most (docs/results/same_picture.md).
 
 Legend: B requests, C H W latent channels and sides, D embedding width.
 """

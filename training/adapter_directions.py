@@ -31,7 +31,7 @@ from training.data.dataset import load_pairs
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.files import write_json
-from training.jobs.options import Out, Seed, Threads
+from training.jobs.shared_options import Out, Seed, Threads
 from training.look_signal import common_directions, errors, shift, show
 from training.world.scene import LOOKS
 

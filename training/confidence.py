@@ -41,7 +41,7 @@ from training.evaluate.painting import SAME_WITHIN, Judge, Painter, spread_promp
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.files import write_json
-from training.jobs.options import (
+from training.jobs.shared_options import (
     Adapter,
     EncodeBatch,
     FirstPerson,

@@ -18,7 +18,7 @@ from ppd_model.files.artifact import ArtifactSpec, save_artifact, verify_manifes
 from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit
-from training.jobs.options import Out
+from training.jobs.shared_options import Out
 from training.pretrain.latents import trained_compressor, trained_stage_a
 from training.pretrain.previewer import trained_previewer
 from training.pretrain.stage_b import new_stage_b

@@ -37,7 +37,7 @@ from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.files import write_json
-from training.jobs.options import Out, Seed
+from training.jobs.shared_options import Out, Seed
 from training.precompute.frozen_parts import load_compressor, load_text
 from training.world import captions
 from training.world.scene import LOOKS, SETTINGS

@@ -36,7 +36,7 @@ from training.evaluate.evaluate_config import EvaluateConfig
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, read_configuration, save_resolved
 from training.jobs.files import write_json
-from training.jobs.options import Out, PersonalizeBelow, Strength, Threads, WeightsDir
+from training.jobs.shared_options import Out, PersonalizeBelow, Strength, Threads, WeightsDir
 from training.reference_errors import DRAWN_BY
 from training.reports.plots import OTHER, OURS, as_png
 from training.reports.statistics import as_shares

@@ -38,7 +38,7 @@ from training.data.preferences import Preferences, read_preferences
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.files import write_json
-from training.jobs.options import ModelName, Out, Seed, Threads, WeightsDir
+from training.jobs.shared_options import ModelName, Out, Seed, Threads, WeightsDir
 from training.precompute.frozen_parts import open_picture
 from training.quiz.taste_model import TasteSpace, fit, held_out_accuracy
 

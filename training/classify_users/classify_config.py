@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from training.jobs.configuration import Configuration
-from training.jobs.options import (
+from training.jobs.shared_options import (
     EncodeBatch,
     FirstPerson,
     ModelName,

@@ -28,7 +28,7 @@ from training.content_classifier.network import ARTIFACT_KIND, ContentClassifier
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, save_resolved
 from training.jobs.files import replacing, write_json
-from training.jobs.options import Out, Seed
+from training.jobs.shared_options import Out, Seed
 from training.world.scene import SETTINGS, SUBJECTS
 from training.world.store import PictureStore
 

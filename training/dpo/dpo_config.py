@@ -18,7 +18,7 @@ from training.data.dataset import UserFeatures
 from training.dpo.loss import Reduction
 from training.dpo.time_weight import OmegaName
 from training.jobs.configuration import Configuration
-from training.jobs.options import ModelName, Out, Seed
+from training.jobs.shared_options import ModelName, Out, Seed
 
 Objective = Literal["ppd", "diffusion_dpo", "sft", "nft"]
 FREE = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.jobs.configuration import Configuration
-from training.jobs.options import (
+from training.jobs.shared_options import (
     Adapter,
     FirstPerson,
     GuidanceScale,

@@ -10,7 +10,7 @@ from typing import Literal
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
 from training.jobs.configuration import Configuration
-from training.jobs.options import Device, ModelName
+from training.jobs.shared_options import Device, ModelName
 from training.judges.endpoint import EndpointJudge, EndpointSettings
 from training.judges.judge import Judge
 from training.judges.llava import LlavaJudge

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from training.jobs.configuration import Configuration
-from training.jobs.options import (
+from training.jobs.shared_options import (
     Adapter,
     EncodeBatch,
     FirstPerson,

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.splits import SplitRule
-from training.jobs.options import EncodeBatch, ModelName, Out, PopulationSamples, Seed, WeightsDir
+from training.jobs.shared_options import (
+    EncodeBatch,
+    ModelName,
+    Out,
+    PopulationSamples,
+    Seed,
+    WeightsDir,
+)
 from training.world import tastes
 
 FloatArray = NDArray[np.float32]

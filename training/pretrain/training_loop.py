@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from training.jobs.configuration import Configuration, save_resolved
 from training.jobs.files import replacing
-from training.jobs.options import Out, Seed, Threads
+from training.jobs.shared_options import Out, Seed, Threads
 
 
 class LoopConfig(Configuration):

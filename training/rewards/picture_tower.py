@@ -36,7 +36,7 @@ from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
-from training.jobs.options import Out
+from training.jobs.shared_options import Out
 from training.pretrain.pictures import HELD_OUT
 from training.world.captions import canonical
 from training.world.scene import CONTENTS, SETTINGS

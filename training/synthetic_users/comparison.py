@@ -21,7 +21,7 @@ from ppd_model.pipeline import Pipeline
 from training.data.shards import MANIFEST, read_manifest
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
-from training.jobs.options import (
+from training.jobs.shared_options import (
     Device,
     GuidanceScale,
     ModelName,

@@ -24,7 +24,7 @@ from training.data.dataset import load_pairs
 from training.data.shards import read_manifest, verified
 from training.jobs.configuration import git_commit
 from training.jobs.files import write_json
-from training.jobs.options import (
+from training.jobs.shared_options import (
     Device,
     GuidanceScale,
     ModelName,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.jobs.options import (
+from training.jobs.shared_options import (
     GuidanceScale,
     Out,
     PictureBatch,

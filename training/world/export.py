@@ -44,7 +44,7 @@ from training.data.pickapic import SCHEMA
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
 from training.jobs.files import write_json
-from training.jobs.options import FirstPerson, Out, Seed, TieBelow
+from training.jobs.shared_options import FirstPerson, Out, Seed, TieBelow
 from training.world import captions, tastes
 from training.world.people import answer, person_seeds, taste_of
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS, content_id

@@ -17,7 +17,7 @@ from PIL import Image
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
 from training.jobs.files import write_json
-from training.jobs.options import Out, Seed
+from training.jobs.shared_options import Out, Seed
 from training.world.captions import (
     SETTING_PHRASES,
     SUBJECT_WORDS,

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
-from training.jobs.options import Out, Seed
+from training.jobs.shared_options import Out, Seed
 from training.world.looks import STATISTICS, Standardizer, measure
 from training.world.painter import paint
 from training.world.scene import CONTENTS, LOOKS, SETTINGS, SIDE_PX, Scene

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.jobs.configuration import Configuration
-from training.jobs.options import Out, Seed, Threads
+from training.jobs.shared_options import Out, Seed, Threads
 from training.world.store import PictureStore
 
 

@@ -27,7 +27,7 @@ from ppd_model.types import ImageRequest
 from training.data.shards import ShardFolder
 from training.data.splits import SPLITS, SplitRule, side_of
 from training.jobs.configuration import Configuration
-from training.jobs.options import (
+from training.jobs.shared_options import (
     Device,
     GuidanceScale,
     ModelName,

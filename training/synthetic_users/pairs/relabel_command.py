@@ -15,7 +15,7 @@ from training.data.shards import MANIFEST
 from training.data.splits import SPLITS
 from training.jobs.configuration import save_resolved
 from training.jobs.files import write_json
-from training.jobs.options import Out, Seed
+from training.jobs.shared_options import Out, Seed
 from training.rewards.catalog import RewardSources, load_rewards
 from training.synthetic_users.pairs.pair_folder import people_tensors, read_source, write_folder
 from training.synthetic_users.pairs.relabel import Assignment, relabel
