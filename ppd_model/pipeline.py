@@ -57,10 +57,11 @@ ADAPTER_FILE = "adapter.safetensors"
 class Pipeline:
     """Text encoder, Stage C with the adapter, and decoder of one preset.
 
-    ``model_id`` names the base and its weights, ``adapter_version`` the adapter's file ("none"
-    without one), ``encoder_id`` the user encoder whose embeddings the adapter was trained on.
-    ``personalize_negative`` also gives the user to the negative prompt's rows of guidance; off by
-    default, since the contrast is what carries the taste.
+    ``model_id`` names the base, its weights and, where it is not float32, its precision;
+    ``adapter_version`` the adapter's file ("none" without one), ``encoder_id`` the user encoder
+    whose embeddings the adapter was trained on. ``personalize_negative`` also gives the user to
+    the negative prompt's rows of guidance; off by default, since the contrast is what carries the
+    taste.
 
     With ``offload`` the parts rest in the machine's memory and only the one at work is on
     ``device``: text encoder, then Stage C, then Stages B and A.
@@ -89,7 +90,8 @@ class Pipeline:
             use_fast_response_norm(unet)
         self.text_encoder.model.to(rest)
         self.offload = offload
-        self.model_id = model_id
+        precision = str(self.stage_c.unet.dtype).removeprefix("torch.")
+        self.model_id = model_id if precision == "float32" else f"{model_id}.{precision}"
         self.adapter_version = adapter_version
         self.encoder_id = encoder_id
         self.device = torch.device(device)

@@ -1,4 +1,4 @@
-"""Which requests for pictures are equal; of equal ones one runs at a time
+"""Which requests for pictures are equal; whether a worker's adapter overrides
 
 Revision ID: 0008
 Revises: 0007
@@ -19,7 +19,11 @@ _RUNS = sa.text("status = 'running'")
 def upgrade() -> None:
     """Apply. Jobs that are there equal none."""
     op.add_column("jobs", sa.Column("request_sha256", sa.String(length=64), nullable=True))
-    op.create_index(op.f("ix_jobs_request_sha256"), "jobs", ["request_sha256"])
+    op.create_index(op.f("ix_jobs_request_sha256_status"), "jobs", ["request_sha256", "status"])
+    op.add_column(
+        "workers",
+        sa.Column("adapter_overrides", sa.Boolean(), server_default=sa.false(), nullable=False),
+    )
     op.create_index(
         _ONE_RUNS,
         "jobs",
@@ -33,5 +37,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Undo."""
     op.drop_index(_ONE_RUNS, table_name="jobs")
-    op.drop_index(op.f("ix_jobs_request_sha256"), table_name="jobs")
+    op.drop_column("workers", "adapter_overrides")
+    op.drop_index(op.f("ix_jobs_request_sha256_status"), table_name="jobs")
     op.drop_column("jobs", "request_sha256")

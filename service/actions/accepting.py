@@ -3,14 +3,22 @@
 import asyncio
 import logging
 import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
 from typing import Any
 
 from service.actions import equal_requests
-from service.actions.limits import Limits, check_gpu_quota, check_room, check_storage
+from service.actions.equal_requests import Wanted
+from service.actions.limits import (
+    Limits,
+    check_gpu_quota,
+    check_room,
+    check_storage,
+    too_many_jobs,
+)
 from service.core.auth import Caller
 from service.core.equal_requests import request_sha256
 from service.core.errors import DatabaseAway, ServiceError
@@ -29,6 +37,8 @@ log = logging.getLogger("ppd.accepting")
 
 GENERATE_PRIORITY = 10
 _AT_ONCE = 32
+_FOLLOWERS = 32
+"""Of one request that is being made, so many may wait beside the limits of the queue."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +69,11 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Queued:
-    """A job that waits, and whether pictures of an equal request are there."""
+class Again:
+    """A request whose pictures were made before, and the result that names them."""
 
-    job: JobSeen
-    made_before: bool
+    new: NewGeneration
+    result: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -99,22 +109,50 @@ class Accepting:
 
     async def accept(self, asked: Asked) -> JobSeen:
         """The job, queued or answered; raises what it is refused for."""
-        queued = await self._groups.ask(asked)
-        if queued is None:
+        again = await self.made_before(asked)
+        if again is not None:
             async with self._parts.database.write() as store:
-                queued = await self.alone(store, asked)
-        return await self.answered(queued)
+                job = await self.give(store, asked, again)
+            if job is not None:
+                return job
+        job = await self._groups.ask(asked)
+        if job is not None:
+            return job
+        async with self._parts.database.write() as store:
+            return await self.alone(store, asked)
 
-    async def answered(self, queued: Queued) -> JobSeen:
-        """The job as it stands: ended where an equal request's pictures could be given again."""
-        if queued.made_before:
-            versions = await self._versions()
-            if versions is not None:
-                again = await equal_requests.answer(self._parts, versions, queued.job.id)
-                return again or queued.job
-        return queued.job
+    async def made_before(self, asked: Asked) -> Again | None:
+        """What can be answered without the model; None where that is not known, or nothing is.
 
-    async def alone(self, store: Store, asked: Asked) -> Queued:
+        It takes no place in the queue, and no limit of the models' time is held against it.
+        """
+        versions = await self._versions() if asked.names_seed and not asked.fresh else None
+        if versions is None:
+            return None
+        async with self._parts.database.read() as store:
+            held: dict[Person, Held] = {}
+            for person in asked.people:
+                user = await store.users.find(*person)
+                if user is None:
+                    return None
+                held[person] = Held(user.pk, await store.profiles.newest_pks(user.pk))
+            adapter = await store.adapters.active()
+        new = replace(_new(asked, _decide(asked, held), turn=0), adapter_version=adapter)
+        wanted = Wanted(new.tenant, new.user_pk, new.request, new.subjects, adapter)
+        result = await equal_requests.earlier_result(self._parts, versions, wanted)
+        return None if result is None else Again(new, result)
+
+    async def give(self, store: Store, asked: Asked, again: Again) -> JobSeen | None:
+        """The job, ended as it begins; None where somebody whom it is about was erased since."""
+        known = {again.new.user_pk, *(subject.user_pk for subject in again.new.subjects)}
+        for person in asked.people:
+            if (await store.users.get_or_create(*person)).pk not in known:
+                return None
+        self._parts.metrics.answered_again(again.result)
+        self._parts.metrics.job_ended("generate", "succeeded", 0.0)
+        return await store.jobs.add_answered(again.new, again.result, priority=GENERATE_PRIORITY)
+
+    async def alone(self, store: Store, asked: Asked) -> JobSeen:
         """The same in a transaction of the caller's, with people made on first use."""
         held: dict[Person, Held] = {}
         for person in asked.people:
@@ -126,7 +164,7 @@ class Accepting:
             raise outcome
         return outcome
 
-    async def _together(self, group: Sequence[Asked]) -> list[Queued | ServiceError | None]:
+    async def _together(self, group: Sequence[Asked]) -> list[JobSeen | ServiceError | None]:
         """An outcome for each; None for those who are to go alone."""
         with logs.of_requests(len(group)):
             try:
@@ -144,7 +182,7 @@ class Accepting:
 
     async def _in_one_transaction(
         self, group: Sequence[Asked]
-    ) -> list[Queued | ServiceError | None]:
+    ) -> list[JobSeen | ServiceError | None]:
         async with self._parts.database.write() as store:
             people = {person for asked in group for person in asked.people}
             held, crowd = await store.meet(people, _owners(group), "generate")
@@ -154,34 +192,30 @@ class Accepting:
 
     async def _queue(
         self, store: Store, group: Sequence[Asked], held: Mapping[Person, Held], crowd: Crowd
-    ) -> list[Queued | ServiceError]:
+    ) -> list[JobSeen | ServiceError]:
         if not group:
             return []
         refusals = await self._refusals({held[owner].pk for owner in _owners(group)})
         decided = [_decide(asked, held) for asked in group]
         named = [one.sha256 for ask, one in zip(group, decided, strict=True) if ask.names_seed]
-        before = await store.jobs.asked_before({sha256 for sha256 in named if sha256 is not None})
+        equal = Counter(await store.jobs.unended_equal({sha256 for sha256 in named if sha256}))
         outcomes: list[NewGeneration | ServiceError] = []
         for asked, one in zip(group, decided, strict=True):
             try:
-                outcomes.append(self._new(asked, one, crowd, refusals, one.sha256 in before))
+                before = equal[one.sha256 or ""]
+                outcomes.append(self._admit(asked, one, crowd, refusals, before))
             except ServiceError as error:
                 outcomes.append(error)
                 continue
             if one.sha256 is not None:
-                before.setdefault(one.sha256, False)  # to those that come after it in the group
+                equal[one.sha256] += 1
         new = [job for job in outcomes if isinstance(job, NewGeneration)]
         made = iter(
             await store.jobs.add_generations(
                 new, priority=GENERATE_PRIORITY, expiry_s=self._limits.job_expiry_s
             )
         )
-        return [
-            one
-            if isinstance(one, ServiceError)
-            else Queued(next(made), made_before=before.get(one.request_sha256 or "", False))
-            for one in outcomes
-        ]
+        return [one if isinstance(one, ServiceError) else next(made) for one in outcomes]
 
     async def _refusals(self, owners: set[str]) -> dict[str | None, ServiceError]:
         """Why owners get no pictures now, and under None why nobody does."""
@@ -200,38 +234,43 @@ class Accepting:
                 raise answer
         return refusals
 
-    def _new(
+    def _admit(
         self,
         asked: Asked,
         decided: _Decided,
         crowd: Crowd,
         refusals: Mapping[str | None, ServiceError],
-        asked_before: bool,
+        before: int,
     ) -> NewGeneration:
         """The job; raises what it is refused for.
 
-        What was asked before asks nothing of the models: it takes no place in the queue.
+        `before`: how many equal ones wait or run. Then it waits for their pictures, and takes no
+        place in the queue.
         """
-        caller, owner = asked.caller, (asked.caller.tenant, decided.owner_pk)
+        for who in (decided.owner_pk, None):
+            if who in refusals:
+                raise refusals[who]
+        owner = (asked.caller.tenant, decided.owner_pk)
         queue = crowd.queue(owner)
-        turn = queue.turn
-        if asked_before:
-            turn = crowd.last.get(owner, turn)
-        else:
-            check_room(queue, self._limits, "generate", caller)
-            for who in (decided.owner_pk, None):
-                if who in refusals:
-                    raise refusals[who]
-            crowd.join(owner, turn)
-        return NewGeneration(
-            tenant=caller.tenant,
-            user_pk=decided.owner_pk,
-            user_id=asked.owner[1] if asked.owner is not None else None,
-            turn=turn,
-            request={**asked.request, "reason": decided.reason},
-            subjects=decided.subjects,
-            request_sha256=decided.sha256,
-        )
+        if before > _FOLLOWERS:
+            raise too_many_jobs()
+        if before:
+            return _new(asked, decided, crowd.last.get(owner, queue.turn))
+        check_room(queue, self._limits, "generate", asked.caller)
+        crowd.join(owner, queue.turn)
+        return _new(asked, decided, queue.turn)
+
+
+def _new(asked: Asked, decided: _Decided, turn: int) -> NewGeneration:
+    return NewGeneration(
+        tenant=asked.caller.tenant,
+        user_pk=decided.owner_pk,
+        user_id=asked.owner[1] if asked.owner is not None else None,
+        turn=turn,
+        request={**asked.request, "reason": decided.reason},
+        subjects=decided.subjects,
+        request_sha256=decided.sha256,
+    )
 
 
 def _decide(asked: Asked, held: Mapping[Person, Held]) -> _Decided:

@@ -1,12 +1,14 @@
 """Whose taste a job for pictures uses, as its pins come to now, and what is said about it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from service.core.generation import Reason
 from service.core.ports import Versions
+from service.infra.sql.jobs.generations import Subject
 from service.infra.sql.store import Store
-from service.infra.sql.tables import Job, Profile
+from service.infra.sql.tables import JobSubject, Profile
 
 Why = Reason | Literal["reencoded"]
 
@@ -29,10 +31,15 @@ class Tastes:
 NOBODYS = Tastes((), None, ())
 
 
-async def tastes_of(store: Store, versions: Versions, job: Job) -> Tastes:
-    """What the job's pins come to now: all of its people's tastes, or none."""
+async def tastes_of(
+    store: Store,
+    versions: Versions,
+    request: Mapping[str, Any],
+    subjects: Sequence[Subject | JobSubject],
+) -> Tastes:
+    """What the pins of a request come to now: all of its people's tastes, or none."""
     found = []
-    for subject in await store.jobs.subjects(job.id):
+    for subject in subjects:
         pinned = None
         if subject.profile_pk is not None:
             pinned = await store.profiles.get(subject.profile_pk)
@@ -40,7 +47,7 @@ async def tastes_of(store: Store, versions: Versions, job: Job) -> Tastes:
         found.append((pinned, current, subject.weight))
     if not found:
         return NOBODYS
-    reason: Why | None = job.request["reason"]
+    reason: Why | None = request["reason"]
     used: list[tuple[Profile, float]] = []
     numbers: list[int | None] = []
     for pinned, current, weight in found:
@@ -55,7 +62,7 @@ async def tastes_of(store: Store, versions: Versions, job: Job) -> Tastes:
         numbers.append(profile.version)
     if len(used) < len(found):
         return Tastes((), reason, (None,) * len(found))
-    if job.request["strength"] == 0:
+    if request["strength"] == 0:
         return Tastes((), "strength_zero", tuple(numbers))
     return Tastes(tuple(used), reason, tuple(numbers))
 
@@ -75,7 +82,7 @@ def _usable(
     return None, "encoding" if pinned.status in ("encoding", "superseded") else "encoding_failed"
 
 
-def echo(request: dict[str, Any], tastes: Tastes) -> dict[str, Any]:
+def echo(request: Mapping[str, Any], tastes: Tastes) -> dict[str, Any]:
     """What a result says of the tastes that its pictures were made in."""
     numbers = tastes.profile_versions
     said: dict[str, Any] = {

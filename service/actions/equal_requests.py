@@ -7,40 +7,84 @@ after their time, or unreadable, they are made anew.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from service.actions.conditioning import echo, tastes_of
+from service.core.auth import BROWSER_TENANT
+from service.core.equal_requests import acceptable_sha256s
 from service.core.messages import end_seq, status_event
 from service.core.ports import Versions
 from service.infra.parts import Parts
 from service.infra.pictures.verified import read_verified
-from service.infra.sql.jobs.seen import JobSeen
-from service.infra.sql.tables import Image, Job, seconds_since
+from service.infra.sql.jobs.generations import Subject
+from service.infra.sql.store import Store
+from service.infra.sql.tables import Image, Job, JobSubject, seconds_since
 
 log = logging.getLogger("ppd.equal_requests")
 
 
-async def answer(parts: Parts, versions: Versions, job_id: str) -> JobSeen | None:
-    """End a waiting job with the pictures of an earlier equal one.
+@dataclass(frozen=True)
+class Wanted:
+    """Pictures that may have been made before: a request with its pins, and whose it is."""
 
-    None when there are none that can be read, or when the job does not wait any more.
+    tenant: str
+    owner_pk: str | None
+    request: Mapping[str, Any]
+    subjects: Sequence[Subject | JobSubject]
+    adapter_version: str | None
+    """The adapter that is pinned; None is the one shipped."""
+
+    @property
+    def sha256s(self) -> list[str]:
+        """Of the requests whose pictures these may be."""
+        browser_pk = self.owner_pk if self.tenant == BROWSER_TENANT else None
+        tastes = [(one.user_pk, one.profile_pk, one.weight) for one in self.subjects]
+        return acceptable_sha256s(self.tenant, browser_pk, self.request, tastes)
+
+
+async def wanted_by(store: Store, job: Job) -> Wanted:
+    """What a job is to make."""
+    subjects = await store.jobs.subjects(job.id)
+    return Wanted(job.tenant, job.user_pk, job.request, subjects, job.adapter_version)
+
+
+async def earlier_result(parts: Parts, versions: Versions, wanted: Wanted) -> dict[str, Any] | None:
+    """A result out of pictures that were made for an equal request; None where there are none.
+
+    Its timings are zeros. Pictures that cannot be read are remembered no more.
     """
     async with parts.database.read() as store:
-        job = await store.jobs.get(job_id)
-    if job is None or job.status != "queued":
-        return None
-    result = await earlier_result(parts, versions, job)
-    if result is None:
-        return None
-    async with parts.database.write() as store:
-        if not await store.claims.answer(job, result):
+        found = await store.images.of_equal(wanted.tenant, wanted.sha256s, wanted.request["n"])
+        if not found:
             return None
-        seen = (await store.jobs.seen([job_id]))[job_id]
-    parts.metrics.job_ended(job.kind, "succeeded", seconds_since(job.created_at))
-    parts.metrics.answered_again(result)
-    parts.events.publish(job_id, status_event(end_seq(job.attempt, job.seq), "succeeded"))
-    return seen
+        tastes = await tastes_of(store, versions, wanted.request, wanted.subjects)
+    own_adapter = None if versions.adapter_overrides else wanted.adapter_version
+    now = {
+        "model": versions.model,
+        "adapter_version": own_adapter or versions.adapter_version,
+        "encoder_version": versions.encoder_version,
+        **echo(wanted.request, tastes),
+    }
+    for images, result in found:
+        if not _is_made_so(result, now):
+            continue
+        if not await _readable(parts, images):
+            assert images[0].job_id is not None
+            async with parts.database.write() as store:
+                await store.jobs.forget_equal(images[0].job_id)
+            continue
+        warnings = {"warnings": result["warnings"]} if "warnings" in result else {}
+        timings = {"queue_s": 0.0, "denoise_s": 0.0, "decode_s": 0.0}
+        return {
+            "images": result["images"],
+            **now,
+            **warnings,
+            "cached": True,
+            "timings": timings,
+        }
+    return None
 
 
 async def answer_waiting(parts: Parts, versions: Versions, made: Job) -> None:
@@ -52,9 +96,30 @@ async def answer_waiting(parts: Parts, versions: Versions, made: Job) -> None:
         return
     async with parts.database.read() as store:
         waiting = await store.jobs.waiting_equal(made.request_sha256)
-    answered = [await answer(parts, versions, job_id) for job_id in waiting]
-    if None in answered:
+        wanted = {job.adapter_version: await wanted_by(store, job) for job in waiting}
+    results = {
+        adapter: await earlier_result(parts, versions, one) for adapter, one in wanted.items()
+    }
+    answered: list[tuple[Job, dict[str, Any]]] = []
+    async with parts.database.write() as store:
+        for job in waiting:
+            result = results[job.adapter_version]
+            if result is not None:
+                result = waited(result, job)
+                if await store.claims.answer(job, result):
+                    answered.append((job, result))
+    for job, result in answered:
+        parts.metrics.job_ended(job.kind, "succeeded", seconds_since(job.created_at))
+        parts.metrics.answered_again(result)
+        parts.events.publish(job.id, status_event(end_seq(job.attempt, job.seq), "succeeded"))
+    if None in results.values():
         await let_go(parts, made)
+
+
+def waited(result: dict[str, Any], job: Job) -> dict[str, Any]:
+    """The same, with how long this job has waited for it."""
+    queue_s = round(max(0.0, seconds_since(job.created_at)), 4)
+    return {**result, "timings": {**result["timings"], "queue_s": queue_s}}
 
 
 async def let_go(parts: Parts, ended: Job) -> None:
@@ -64,36 +129,6 @@ async def let_go(parts: Parts, ended: Job) -> None:
     async with parts.database.write() as store:
         await store.jobs.put_tickets_of_equal(ended.request_sha256)
     parts.signals.ring()
-
-
-async def earlier_result(parts: Parts, versions: Versions, job: Job) -> dict[str, Any] | None:
-    """The job's result out of the pictures of an earlier equal one; None where there are none."""
-    if job.request_sha256 is None:
-        return None
-    async with parts.database.read() as store:
-        found = await store.images.of_equal(job)
-        if not found:
-            return None
-        said = echo(job.request, await tastes_of(store, versions, job))
-    own_adapter = None if versions.adapter_overrides else job.adapter_version
-    now = {
-        "model": versions.model,
-        "adapter_version": own_adapter or versions.adapter_version,
-        "encoder_version": versions.encoder_version,
-        **said,
-    }
-    for images, result in found:
-        if _is_made_so(result, now) and await _readable(parts, images):
-            warnings = {"warnings": result["warnings"]} if "warnings" in result else {}
-            queue_s = round(max(0.0, seconds_since(job.created_at)), 4)
-            return {
-                "images": result["images"],
-                **now,
-                **warnings,
-                "cached": True,
-                "timings": {"queue_s": queue_s, "denoise_s": 0.0, "decode_s": 0.0},
-            }
-    return None
 
 
 def _is_made_so(result: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -45,7 +45,11 @@ def check_room(queue: Queue, limits: Limits, kind: str, caller: Caller) -> None:
     if queue.waiting >= limit:
         raise ServiceError(503, "queue_full", headers=_RETRY_AFTER)
     if mine >= share(limit, queue.waiting, cap):
-        raise ServiceError(429, "too_many_jobs", headers=_RETRY_AFTER)
+        raise too_many_jobs()
+
+
+def too_many_jobs() -> ServiceError:
+    return ServiceError(429, "too_many_jobs", headers=_RETRY_AFTER)
 
 
 async def check_storage(images: ImageStore) -> None:

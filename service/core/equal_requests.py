@@ -26,12 +26,25 @@ def request_sha256(
     """The same for two requests of one tenant that are to be one picture, and for no others.
 
     `browser_pk` is whose browser asks, None for a key: browsers share one tenant and nothing else.
-    At strength 0 nobody's taste decides, as without a user. What is the same for all jobs of the
-    moment (base model, adapter, encoder) is not in it: results name those.
+    At strength 0 a person's taste does not decide, yet whose picture it is stays; a browser has
+    one person. What is the same for all jobs of the moment (base model, adapter, encoder) is not
+    in it: results name those.
     """
     decides: dict[str, Any] = {name: request[name] for name in _DECIDES}
     if tastes and request["strength"] > 0:
         decides |= {"strength": request["strength"], "tastes": [list(taste) for taste in tastes]}
+    elif browser_pk is None:
+        decides["people"] = sorted(user_pk for user_pk, _, _ in tastes)
     whose = {"tenant": tenant, "browser": browser_pk}
     text = json.dumps({**decides, **whose}, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def acceptable_sha256s(
+    tenant: str, browser_pk: str | None, request: Mapping[str, Any], tastes: Sequence[Taste]
+) -> list[str]:
+    """Whose pictures a request may be given: its equals', and at strength 0 also nobody's."""
+    own = request_sha256(tenant, browser_pk, request, tastes)
+    if request["strength"] > 0:
+        return [own]
+    return list(dict.fromkeys([own, request_sha256(tenant, browser_pk, request, [])]))

@@ -16,7 +16,7 @@ from PIL import Image as PillowImage
 
 from ppd_model.types import Embedding, EncodedUser, Generated, ImageRequest, LabelledPair
 from service.actions.conditioning import Tastes, echo, tastes_of
-from service.actions.equal_requests import earlier_result
+from service.actions.equal_requests import earlier_result, waited, wanted_by
 from service.actions.leftovers import delete_leftovers
 from service.core.choices import reading_sha256
 from service.core.errors import JobFailure, StorageFull
@@ -107,12 +107,14 @@ async def generate(
     `cancelled` is also called from the model's threads.
     """
     assert job.started_at is not None
-    again = await earlier_result(tools, versions, job)
-    if again is not None:
-        return await _give_again(tools, job, again)
     request = job.request
     async with tools.database.read() as store:
-        tastes = await tastes_of(store, versions, job)
+        wanted = await wanted_by(store, job)
+        tastes = await tastes_of(store, versions, request, wanted.subjects)
+    if job.request_sha256 is not None:
+        again = await earlier_result(tools, versions, wanted)
+        if again is not None:
+            return await _give_again(tools, job, waited(again, job))
     user_emb_D = await _blended(tools, job.tenant, tastes)
     pinned = None if versions.adapter_overrides else await _pinned_adapter(tools, job)
     loop = asyncio.get_running_loop()
@@ -127,13 +129,13 @@ async def generate(
     def show(preview: Preview, image: str) -> None:
         tell(preview_event(job.attempt, preview.index, preview.done, preview.total, image))
 
-    wanted = [_image_request(request, user_emb_D, i) for i in range(request["n"])]
+    one_each = [_image_request(request, user_emb_D, i) for i in range(request["n"])]
 
     async def make(adapter: AdapterFile | None) -> list[Generated]:
         generate = partial(tools.runtime.generate, adapter=adapter, owner=job.user_pk or job.tenant)
         async with Previews(show) as previews:
             made: list[Generated] = await tools.in_picture_thread(
-                generate, wanted, on_step, cancelled, previews.offer
+                generate, one_each, on_step, cancelled, previews.offer
             )
         return made
 

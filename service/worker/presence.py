@@ -56,6 +56,7 @@ class Presence:
             model=versions and versions.model,
             adapter_version=versions and versions.adapter_version,
             encoder_version=versions and versions.encoder_version,
+            adapter_overrides=versions is not None and versions.adapter_overrides,
             started_at=self._started_at,
         )
         async with self._database.write() as store:

@@ -26,6 +26,7 @@ from service.infra.adapters import AdapterCopies
 from service.infra.ending import end
 from service.infra.parts import Parts
 from service.infra.queue.tickets import Tickets
+from service.infra.sql.jobs.equal import ONE_RUNS
 from service.infra.sql.tables import Job
 from service.worker import reencoding
 from service.worker.presence import Presence
@@ -181,8 +182,9 @@ class WorkerProcess:
                 try:
                     job = await self._claim_now(kind)
                     break
-                except IntegrityError:  # another worker has just begun an equal request
-                    continue
+                except IntegrityError as error:  # another worker has just begun an equal request
+                    if ONE_RUNS not in str(error.orig):
+                        raise
             # Not before the commit: one that fails leaves nothing under way.
             if job is not None and is_last_chance(job):
                 self._last_chance = job.id

@@ -17,7 +17,8 @@ from service.core.errors import JobFailure
 from service.core.messages import KINDS
 from service.core.ports import Versions
 from service.infra.adapters import keep
-from service.infra.sql.tables import Image, Job
+from service.infra.queue.remote_workers import RemoteWorkers
+from service.infra.sql.tables import Image, Job, WorkerRow
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.integration.test_retention import age, parts_of
@@ -122,9 +123,7 @@ async def test_what_is_as_by_default_is_equal_to_what_is_left_out(service: Servi
 
 
 @both_databases
-async def test_strength_zero_and_no_user_are_one_picture_in_either_order(
-    service: Service,
-) -> None:
+async def test_strength_zero_is_given_the_picture_of_no_user(service: Service) -> None:
     client = service.client()
     await service.answer(client, "ann")
     base = await service.generate(client)
@@ -134,10 +133,29 @@ async def test_strength_zero_and_no_user_are_one_picture_in_either_order(
     assert zero["result"]["strength"] == 0
     assert zero["result"]["profile_version"] == 1
     assert "reason" not in base["result"]
+    # What was made in her name is given to nobody else, not even to nobody.
     zero = await service.generate(client, user_id="ann", strength=0, seed=8)
-    base = await service.generate(client, seed=8)
-    assert ids(zero) == ids(base)
-    assert base["result"]["profile_version"] is None
+    assert not cached(await service.generate(client, seed=8))
+    assert ids(await service.generate(client, user_id="ann", strength=0, seed=8)) == ids(zero)
+    blend = [{"user_id": "ann", "weight": 1.0}, {"user_id": "bob", "weight": 1.0}]
+    both = await service.generate(client, blend=blend, strength=0, seed=9)
+    assert not cached(both)
+    assert not cached(await service.generate(client, user_id="ann", strength=0, seed=9))
+    assert not cached(await service.generate(client, seed=9))
+
+
+@both_databases
+async def test_in_a_browser_strength_zero_and_no_user_are_one_picture_in_either_order(
+    service: Service,
+) -> None:
+    browser, user_id = await service.session()
+    await service.answer(browser, user_id)
+    for seed, bodies in {
+        7: [{}, {"user_id": user_id, "strength": 0}],
+        8: [{"user_id": user_id, "strength": 0}, {}],
+    }.items():
+        one, other = [await service.generate(browser, seed=seed, **body) for body in bodies]
+        assert ids(one) == ids(other)
     assert made(service) == 2
 
 
@@ -460,3 +478,99 @@ async def test_the_bytes_are_those_of_the_first(service: Service) -> None:
     pngs = [(await client.get(ids(job)[0])).content for job in (first, again)]
     assert pngs[0] == pngs[1]
     assert np.asarray(PillowImage.open(io.BytesIO(pngs[0]))).shape == (128, 128, 3)
+
+
+# What a review found
+
+
+@both_databases
+async def test_followers_are_bounded_and_hold_up_nobody(start: Start) -> None:
+    service: Service = await start(Many(), max_queued_jobs_per_caller=2)
+    client = service.client()
+    service.runtime.gate.clear()
+    codes = []
+    for _ in range(40):
+        answer = await client.post("/generate", json={"prompt": "a fox", "seed": 7, "steps": 3})
+        codes.append(answer.status_code)
+    assert codes[:33] == [202] * 33
+    assert codes[33:] == [429] * 7
+    other = await ask(client, seed=8)  # the followers took no place of the caller's
+    service.runtime.gate.set()
+    await service.until(client, other["id"], "succeeded")
+
+
+@both_databases
+async def test_equal_seeds_of_different_people_run_beside_each_other(start: Start) -> None:
+    service: Service = await start(Many())
+    client = service.client()
+    for user_id in ("ann", "bob"):
+        await service.answer(client, user_id)
+    service.runtime.gate.clear()
+    jobs = [await ask(client, user_id=user_id, strength=0) for user_id in ("ann", "bob")]
+    for job in jobs:
+        await service.until(client, job["id"], "running")
+
+
+@both_databases
+async def test_no_quota_is_evaded_by_what_another_adapter_made(start: Start) -> None:
+    service: Service = await start(FakeRuntime(), gpu_seconds_per_user="1/day")
+    client = service.client()
+    await service.answer(client, "ann")
+    for seed in (1, 2):
+        await service.generate(client, user_id="ann", steps=50, seed=seed)
+    adapter = await keep(
+        service.database,
+        parts_of(service).images,
+        b"weights",
+        base_model="fake-model",
+        encoder_id="fake-encoder-1",
+    )
+    async with service.database.write() as store:
+        await store.adapters.activate(adapter.version)
+    body = {"prompt": "a fox", "user_id": "ann", "steps": 50, "seed": 1}
+    refused = await client.post("/generate", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (429, "gpu_quota")
+
+
+async def test_many_files_that_cannot_be_read_are_each_forgotten(service: Service) -> None:
+    client = service.client()
+    for _ in range(12):
+        assert not cached(await service.generate(client))
+        for path in (service.settings.data_dir / "images").rglob("*.png"):
+            path.unlink()
+    first = await service.generate(client)
+    assert ids(await service.generate(client)) == ids(first)
+
+
+class Overriding(FakeRuntime):
+    """Started with an adapter's file of its own."""
+
+    def load(self) -> Versions:
+        return Versions("fake-model-1", "from-a-file", self.encoder_version, adapter_overrides=True)
+
+
+async def test_an_adapter_that_overrides_is_another_picture(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    service: Service = await start(None, folder)
+    client = service.client()
+    await service.answer(client, "ann")
+    await service.generate(client, user_id="ann")
+    await stop(service)
+    service = await start(Overriding(), folder)
+    client = service.client()
+    assert not cached(await service.generate(client, user_id="ann"))
+    assert cached(await service.generate(client, user_id="ann"))
+
+
+async def test_replicas_know_whether_their_workers_adapter_overrides(
+    postgres_url: str, redis_url: str, tmp_path: Path, pool_dir: Path
+) -> None:
+    async with deployment(postgres_url, redis_url, tmp_path / "data", pool_dir) as deployed:
+        row = WorkerRow(
+            id="w", kinds=["generate"], model="m", adapter_version="a", encoder_version="e"
+        )
+        row.adapter_overrides = True
+        async with deployed.database.write() as store:
+            await store.workers.put(row)
+        workers = RemoteWorkers(deployed.database, KINDS, 60, lambda: asyncio.sleep(0))
+        assert await workers.versions() == Versions("m", "a", "e", adapter_overrides=True)

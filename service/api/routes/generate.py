@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service.actions.accepting import Asked, Queued
+from service.actions.accepting import Asked
 from service.api.deps import (
     BY_KEY_OR_SESSION,
     ProtectedRoute,
@@ -57,20 +57,22 @@ async def accept(
     such a key has its transaction to itself: it holds the key, and commits with the key's record.
     """
     asked = _asked(body, caller, services, waits=waits)
-    first: list[Queued] = []
-
-    async def work(store: Store) -> Accepted:
-        queued = await services.accepting.alone(store, asked)
-        first.append(queued)
-        return Accepted({"job_id": queued.job.id}, user_pk=queued.job.user_pk, job_id=queued.job.id)
-
+    accepting = services.accepting
     if not once.has_key:
-        job = await services.accepting.accept(asked)
+        job = await accepting.accept(asked)
     else:
+        again = await accepting.made_before(asked)
+        made: list[JobSeen] = []
+
+        async def work(store: Store) -> Accepted:
+            job = None if again is None else await accepting.give(store, asked, again)
+            made.append(job or await accepting.alone(store, asked))
+            return Accepted({"job_id": made[0].id}, user_pk=made[0].user_pk, job_id=made[0].id)
+
         job_id = str((await once.do(work))["job_id"])
-        if not first:
+        if not made:
             return job_id, None
-        job = await services.accepting.answered(first[0])
+        job = made[0]
     if job.status == "queued":
         services.signals.ring()
     return job.id, job

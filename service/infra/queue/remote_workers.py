@@ -65,13 +65,14 @@ class RemoteWorkers:
         encoders = {row.encoder_version for row in seen if "encode" in row.kinds}
         self._encoder = encoders.pop() if len(encoders) == 1 else None
         found = {
-            (row.model, row.adapter_version, row.encoder_version)
+            (row.model, row.adapter_version, row.encoder_version, row.adapter_overrides)
             for row in seen
             if "generate" in row.kinds
         }
-        model, adapter, encoder = found.pop() if len(found) == 1 else (None, None, None)
-        known = model is not None and encoder is not None
-        self._versions = Versions(model, adapter, encoder) if known and encoder else None
+        model, adapter, encoder, overrides = found.pop() if len(found) == 1 else (None,) * 4
+        self._versions = None
+        if model is not None and encoder is not None:
+            self._versions = Versions(model, adapter, encoder, bool(overrides))
         self._known_until_s = time.monotonic() + self._gone_after_s / 3
 
     async def impaired(self) -> str | None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -163,6 +164,7 @@ class Job(Base):
     __table_args__ = (
         Index(None, "status", "turn", "priority", "created_at"),
         Index(None, "user_pk", "status"),
+        Index(None, "request_sha256", "status"),
         Index(
             "uq_jobs_running_request_sha256",
             "request_sha256",
@@ -198,9 +200,9 @@ class Job(Base):
     """The adapter that was in service when the job came; None is the one shipped with the base."""
     worker_id: Mapped[str | None] = mapped_column(String(64))
     """Who runs it, or ran it last."""
-    request_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
-    """The same for equal requests, of which one runs at a time; null for one that asked to be
-    computed afresh."""
+    request_sha256: Mapped[str | None] = mapped_column(String(64))
+    """The same for equal requests, of which one runs at a time. Null for one whose pictures are
+    given to no other: it asked to be computed afresh, or was given an earlier one's."""
 
 
 class JobSubject(Base):
@@ -302,6 +304,8 @@ class WorkerRow(Base):
     model: Mapped[str | None] = mapped_column(String(256))
     adapter_version: Mapped[str | None] = mapped_column(String(64))
     encoder_version: Mapped[str | None] = mapped_column(String(256))
+    adapter_overrides: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Whether its adapter serves the jobs that are pinned to another one, too."""
     started_at: Mapped[datetime] = mapped_column(default=present())
     seen_at: Mapped[datetime] = mapped_column(default=present())
 

@@ -4,20 +4,15 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 
 from service.core.messages import SEQ_PER_ATTEMPT, JobStatus, end_seq, first_seq, requeued_seq
 from service.infra.sql.clock import in_seconds, present
 from service.infra.sql.delivery import JobDelivery
+from service.infra.sql.jobs.equal import EQUAL_RUNS
 from service.infra.sql.repositories.base import FRESH, Repository
 from service.infra.sql.tables import Job
-
-_equal = aliased(Job)
-_EQUAL_RUNS = exists().where(
-    _equal.status == "running", _equal.request_sha256 == Job.request_sha256
-)
 
 
 class Claims(Repository):
@@ -48,7 +43,7 @@ class Claims(Repository):
                 Job.status == "queued",
                 Job.kind.in_(kinds),
                 or_(Job.expires_at.is_(None), Job.expires_at > present()),
-                ~_EQUAL_RUNS,
+                ~EQUAL_RUNS,
                 *fits,
             )
             .order_by(Job.turn, Job.priority, Job.created_at, Job.id)
@@ -96,9 +91,14 @@ class Claims(Repository):
         result: dict[str, Any] | None = None,
         error: tuple[str, str] | None = None,
     ) -> bool:
-        """End a running job; false when this attempt is not the current one any more."""
+        """End a running job; false when this attempt is not the current one any more.
+
+        One that was given earlier pictures (`cached`) has none of its own to give to others.
+        """
         code, detail = error or (None, None)
+        given = {"request_sha256": None} if result is not None and result.get("cached") else {}
         statement = _fenced(job_id, attempt).values(
+            **given,
             status=status,
             seq=end_seq(attempt, 0),
             result=result,
@@ -115,6 +115,7 @@ class Claims(Repository):
             status="succeeded",
             seq=end_seq(job.attempt, job.seq),
             result=result,
+            request_sha256=None,
             started_at=present(),
             finished_at=present(),
         )

@@ -41,7 +41,7 @@ _UNENDED = (
         case((_JOBS.kind == _KIND, 1), else_=0).label("of_kind"),
         _JOBS.status,
         _JOBS.turn,
-        # Of equal requests one is computed: they are one that waits.
+        # Of equal requests one is computed: they are one that waits, or none where it runs.
         func.coalesce(_JOBS.request_sha256, _JOBS.id).label("of_request"),
     )
     # In the text, not beside it: planned for any status, this would read the whole table.
@@ -52,9 +52,12 @@ CROWD = select(
     _UNENDED.c.tenant,
     _UNENDED.c.user_pk,
     _UNENDED.c.of_nobody,
-    func.count(_UNENDED.c.of_request.distinct())
-    .filter(_UNENDED.c.status == "queued", _UNENDED.c.of_kind == 1)
-    .label("waiting"),
+    (
+        func.count(_UNENDED.c.of_request.distinct()).filter(_UNENDED.c.of_kind == 1)
+        - func.count(_UNENDED.c.of_request.distinct()).filter(
+            _UNENDED.c.status == "running", _UNENDED.c.of_kind == 1
+        )
+    ).label("waiting"),
     func.max(_UNENDED.c.turn).filter(_UNENDED.c.of_kind == 1).label("last"),
     func.max(_UNENDED.c.turn).filter(_UNENDED.c.status == "running").label("running"),
     func.min(_UNENDED.c.turn).filter(_UNENDED.c.status == "queued").label("coming"),

@@ -36,6 +36,8 @@ class NewGeneration:
     request: dict[str, Any]
     subjects: tuple[Subject, ...] = ()
     request_sha256: str | None = None
+    adapter_version: str | None = None
+    """Known for one that is answered at once; else the row is given the one in service."""
     id: str = field(default_factory=new_id)
 
     def as_queued(self, at: datetime) -> JobSeen:

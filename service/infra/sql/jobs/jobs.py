@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Select, String, bindparam, case, exists, func, or_, select, update
+from sqlalchemy import Select, String, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.fairness import Crowd, present_turn
@@ -12,11 +13,12 @@ from service.infra.sql.clock import present
 from service.infra.sql.delivery import JobDelivery
 from service.infra.sql.given_rows import as_text
 from service.infra.sql.jobs.crowd import CROWD, Person, crowd_of, named
+from service.infra.sql.jobs.equal import EQUAL_RUNS
 from service.infra.sql.jobs.generations import ADD_GENERATIONS, ADD_SUBJECTS, NewGeneration
 from service.infra.sql.jobs.seen import SEEN, JobSeen
 from service.infra.sql.pipelines import pipeline
 from service.infra.sql.repositories.base import FRESH, ID, Repository
-from service.infra.sql.tables import Image, Job, JobSubject, Profile, new_id
+from service.infra.sql.tables import Job, JobSubject, Profile, new_id
 
 _IS_QUEUED = Job.status == "queued"
 _TURNS = select(
@@ -152,32 +154,56 @@ class Jobs(Repository):
             )
         ).all()
 
-    async def asked_before(self, sha256s: Collection[str]) -> dict[str, bool]:
-        """Those of these hashes of requests that were asked before: whether there are pictures.
-
-        Where there are none yet, one waits or runs.
-        """
+    async def unended_equal(self, sha256s: Collection[str]) -> dict[str, int]:
+        """Those of these hashes of requests of which jobs wait or run, and how many."""
         if not sha256s:
             return {}
-        has_pictures = (Job.status == "succeeded") & exists().where(Image.job_id == Job.id)
         statement = (
-            select(Job.request_sha256, func.max(case((has_pictures, 1), else_=0)))
-            .where(
-                Job.request_sha256.in_(sha256s),
-                or_(Job.status.in_(("queued", "running")), has_pictures),
-            )
+            select(Job.request_sha256, func.count())
+            .where(Job.request_sha256.in_(sha256s), Job.status.in_(("queued", "running")))
             .group_by(Job.request_sha256)
         )
-        return {row[0]: bool(row[1]) for row in await self._session.execute(statement)}
+        rows = await self._session.execute(statement)
+        return {sha256: count for sha256, count in rows if sha256 is not None}
 
-    async def waiting_equal(self, sha256: str) -> Sequence[str]:
-        """The ids of waiting jobs of this hash of the request, oldest first."""
+    async def waiting_equal(self, sha256: str) -> Sequence[Job]:
+        """Waiting jobs of this hash of the request, oldest first."""
         statement = (
-            select(Job.id)
+            select(Job)
             .where(Job.request_sha256 == sha256, Job.status == "queued")
             .order_by(Job.created_at, Job.id)
         )
         return (await self._session.scalars(statement)).all()
+
+    async def forget_equal(self, job_id: str) -> None:
+        """Give this job's pictures to no further request."""
+        statement = update(Job).where(Job.id == job_id).values(request_sha256=None)
+        await self._session.execute(statement)
+
+    async def add_answered(
+        self, new: NewGeneration, result: dict[str, Any], *, priority: int
+    ) -> JobSeen:
+        """A job that ends as it begins, with pictures of an earlier one."""
+        job = Job(
+            id=new.id,
+            kind="generate",
+            priority=priority,
+            turn=new.turn,
+            tenant=new.tenant,
+            user_pk=new.user_pk,
+            request=new.request,
+            adapter_version=new.adapter_version,
+            status="succeeded",
+            seq=end_seq(0, 1),
+            result=result,
+            started_at=present(),
+            finished_at=present(),
+        )
+        self._session.add(job)
+        await self._session.flush()
+        self._session.add_all(JobSubject(**row) for row in new.subject_rows)
+        await self._session.flush()
+        return (await self.seen([new.id]))[new.id]
 
     async def put_tickets_of_equal(self, sha256: str | None) -> None:
         """Another ticket for each waiting job of this hash: theirs may be spent, in vain."""
@@ -186,8 +212,13 @@ class Jobs(Repository):
             await self._delivery.enqueue(self._session, "generate", len(waiting))
 
     async def put_tickets_out(self, kind: str, out: int) -> None:
-        """Tickets for those waiting jobs of a kind that have none, when so many are out."""
-        await self._delivery.enqueue(self._session, kind, await self.queued(kind) - out)
+        """Tickets for those waiting jobs of a kind that have none, when so many are out.
+
+        Those whose equal runs need none: they are answered with it, or given tickets then.
+        """
+        may_run = select(func.count()).where(Job.status == "queued", Job.kind == kind, ~EQUAL_RUNS)
+        waiting = await self._session.scalar(may_run) or 0
+        await self._delivery.enqueue(self._session, kind, waiting - out)
 
     async def put_ticket_back(self, kind: str) -> None:
         """Another ticket of a kind, for one that was spent on nothing of it, if jobs of it wait."""

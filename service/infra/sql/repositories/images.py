@@ -54,30 +54,24 @@ class Images(Repository):
             )
         return [(row[0], row[1]) for row in await self._session.execute(statement)]
 
-    async def of_equal(self, job: Job) -> list[tuple[list[Image], dict[str, Any]]]:
-        """Pictures of earlier jobs for equal requests, each job's with its result, oldest first.
+    async def of_equal(
+        self, tenant: str, sha256s: Sequence[str], count: int
+    ) -> list[tuple[list[Image], dict[str, Any]]]:
+        """Pictures of jobs for requests of these hashes, each job's with its result, oldest first.
 
-        Those of the same person, and of nobody; a job of nobody may have anybody's of its tenant
-        (its equals are at strength 0 or name the same people). Of a few jobs only, and only whole.
+        Of the latest few jobs only, and only where all of the `count` pictures are there.
         """
-        count = job.request["n"]
         statement = (
             select(Image, Job.result)
             .join(Job, Job.id == Image.job_id)
-            .where(
-                Job.request_sha256 == job.request_sha256,
-                Job.tenant == job.tenant,
-                Job.status == "succeeded",
-            )
-            .order_by(Job.finished_at, Job.id, Image.position)
+            .where(Job.request_sha256.in_(sha256s), Job.status == "succeeded", Job.tenant == tenant)
+            .order_by(Job.finished_at.desc(), Job.id, Image.position)
             .limit(_EQUAL_JOBS * count)
         )
-        if job.user_pk is not None:
-            statement = statement.where(or_(Image.user_pk.is_(None), Image.user_pk == job.user_pk))
         found: dict[str | None, tuple[list[Image], dict[str, Any]]] = {}
         for image, result in await self._session.execute(statement):
             found.setdefault(image.job_id, ([], result))[0].append(image)
-        return [one for one in found.values() if len(one[0]) == count]
+        return [one for one in found.values() if len(one[0]) == count][::-1]
 
     async def ids_of_user(self, user_pk: str) -> list[str]:
         """All pictures of a user, those of blends too, oldest first."""
