@@ -183,7 +183,7 @@ async def test_sigterm_ends_an_idle_worker_at_once(deployed: Deployment) -> None
 async def test_sigterm_lets_jobs_end(deployed: Deployment) -> None:
     worker = deployed.worker(concurrency=2, step_s=0.3)
     await deployed.ready()
-    jobs = [await deployed.ask(seed=seed) for seed in range(2)]
+    jobs = [await deployed.ask(seed=seed, steps=20) for seed in range(2)]
     await deployed.all_are(jobs, "running")
     waiting = await deployed.ask(seed=9)
     worker.send_signal(signal.SIGTERM)

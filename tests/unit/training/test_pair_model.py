@@ -19,6 +19,10 @@ from training.dpo.randomness import Draws, draw
 
 ROWS = 8
 
+# Relative, of a mean squared error: predictions of either batch are sums of some hundred float32
+# products a layer (sqrt(100) * 2**-24 each, in tens of layers), and a square doubles it
+ROUNDING = 2 * 10 * 10 * 2**-24
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -81,8 +85,8 @@ def test_errors_and_gradients_are_those_of_the_straightforward_loop(
     expected = preference_gradient(stage_c, *plain)
     policy, reference = PairModel(stage_c)(batch, draws)
     for mine, theirs in ((policy, plain[0]), (reference, plain[1])):
-        torch.testing.assert_close(mine.chosen_B, theirs.chosen_B, rtol=2e-6, atol=1e-7)
-        torch.testing.assert_close(mine.rejected_B, theirs.rejected_B, rtol=2e-6, atol=1e-7)
+        torch.testing.assert_close(mine.chosen_B, theirs.chosen_B, rtol=ROUNDING, atol=0.0)
+        torch.testing.assert_close(mine.rejected_B, theirs.rejected_B, rtol=ROUNDING, atol=0.0)
     found = preference_gradient(stage_c, policy, reference)
     assert float((found - expected).norm() / expected.norm()) < 1e-5
 
@@ -92,7 +96,7 @@ def test_supervised_errors_are_the_policys_on_chosen_pictures(world: Path) -> No
     batch, draws = batch_and_draws(world, user_dropout=0.5)
     chosen_B = PairModel(stage_c)(batch, draws, chosen_only=True)
     expected_B = straightforward(stage_c, batch, draws)[0].chosen_B
-    torch.testing.assert_close(chosen_B, expected_B, rtol=2e-6, atol=1e-7)
+    torch.testing.assert_close(chosen_B, expected_B, rtol=ROUNDING, atol=0.0)
 
 
 @pytest.mark.parametrize("user_dropout", [0.0, 0.5])
@@ -103,8 +107,8 @@ def test_the_opposite_goes_as_far_the_other_way(world: Path, user_dropout: float
     for mine, theirs in zip(
         (policy, reference), straightforward(stage_c, batch, draws), strict=True
     ):
-        torch.testing.assert_close(mine.chosen_B, theirs.chosen_B, rtol=2e-6, atol=1e-7)
-        torch.testing.assert_close(mine.rejected_B, theirs.rejected_B, rtol=2e-6, atol=1e-7)
+        torch.testing.assert_close(mine.chosen_B, theirs.chosen_B, rtol=ROUNDING, atol=0.0)
+        torch.testing.assert_close(mine.rejected_B, theirs.rejected_B, rtol=ROUNDING, atol=0.0)
 
     noise_BCHW, t_B = draws.noise_rejected_BCHW, draws.t_rejected_B
     seen = add_noise(batch.rejected_BCHW, noise_BCHW, t_B), t_B, batch.text_BST, batch.pooled_B1T
@@ -112,7 +116,7 @@ def test_the_opposite_goes_as_far_the_other_way(world: Path, user_dropout: float
     own_BCHW = stage_c(*seen, batch.user_emb_BD * draws.keep_user_B[:, None])
     other_way_BCHW = base_BCHW - (own_BCHW - base_BCHW)
     expected_B = squared_error(noise_BCHW, other_way_BCHW, "mean")
-    torch.testing.assert_close(opposite_B, expected_B, rtol=2e-6, atol=1e-7)
+    torch.testing.assert_close(opposite_B, expected_B, rtol=ROUNDING, atol=0.0)
 
 
 def test_negative_aware_training_starts_where_preferences_point(world: Path) -> None:

@@ -77,8 +77,10 @@ def assert_equal_bits(one: object, other: object) -> None:
 def test_the_first_step_costs_log_two(world: Path, tmp_path: Path) -> None:
     train(tiny_config(world, tmp_path))
     first = log_of(tmp_path)[0]
-    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert first["implicit_accuracy"] == 0.5
+    # the adapter adds zero, so policy and reference differ by float32's rounding, times beta * T
+    rounding = 0.5 * 1000 * 2**-24
+    assert first["margin"] == pytest.approx(0, abs=rounding)
+    assert first["loss"] == pytest.approx(math.log(2), abs=rounding / 2)
     assert first["grad_norm"] > 0
     assert {"margin", "chosen_error", "rejected_error"} <= first.keys()
 
