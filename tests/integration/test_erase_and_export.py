@@ -351,8 +351,8 @@ async def test_steps_after_the_erasure_are_not_remembered(service: Service) -> N
     assert await asyncio.to_thread(service.runtime.entered.wait, 30)
     cancelled = service.runtime.generate
 
-    def heedless(specs: Any, on_step: Any, _: Any, on_preview: Any) -> Any:
-        return cancelled(specs, on_step, lambda: False, on_preview)
+    def heedless(specs: Any, on_step: Any, _: Any, on_preview: Any, **options: Any) -> Any:
+        return cancelled(specs, on_step, lambda: False, on_preview, **options)
 
     service.runtime.generate = heedless  # type: ignore[method-assign]
     second = (await client.post("/generate", json=body)).json()["id"]
