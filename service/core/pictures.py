@@ -7,6 +7,8 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError
 
+from ppd_model.pictures.writing import encoded
+
 MIN_SIDE_PX = 16
 MAX_SIDE_PX = 2048
 STORED_SIDE_PX = 768
@@ -47,14 +49,7 @@ def clean_upload(text: str, max_bytes: int) -> bytes:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, MemoryError):
         raise ValueError("is not a readable PNG, JPEG or WebP picture") from None
     plain.thumbnail((STORED_SIDE_PX, STORED_SIDE_PX), Image.Resampling.LANCZOS)
-    return encode_png(plain)
-
-
-def encode_png(image: Image.Image) -> bytes:
-    """The same pixels always give the same bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=6)
-    return buffer.getvalue()
+    return encoded(plain)
 
 
 class _SideError(ValueError):
@@ -79,5 +74,5 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def png_size(data: bytes) -> tuple[int, int]:
-    """Width and height, in px, of a PNG that `encode_png` made."""
+    """Width and height, in px, of a PNG that `encoded` made."""
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
+from ppd_model.pictures.writing import encoded
 from ppd_model.types import Embedding, EncodedUser, Generated, ImageRequest, LabelledPair
 from service.actions.conditioning import Tastes, echo, tastes_of
 from service.actions.equal_requests import earlier_result, waited, wanted_by
@@ -22,7 +23,6 @@ from service.core.choices import reading_sha256
 from service.core.errors import JobFailure, StorageFull
 from service.core.generation import blend
 from service.core.messages import JobEvent, preview_event, step_event
-from service.core.pictures import encode_png
 from service.core.ports import AdapterFile, EmbeddingKey, ModelRuntime, Preview, Versions
 from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
@@ -210,7 +210,7 @@ async def _store(tools: Tools, images: list[Image], data: list[bytes]) -> None:
 def _encode_all(job: Job, pictures: list[Generated]) -> tuple[list[Image], list[bytes]]:
     images, data = [], []
     for position, picture in enumerate(pictures):
-        png = encode_png(picture.image)
+        png = encoded(picture.image)
         height_px, width_px = picture.image_HWC.shape[:2]
         sha256 = hashlib.sha256(png).hexdigest()
         data.append(png)
