@@ -17,6 +17,7 @@ from service.core.placement import Place
 _REDIS = re.compile(r"rediss?://.|unix://.")
 _S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
 SECRETS_DIR = Path("/run/secrets")
 """A file here named after a setting (ppd_session_secret) holds it, unless the environment does."""
 _PREFIX = "PPD_"
@@ -38,6 +39,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     trusted_proxies: str = "127.0.0.1"
     """Addresses or networks, with commas between: their X-Forwarded-Proto and -For are believed."""
+    cors_origins: str = ""
+    """Sites whose scripts may call the API with a key: https://shop.example, with commas between,
+    or * for all. By default none may. Cookies are never taken from another site."""
     data_dir: Path = Path("data")
     database_url: str | None = Field(default=None, repr=False)
     """postgresql://...; the default is the SQLite file `ppd.db` in the data folder.
@@ -220,6 +224,14 @@ class Settings(BaseSettings):
                 raise ValueError("expected addresses or networks, such as 10.0.0.0/8") from None
         return text
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _known_origins(cls, text: str) -> str:
+        origins = [part.strip() for part in text.split(",")] if text else []
+        if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("expected * or origins such as https://shop.example, commas between")
+        return ",".join(origins)
+
     @field_validator("session_secret")
     @classmethod
     def _long_secret(cls, secret: SecretStr | None) -> SecretStr | None:
@@ -252,6 +264,10 @@ class Settings(BaseSettings):
     def production(self) -> bool:
         """Whether API and workers are processes of their own, over PostgreSQL and Redis."""
         return (self.database_url or "").startswith("postgresql")
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        return tuple(self.cors_origins.split(",")) if self.cors_origins else ()
 
     @property
     def generator_place(self) -> Place:

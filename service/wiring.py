@@ -283,6 +283,7 @@ def _services(
         web_dir=settings.web_dir,
         queue_metrics=QueueMetrics(parts.database),
         metrics_access=settings.metrics,
+        cors_origins=settings.allowed_origins,
         tracer_provider=exporting_provider() if settings.tracing else None,
         new_seed=lambda: secrets.randbelow(2**31),
     )

@@ -1,17 +1,13 @@
 """Erasing a person everywhere: the rows in one commit, all else surely after it."""
 
 import logging
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from service.actions.leftovers import BATCH, delete_now
+from service.actions.leftovers import delete_soon
 from service.infra.parts import Parts
 
 log = logging.getLogger("ppd.erasure")
-
-_IN_REQUEST_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ async def erase_person(
             "images": len(erased.image_keys),
         },
         cache_forgotten=await _forget(parts, tenant, erased.user_pk),
-        pending_images=len(erased.image_keys) - await _delete(parts, erased.image_keys),
+        pending_images=len(erased.image_keys) - await delete_soon(parts, erased.image_keys),
         scrubbed=await parts.database.scrub(),
     )
 
@@ -61,18 +57,3 @@ async def _forget(parts: Parts, tenant: str, user_pk: str) -> bool:
         log.exception("the cache did not drop an erased person; it is asked again")
         return False
     return True
-
-
-async def _delete(parts: Parts, keys: Sequence[str]) -> int:
-    """How many of the pictures could be deleted in the time that a request may take."""
-    deadline, gone = time.monotonic() + _IN_REQUEST_S, 0
-    try:
-        for start in range(0, len(keys), BATCH):
-            if time.monotonic() > deadline:
-                break
-            batch = keys[start : start + BATCH]
-            await delete_now(parts, batch)
-            gone += len(batch)
-    except Exception:
-        log.exception("pictures of an erased person are deleted later")
-    return gone

@@ -9,8 +9,8 @@ from service.infra.parts import Parts
 
 log = logging.getLogger("ppd.images")
 
-
 BATCH = 500
+_IN_REQUEST_S = 5.0
 
 
 async def delete_leftovers(parts: Parts, keys: Sequence[str]) -> None:
@@ -62,6 +62,21 @@ async def delete_now(parts: Parts, keys: Sequence[str]) -> None:
     await parts.images.delete(keys)
     async with parts.database.write() as store:
         await store.deletions.done(keys)
+
+
+async def delete_soon(parts: Parts, keys: Sequence[str]) -> int:
+    """How many noted pictures could be deleted in the time that a request may take."""
+    deadline, gone = time.monotonic() + _IN_REQUEST_S, 0
+    try:
+        for start in range(0, len(keys), BATCH):
+            if time.monotonic() > deadline:
+                break
+            batch = keys[start : start + BATCH]
+            await delete_now(parts, batch)
+            gone += len(batch)
+    except Exception:
+        log.exception("pictures whose rows are gone are deleted later")
+    return gone
 
 
 async def sweep_orphans(parts: Parts, before: datetime) -> int:

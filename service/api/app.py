@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from service.api.http import error_handlers
+from service.api.http.cross_origin import allow_origins
 from service.api.http.edge import Edge
 from service.api.http.tracing import telemetry
 from service.api.pages import docs, quiz_and_studio
@@ -48,6 +49,7 @@ def create_app(
     )
     app.state.services = services
     error_handlers.install(app)
+    allow_origins(app, services.cors_origins)
     routers: list[Any] = [  # matched in this order: first what is asked most often
         jobs,
         generate,

@@ -310,6 +310,7 @@ class JobOut(BaseModel):
     """A job. `progress` while it runs; `result` or `error` when it has ended."""
 
     id: str
+    kind: Literal["generate", "encode"]
     status: JobStatus
     seq: int
     created_at: datetime
@@ -317,6 +318,27 @@ class JobOut(BaseModel):
     result: dict[str, Any] | None = None
     error: ErrorOut | None = None
     links: dict[str, str]
+
+
+class JobsOut(BaseModel):
+    """A page of jobs, newest first."""
+
+    results: list[JobOut]
+    next: str | None
+
+
+class ErasedJobsOut(BaseModel):
+    """How much was erased with these jobs. Nobody can reach it any more."""
+
+    jobs: int
+    images: int
+
+
+class EndedJobsOut(BaseModel):
+    """The ids of jobs that were canceled, and what was erased where that was asked for."""
+
+    canceled: list[str]
+    erased: ErasedJobsOut | None = None
 
 
 class GalleryImageOut(BaseModel):

@@ -51,6 +51,8 @@ class Services(Parts):
     queue_metrics: QueueMetrics
     metrics_access: Literal["open", "admin", "off"] = "open"
     """Who may read `/metrics`: everybody, an admin's key, nobody."""
+    cors_origins: tuple[str, ...] = ()
+    """Other sites whose scripts may call the API with a key."""
     tracer_provider: TracerProvider | None = None
     """Where spans go; None records none."""
     new_seed: Callable[[], int]

@@ -14,6 +14,7 @@ CODES: Mapping[str, str] = {
     "key_not_found": "There is no such key in use.",
     "own_key": "A key does not revoke itself; another admin key does, or `ppd keys revoke`.",
     "model_not_found": "This model is not served; GET /v1/models names the one that is.",
+    "reading_kept": "A reading goes with its person; only jobs for pictures are erased alone.",
     "pair_not_found": "The pool has no such pair.",
     "adapter_not_found": "No adapter of this version is kept here.",
     "adapter_refused": "The adapter does not fit the models that are running.",

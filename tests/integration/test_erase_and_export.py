@@ -210,7 +210,7 @@ async def test_a_person_with_very_many_pictures_is_exported_and_erased(
         await store.session.execute(text(many), {"job_id": job_id})
     export = (await client.get("/users/ann/export")).json()
     assert len({image["id"] for image in export["images"]}) == 33_001
-    monkeypatch.setattr("service.actions.erasure._IN_REQUEST_S", 0.2)
+    monkeypatch.setattr("service.actions.leftovers._IN_REQUEST_S", 0.2)
     receipt = (await client.delete("/users/ann")).json()
     assert receipt["erased"]["images"] == 33_001
     async with service.database.read() as store:

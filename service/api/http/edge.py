@@ -30,6 +30,7 @@ _HEADERS = tuple(
         ),
     }.items()
 )
+_KEPT = ("content-range", "access-control-allow-origin", "vary")
 _CACHED_AFTER_A_LOOK = (b"cache-control", b"no-cache")
 _NEVER_STORED = (b"cache-control", b"private, no-store")
 
@@ -65,7 +66,7 @@ class Edge:
                 if headers and headers.get("content-type", "").startswith("text/plain"):
                     # The framework's own refusals, of bodies and of ranges, are plain text.
                     replaced = True
-                    kept = {name: headers[name] for name in ("content-range",) if name in headers}
+                    kept = {name: headers[name] for name in _KEPT if name in headers}
                     response = http_problem(scope, status, kept)
                     await response(scope, receive, send_plain)
                     return

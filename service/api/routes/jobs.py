@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service.actions.canceling import cancel
+from service.actions.canceling import Ended, cancel, cancel_all, cancel_and_erase
 from service.api.deps import (
     BY_KEY_OR_SESSION,
     CallerDep,
@@ -16,10 +17,11 @@ from service.api.deps import (
     known_caller,
     services_of,
 )
+from service.api.http.cursors import decode_place, encode_place
 from service.api.http.following import follow
-from service.api.schemas import ErrorOut, JobOut
+from service.api.schemas import EndedJobsOut, ErasedJobsOut, ErrorOut, JobOut, JobsOut
 from service.api.services import Services
-from service.core.auth import Caller
+from service.core.auth import USER_ID, Caller
 from service.core.errors import CODES, ServiceError
 from service.core.messages import TERMINAL, JobEvent, status_event
 from service.infra.sql.jobs.seen import JobSeen
@@ -29,7 +31,66 @@ from service.infra.sql.tables import Job
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ProtectedRoute)
 
 JobId = Annotated[str, Path(max_length=64)]
+Erase = Annotated[bool, Query(description="Remove the jobs too, with the pictures that they made.")]
+_UserId = Query(pattern=USER_ID, description="Whose jobs: those that are this person's alone.")
 _RETRY_MS = 1000
+
+
+@router.get("", response_model=JobsOut)
+async def list_jobs(
+    caller: CallerDep,
+    services: ServicesDep,
+    user_id: Annotated[str | None, _UserId] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=256)] = None,
+) -> Response:
+    """Jobs of the key's tenant, or of one person, newest first. A session sees its own person's."""
+    before = decode_place(cursor)
+    user_id = user_id if caller.own_user_id is None else user_id or caller.own_user_id
+    async with services.database.read() as store:
+        user_pk = None
+        if user_id is not None:
+            user = await store.users.find(caller.tenant, _allowed(caller, user_id))
+            if user is None and not caller.is_session:
+                raise ServiceError(404, "user_not_found")
+            user_pk = user.pk if user is not None else ""
+        found = await store.jobs.seen_page(caller.tenant, user_pk, before, limit + 1)
+    page = found[:limit]
+    following = encode_place(page[-1].created_at, page[-1].id) if len(found) > limit else None
+    results = [await shown(services, job) for job in page]
+    listed = [job.model_dump(mode="json", exclude_none=True) for job in results]
+    return JSONResponse({"results": listed, "next": following})
+
+
+@router.delete("", response_model_exclude_none=True)
+async def cancel_jobs(
+    caller: CallerDep,
+    services: ServicesDep,
+    user_id: Annotated[str, _UserId],
+    erase: Erase = False,
+) -> EndedJobsOut:
+    """Cancel all jobs of a person that wait or run, readings of answers too.
+
+    With `erase` all pictures that were made for this person alone go, with their jobs. Answers,
+    profiles and blends with others stay.
+    """
+    _allowed(caller, user_id)
+    async with services.database.read() as store:
+        known = await store.users.find(caller.tenant, user_id) is not None
+    if not known and not caller.is_session:
+        raise ServiceError(404, "user_not_found")
+    return _ended(await cancel_all(services, caller.tenant, user_id, erase=erase), erase)
+
+
+def _allowed(caller: Caller, user_id: str) -> str:
+    if not caller.may_use(user_id):
+        raise ServiceError(404, "user_not_found")
+    return user_id
+
+
+def _ended(ended: Ended, erase: bool) -> EndedJobsOut:
+    gone = ErasedJobsOut(jobs=len(ended.erased_jobs), images=len(ended.erased_images))
+    return EndedJobsOut(canceled=ended.canceled, erased=gone if erase else None)
 
 
 @router.get(
@@ -52,19 +113,15 @@ def written(job: JobOut, status: int = 200, headers: Mapping[str, str] | None = 
 
 
 @router.delete("/{job_id}", response_model_exclude_none=True)
-async def cancel_job(job_id: JobId, caller: CallerDep, services: ServicesDep) -> JobOut:
-    """Cancel a job. One that has ended already stays as it is."""
+async def cancel_job(
+    job_id: JobId, caller: CallerDep, services: ServicesDep, erase: Erase = False
+) -> JobOut | EndedJobsOut:
+    """Cancel a job. One that has ended already stays as it is, unless it is to be erased."""
+    if erase:
+        ended = await cancel_and_erase(services, lambda store: _locked_job(store, caller, job_id))
+        return _ended(ended, erase)
     job, _ = await cancel(services, lambda store: _locked_job(store, caller, job_id))
     return job_out(job)
-
-
-async def _followed_job(
-    job_id: JobId, caller: CallerDep, services: ServicesDep
-) -> AsyncIterator[str]:
-    """The id of a job that the caller may follow, with a place for the stream until it ends."""
-    found = await services.jobs.visible(caller, job_id)
-    with services.streams.hold(caller.scope):
-        yield found.id
 
 
 async def _last_event_id(
@@ -77,7 +134,28 @@ async def _last_event_id(
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
 
 
-@router.get("/{job_id}/events", response_class=EventSourceResponse)
+async def _followed_job(
+    job_id: JobId,
+    caller: CallerDep,
+    services: ServicesDep,
+    seen: Annotated[int, Depends(_last_event_id)],
+) -> AsyncIterator[str]:
+    """The id of a job that the caller may follow, with a place for the stream until it ends.
+
+    Answers 204 to whoever has seen its end already: that keeps an EventSource from coming back.
+    """
+    found = await services.jobs.visible(caller, job_id)
+    if found.status in TERMINAL and seen == found.seq:
+        raise HTTPException(204)
+    with services.streams.hold(caller.scope):
+        yield found.id
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=EventSourceResponse,
+    responses={204: {"description": "The end was the last event that was seen."}},
+)
 async def job_events(
     job_id: Annotated[str, Depends(_followed_job)],
     services: ServicesDep,
@@ -175,6 +253,7 @@ def job_out(job: Job | JobSeen, newest: JobEvent | None = None) -> JobOut:
         error = ErrorOut(code="canceled", detail=CODES["canceled"])
     return JobOut(
         id=job.id,
+        kind=job.kind,  # type: ignore[arg-type]
         status=job.status,  # type: ignore[arg-type]
         seq=max(job.seq, newest.seq if newest is not None else 0),
         created_at=job.created_at,

@@ -31,7 +31,10 @@ async def get_signed_image(
         image = await store.images.find(tenant, image_id)
     if image is None:
         raise ServiceError(404, "image_not_found")
-    return await picture(services, image, request, max_age_s=MAX_AGE_S)
+    answer = await picture(services, image, request, max_age_s=MAX_AGE_S)
+    if services.cors_origins:  # pages of other sites may show it, too
+        answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    return answer
 
 
 def signed_path(services: Services, tenant: str, image_id: str) -> str:

@@ -1,6 +1,5 @@
 """Everything held about a person: to see, to take along, to erase."""
 
-from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -9,10 +8,10 @@ from fastapi.responses import StreamingResponse
 from service.actions.erasure import erase_person
 from service.actions.export import export_person
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, end_session
-from service.api.http.cursors import decode_cursor, encode_cursor
+from service.api.http.cursors import decode_place, encode_place
 from service.api.routes.choices import found_user
 from service.api.schemas import ErasedOut, GalleryImageOut, GalleryOut
-from service.core.errors import ServiceError, invalid
+from service.core.errors import ServiceError
 from service.infra.sql.tables import Image, Job
 
 router = APIRouter(prefix="/users/{user_id}", tags=["users"], route_class=ProtectedRoute)
@@ -27,15 +26,7 @@ async def gallery(
     cursor: Annotated[str | None, Query(max_length=256)] = None,
 ) -> GalleryOut:
     """Pictures that were made for this person, newest first."""
-    before = None
-    if cursor is not None:
-        at, image_id = map(str, decode_cursor(cursor, str, str))
-        try:
-            before = (datetime.fromisoformat(at), image_id)
-        except ValueError:
-            raise invalid("", "query parameter cursor: is not one of ours") from None
-        if before[0].utcoffset() != timedelta(0) or not image_id.isalnum():
-            raise invalid("", "query parameter cursor: is not one of ours")
+    before = decode_place(cursor)
     async with services.database.read() as store:
         user = await store.users.find(caller.tenant, user_id)
         if user is None and not caller.is_session:
@@ -45,7 +36,7 @@ async def gallery(
     following = None
     if len(found) > limit:
         last = page[-1][0]
-        following = encode_cursor(last.created_at.isoformat(), last.id)
+        following = encode_place(last.created_at, last.id)
     return GalleryOut(results=[_gallery_image(*row) for row in page], next=following)
 
 

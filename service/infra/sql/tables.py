@@ -164,6 +164,8 @@ class Job(Base):
     __table_args__ = (
         Index(None, "status", "turn", "priority", "created_at"),
         Index(None, "user_pk", "status"),
+        Index(None, "user_pk", "created_at"),
+        Index(None, "tenant", "created_at"),
         Index(None, "request_sha256", "status"),
         Index(
             "uq_jobs_running_request_sha256",
@@ -275,9 +277,14 @@ class Chore(Base):
 
 
 class IdempotencyKey(Base):
-    """What a POST with this key led to, committed together with it."""
+    """What a POST with this key led to, committed together with it.
+
+    A POST without a key, of a client that says when it tries again, has one of our own and a
+    `tries`: how often its client had tried before. Without a `job_id` it was refused.
+    """
 
     __tablename__ = "idempotency_keys"
+    __table_args__ = (Index(None, "fingerprint", "caller"),)
 
     caller: Mapped[str] = mapped_column(String(256), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
@@ -287,6 +294,7 @@ class IdempotencyKey(Base):
         ForeignKey("jobs.id", ondelete="CASCADE"), index=True
     )
     accepted: Mapped[dict[str, Any]]
+    tries: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(default=present(), index=True)
 
 
@@ -306,6 +314,11 @@ class WorkerRow(Base):
     encoder_version: Mapped[str | None] = mapped_column(String(256))
     adapter_overrides: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     """Whether its adapter serves the jobs that are pinned to another one, too."""
+    jobs_at_once: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
+    step_s: Mapped[float | None] = mapped_column(Float)
+    """Measured there: the model's seconds for a step of a picture, decoding included."""
+    reading_s: Mapped[float | None] = mapped_column(Float)
+    """Measured there: the model's seconds for a reading of four answers."""
     started_at: Mapped[datetime] = mapped_column(default=present())
     seen_at: Mapped[datetime] = mapped_column(default=present())
 

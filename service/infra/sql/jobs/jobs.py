@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, String, bindparam, func, or_, select, update
+from sqlalchemy import Select, String, bindparam, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.fairness import Crowd, present_turn
@@ -15,7 +15,7 @@ from service.infra.sql.given_rows import as_text
 from service.infra.sql.jobs.crowd import CROWD, Person, crowd_of, named
 from service.infra.sql.jobs.equal import EQUAL_RUNS
 from service.infra.sql.jobs.generations import ADD_GENERATIONS, ADD_SUBJECTS, NewGeneration
-from service.infra.sql.jobs.seen import SEEN, JobSeen
+from service.infra.sql.jobs.seen import SEEN, JobSeen, page_of_jobs
 from service.infra.sql.pipelines import pipeline
 from service.infra.sql.repositories.base import FRESH, ID, Repository
 from service.infra.sql.tables import Job, JobSubject, Profile, new_id
@@ -115,6 +115,36 @@ class Jobs(Repository):
         known = [job_id for job_id in ids if ID.fullmatch(job_id)]  # PostgreSQL takes no NUL
         rows = await self._session.execute(SEEN, {"ids": known})
         return {row.id: JobSeen(**row._mapping) for row in rows}
+
+    async def seen_page(
+        self, tenant: str, user_pk: str | None, before: tuple[datetime, str] | None, limit: int
+    ) -> list[JobSeen]:
+        """What clients see of a tenant's jobs (of one person's), newest first."""
+        rows = await self._session.execute(page_of_jobs(tenant, user_pk, before, limit))
+        return [JobSeen(**row._mapping) for row in rows]
+
+    async def unended_of(self, user_pk: str) -> Sequence[Job]:
+        """A person's jobs that wait or run, which nobody else changes until the end."""
+        unended = Job.status.in_(("queued", "running"))
+        return (
+            await self._session.scalars(
+                select(Job)
+                .where(Job.user_pk == user_pk, unended)
+                .order_by(Job.id)
+                .with_for_update()
+                .execution_options(**FRESH)
+            )
+        ).all()
+
+    async def made_for(self, user_pk: str) -> list[str]:
+        """The ids of a person's own jobs for pictures, which nobody else changes until the end."""
+        theirs = (Job.user_pk == user_pk, Job.kind == "generate")
+        locked = select(Job.id).where(*theirs).order_by(Job.id).with_for_update()
+        return list(await self._session.scalars(locked))
+
+    async def delete(self, ids: Sequence[str]) -> None:
+        """Delete the rows of a few hundred jobs, and of their pictures."""
+        await self._session.execute(delete(Job).where(Job.id.in_(ids)))
 
     async def of_profile(self, profile_pk: str) -> Job | None:
         """The job that encodes this profile version."""

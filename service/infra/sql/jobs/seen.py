@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String, bindparam, select
+from sqlalchemy import Select, String, and_, bindparam, or_, select
 
 from service.core.messages import JobStatus
 from service.infra.sql.repositories.base import table
@@ -12,22 +12,34 @@ from service.infra.sql.tables import Job, User
 
 _JOBS, _USERS = table(Job).c, table(User).c
 
-SEEN = (
-    select(
-        _JOBS.id,
-        _JOBS.tenant,
-        _JOBS.user_pk,
-        _USERS.user_id,
-        _JOBS.status,
-        _JOBS.seq,
-        _JOBS.created_at,
-        _JOBS.result,
-        _JOBS.error_code,
-        _JOBS.error_detail,
-    )
-    .outerjoin(table(User), _USERS.pk == _JOBS.user_pk)
-    .where(_JOBS.id.in_(bindparam("ids", expanding=True, type_=String)))
-)
+_SEEN = select(
+    _JOBS.id,
+    _JOBS.tenant,
+    _JOBS.user_pk,
+    _USERS.user_id,
+    _JOBS.status,
+    _JOBS.seq,
+    _JOBS.created_at,
+    _JOBS.result,
+    _JOBS.error_code,
+    _JOBS.error_detail,
+    _JOBS.kind,
+).outerjoin(table(User), _USERS.pk == _JOBS.user_pk)
+SEEN = _SEEN.where(_JOBS.id.in_(bindparam("ids", expanding=True, type_=String)))
+
+
+def page_of_jobs(
+    tenant: str, user_pk: str | None, before: tuple[datetime, str] | None, limit: int
+) -> Select[Any]:
+    """Jobs of a tenant (and of one of its people), newest first, from there on."""
+    page = _SEEN.where(_JOBS.tenant == tenant)
+    if user_pk is not None:
+        page = page.where(_JOBS.user_pk == user_pk)
+    if before is not None:
+        at, job_id = before
+        older = and_(_JOBS.created_at == at, _JOBS.id < job_id)
+        page = page.where(_JOBS.created_at <= at, or_(_JOBS.created_at < at, older))
+    return page.order_by(_JOBS.created_at.desc(), _JOBS.id.desc()).limit(limit)
 
 
 @dataclass(frozen=True)
@@ -44,3 +56,4 @@ class JobSeen:
     result: dict[str, Any] | None = None
     error_code: str | None = None
     error_detail: str | None = None
+    kind: str = "generate"

@@ -79,6 +79,10 @@ class Images(Repository):
         oldest_first = select(Image.id).where(about).order_by(Image.created_at, Image.id)
         return list(await self._session.scalars(oldest_first))
 
+    async def keys_of_jobs(self, job_ids: Sequence[str]) -> list[str]:
+        """Where the image store has what these few hundred jobs have made."""
+        return list(await self._session.scalars(select(Image.key).where(Image.job_id.in_(job_ids))))
+
     async def uploads(self, user_pk: str) -> tuple[int, int]:
         """How many own pictures a user has sent, and their size in bytes.
 
