@@ -14,6 +14,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+from ppd_model.pictures.writing import DEFAULT_QUALITY, Format
 from service.core.auth import BROWSER_TENANT, KeyScope
 from service.core.messages import JobStatus
 
@@ -133,6 +134,14 @@ class GenerateIn(Body):
     steps: Annotated[int, Field(ge=1, le=50)] = 20
     guidance_scale: Annotated[float, Field(ge=0, le=20)] = 4.0
     seed: Annotated[int | None, Field(ge=0, le=MAX_SEED)] = None
+    format: Annotated[Format, Field(description="Of the pictures' files.")] = "png"
+    quality: Annotated[
+        int | None,
+        Field(ge=1, le=100, description=f"Of jpeg and webp; {DEFAULT_QUALITY} if left out."),
+    ] = None
+    embed_prompt: Annotated[
+        bool, Field(description="Say the prompt inside the files, where anybody can read it.")
+    ] = False
     fresh: Annotated[
         bool,
         Field(description="Compute it, also where an equal request's pictures could be given."),
@@ -140,6 +149,8 @@ class GenerateIn(Body):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
+        if self.format == "png" and self.quality is not None:
+            raise ValueError("quality is that of jpeg and webp: a png loses nothing")
         if self.user_id is not None and self.blend is not None:
             raise ValueError("takes user_id or blend, not both")
         if self.blend and len({part.user_id for part in self.blend}) != len(self.blend):

@@ -15,6 +15,8 @@ _DECIDES = (
     "steps",
     "guidance_scale",
 )
+_DECIDES_FILE = ("format", "quality", "embed_prompt")
+"""Jobs that were queued before there were any have none of these."""
 
 Taste = tuple[str, str | None, float]
 """A person (by pk), the profile version pinned for the job (by pk), and the weight."""
@@ -31,6 +33,7 @@ def request_sha256(
     in it: results name those.
     """
     decides: dict[str, Any] = {name: request[name] for name in _DECIDES}
+    decides |= {name: request.get(name) for name in _DECIDES_FILE}
     if tastes and request["strength"] > 0:
         decides |= {"strength": request["strength"], "tastes": [list(taste) for taste in tastes]}
     elif browser_pk is None:

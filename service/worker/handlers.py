@@ -7,14 +7,15 @@ import io
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
 
-from ppd_model.pictures.writing import encoded
+from ppd_model.pictures.origin import Origin
+from ppd_model.pictures.writing import DEFAULT_QUALITY, Format, encoded
 from ppd_model.types import Embedding, EncodedUser, Generated, ImageRequest, LabelledPair
 from service.actions.conditioning import Tastes, echo, tastes_of
 from service.actions.equal_requests import earlier_result, waited, wanted_by
@@ -140,14 +141,17 @@ async def generate(
         return made
 
     pictures = await _with_adapter(tools, pinned, make)
-    images, data = await asyncio.to_thread(_encode_all, job, pictures)
+    adapter_version = versions.adapter_version if pinned is None else pinned.version
+    assert versions.model is not None, "who makes pictures has a model"
+    origin = _origin(request, versions.model, adapter_version, tastes)
+    images, data = await asyncio.to_thread(_encode_all, job, pictures, origin)
     result = {
         "images": [
             {"url": f"/images/{image.id}", "seed": picture.seed}
             for image, picture in zip(images, pictures, strict=True)
         ],
         "model": versions.model,
-        "adapter_version": versions.adapter_version if pinned is None else pinned.version,
+        "adapter_version": adapter_version,
         "encoder_version": versions.encoder_version,
         **echo(request, tastes),
         **await _warnings(tools, request["prompt"]),
@@ -198,8 +202,8 @@ async def _give_again(tools: Tools, job: Job, result: dict[str, Any]) -> bool:
 
 async def _store(tools: Tools, images: list[Image], data: list[bytes]) -> None:
     try:
-        for image, png in zip(images, data, strict=True):
-            await tools.images.put(image.key, png)
+        for image, file in zip(images, data, strict=True):
+            await tools.images.put(image.key, file)
     except StorageFull as error:
         raise JobFailure("storage_full") from error
     except OSError as error:
@@ -207,13 +211,31 @@ async def _store(tools: Tools, images: list[Image], data: list[bytes]) -> None:
         raise JobFailure("storage", "A picture could not be stored.") from error
 
 
-def _encode_all(job: Job, pictures: list[Generated]) -> tuple[list[Image], list[bytes]]:
+def _origin(
+    request: dict[str, Any], model: str, adapter_version: str | None, tastes: Tastes
+) -> Origin:
+    """What the files of a request's pictures say of themselves, but for each one's seed."""
+    return Origin(
+        seed=request["seed"],
+        model=model,
+        adapter_version=adapter_version if tastes.applied else None,
+        profile_versions=tuple(profile.version for profile, _ in tastes.used),
+        prompt=request["prompt"] if request.get("embed_prompt") else None,
+    )
+
+
+def _encode_all(
+    job: Job, pictures: list[Generated], origin: Origin
+) -> tuple[list[Image], list[bytes]]:
+    """Rows and files. A job that was queued before formats could be named has PNGs."""
+    format: Format = job.request.get("format", "png")
+    quality: int = job.request.get("quality", DEFAULT_QUALITY)
     images, data = [], []
     for position, picture in enumerate(pictures):
-        png = encoded(picture.image)
+        file = encoded(picture.image, format, quality, replace(origin, seed=picture.seed))
         height_px, width_px = picture.image_HWC.shape[:2]
-        sha256 = hashlib.sha256(png).hexdigest()
-        data.append(png)
+        sha256 = hashlib.sha256(file).hexdigest()
+        data.append(file)
         images.append(
             Image(
                 id=new_id(),
@@ -222,9 +244,9 @@ def _encode_all(job: Job, pictures: list[Generated]) -> tuple[list[Image], list[
                 job_id=job.id,
                 kind="generated",
                 position=position,
-                key=generated_key(job.id, job.attempt, position, sha256),
+                key=generated_key(job.id, job.attempt, position, sha256, format),
                 sha256=sha256,
-                size_bytes=len(png),
+                size_bytes=len(file),
                 width_px=width_px,
                 height_px=height_px,
             )

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from ppd_model.pictures.writing import DEFAULT_QUALITY
 from service.actions.accepting import Asked
 from service.api.deps import (
     BY_KEY_OR_SESSION,
@@ -105,6 +106,7 @@ def _request(body: GenerateIn, services: Services) -> dict[str, Any]:
         "seed": seed,
         "width": body.width or offered.default_side_px,
         "height": body.height or offered.default_side_px,
+        "quality": body.quality or DEFAULT_QUALITY,
     }
 
 

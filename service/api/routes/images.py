@@ -1,36 +1,47 @@
 """Stored pictures."""
 
+import asyncio
 import logging
-from typing import Annotated
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
+from ppd_model.pictures.writing import KINDS, Format, recoded
 from service.actions.limits import STORAGE_RETRY_AFTER
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.api.http.negotiation import chosen
 from service.api.services import Services
 from service.core.errors import ServiceError
+from service.infra.pictures.keys import format_of
 from service.infra.pictures.verified import read_verified
 from service.infra.sql.tables import Image
 
 log = logging.getLogger("ppd.images")
 router = APIRouter(tags=["images"], route_class=ProtectedRoute)
 
+PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {kind.media_type: {} for kind in KINDS.values()},
+        "description": "The picture, in the format it was made in unless Accept rules that out.",
+    }
+}
 _YEAR_S = 365 * 24 * 3600
+_FORMATS: dict[str, Format] = {kind.media_type: format for format, kind in KINDS.items()}
+_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="ppd-formats")
+"""Apart from the threads that read pictures, which those who ask for another format must not
+hold up."""
 
 
-@router.get(
-    "/images/{image_id}",
-    response_class=Response,
-    responses={200: {"content": {"image/png": {}}, "description": "The picture."}},
-)
+@router.get("/images/{image_id}", response_class=Response, responses=PICTURE)
 async def get_image(
     image_id: Annotated[str, Path(max_length=64)],
     request: Request,
     caller: CallerDep,
     services: ServicesDep,
 ) -> Response:
-    """A picture's PNG."""
+    """A picture."""
     async with services.database.read() as store:
         image = await store.images.find(caller.tenant, image_id)
         if image is not None and caller.own_user_id is not None:
@@ -46,19 +57,26 @@ async def picture(
     services: Services, image: Image, request: Request, *, max_age_s: int
 ) -> Response:
     """The answer that holds a picture; 304 for a client that has it, 503 if it was not kept."""
+    stored = format_of(image.key)
+    offers = sorted(_FORMATS, key=lambda media_type: _FORMATS[media_type] != stored)
+    media_type = chosen(",".join(request.headers.getlist("accept")), offers)
+    format = _FORMATS[media_type]
     headers = {
-        "ETag": f'"{image.sha256}"',
+        "ETag": f'"{image.sha256}"' if format == stored else f'W/"{image.sha256}-{format}"',
         "Cache-Control": f"private, max-age={max_age_s}, immutable",
-        "Content-Disposition": f'inline; filename="{image.id}.png"',
+        "Content-Disposition": f'inline; filename="{image.id}{KINDS[format].suffix}"',
+        "Vary": "Accept",
     }
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     data = await stored_bytes(services, image)
-    return Response(data, media_type="image/png", headers=headers)
+    if format != stored:
+        data = await asyncio.get_running_loop().run_in_executor(_threads, recoded, data, format)
+    return Response(data, media_type=media_type, headers=headers)
 
 
 async def stored_bytes(services: Services, image: Image) -> bytes:
-    """A picture's PNG; raises 503 unless it is what was written."""
+    """A picture's file; raises 503 unless it is what was written."""
     try:
         return await read_verified(services.images, image)
     except OSError as error:

@@ -7,7 +7,7 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from starlette.responses import Response
 
 from service.api.deps import ServicesDep, StrictRoute
-from service.api.routes.images import picture
+from service.api.routes.images import PICTURE, picture
 from service.api.services import Services
 from service.core.errors import ServiceError
 
@@ -17,15 +17,11 @@ _PATH = "/images/signed/"
 router = APIRouter(tags=["images"], route_class=StrictRoute)
 
 
-@router.get(
-    _PATH + "{token}",
-    response_class=Response,
-    responses={200: {"content": {"image/png": {}}, "description": "The picture."}},
-)
+@router.get(_PATH + "{token}", response_class=Response, responses=PICTURE)
 async def get_signed_image(
     token: Annotated[str, Path(max_length=512)], request: Request, services: ServicesDep
 ) -> Response:
-    """A picture's PNG by the address that `POST /v1/images/generations` gave; for an hour."""
+    """A picture by the address that `POST /v1/images/generations` gave; for an hour."""
     tenant, image_id = _read(services, token)
     async with services.database.read() as store:
         image = await store.images.find(tenant, image_id)

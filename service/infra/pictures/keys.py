@@ -2,17 +2,20 @@
 
 import re
 
-_KEY = re.compile(r"[a-z0-9]+(/[a-z0-9-]+)*\.(png|safetensors)")
-_PICTURE = ".png"
+from ppd_model.pictures.writing import KINDS, Format
+
+_FORMATS: dict[str, Format] = {kind.suffix: format for format, kind in KINDS.items()}
+_PICTURE = "|".join(suffix.removeprefix(".") for suffix in _FORMATS)
+_KEY = re.compile(rf"[a-z0-9]+(/[a-z0-9-]+)*\.({_PICTURE}|safetensors)")
 
 
-def generated_key(job_id: str, attempt: int, position: int, sha256: str) -> str:
+def generated_key(job_id: str, attempt: int, position: int, sha256: str, format: Format) -> str:
     """A picture that a job made. A late attempt deletes its own and never the winner's."""
-    return f"{job_id}/{attempt}-{position}-{sha256}{_PICTURE}"
+    return f"{job_id}/{attempt}-{position}-{sha256}{KINDS[format].suffix}"
 
 
 def upload_key(user_pk: str, image_id: str, sha256: str) -> str:
-    return f"uploads/{user_pk}/{image_id}-{sha256}{_PICTURE}"
+    return f"uploads/{user_pk}/{image_id}-{sha256}{KINDS['png'].suffix}"
 
 
 def check_key(key: str) -> str:
@@ -24,4 +27,9 @@ def check_key(key: str) -> str:
 
 def is_picture(key: str) -> bool:
     """Whether a picture's row may point to it; what else lies in the store is not swept."""
-    return key.endswith(_PICTURE) and _KEY.fullmatch(key) is not None
+    return _KEY.fullmatch(key) is not None and f".{key.rpartition('.')[2]}" in _FORMATS
+
+
+def format_of(key: str) -> Format:
+    """The format of the picture that has this key."""
+    return _FORMATS[f".{key.rpartition('.')[2]}"]

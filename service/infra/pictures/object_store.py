@@ -12,9 +12,10 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
+from ppd_model.pictures.writing import KINDS
 from service.core.errors import StorageFull
 from service.core.ports import KnownKeys
-from service.infra.pictures.keys import check_key, is_picture
+from service.infra.pictures.keys import check_key, format_of, is_picture
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -165,4 +166,4 @@ def _as_os_errors(what: str) -> Iterator[None]:
 
 
 def _media_type(key: str) -> str:
-    return "image/png" if is_picture(key) else "application/octet-stream"
+    return KINDS[format_of(key)].media_type if is_picture(key) else "application/octet-stream"
