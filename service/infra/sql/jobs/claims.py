@@ -173,15 +173,13 @@ class Claims(Repository):
 
     async def _in_nobodys_hand(self, which: Sequence[ColumnElement[bool]]) -> Sequence[Job]:
         """Jobs, locked until the end, without those that another transaction has locked."""
-        return (
-            await self._session.scalars(
-                select(Job)
-                .where(*which)
-                .order_by(Job.id)
-                .with_for_update(skip_locked=True)
-                .execution_options(**FRESH)
-            )
-        ).all()
+        return await self._all(
+            select(Job)
+            .where(*which)
+            .order_by(Job.id)
+            .with_for_update(skip_locked=True)
+            .execution_options(**FRESH)
+        )
 
 
 def _fenced(job_id: str, attempt: int, status: JobStatus = "running") -> Any:

@@ -67,11 +67,8 @@ class Jobs(Repository):
 
     async def subjects(self, job_id: str) -> Sequence[JobSubject]:
         """Whose taste the job uses, in the order of the request."""
-        return (
-            await self._session.scalars(
-                select(JobSubject).where(JobSubject.job_id == job_id).order_by(JobSubject.position)
-            )
-        ).all()
+        of_job = select(JobSubject).where(JobSubject.job_id == job_id)
+        return await self._all(of_job.order_by(JobSubject.position))
 
     async def queued(self, kind: str, tenant: str | None = None, user_pk: str | None = None) -> int:
         """How many jobs of a kind wait (of a tenant, of a user)."""
@@ -174,15 +171,13 @@ class Jobs(Repository):
 
     async def waiting_encode(self, user_pk: str) -> Sequence[Job]:
         """Encode jobs of a user that no worker has begun, nor begins before the end."""
-        return (
-            await self._session.scalars(
-                select(Job)
-                .where(Job.user_pk == user_pk, Job.kind == "encode", Job.status == "queued")
-                .order_by(Job.id)
-                .with_for_update()
-                .execution_options(**FRESH)
-            )
-        ).all()
+        return await self._all(
+            select(Job)
+            .where(Job.user_pk == user_pk, Job.kind == "encode", Job.status == "queued")
+            .order_by(Job.id)
+            .with_for_update()
+            .execution_options(**FRESH)
+        )
 
     async def unended_equal(self, sha256s: Collection[str]) -> dict[str, int]:
         """Those of these hashes of requests of which jobs wait or run, and how many."""
@@ -198,12 +193,8 @@ class Jobs(Repository):
 
     async def waiting_equal(self, sha256: str) -> Sequence[Job]:
         """Waiting jobs of this hash of the request, oldest first."""
-        statement = (
-            select(Job)
-            .where(Job.request_sha256 == sha256, Job.status == "queued")
-            .order_by(Job.created_at, Job.id)
-        )
-        return (await self._session.scalars(statement)).all()
+        waiting = select(Job).where(Job.request_sha256 == sha256, Job.status == "queued")
+        return await self._all(waiting.order_by(Job.created_at, Job.id))
 
     async def forget_equal(self, job_id: str) -> None:
         """Give this job's pictures to no further request."""
@@ -279,7 +270,7 @@ class Jobs(Repository):
             statement = statement.where(Job.status == status)
         if kind is not None:
             statement = statement.where(Job.kind == kind)
-        return (await self._session.scalars(statement)).all()
+        return await self._all(statement)
 
     async def requeue(self, job: Job, expires_at: datetime | None) -> None:
         """Queue a failed or expired job again, as a further attempt. Its `seq` goes on growing."""

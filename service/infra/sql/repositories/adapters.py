@@ -6,7 +6,7 @@ from sqlalchemy import delete, func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from service.infra.sql.clock import in_seconds
-from service.infra.sql.repositories.base import Repository
+from service.infra.sql.repositories.base import Repository, is_sqlite
 from service.infra.sql.tables import Adapter, AdapterActivation, Job, WorkerRow
 
 _WORKER_IS_GONE_AFTER_S = 120.0
@@ -31,8 +31,7 @@ class Adapters(Repository):
 
     async def all(self) -> Sequence[Adapter]:
         """Every kept adapter, oldest first."""
-        statement = select(Adapter).order_by(Adapter.created_at, Adapter.version)
-        return (await self._session.scalars(statement)).all()
+        return await self._all(select(Adapter).order_by(Adapter.created_at, Adapter.version))
 
     async def add(self, adapter: Adapter) -> Adapter:
         """Keep an adapter whose bytes are in the image store; gives the row of an earlier time."""
@@ -85,7 +84,7 @@ class Adapters(Repository):
         adapter = await self._session.get(Adapter, version, with_for_update=True)
         if adapter is None:
             raise ValueError(f"no adapter {version} is kept here")
-        if self._session.get_bind().dialect.name == "postgresql":  # jobs on their way are seen
+        if not is_sqlite(self._session):  # jobs on their way are seen
             await self._session.execute(text("LOCK TABLE jobs IN SHARE MODE"))
         if await self.active() == version:
             raise ValueError(f"adapter {version} is in service: activate another one first")

@@ -1,11 +1,17 @@
 """What every repository stands on: a session, our ids, and reading under a lock."""
 
 import re
+from collections.abc import Sequence
+from typing import TypeVar
 
 from sqlalchemy import CursorResult, Executable, Table
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from service.infra.sql.tables import Base
+
+_T = TypeVar("_T")
 
 ID = re.compile(r"[0-9a-f]{32}")
 """What `new_id` makes."""
@@ -30,6 +36,14 @@ class Repository:
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
+
+    async def _all(self, statement: TypedReturnsRows[_T]) -> Sequence[_T]:
+        """What a statement of one thing a row (a column, a table's object) finds."""
+        return (await self._session.scalars(statement)).all()
+
+    def _insert(self, into: type[Base]) -> postgresql.Insert | sqlite.Insert:
+        """An INSERT that can end with `on_conflict_do_nothing`."""
+        return sqlite.insert(into) if is_sqlite(self._session) else postgresql.insert(into)
 
     async def _changed(self, statement: Executable) -> int:
         result = await self._session.execute(statement)

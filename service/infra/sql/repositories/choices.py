@@ -12,11 +12,7 @@ class Choices(Repository):
     """Answers to pairs."""
 
     async def of(self, user_pk: str) -> Sequence[Choice]:
-        return (
-            await self._session.scalars(
-                select(Choice).where(Choice.user_pk == user_pk).order_by(Choice.pk)
-            )
-        ).all()
+        return await self._all(select(Choice).where(Choice.user_pk == user_pk).order_by(Choice.pk))
 
     async def latest_decided(self, user_pk: str, count: int) -> list[Choice]:
         """The newest answers that are not ties, oldest of them first."""

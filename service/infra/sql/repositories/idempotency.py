@@ -20,7 +20,7 @@ class Idempotency(Repository):
         """Those of requests about a user; they are kept for two days."""
         theirs = IdempotencyKey.user_pk == user_pk
         oldest_first = select(IdempotencyKey).where(theirs).order_by(IdempotencyKey.created_at)
-        return (await self._session.scalars(oldest_first)).all()
+        return await self._all(oldest_first)
 
     async def add(self, record: IdempotencyKey) -> None:
         self._session.add(record)

@@ -3,34 +3,26 @@
 from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.infra.sql.clock import present
+from service.infra.sql.repositories.base import Repository
 from service.infra.sql.tables import Image, ImageToDelete
 
 
-class ImageDeletions:
-    """The notes, over one session."""
-
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+class ImageDeletions(Repository):
+    """The notes. Whoever notes the same picture at the same time leaves it noted once."""
 
     async def note(self, which: ColumnElement[bool]) -> None:
         """Pictures whose rows go in this transaction."""
         keys = select(Image.key, present()).where(which)
-        noted = self._insert().from_select(["key", "asked_at"], keys)
+        noted = self._insert(ImageToDelete).from_select(["key", "asked_at"], keys)
         await self._session.execute(noted.on_conflict_do_nothing())
 
     async def note_keys(self, keys: Sequence[str]) -> None:
         if keys:
-            noted = self._insert().values([{"key": key, "asked_at": present()} for key in keys])
+            rows = [{"key": key, "asked_at": present()} for key in keys]
+            noted = self._insert(ImageToDelete).values(rows)
             await self._session.execute(noted.on_conflict_do_nothing())
-
-    def _insert(self) -> postgresql.Insert | sqlite.Insert:
-        """Whoever notes the same picture at the same time leaves it noted once."""
-        on_sqlite = self._session.get_bind().dialect.name == "sqlite"
-        return sqlite.insert(ImageToDelete) if on_sqlite else postgresql.insert(ImageToDelete)
 
     async def oldest(self, count: int) -> list[str]:
         oldest = select(ImageToDelete.key).order_by(ImageToDelete.asked_at, ImageToDelete.key)

@@ -30,7 +30,7 @@ class Keys(Repository):
         return await self._session.get(ApiKey, pk)
 
     async def all(self) -> Sequence[ApiKey]:
-        return (await self._session.scalars(select(ApiKey).order_by(ApiKey.created_at))).all()
+        return await self._all(select(ApiKey).order_by(ApiKey.created_at))
 
     async def revoke(self, pk: str) -> bool:
         """Revoke a key; false when there is no such key in use."""

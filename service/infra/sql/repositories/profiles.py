@@ -32,11 +32,8 @@ class Profiles(Repository):
     """Versions of profiles."""
 
     async def of(self, user_pk: str) -> Sequence[Profile]:
-        return (
-            await self._session.scalars(
-                select(Profile).where(Profile.user_pk == user_pk).order_by(Profile.version)
-            )
-        ).all()
+        theirs = select(Profile).where(Profile.user_pk == user_pk)
+        return await self._all(theirs.order_by(Profile.version))
 
     async def get(self, pk: str) -> Profile | None:
         return await self._session.get(Profile, pk)

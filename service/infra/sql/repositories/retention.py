@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.messages import TERMINAL
+from service.infra.sql.repositories.base import Repository
 from service.infra.sql.repositories.image_deletions import ImageDeletions
 from service.infra.sql.tables import Image, Job, User
 
@@ -27,17 +27,14 @@ class Retention:
 KEEP_EVERYTHING = Retention()
 
 
-class Due:
-    """What was kept long enough, over one session; each call takes `count` of it at most."""
-
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+class Due(Repository):
+    """What was kept long enough; each call takes `count` of it at most."""
 
     async def delete_pictures(self, made_before: datetime, count: int) -> int:
         """Delete rows of made pictures, and note their bytes."""
         due = select(Image.id).where(Image.kind == "generated", Image.created_at < made_before)
         free = due.limit(count).with_for_update(skip_locked=True)  # the others are being erased
-        ids = (await self._session.scalars(free)).all()
+        ids = await self._all(free)
         await ImageDeletions(self._session).note(Image.id.in_(ids))
         await self._session.execute(delete(Image).where(Image.id.in_(ids)))
         return len(ids)
@@ -46,7 +43,7 @@ class Due:
         """Delete rows of jobs, with those of their pictures, and note the bytes."""
         due = select(Job.id).where(Job.status.in_(TERMINAL), Job.finished_at < ended_before)
         free = due.limit(count).with_for_update(skip_locked=True)  # the others are being erased
-        ids = (await self._session.scalars(free)).all()
+        ids = await self._all(free)
         await ImageDeletions(self._session).note(Image.job_id.in_(ids))
         await self._session.execute(delete(Job).where(Job.id.in_(ids)))
         return len(ids)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.infra.sql.clock import in_seconds, present
+from service.infra.sql.repositories.base import Repository
 from service.infra.sql.tables import ErasedUser, User
 
 SETTLED = timedelta(days=1)
@@ -17,11 +17,8 @@ def _settled() -> ColumnElement[bool]:
     return ErasedUser.erased_at < in_seconds(-SETTLED.total_seconds())
 
 
-class Tombstones:
-    """Erased users, over one session. A tombstone names nobody: no row has its number any more."""
-
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+class Tombstones(Repository):
+    """Erased users. A tombstone names nobody: no row has its number any more."""
 
     async def add(self, user: User) -> None:
         """The user is erased in this transaction."""
@@ -31,8 +28,8 @@ class Tombstones:
     async def to_forget(self, count: int) -> Sequence[ErasedUser]:
         """Those whom the cache is to drop: it has not yet, or for the last time."""
         due = or_(ErasedUser.forgotten_at.is_(None), _settled())
-        oldest = select(ErasedUser).where(due).order_by(ErasedUser.erased_at).limit(count)
-        return (await self._session.scalars(oldest)).all()
+        oldest = select(ErasedUser).where(due).order_by(ErasedUser.erased_at)
+        return await self._all(oldest.limit(count))
 
     async def forgotten(self, user_pks: Sequence[str]) -> None:
         """The cache has dropped them; who was erased long ago is not remembered any longer."""

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.infra.sql.jobs.jobs import jobs_about
-from service.infra.sql.repositories.base import FRESH, Repository, is_sqlite
+from service.infra.sql.repositories.base import FRESH, Repository
 from service.infra.sql.repositories.image_deletions import ImageDeletions
 from service.infra.sql.repositories.images import pictures_about
 from service.infra.sql.repositories.tombstones import Tombstones
@@ -84,7 +82,7 @@ class Users(Repository):
             user = await find(tenant, user_id)
             if user is not None:
                 return _seen_now(user)
-            insert = _insert_user(self._session).values(tenant=tenant, user_id=user_id)
+            insert = self._insert(User).values(tenant=tenant, user_id=user_id)
             made: User | None = await self._session.scalar(
                 insert.on_conflict_do_nothing().returning(User)
             )
@@ -120,9 +118,7 @@ class Users(Repository):
                 .with_for_update(of=Job)
             )
         ).all()
-        images = (
-            await self._session.scalars(select(Image.key).where(pictures_about(user.pk)))
-        ).all()
+        images = await self._all(select(Image.key).where(pictures_about(user.pk)))
         await Tombstones(self._session).add(user)
         await ImageDeletions(self._session).note(pictures_about(user.pk))
         choices = await self._session.scalar(
@@ -147,7 +143,3 @@ def _seen_now(user: User) -> User:
     if user.seen_at is None or user.seen_at < datetime.now(UTC) - SEEN_TO:
         user.seen_at = datetime.now(UTC)
     return user
-
-
-def _insert_user(session: AsyncSession) -> postgresql.Insert | sqlite.Insert:
-    return sqlite.insert(User) if is_sqlite(session) else postgresql.insert(User)

@@ -20,12 +20,8 @@ class Workers(Repository):
 
     async def seen(self, within_s: float) -> Sequence[WorkerRow]:
         """Those that spoke within so many seconds, oldest first."""
-        rows = await self._session.scalars(
-            select(WorkerRow)
-            .where(WorkerRow.seen_at >= in_seconds(-within_s))
-            .order_by(WorkerRow.started_at)
-        )
-        return rows.all()
+        lately = select(WorkerRow).where(WorkerRow.seen_at >= in_seconds(-within_s))
+        return await self._all(lately.order_by(WorkerRow.started_at))
 
     async def remove(self, worker_id: str) -> None:
         await self._session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
