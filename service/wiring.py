@@ -40,7 +40,7 @@ from service.infra.memory.embedding_cache import InProcessEmbeddingCache
 from service.infra.memory.events import InProcessEvents
 from service.infra.memory.job_signals import InProcessSignals
 from service.infra.memory.rate_limits import CountedRateLimits, Rates
-from service.infra.metrics import CountedCache, Metrics
+from service.infra.metrics import Metrics
 from service.infra.parts import Parts
 from service.infra.pictures.folder_store import FolderImageStore
 from service.infra.queue.queue_state import QueueMetrics
@@ -115,7 +115,7 @@ def embedded_parts(settings: Settings, events: InProcessEvents) -> Parts:
     return Parts(
         database=open_database(settings),
         images=image_store(settings),
-        cache=CountedCache(InProcessEmbeddingCache(), metrics),
+        cache=InProcessEmbeddingCache(),
         events=events,
         signals=InProcessSignals(),
         rates=CountedRateLimits(rates_of(settings)),
@@ -186,7 +186,7 @@ def parts_of(settings: Settings) -> Production:
     parts = Parts(
         database=open_database(settings),
         images=image_store(settings),
-        cache=CountedCache(RedisEmbeddingCache(redis), metrics),
+        cache=RedisEmbeddingCache(redis),
         events=events,
         signals=signals,
         rates=RedisRateLimits(redis, rates_of(settings)),

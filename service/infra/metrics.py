@@ -1,13 +1,10 @@
 """What is counted and timed, for Prometheus. Labels name routes, models and codes, never people."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.registry import Collector
-
-from ppd_model.types import EncodedUser
-from service.core.ports import EmbeddingCache, EmbeddingKey
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -58,7 +55,7 @@ class Metrics:
         )
         self._lookups = Counter(
             "ppd_embedding_cache_lookups",
-            "Embeddings asked of the cache, by what came: hit, miss, error.",
+            "Embeddings asked of the cache, by what came: hit, miss.",
             ("outcome",),
             registry=self.registry,
         )
@@ -100,9 +97,9 @@ class Metrics:
         self._phases.labels("queue", encoder, "").observe(max(0.0, queue_s))
         self._phases.labels("encode", encoder, "").observe(encode_s)
 
-    def cache_lookup(self, outcome: str) -> None:
-        """The embedding cache was asked: hit, miss or error."""
-        self._lookups.labels(outcome).inc()
+    def cache_lookup(self, *, found: bool) -> None:
+        """The embedding cache was asked: it had it (hit), or who asked had to read (miss)."""
+        self._lookups.labels("hit" if found else "miss").inc()
 
     def streams_are(self, count: Callable[[], float]) -> None:
         """Ask `count` at every scrape how many event streams are open."""
@@ -111,46 +108,6 @@ class Metrics:
     def also(self, collector: Collector) -> None:
         """Ask this collector too at every scrape."""
         self.registry.register(collector)
-
-
-class CountedCache:
-    """An EmbeddingCache that counts what another one finds."""
-
-    def __init__(self, cache: EmbeddingCache, metrics: Metrics) -> None:
-        self._cache = cache
-        self._metrics = metrics
-
-    async def get(self, key: EmbeddingKey) -> EncodedUser | None:
-        try:
-            taste = await self._cache.get(key)
-        except Exception:
-            self._metrics.cache_lookup("error")
-            raise
-        self._metrics.cache_lookup("miss" if taste is None else "hit")
-        return taste
-
-    async def put(self, key: EmbeddingKey, taste: EncodedUser) -> None:
-        await self._cache.put(key, taste)
-
-    async def once(
-        self, key: EmbeddingKey, read: Callable[[], Awaitable[EncodedUser]]
-    ) -> EncodedUser:
-        """What is here, else what `read` gives; a miss is who has to read."""
-        reads = 0
-
-        async def counted() -> EncodedUser:
-            nonlocal reads
-            reads += 1
-            self._metrics.cache_lookup("miss")
-            return await read()
-
-        taste = await self._cache.once(key, counted)
-        if not reads:
-            self._metrics.cache_lookup("hit")
-        return taste
-
-    async def forget_user(self, tenant: str, user_pk: str) -> None:
-        await self._cache.forget_user(tenant, user_pk)
 
 
 def text(registries: Iterable[CollectorRegistry]) -> bytes:

@@ -63,6 +63,7 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
     pairs = [await _labelled_pair(tools, uploads, choice) for choice in profile.choices]
 
     worked_s = 0.0
+    was_kept = True
 
     def in_thread() -> EncodedUser:
         nonlocal worked_s
@@ -73,11 +74,16 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
             worked_s += time.monotonic() - began
 
     async def read() -> EncodedUser:
+        nonlocal was_kept
+        was_kept = False
         taste: EncodedUser = await tools.in_model_thread(in_thread)
         _check(taste)
         return taste
 
-    taste = await tools.cache.once(_key(job.tenant, profile, versions.encoder_version), read)
+    try:
+        taste = await tools.cache.once(_key(job.tenant, profile, versions.encoder_version), read)
+    finally:
+        tools.metrics.cache_lookup(found=was_kept)
     values = {
         "text": taste.profile,
         "likes": taste.likes,
@@ -339,6 +345,7 @@ async def _embedding(tools: Tools, tenant: str, profile: Profile) -> Embedding:
     assert profile.confidence is not None
     key = _key(tenant, profile, profile.encoder_version)
     cached = await tools.cache.get(key)
+    tools.metrics.cache_lookup(found=cached is not None)
     if cached is not None:
         return cached.user_emb_D
     user_emb_D = np.frombuffer(profile.embedding, dtype="<f4").astype(np.float32)

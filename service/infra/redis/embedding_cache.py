@@ -1,7 +1,7 @@
 """Embeddings in Redis, for all processes. The database is the truth; losing this loses time only.
 
 For one person there are, under `ppd:1:` with the tenant's name and the person's pk:
-`embedding:...:<encoder version>:<hash of the reading>`, one safetensors file each;
+`embedding:...:<encoder version>:<hash of the reading>`, as `embedding_bytes` writes them;
 `embeddings:...`, their names by when they end; `reading:...`, a lock while one is being read;
 `forgotten:...`, for a week after the person was erased. A change of any part is another key.
 """
@@ -9,9 +9,7 @@ For one person there are, under `ppd:1:` with the tenant's name and the person's
 import asyncio
 import contextlib
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
@@ -28,7 +26,6 @@ SCHEMA = "ppd:1"
 
 _JITTER = 0.1
 _FORGOTTEN_S = 7 * 24 * 3600
-_FORGOTTEN_HERE = 65_536
 _POLL_S = (0.02, 0.25)
 _dice = secrets.SystemRandom()
 
@@ -50,15 +47,6 @@ redis.call('SET', KEYS[2], '1', 'EX', ARGV[1])
 """
 
 
-@dataclass
-class _Flight:
-    """One reading of this process and those who wait for it."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    passengers: int = 0
-    taste: EncodedUser | None = None
-
-
 class RedisEmbeddingCache:
     """EmbeddingCache of all processes on one Redis; without it every process reads for itself."""
 
@@ -67,14 +55,10 @@ class RedisEmbeddingCache:
         self._ttl_s = ttl_s
         self._lock_s = lock_s
         self._guard = Guard("embedding cache")
-        self._flights: dict[EmbeddingKey, _Flight] = {}
-        self._forgotten: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._to_forget: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def get(self, key: EmbeddingKey) -> EncodedUser | None:
         """What was read, if it is here and whole; what is not is deleted."""
         name = _name("embedding", key)
-        await self._forget_waiting()
         try:
             data = await self._guard.ask(
                 lambda: self._client.getrange(name, 0, embedding_bytes.MAX_BYTES)
@@ -93,66 +77,29 @@ class RedisEmbeddingCache:
 
     async def put(self, key: EmbeddingKey, taste: EncodedUser) -> None:
         """Keep it for about a day, unless its user was forgotten or Redis takes nothing."""
-        if (key.tenant, key.user_pk) in self._forgotten:
-            return
         name = _name("embedding", key)
         ttl_ms = int(self._ttl_s * 1000 * _dice.uniform(1 - _JITTER, 1 + _JITTER))
         longest_ms = int(self._ttl_s * 1000 * (1 + _JITTER)) + 1
-        person = f"{key.tenant}:{key.user_pk}"
-        names = [name, f"{SCHEMA}:embeddings:{person}", f"{SCHEMA}:forgotten:{person}"]
         data = embedding_bytes.to_bytes(name, taste)
-        await self._forget_waiting()
+        names = [name, *_names_of_person(key.tenant, key.user_pk)]
         with contextlib.suppress(RedisAway):
             await self._ask_script(_PUT, names, data, ttl_ms, longest_ms)
+
+    async def forget_user(self, tenant: str, user_pk: str) -> None:
+        """Drop everything of one user, and whatever any process puts for it later.
+
+        Raises RedisAway while Redis is away: it is to be asked again.
+        """
+        await self._ask_script(_FORGET, _names_of_person(tenant, user_pk), _FORGOTTEN_S)
 
     async def once(
         self, key: EmbeddingKey, read: Callable[[], Awaitable[EncodedUser]]
     ) -> EncodedUser:
         """What is here, else what `read` gives; one reading at a time in all processes.
 
-        A reading that fails fails for its own caller; the next of those who wait then reads.
+        Looks, and reads when the lock is its own; else looks again a little later. A reading that
+        fails fails for its own caller; the next of those who wait then reads.
         """
-        flight = self._flights.setdefault(key, _Flight())
-        flight.passengers += 1
-        try:
-            async with flight.lock:
-                if flight.taste is None:
-                    flight.taste = await self._once_of_all(key, read)
-                return flight.taste
-        finally:
-            flight.passengers -= 1
-            if not flight.passengers:
-                self._flights.pop(key, None)
-
-    async def forget_user(self, tenant: str, user_pk: str) -> None:
-        """Drop everything of one user, and whatever any process puts for it later.
-
-        While Redis is away this is kept, and done at the next call that finds it back; raises
-        RedisAway then, so that others remember it too.
-        """
-        self._forgotten[tenant, user_pk] = None
-        if len(self._forgotten) > _FORGOTTEN_HERE:
-            self._forgotten.popitem(last=False)
-        self._to_forget[tenant, user_pk] = None
-        if len(self._to_forget) > _FORGOTTEN_HERE:
-            self._to_forget.popitem(last=False)
-        await self._forget_waiting()
-        if (tenant, user_pk) in self._to_forget:
-            raise RedisAway
-
-    async def _forget_waiting(self) -> None:
-        with contextlib.suppress(RedisAway):
-            while self._to_forget:
-                tenant, user_pk = next(iter(self._to_forget))
-                person = f"{tenant}:{user_pk}"
-                names = [f"{SCHEMA}:embeddings:{person}", f"{SCHEMA}:forgotten:{person}"]
-                await self._ask_script(_FORGET, names, _FORGOTTEN_S)
-                self._to_forget.pop((tenant, user_pk), None)
-
-    async def _once_of_all(
-        self, key: EmbeddingKey, read: Callable[[], Awaitable[EncodedUser]]
-    ) -> EncodedUser:
-        """Look, and read when the lock is ours; else look again a little later."""
         lock = Lock(
             self._client,
             _name("reading", key),
@@ -210,6 +157,11 @@ class RedisEmbeddingCache:
             await self._client.eval(script, len(names), *names, *args)
 
         await self._guard.ask(run)
+
+
+def _names_of_person(tenant: str, user_pk: str) -> list[str]:
+    """Of the list of a person's embeddings, and of what says that the person was erased."""
+    return [f"{SCHEMA}:{kind}:{tenant}:{user_pk}" for kind in ("embeddings", "forgotten")]
 
 
 def _name(kind: str, key: EmbeddingKey) -> str:

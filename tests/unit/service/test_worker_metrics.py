@@ -31,7 +31,7 @@ def test_a_worker_answers_scrapes_until_it_ends() -> None:
 
 def test_two_processes_worth_of_metrics_do_not_meet() -> None:
     first, second = Metrics(), Metrics()
-    first.cache_lookup("hit")
+    first.cache_lookup(found=True)
     assert b'lookups_total{outcome="hit"} 1.0' in generate_latest(first.registry)
     assert b"lookups_total{" not in generate_latest(second.registry)
 
