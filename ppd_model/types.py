@@ -6,6 +6,7 @@ Legend: H W picture sides, D embedding width.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,3 +84,34 @@ class EncodedUser:
     confidence: float
     likes: list[str] = field(default_factory=list)
     dislikes: list[str] = field(default_factory=list)
+
+
+class CacheState(TypedDict):
+    """A cache's entries, and how often what was asked for was there."""
+
+    kept: int
+    hits: int
+    misses: int
+
+
+class EngineState(TypedDict):
+    """How the running batch stands, and what was counted since the model was loaded.
+
+    Rows are pictures under way, ``network_rows`` what they take of the network's batch. ``step_s``:
+    latent shape -> rows of the network -> seconds of a step; the usual shape first. ``counts``:
+    passes, row_steps, jobs that were made, refused ones, out_of_memory (a batch was halved then),
+    and failed_CODE for each code of the engine's.
+    """
+
+    queued_rows: int
+    queued_rows_at_most: int
+    running_rows: int
+    network_rows: int
+    decoding_rows: int
+    decoded_pictures: int
+    decoded_batches: int
+    previews: int
+    step_s: dict[str, dict[int, float]]
+    texts: CacheState
+    users: CacheState
+    counts: dict[str, int]

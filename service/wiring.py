@@ -87,7 +87,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     events = InProcessEvents()
     parts = embedded_parts(settings, events)
     adapters = AdapterCopies(settings.adapters_dir, parts.images)
-    parts.metrics.also(EngineMetrics(runtime.state))
+    parts.metrics.also(EngineMetrics(runtime))
     worker = Worker(parts, runtime, settings.job_lease_s, adapters)
     secret = session_secret(settings.data_dir)
     services = _services(settings, parts, runtime.capabilities, worker, secret)
@@ -240,7 +240,7 @@ async def worker(
         grace_s=settings.worker_grace_s,
         seen_every_s=settings.worker_seen_every_s,
     )
-    parts.metrics.also(EngineMetrics(runtime.state))
+    parts.metrics.also(EngineMetrics(runtime))
     serving: AbstractContextManager[int] = contextlib.nullcontext(0)
     if scraped.port is not None:
         serving = serve_metrics(parts.metrics, scraped.port, scraped.host)

@@ -4,14 +4,21 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ppd_model.types import EncodedUser, Generated, ImageRequest, LabelledPair
+from ppd_model.types import (
+    CacheState,
+    EncodedUser,
+    EngineState,
+    Generated,
+    ImageRequest,
+    LabelledPair,
+)
 from service.core.errors import JobCanceled, JobFailure, ModelLost
-from service.core.ports import AdapterFile, Capabilities, EngineState, Preview, Versions
+from service.core.ports import AdapterFile, Capabilities, Preview, Versions
 from service.infra.adapters import file_sha256
 
 EMB_DIM = 8
@@ -128,6 +135,10 @@ def paint(spec: ImageRequest, adapter: AdapterFile | None = None) -> NDArray[np.
 
 
 def engine_state(**numbers: int) -> EngineState:
-    """A running batch in which all is zero but these."""
-    counted = dict.fromkeys((field.name for field in fields(EngineState)), 0) | numbers
-    return EngineState(**{**counted, "faults": {}, "step_s": {}, "caches": {}})  # type: ignore[arg-type]
+    """A running batch in which all is zero but these; those it does not have are its counts."""
+    unused = CacheState(kept=0, hits=0, misses=0)
+    state: dict[str, Any] = dict.fromkeys(EngineState.__annotations__, 0)
+    state |= {"step_s": {}, "texts": unused, "users": unused}
+    state["counts"] = {name: count for name, count in numbers.items() if name not in state}
+    state |= {name: count for name, count in numbers.items() if name in state}
+    return cast("EngineState", state)

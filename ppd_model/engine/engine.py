@@ -48,7 +48,7 @@ from ppd_model.sampling.devices import DeviceSupport, enter_thread, padded, supp
 from ppd_model.sampling.forward import leave_uncompiled
 from ppd_model.sampling.requests import LoadedAdapter
 from ppd_model.sampling.rows import Row
-from ppd_model.types import ImageRequest
+from ppd_model.types import CacheState, EngineState, ImageRequest
 
 log = logging.getLogger("ppd.engine")
 
@@ -198,7 +198,7 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> EngineState:
         """Counters of the moment, and of all time (`counts`), for a page of metrics."""
         groups = list(self._groups)
         return {
@@ -533,5 +533,5 @@ def _preparation_code(fault: Fault) -> str:
     return PREPARATION if fault.code == FAULT else fault.code
 
 
-def _hits(cache: Any) -> dict[str, int]:
+def _hits(cache: Any) -> CacheState:
     return {"kept": len(cache), "hits": cache.hits, "misses": cache.misses}

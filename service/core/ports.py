@@ -3,13 +3,13 @@
 B, D suffixes: batch, embedding.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from ppd_model.types import EncodedUser, Generated, ImageRequest, LabelledPair, Pixels
+from ppd_model.types import EncodedUser, EngineState, Generated, ImageRequest, LabelledPair, Pixels
 from service.core.messages import JobEvent
 
 
@@ -58,45 +58,6 @@ class Preview:
     done: int
     total: int
     image_HWC: Pixels
-
-
-@dataclass(frozen=True)
-class CacheState:
-    """A cache's entries, and how often what was asked for was there."""
-
-    kept: int
-    hits: int
-    misses: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineState:
-    """How the running batch stands, and what was counted since the model was loaded.
-
-    Rows are pictures under way, `network_rows` what they take of the network's batch.
-    """
-
-    up: bool
-    """Whether it makes pictures: not broken."""
-    queued_rows: int
-    queued_rows_at_most: int
-    running_rows: int
-    network_rows: int
-    decoding_rows: int
-    passes: int
-    row_steps: int
-    decoded_pictures: int
-    decoded_batches: int
-    previews: int
-    jobs: int
-    refused_jobs: int
-    halvings: int
-    """Of a batch, for want of memory."""
-    faults: Mapping[str, int]
-    """Jobs that ended without pictures, by the engine's code."""
-    step_s: Mapping[str, Mapping[int, float]]
-    """Latent shape -> rows of the network -> seconds of a step; the usual shape first."""
-    caches: Mapping[str, CacheState]
 
 
 class ModelRuntime(Protocol):

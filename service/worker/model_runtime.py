@@ -2,11 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,11 +20,11 @@ from ppd_model.presets import Preset, get_preset
 from ppd_model.published import DTYPES as PUBLISHED_DTYPES
 from ppd_model.sampling.placement import OWN_DTYPES
 from ppd_model.sampling.requests import Cancelled, LoadedAdapter, NumericalError
-from ppd_model.types import EncodedUser, Generated, ImageRequest, LabelledPair
+from ppd_model.types import EncodedUser, EngineState, Generated, ImageRequest, LabelledPair
 from ppd_model.user_encoder import EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU, Place
-from service.core.ports import AdapterFile, CacheState, Capabilities, EngineState, Preview, Versions
+from service.core.ports import AdapterFile, Capabilities, Preview, Versions
 from service.worker.kept_adapters import KeptAdapters
 
 log = logging.getLogger("ppd.worker")
@@ -279,8 +278,7 @@ class PpdRuntime:
 
     def state(self) -> EngineState | None:
         """What the engine says of itself; None without one."""
-        engine = self._engine
-        return None if engine is None else _state_of(engine.snapshot(), self.broken() is None)
+        return None if self._engine is None else self._engine.snapshot()
 
     def broken(self) -> str | None:
         """Why the engine has ended by itself, or that it hangs."""
@@ -402,34 +400,6 @@ def _shared_out(made: Sequence[Generated]) -> list[Generated]:
     """The job is timed as a whole; each picture is given its share."""
     share = 1 / len(made)
     return [replace(g, denoise_s=g.denoise_s * share, decode_s=g.decode_s * share) for g in made]
-
-
-def _state_of(seen: Mapping[str, Any], up: bool) -> EngineState:
-    counts = seen["counts"]
-    failed = "failed_"
-    return EngineState(
-        up=up,
-        queued_rows=seen["queued_rows"],
-        queued_rows_at_most=seen["queued_rows_at_most"],
-        running_rows=seen["running_rows"],
-        network_rows=seen["network_rows"],
-        decoding_rows=seen["decoding_rows"],
-        passes=counts.get("passes", 0),
-        row_steps=counts.get("row_steps", 0),
-        decoded_pictures=seen["decoded_pictures"],
-        decoded_batches=seen["decoded_batches"],
-        previews=seen["previews"],
-        jobs=counts.get("jobs", 0),
-        refused_jobs=counts.get("refused", 0),
-        halvings=counts.get("out_of_memory", 0),
-        faults={
-            name.removeprefix(failed): count
-            for name, count in counts.items()
-            if name.startswith(failed)
-        },
-        step_s=seen["step_s"],
-        caches={"text": CacheState(**seen["texts"]), "user": CacheState(**seen["users"])},
-    )
 
 
 @contextmanager

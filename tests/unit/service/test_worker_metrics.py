@@ -2,18 +2,16 @@
 
 import sys
 import urllib.request
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from prometheus_client import generate_latest
 
-from service.core.ports import CacheState, EngineState
 from service.infra.metrics import Metrics
 from service.worker.engine_metrics import EngineMetrics
 from service.worker.gpu_memory import GpuMemory
 from service.worker.metrics_server import serve_metrics
-from tests.fake_runtime import engine_state
+from tests.fake_runtime import FakeRuntime, engine_state
 
 
 def test_a_worker_answers_scrapes_until_it_ends() -> None:
@@ -56,17 +54,16 @@ def test_a_gpu_is_read_only_where_torch_already_uses_it(
 
 
 def test_the_running_batch_is_told_of_once_there_is_one() -> None:
-    state: EngineState | None = None
+    runtime = FakeRuntime()
     metrics = Metrics()
-    metrics.also(EngineMetrics(lambda: state))
+    metrics.also(EngineMetrics(runtime))
     assert b"ppd_engine" not in generate_latest(metrics.registry)
     numbers = {"queued_rows": 1, "running_rows": 2, "network_rows": 4, "decoding_rows": 3}
-    state = replace(
-        engine_state(passes=10, row_steps=25, decoded_pictures=5, **numbers),
-        faults={"out_of_memory": 7},
-        step_s={"16x8x8": {1: 0.5, 2: 0.75}} | {f"16x8x{n}": {1: 1.0} for n in range(9, 40)},
-        caches={"text": CacheState(kept=2, hits=8, misses=9)},
+    runtime.engine_state = engine_state(
+        passes=10, row_steps=25, failed_out_of_memory=7, decoded_pictures=5, **numbers
     )
+    steps_s = {"16x8x8": {1: 0.5, 2: 0.75}} | {f"16x8x{n}": {1: 1.0} for n in range(9, 40)}
+    runtime.engine_state |= {"step_s": steps_s, "texts": {"kept": 2, "hits": 8, "misses": 9}}
     lines = generate_latest(metrics.registry).decode().splitlines()
     for line in (
         'ppd_engine_rows{state="queued"} 1.0',
