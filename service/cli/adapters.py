@@ -9,7 +9,7 @@ import typer
 from service.cli.terminal import DataDir, in_parts
 from service.infra.adapters import AdapterCopies, keep
 from service.infra.parts import Parts
-from service.infra.sql.repositories.adapters import misfit_text
+from service.infra.sql.repositories.adapters import misfit
 from service.infra.sql.tables import Adapter
 from service.settings import Settings, read
 
@@ -133,14 +133,8 @@ async def _add(settings: Settings, parts: Parts, file: Path) -> Adapter:
     """Check a file against the models of these settings, and keep it."""
     from service.worker.model_runtime import check_adapter
 
-    base_model, encoder_id = check_adapter(
-        settings.preset,
-        settings.weights_dir,
-        file,
-        encoder_place=settings.encoder_place,
-        prompt_variant=settings.prompt_variant,
-        decoding=settings.decoding,
-    )
+    base_model, encoder_id = _served_ids(settings)
+    check_adapter(file, settings.preset, base_model, encoder_id)
     data = await asyncio.to_thread(file.read_bytes)
     return await keep(
         parts.database, parts.images, data, base_model=base_model, encoder_id=encoder_id
@@ -149,19 +143,22 @@ async def _add(settings: Settings, parts: Parts, file: Path) -> Adapter:
 
 def _refuse_other_models(settings: Settings, row: Adapter) -> None:
     """Raises ValueError with both ids for an adapter of another base model or encoder."""
+    why = misfit(row, *_served_ids(settings))
+    if why is not None:
+        raise ValueError(why)
+
+
+def _served_ids(settings: Settings) -> tuple[str, str]:
+    """The base model and the encoder that are served with these settings."""
     from service.worker.model_runtime import served_ids
 
-    base_model, encoder_id = served_ids(
+    return served_ids(
         settings.preset,
         settings.weights_dir,
         encoder_place=settings.encoder_place,
         prompt_variant=settings.prompt_variant,
         decoding=settings.decoding,
     )
-    if row.base_model != base_model:
-        raise ValueError(misfit_text(row.version, "base model", row.base_model, base_model))
-    if row.encoder_id != encoder_id:
-        raise ValueError(misfit_text(row.version, "user encoder", row.encoder_id, encoder_id))
 
 
 def _say_override(data_dir: Path | None) -> None:

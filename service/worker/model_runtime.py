@@ -50,33 +50,16 @@ def weights_folder(preset: str, weights_dir: Path | None) -> Path:
     return MINI_WEIGHTS_DIR
 
 
-def check_adapter(
-    preset: str,
-    weights_dir: Path | None,
-    path: Path,
-    *,
-    encoder_place: Place,
-    prompt_variant: str,
-    decoding: str,
-) -> tuple[str, str]:
-    """The base model and the encoder that an adapter belongs to, without loading any model.
+def check_adapter(path: Path, preset: str, base_model: str, encoder_id: str) -> None:
+    """Raises ArtifactError for an adapter of another base model, encoder or size, or a damaged one.
 
-    Raises ArtifactError for another base model, another encoder, other sizes or a damaged file,
-    and FileNotFoundError.
+    FileNotFoundError where there is none. Loads no model.
     """
     chosen = get_preset(preset)
-    base_model, encoder_id = served_ids(
-        preset,
-        weights_dir,
-        encoder_place=encoder_place,
-        prompt_variant=prompt_variant,
-        decoding=decoding,
-    )
     tensors, _ = load_artifact(path, kind="adapter", base_model=base_model, encoder_id=encoder_id)
     with torch.device("meta"):
         adapter = adapter_for(tensors, chosen, build_stage_c(chosen))
     refuse_other_keys("Adapter", shapes_of(adapter.state_dict()), shapes_of(tensors))
-    return base_model, encoder_id
 
 
 def served_ids(

@@ -28,7 +28,7 @@ from service.core.placement import CPU, Place
 from service.core.ports import AdapterFile
 from service.settings import Settings
 from service.worker import model_runtime as engine
-from service.worker.model_runtime import PpdRuntime, check_adapter
+from service.worker.model_runtime import PpdRuntime, check_adapter, served_ids
 from tests.tiny_published import modules, tiny_preset, weight_file, write_published
 from tests.tiny_vlm import Scripted, four_choices
 
@@ -331,10 +331,16 @@ def test_an_adapter_is_checked_against_the_encoder_in_the_precision_that_is_serv
     save_file(halved, path.with_name("model.bf16.safetensors"), metadata={"format": "pt"})
     chosen = {"prompt_variant": "paper", "decoding": "greedy"}
     adapter = folder / "adapter.safetensors"
-    check_adapter(preset.name, folder, adapter, encoder_place=CPU, **chosen)
+    check_adapter(
+        adapter, preset.name, *served_ids(preset.name, folder, encoder_place=CPU, **chosen)
+    )
     for place in (Place(dtype="bfloat16"), Place("cuda")):
         with pytest.raises(ArtifactError, match="user encoder"):
-            check_adapter(preset.name, folder, adapter, encoder_place=place, **chosen)
+            check_adapter(
+                adapter,
+                preset.name,
+                *served_ids(preset.name, folder, encoder_place=place, **chosen),
+            )
 
 
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,13 +106,9 @@ class Adapters(Repository):
             select(WorkerRow).where(WorkerRow.seen_at > in_seconds(-_WORKER_IS_GONE_AFTER_S))
         )
         for worker in workers:
-            base_model = (worker.model or "").rpartition("@")[0]
-            for what, its, running in (
-                ("base model", adapter.base_model, base_model),
-                ("user encoder", adapter.encoder_id, worker.encoder_version),
-            ):
-                if running and its != running:
-                    return misfit_text(adapter.version, what, its, running)
+            why = misfit(adapter, (worker.model or "").rpartition("@")[0], worker.encoder_version)
+            if why is not None:
+                return why
         return None
 
     async def _newest_before(self, place: int | None) -> AdapterActivation | None:
@@ -133,9 +129,15 @@ def _place(activation: AdapterActivation) -> int:
     return activation.pk if activation.back_to is None else activation.back_to
 
 
-def misfit_text(version: str, what: str, found: str, expected: str) -> str:
-    """A refusal with both ids; another encoder or base model needs other workers."""
-    return (
-        f"adapter {version}: {what} is {found!r}, expected {expected!r}. An adapter changes while "
-        f"the service runs; another {what} needs a restart with it"
-    )
+def misfit(adapter: Adapter, base_model: str, encoder_id: str | None) -> str | None:
+    """Why these models could not use it, with both ids; None when they can, or nothing is known."""
+    for what, found, expected in (
+        ("base model", adapter.base_model, base_model),
+        ("user encoder", adapter.encoder_id, encoder_id),
+    ):
+        if expected and found != expected:
+            return (
+                f"adapter {adapter.version}: {what} is {found!r}, expected {expected!r}. An "
+                f"adapter changes while the service runs; another {what} needs a restart with it"
+            )
+    return None
