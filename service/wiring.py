@@ -38,8 +38,8 @@ from service.infra import logs
 from service.infra.adapters import AdapterCopies
 from service.infra.memory.embedding_cache import InProcessEmbeddingCache
 from service.infra.memory.events import InProcessEvents
-from service.infra.memory.job_signals import InProcessSignals
-from service.infra.memory.rate_limits import CountedRateLimits, Rates
+from service.infra.memory.job_signals import JobSignals
+from service.infra.memory.rate_limits import RateLimits, Rates
 from service.infra.metrics import Metrics
 from service.infra.parts import Parts
 from service.infra.pictures.folder_store import FolderImageStore
@@ -117,8 +117,8 @@ def embedded_parts(settings: Settings, events: InProcessEvents) -> Parts:
         images=image_store(settings),
         cache=InProcessEmbeddingCache(),
         events=events,
-        signals=InProcessSignals(),
-        rates=CountedRateLimits(rates_of(settings)),
+        signals=JobSignals(),
+        rates=RateLimits(rates_of(settings)),
         pool=load_pool(settings.pool_dir),
         retention=retention(settings),
         metrics=metrics,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from service.core.auth import Caller
 from service.core.errors import ServiceError
 from service.core.fairness import Queue, share
-from service.core.ports import Allowance, ImageStore, RateLimits
+from service.core.ports import ImageStore
+from service.infra.memory.rate_limits import Allowance, RateLimits
 
 log = logging.getLogger("ppd.images")
 

@@ -4,10 +4,11 @@ B, D suffixes: batch, embedding.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ppd_model.types import EncodedUser, EngineState, Generated, ImageRequest, LabelledPair, Pixels
 from service.core.messages import JobEvent
@@ -181,6 +182,9 @@ class EmbeddingCache(Protocol):
         """
 
 
+Subscription = AbstractAsyncContextManager[AsyncIterator[JobEvent]]
+
+
 class ProgressEvents(Protocol):
     """What happens to jobs while it happens, with a short memory for those who come back.
 
@@ -198,80 +202,12 @@ class ProgressEvents(Protocol):
     def forget(self, job_id: str) -> None:
         """Drop what is remembered of a job, and end the subscriptions to it."""
 
-    def subscribe(self, job_id: str, after_seq: int) -> "Subscription":
-        """Follow a job from the remembered event after `after_seq` on."""
+    def subscribe(self, job_id: str, after_seq: int) -> Subscription:
+        """Follow a job from the remembered event after `after_seq` on, in order of `seq`.
+
+        Nothing that is published after the block has begun is missed. Whoever gives up the wait
+        for the next event, after a timeout say, may ask for it again.
+        """
 
     def close(self) -> None:
         """End every subscription: the process stops."""
-
-
-@dataclass(frozen=True)
-class Allowance:
-    """What somebody has left of a limit in the present window, which ends after `reset_s`."""
-
-    limit: int
-    remaining: int
-    reset_s: float
-    over: bool = False
-    """Whether this was more than the limit allows."""
-
-
-class RateLimits(Protocol):
-    """How often somebody may ask, and how long the models may work for a person.
-
-    Counted together for all processes where that is possible; else each process counts alone.
-    Raises nothing.
-    """
-
-    async def of_key(self, key_pk: str) -> Allowance:
-        """Count a request with this API key."""
-
-    async def of_session(self, user_id: str) -> Allowance:
-        """Count a request of the browser session that owns this user."""
-
-    async def of_address(self, address: str) -> Allowance:
-        """Count a request from this address that came with nothing to know its sender by."""
-
-    async def gpu_seconds(self, user_pk: str) -> Allowance:
-        """What a person has left of the models' time; counts nothing."""
-
-    async def charge_gpu_seconds(self, user_pk: str, seconds: float) -> None:
-        """Count time that the models have worked for a person."""
-
-
-class Subscription(Protocol):
-    """An async context manager over the events of one job, in order of `seq`."""
-
-    async def __aenter__(self) -> AsyncIterator[JobEvent]:
-        """Start to follow; nothing published from here on is missed.
-
-        Whoever gives up the wait for the next event, after a timeout say, may ask for it again.
-        """
-
-    async def __aexit__(self, *_: Any) -> None:
-        """Stop to follow."""
-
-
-class JobSignals(Protocol):
-    """Wakes the worker of this process and carries cancellations to a running job, wherever it is.
-
-    Losing a cancellation is harmless: a worker that renews its lease sees that the job has ended.
-    """
-
-    def ring(self) -> None:
-        """There may be work."""
-
-    async def wait(self, timeout_s: float) -> None:
-        """Return when rung, or after `timeout_s`."""
-
-    def cancel(self, job_id: str) -> None:
-        """Ask a running job to stop at its next step."""
-
-    def interrupt(self, job_id: str) -> None:
-        """Ask a job to stop that this process runs, because the process stops; tells no other."""
-
-    def cancelled(self, job_id: str) -> bool:
-        """Whether it was asked to; called from the worker's thread."""
-
-    def forget(self, job_id: str) -> None:
-        """The job has ended."""

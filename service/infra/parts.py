@@ -4,13 +4,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from service.core.pool import Pool
-from service.core.ports import (
-    EmbeddingCache,
-    ImageStore,
-    JobSignals,
-    ProgressEvents,
-    RateLimits,
-)
+from service.core.ports import EmbeddingCache, ImageStore, ProgressEvents
+from service.infra.memory.job_signals import JobSignals
+from service.infra.memory.rate_limits import RateLimits
 from service.infra.metrics import Metrics
 from service.infra.sql.database import Database
 from service.infra.sql.repositories.retention import KEEP_EVERYTHING, Retention

@@ -11,7 +11,7 @@ import pytest
 
 from ppd_model.types import EncodedUser, Generated, ImageRequest, LabelledPair
 from service.core.ports import Preview
-from service.infra.memory.rate_limits import CountedRateLimits, Rates
+from service.infra.memory.rate_limits import RateLimits, Rates
 from service.infra.redis.client import open_redis
 from service.infra.redis.rate_limits import RedisRateLimits
 from tests.fake_runtime import FakeRuntime
@@ -248,7 +248,7 @@ async def test_a_full_or_misused_redis_is_as_good_as_none(redis_url: str) -> Non
 
 
 async def test_a_new_window_begins_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = CountedRateLimits(FEW)
+    limits = RateLimits(FEW)
     now = 1_000_000 * 86_400.0
     monkeypatch.setattr("service.infra.memory.rate_limits.time.time", lambda: now - 0.5)
     taken = [await limits.of_key("k") for _ in range(4)]

@@ -7,7 +7,7 @@ from fastapi import Request
 from service.actions.limits import rate_headers, retry_after
 from service.core.auth import Caller
 from service.core.errors import ServiceError
-from service.core.ports import Allowance, RateLimits
+from service.infra.memory.rate_limits import Allowance, RateLimits
 
 _IPV6_PREFIX = 64  # one customer has that many addresses at least
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage
 
-from service.core.ports import Allowance
-
 _PER_SECOND = 1000
 """The models' time is counted in milliseconds: stores count whole numbers."""
 
@@ -26,8 +24,22 @@ class Rates:
     gpu_seconds: str
 
 
-class CountedRateLimits:
-    """RateLimits of one process."""
+@dataclass(frozen=True)
+class Allowance:
+    """What somebody has left of a limit in the present window, which ends after `reset_s`."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+    over: bool = False
+    """Whether this was more than the limit allows."""
+
+
+class RateLimits:
+    """How often somebody may ask, and how long the models may work for a person.
+
+    Counted for this process alone, together for all in `RedisRateLimits`. Raises nothing.
+    """
 
     def __init__(self, rates: Rates) -> None:
         self._key = parse(rates.key)
@@ -37,9 +49,11 @@ class CountedRateLimits:
         self._here = MemoryStorage()
 
     async def of_key(self, key_pk: str) -> Allowance:
+        """Count a request with this API key."""
         return await self._take(self._key, "key", key_pk)
 
     async def of_session(self, user_id: str) -> Allowance:
+        """Count a request of the browser session that owns this user."""
         return await self._take(self._session, "session", user_id)
 
     async def of_address(self, address: str) -> Allowance:
@@ -47,6 +61,7 @@ class CountedRateLimits:
         return await self._take(self._address, "address", address)
 
     async def gpu_seconds(self, user_pk: str) -> Allowance:
+        """What a person has left of the models' time; counts nothing."""
         limit = self._gpu_seconds
         name, ends_s = _window(limit, "gpu", user_pk)
         spent = await self._spent(name) / _PER_SECOND
@@ -54,6 +69,7 @@ class CountedRateLimits:
         return Allowance(limit.amount, remaining, ends_s, over=spent >= limit.amount)
 
     async def charge_gpu_seconds(self, user_pk: str, seconds: float) -> None:
+        """Count time that the models have worked for a person."""
         name, _ = _window(self._gpu_seconds, "gpu", user_pk)
         await self._add(name, self._gpu_seconds, round(seconds * _PER_SECOND))
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from redis.asyncio import Redis
 
-from service.infra.memory.job_signals import InProcessSignals
+from service.infra.memory.job_signals import JobSignals
 from service.infra.redis.channels import Channels
 from service.infra.redis.embedding_cache import SCHEMA
 from service.infra.redis.outbox import Outbox
@@ -15,8 +15,8 @@ _CHANNEL = f"{SCHEMA}:cancel"
 _JOB_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
 
-class RedisSignals(InProcessSignals):
-    """JobSignals of all processes on one Redis. Sends and listens inside `async with`.
+class RedisSignals(JobSignals):
+    """Cancellations of all processes on one Redis. Sends and listens inside `async with`.
 
     A cancellation that is lost with Redis is harmless: the row has ended, and its worker sees that
     when it renews its lease.

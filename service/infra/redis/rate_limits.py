@@ -8,7 +8,7 @@ from limits import RateLimitItem
 from limits.aio.storage import RedisStorage
 from redis.asyncio import Redis
 
-from service.infra.memory.rate_limits import CountedRateLimits, Rates
+from service.infra.memory.rate_limits import RateLimits, Rates
 from service.infra.redis.embedding_cache import SCHEMA
 from service.infra.redis.guard import Guard, RedisAway
 
@@ -28,8 +28,8 @@ class _Count:
     told_at: float
 
 
-class RedisRateLimits(CountedRateLimits):
-    """RateLimits of all processes on one Redis.
+class RedisRateLimits(RateLimits):
+    """Counts of all processes on one Redis.
 
     Of somebody who asks often Redis is told ten times a second, or once in a hundredth of the
     limit, and every time when nine tenths of it are used: to ask costs as much as a short request.

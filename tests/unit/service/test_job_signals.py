@@ -1,11 +1,11 @@
 """Cancellations on their way to the worker."""
 
 from service.infra.memory import job_signals
-from service.infra.memory.job_signals import InProcessSignals
+from service.infra.memory.job_signals import JobSignals
 
 
 def test_a_cancellation_is_seen_until_the_job_has_ended() -> None:
-    signals = InProcessSignals()
+    signals = JobSignals()
     signals.cancel("a")
     signals.cancel("a")
     assert signals.cancelled("a")
@@ -15,7 +15,7 @@ def test_a_cancellation_is_seen_until_the_job_has_ended() -> None:
 
 
 def test_jobs_that_never_began_do_not_fill_the_memory() -> None:
-    signals = InProcessSignals()
+    signals = JobSignals()
     for number in range(job_signals._REMEMBERED + 10):
         signals.cancel(str(number))
     assert len(signals._cancelled) == job_signals._REMEMBERED
