@@ -7,15 +7,12 @@ process of its own, any number of them. What production needs is imported where 
 import asyncio
 import contextlib
 import fcntl
-import os
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import FastAPI
 
@@ -33,7 +30,13 @@ from service.api.key_lookup import KeyLookup
 from service.api.services import Services, WorkerState
 from service.core.messages import KINDS
 from service.core.pool import load_pool
-from service.core.ports import Capabilities, ImageStore, ModelRuntime, ProgressEvents
+from service.core.ports import (
+    Capabilities,
+    EmbeddingCache,
+    ImageStore,
+    ModelRuntime,
+    ProgressEvents,
+)
 from service.infra import logs
 from service.infra.adapters import AdapterCopies
 from service.infra.memory.embedding_cache import InProcessEmbeddingCache
@@ -57,10 +60,10 @@ from service.worker.gpu_memory import GpuMemory
 from service.worker.metrics_server import serve_metrics
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from redis.asyncio import Redis
 
-    from service.infra.redis.events import RedisEvents
-    from service.infra.redis.job_signals import RedisSignals
+_Some = TypeVar("_Some", bound="DataclassInstance")
 
 DEFAULT_TENANT = "default"
 SILENT_TIMES = 3
@@ -84,8 +87,8 @@ class Embedded(Served):
 
 def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     """Wire everything for one process. `prepare` comes before; the app's lifespan runs the rest."""
-    events = InProcessEvents()
-    parts = embedded_parts(settings, events)
+    wired = wire(settings)
+    parts = wired.parts
     adapters = AdapterCopies(settings.adapters_dir, parts.images)
     parts.metrics.also(EngineMetrics(runtime))
     worker = Worker(parts, runtime, settings.job_lease_s, adapters)
@@ -94,117 +97,91 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if settings.images_url is None:  # nothing else writes there, so age does not matter
-            await sweep_orphans(parts, datetime.now(UTC))
-        working = asyncio.create_task(worker.run())
-        try:
-            yield
-        finally:
-            events.close()
-            worker.stop()
-            await working
-            await parts.database.close()
+        async with wired.opened():
+            if settings.images_url is None:  # nothing else writes there, so age does not matter
+                await sweep_orphans(parts, datetime.now(UTC))
+            working = asyncio.create_task(worker.run())
+            try:
+                yield
+            finally:
+                parts.events.close()
+                worker.stop()
+                await working
 
-    return Embedded(create_app(services, lifespan), events, worker)
-
-
-def embedded_parts(settings: Settings, events: InProcessEvents) -> Parts:
-    """What one process needs to itself."""
-    metrics = Metrics()
-    metrics.also(GpuMemory())
-    return Parts(
-        database=open_database(settings),
-        images=image_store(settings),
-        cache=InProcessEmbeddingCache(),
-        events=events,
-        signals=JobSignals(),
-        rates=RateLimits(rates_of(settings)),
-        pool=load_pool(settings.pool_dir),
-        retention=retention(settings),
-        metrics=metrics,
-    )
-
-
-@contextlib.asynccontextmanager
-async def opened_parts(settings: Settings) -> AsyncIterator[Parts]:
-    """The parts of either scale, for a command beside the running service."""
-    if settings.production:
-        production = parts_of(settings)
-        async with production.opened():
-            yield production.parts
-        return
-    parts = embedded_parts(settings, InProcessEvents())
-    try:
-        yield parts
-    finally:
-        await parts.database.close()
+    return Embedded(create_app(services, lifespan), parts.events, worker)
 
 
 @dataclass(frozen=True)
-class Scraped:
-    """Where a worker answers Prometheus; a `port` of None is nowhere, 0 a free one."""
-
-    host: str
-    port: int | None
-
-
-UNSCRAPED = Scraped("127.0.0.1", None)
-
-
-@dataclass(frozen=True)
-class Production:
-    """What an API replica and a worker process have in common."""
+class Wired:
+    """The parts of one scale; of production with the connections to Redis that they share."""
 
     parts: Parts
-    events: "RedisEvents"
-    signals: "RedisSignals"
-    redis: "Redis"
+    redis: "Redis | None"
 
     @contextlib.asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
+    async def opened(self) -> AsyncIterator[Parts]:
         """Connected until the end of the block. PostgreSQL and Redis may come later, or go."""
         try:
-            async with self.events, self.signals:
-                yield
+            async with self.parts.events, self.parts.signals:
+                yield self.parts
         finally:
-            await self.redis.aclose()
+            if self.redis is not None:
+                await self.redis.aclose()
             await self.parts.database.close()
 
 
-def parts_of(settings: Settings) -> Production:
-    """The parts of the production scale. Opens nothing yet."""
-    from service.infra.redis.client import open_redis
-    from service.infra.redis.embedding_cache import RedisEmbeddingCache
-    from service.infra.redis.events import RedisEvents
-    from service.infra.redis.job_signals import RedisSignals
-    from service.infra.redis.rate_limits import RedisRateLimits
+def wire(settings: Settings) -> Wired:
+    """What stands behind each port, at the scale that the settings name. Opens nothing yet."""
+    limits = Rates(
+        key=settings.rate_limit_key,
+        session=settings.rate_limit_session,
+        address=settings.rate_limit_address,
+        gpu_seconds=settings.gpu_seconds_per_user,
+    )
+    redis = None
+    cache: EmbeddingCache = InProcessEmbeddingCache()
+    events: ProgressEvents = InProcessEvents()
+    signals, rates = JobSignals(), RateLimits(limits)
+    if settings.production:
+        from service.infra.redis.client import open_redis
+        from service.infra.redis.embedding_cache import RedisEmbeddingCache
+        from service.infra.redis.events import RedisEvents
+        from service.infra.redis.job_signals import RedisSignals
+        from service.infra.redis.rate_limits import RedisRateLimits
 
-    assert settings.redis_url is not None
-    redis = open_redis(settings.redis_url.get_secret_value())
-    events, signals = RedisEvents(redis), RedisSignals(redis)
+        assert settings.redis_url is not None
+        redis = open_redis(settings.redis_url.get_secret_value())
+        cache, events = RedisEmbeddingCache(redis), RedisEvents(redis)
+        signals, rates = RedisSignals(redis), RedisRateLimits(redis, limits)
     metrics = Metrics()
+    metrics.also(GpuMemory())
     parts = Parts(
         database=open_database(settings),
         images=image_store(settings),
-        cache=RedisEmbeddingCache(redis),
+        cache=cache,
         events=events,
         signals=signals,
-        rates=RedisRateLimits(redis, rates_of(settings)),
+        rates=rates,
         pool=load_pool(settings.pool_dir),
-        retention=retention(settings),
+        retention=Retention(
+            pictures=_days(settings.retain_pictures_days),
+            jobs=_days(settings.retain_jobs_days),
+            inactive_users=_days(settings.retain_inactive_users_days),
+        ),
         metrics=metrics,
     )
-    return Production(parts, events, signals, redis)
+    return Wired(parts, redis)
 
 
 def api(settings: Settings) -> Served:
     """Wire an API replica: no model, no torch, nothing of its own that must not be lost."""
     from service.infra.queue.remote_workers import RemoteWorkers
 
-    production = parts_of(settings)
-    parts = production.parts
+    wired = wire(settings)
+    parts = wired.parts
+    assert wired.redis is not None
     gone_after_s = SILENT_TIMES * settings.worker_seen_every_s
-    workers = RemoteWorkers(parts.database, KINDS, gone_after_s, production.redis.ping)
+    workers = RemoteWorkers(parts.database, KINDS, gone_after_s, wired.redis.ping)
     preset = get_preset(settings.preset)
     capabilities = Capabilities(preset.name, preset.default_side_px, preset.allowed_sides_px)
     assert settings.session_secret is not None
@@ -213,7 +190,7 @@ def api(settings: Settings) -> Served:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with production.opened():
+        async with wired.opened():
             yield
 
     return Served(create_app(services, lifespan), parts.events)
@@ -224,14 +201,17 @@ async def worker(
     runtime: ModelRuntime,
     kinds: Collection[str],
     concurrency: int,
-    scraped: Scraped = UNSCRAPED,
+    metrics_at: tuple[str, int] | None = None,
 ) -> int:
-    """Run a worker process until it is told to stop; its exit status."""
+    """Run a worker process until it is told to stop; its exit status.
+
+    `metrics_at`: the host and port where it answers Prometheus; port 0 is a free one.
+    """
     from service.infra.queue.tickets import Tickets
     from service.worker.process import Terms, WorkerProcess
 
-    production = parts_of(settings)
-    parts = production.parts
+    wired = wire(settings)
+    parts = wired.parts
     tickets = Tickets(settings.database, parts.database, KINDS)
     terms = Terms(
         frozenset(kinds),
@@ -241,12 +221,9 @@ async def worker(
         seen_every_s=settings.worker_seen_every_s,
     )
     parts.metrics.also(EngineMetrics(runtime))
-    serving: AbstractContextManager[int] = contextlib.nullcontext(0)
-    if scraped.port is not None:
-        serving = serve_metrics(parts.metrics, scraped.port, scraped.host)
-    with serving:
-        async with production.opened():
-            adapters = AdapterCopies(settings.adapters_dir, parts.images)
+    adapters = AdapterCopies(settings.adapters_dir, parts.images)
+    with serve_metrics(parts.metrics, *metrics_at) if metrics_at else contextlib.nullcontext():
+        async with wired.opened():
             return await WorkerProcess(parts, tickets, runtime, terms, adapters).run()
 
 
@@ -257,18 +234,7 @@ def _services(
     worker: WorkerState,
     secret: str,
 ) -> Services:
-    limits = Limits(
-        max_body_bytes=settings.max_body_bytes,
-        max_queued_jobs=settings.max_queued_jobs,
-        max_queued_jobs_of_sessions=settings.max_queued_jobs_of_sessions,
-        max_queued_jobs_per_caller=settings.max_queued_jobs_per_caller,
-        max_queued_jobs_per_session=settings.max_queued_jobs_per_session,
-        max_uploads_per_user=settings.max_uploads_per_user,
-        max_upload_bytes_per_user=settings.max_upload_bytes_per_user,
-        job_expiry_s=settings.job_expiry_s,
-        session_max_age_s=settings.session_max_age_s,
-        openai_wait_s=settings.openai_wait_s,
-    )
+    limits = _of(settings, Limits)
     return Services(
         **parts.by_name(),
         capabilities=capabilities,
@@ -296,24 +262,8 @@ def open_database(settings: Settings) -> Database:
         from service.infra.queue.tickets import ProcrastinateDelivery
 
         delivery = ProcrastinateDelivery()
-    limits = ConnectionLimits(
-        pool_size=settings.database_pool_size,
-        pool_timeout_s=settings.database_pool_timeout_s,
-        connect_timeout_s=settings.database_connect_timeout_s,
-        lock_timeout_s=settings.database_lock_timeout_s,
-        statement_timeout_s=settings.database_statement_timeout_s,
-    )
+    limits = _of(settings, ConnectionLimits, "database_")
     return Database(settings.database, delivery, limits)
-
-
-def rates_of(settings: Settings) -> Rates:
-    """The limits that are counted, by this process alone or by all together."""
-    return Rates(
-        key=settings.rate_limit_key,
-        session=settings.rate_limit_session,
-        address=settings.rate_limit_address,
-        gpu_seconds=settings.gpu_seconds_per_user,
-    )
 
 
 def image_store(settings: Settings) -> ImageStore:
@@ -325,15 +275,14 @@ def image_store(settings: Settings) -> ImageStore:
     return ObjectImageStore(settings.images_url, settings.s3_timeout_s, config=settings.s3_config())
 
 
-def retention(settings: Settings) -> Retention:
-    def days(number: int | None) -> timedelta | None:
-        return None if number is None else timedelta(days=number)
+def _days(number: int | None) -> timedelta | None:
+    return None if number is None else timedelta(days=number)
 
-    return Retention(
-        pictures=days(settings.retain_pictures_days),
-        jobs=days(settings.retain_jobs_days),
-        inactive_users=days(settings.retain_inactive_users_days),
-    )
+
+def _of(settings: Settings, kind: type[_Some], prefix: str = "") -> _Some:
+    """Those of the settings that have the names of this dataclass's fields, after the prefix."""
+    names = [field.name for field in fields(kind)]
+    return kind(**{name: getattr(settings, prefix + name) for name in names})
 
 
 def start_logs(settings: Settings) -> None:
@@ -383,13 +332,3 @@ def sole_user_of(data_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             raise ValueError(f"another service already runs on {data_dir}") from None
         yield
-
-
-def free_bytes(data_dir: Path) -> int:
-    """Space left where the data folder is, in bytes."""
-    return shutil.disk_usage(data_dir).free
-
-
-def writable(data_dir: Path) -> bool:
-    """Whether files can be made in the data folder."""
-    return os.access(data_dir, os.W_OK | os.X_OK)

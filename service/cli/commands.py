@@ -23,16 +23,7 @@ from service.infra.secrets import key_sha256, new_key
 from service.infra.sql import migrate as migrations
 from service.infra.sql.store import Store
 from service.settings import Settings, read
-from service.wiring import (
-    UNSCRAPED,
-    Scraped,
-    Served,
-    api,
-    embedded,
-    prepare,
-    sole_user_of,
-    start_logs,
-)
+from service.wiring import Served, api, embedded, prepare, sole_user_of, start_logs
 from service.wiring import worker as run_worker
 
 if TYPE_CHECKING:
@@ -118,7 +109,7 @@ def worker(
             "without it `ppd serve` runs the jobs itself"
         )
     start_logs(settings)
-    metrics = Scraped(metrics_host, metrics_port)
+    metrics = None if metrics_port is None else (metrics_host, metrics_port)
     work(settings, lambda: _runtime(settings, kinds, concurrency), kinds, concurrency, metrics)
 
 
@@ -127,7 +118,7 @@ def work(
     runtime: Callable[[], "ModelRuntime"],
     kinds: set[str],
     concurrency: int,
-    scraped: Scraped = UNSCRAPED,
+    metrics_at: tuple[str, int] | None = None,
 ) -> NoReturn:
     """Be a worker process, to its end.
 
@@ -135,7 +126,7 @@ def work(
     short, and what that thread still does is nobody's any more.
     """
     asyncio.run(prepare(settings))
-    status = asyncio.run(run_worker(settings, runtime(), kinds, concurrency, scraped))
+    status = asyncio.run(run_worker(settings, runtime(), kinds, concurrency, metrics_at))
     logging.shutdown()
     os._exit(status)
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import importlib.util
+import os
 import secrets
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +15,7 @@ from service.infra import logs
 from service.infra.queue import queue_state
 from service.infra.sql import migrate
 from service.settings import Settings, unknown_variables
-from service.wiring import free_bytes, image_store, open_database, writable
+from service.wiring import image_store, open_database
 
 _PATIENCE_S = 10.0
 
@@ -109,14 +111,15 @@ def _data_folder(settings: Settings) -> str:
         raise Skipped("nothing is kept in it here")
     if not folder.is_dir():
         raise ValueError(f"{folder} does not exist; `ppd migrate` makes it")
-    if not writable(folder):
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{folder} cannot be written to")
-    if free_bytes(folder) < settings.min_free_bytes:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < settings.min_free_bytes:
         raise ValueError(
-            f"{folder} has {free_bytes(folder) // 2**20} MiB left; below "
+            f"{folder} has {free_bytes // 2**20} MiB left; below "
             f"{settings.min_free_bytes // 2**20} MiB no picture is stored (PPD_MIN_FREE_BYTES)"
         )
-    return f"{folder}, {free_bytes(folder) // 2**30} GiB left"
+    return f"{folder}, {free_bytes // 2**30} GiB left"
 
 
 def _database(settings: Settings) -> str:

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from service.infra.parts import Parts
 from service.infra.sql.store import Store
 from service.settings import Settings, read
-from service.wiring import open_database, opened_parts, prepare
+from service.wiring import open_database, prepare, wire
 
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (PPD_DATA_DIR).")]
 _T = TypeVar("_T")
@@ -34,7 +34,7 @@ def in_parts(data_dir: Path | None, work: Callable[[Settings, Parts], Awaitable[
 
     async def run() -> _T:
         await prepare(settings)
-        async with opened_parts(settings) as parts:
+        async with wire(settings).opened() as parts:
             return await work(settings, parts)
 
     return asyncio.run(run())

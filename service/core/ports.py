@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from ppd_model.types import EncodedUser, EngineState, Generated, ImageRequest, LabelledPair, Pixels
 from service.core.messages import JobEvent
@@ -192,6 +192,11 @@ class ProgressEvents(Protocol):
 
     Losing it loses progress bars only: whoever follows a job also looks at its row now and then.
     """
+
+    async def __aenter__(self) -> Self:
+        """Send and listen until the end of the block, which ends every subscription."""
+
+    async def __aexit__(self, *_: Any) -> None: ...
 
     def publish(self, job_id: str, event: JobEvent) -> None:
         """Tell all who follow this job, in any process. Does not wait, and raises nothing."""

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from prometheus_client import start_http_server
 
 from service.infra.metrics import Metrics
-from service.worker.gpu_memory import GpuMemory
 
 
 @contextlib.contextmanager
-def serve_metrics(metrics: Metrics, port: int, host: str = "127.0.0.1") -> Iterator[int]:
+def serve_metrics(metrics: Metrics, host: str, port: int) -> Iterator[int]:
     """Answer scrapes on `port` (0: a free one) until the end of the block; gives the port.
 
-    Adds the memory of the GPUs. Raises OSError when the port is taken.
+    Raises OSError when the port is taken.
     """
-    metrics.also(GpuMemory())
     server, thread = start_http_server(port, host, registry=metrics.registry)
     try:
         yield int(server.server_port)

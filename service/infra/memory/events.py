@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 from service.core.messages import JobEvent, attempt_of
 
@@ -20,6 +20,12 @@ class InProcessEvents:
         self._memory: OrderedDict[str, deque[JobEvent]] = OrderedDict()
         self._followers: dict[str, set[asyncio.Queue[JobEvent | None]]] = {}
         self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        self.close()
 
     def publish(self, job_id: str, event: JobEvent) -> None:
         """Remember and tell. What comes late (of an old attempt, after the end) is dropped."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections import OrderedDict
+from typing import Any, Self
 
 _REMEMBERED = 65_536
 
@@ -15,6 +16,11 @@ class JobSignals:
         self._bell = asyncio.Event()
         self._lock = threading.Lock()
         self._cancelled: OrderedDict[str, None] = OrderedDict()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None: ...
 
     def ring(self) -> None:
         """There may be work."""

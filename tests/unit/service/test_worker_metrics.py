@@ -18,7 +18,7 @@ def test_a_worker_answers_scrapes_until_it_ends() -> None:
     metrics = Metrics()
     metrics.job_ended("encode", "succeeded", 1.5)
     with (
-        serve_metrics(metrics, 0) as port,
+        serve_metrics(metrics, "127.0.0.1", 0) as port,
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer,
     ):
         text = answer.read().decode()
