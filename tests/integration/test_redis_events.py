@@ -53,8 +53,7 @@ async def until_latest(events: RedisEvents, seq: int, job_id: str = "j") -> JobE
 async def until_followed(events: RedisEvents, job_id: str = "j", followers: int = 1) -> None:
     async with asyncio.timeout(20):
         while not (  # noqa: ASYNC110
-            len(events._followers.get(job_id, ())) == followers
-            and events._in_force[job_id].is_set()
+            len(events._followers.of(job_id)) == followers and events._in_force[job_id].is_set()
         ):
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
@@ -72,7 +71,7 @@ async def test_a_follower_in_another_process_hears_everything_in_order(redis_url
             worker.publish("other", step_event(1, done, 200))
         worker.publish("j", SUCCEEDED)
         assert await following == [*range(1002, 1202), 1998]
-        assert not api._followers
+        assert not api._followers._of_job
         assert not api._in_force
 
 
@@ -196,7 +195,7 @@ async def test_closing_ends_every_stream_of_this_process_now_and_later(redis_url
 async def test_the_memory_of_a_job_is_bounded_and_ends(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_events, "_UNREAD", 32)
+    monkeypatch.setattr("service.infra.memory.followers._UNREAD", 32)
     async with (
         process(redis_url) as (api, client),
         process(redis_url) as (worker, _),
@@ -263,7 +262,7 @@ async def test_who_comes_while_redis_is_away_is_let_in_and_hears_later(
         try:
             async with asyncio.timeout(10):
                 following = asyncio.create_task(follow(api))
-                while not api._followers:  # noqa: ASYNC110
+                while not api._followers._of_job:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         finally:
             redis_store.start()

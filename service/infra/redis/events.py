@@ -7,7 +7,7 @@ them in order. The channel of the same name says what was added.
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self, get_args
 
 from redis.asyncio import Redis
@@ -20,6 +20,7 @@ from service.core.messages import (
     JobStatus,
 )
 from service.infra.ending import end
+from service.infra.memory.followers import Follower, Followers, has_room
 from service.infra.redis.channels import Channels
 from service.infra.redis.embedding_cache import SCHEMA
 from service.infra.redis.guard import Guard, RedisAway, RedisRefused
@@ -27,8 +28,6 @@ from service.infra.redis.outbox import Outbox
 
 _EVENTS_PER_JOB = 256
 _REMEMBERED_S = 3600
-_UNREAD = 1024
-_UNREAD_FOR_PREVIEWS = 8
 _WAITING_PREVIEWS = 32
 _JOIN_S = 1.0
 _AGAIN_S = 0.5
@@ -82,12 +81,11 @@ class RedisEvents:
         self._channels = Channels(
             client, "progress events, listening", [f"{SCHEMA}:events"], self._heard, self._joined
         )
-        self._followers: dict[str, set[RedisSubscription]] = {}
+        self._followers: Followers[HeldFollower] = Followers()
         self._in_force: dict[str, asyncio.Event] = {}
         self._missed: set[str] = set()
         self._catching_up: set[asyncio.Task[None]] = set()
         self._tasks = contextlib.AsyncExitStack()
-        self._closed = False
 
     async def __aenter__(self) -> Self:
         await self._tasks.enter_async_context(self._channels)
@@ -123,29 +121,32 @@ class RedisEvents:
         """Drop what is remembered of a job, and end the subscriptions to it everywhere."""
         names = (_stream(job_id), _tombstone(job_id))
         self._outbox.put("EVAL", _FORGET_JOB, 2, *names, _FORGET, _REMEMBERED_S)
-        for follower in self._followers.get(job_id, ()):
-            follower.take(None)
+        self._followers.tell(job_id, None)
 
-    def subscribe(self, job_id: str, after_seq: int) -> "RedisSubscription":
-        return RedisSubscription(self, job_id, after_seq)
+    @contextlib.asynccontextmanager
+    async def subscribe(self, job_id: str, after_seq: int) -> AsyncIterator[Follower]:
+        follower = HeldFollower(job_id, after_seq)
+        self._followers.add(follower)
+        try:
+            if not self._followers.closed:
+                with follower.held() as earlier:
+                    earlier += await self._remembered(job_id)
+            yield follower
+        finally:
+            if self._followers.remove(follower):
+                self._missed.discard(job_id)
+                if self._in_force.pop(job_id, None) is not None:
+                    await self._channels.leave(_stream(job_id))
 
     def close(self) -> None:
         """End every subscription of this process, now and from now on."""
-        self._closed = True
-        for followers in self._followers.values():
-            for follower in followers:
-                follower.take(None)
+        self._followers.close()
 
-    async def _enter(self, follower: "RedisSubscription") -> list[JobEvent]:
-        """Register, and once nothing can be missed any more, give what is remembered.
+    async def _remembered(self, job_id: str) -> list[JobEvent]:
+        """What is remembered, once nothing can be missed any more.
 
         While Redis is away this gives nothing; what is missed comes when the channel is back.
         """
-        job_id = follower.job_id
-        self._followers.setdefault(job_id, set()).add(follower)
-        if self._closed:
-            follower.take(None)
-            return []
         in_force = self._in_force.get(job_id)
         if in_force is None:
             in_force = self._in_force[job_id] = asyncio.Event()
@@ -164,15 +165,6 @@ class RedisEvents:
             self._begin_to_catch_up(job_id)
             return []
 
-    async def _leave(self, follower: "RedisSubscription") -> None:
-        followers = self._followers.get(follower.job_id, set())
-        followers.discard(follower)
-        if not followers:
-            self._followers.pop(follower.job_id, None)
-            self._missed.discard(follower.job_id)
-            if self._in_force.pop(follower.job_id, None) is not None:
-                await self._channels.leave(_stream(follower.job_id))
-
     async def _fetch(self, job_id: str, *, newest_only: bool = False) -> list[JobEvent]:
         """What Redis still knows of a job, oldest first; raises RedisAway."""
         name, count = _stream(job_id), 1 if newest_only else _EVENTS_PER_JOB
@@ -181,13 +173,9 @@ class RedisEvents:
         return [event for event in reversed(events) if event is not None]
 
     def _heard(self, channel: str, data: bytes) -> None:
-        told = None
-        if data != _FORGET:
-            told = _from_json(data)
-            if told is None:
-                return  # not of this program
-        for follower in self._followers.get(_job_of(channel), ()):
-            follower.take(told)
+        event = None if data == _FORGET else _from_json(data)
+        if event is not None or data == _FORGET:  # else it is not of this program
+            self._followers.tell(_job_of(channel), event)
 
     def _joined(self, channel: str) -> None:
         """The subscription is in force, for the first time or after a loss of the connection."""
@@ -207,85 +195,45 @@ class RedisEvents:
 
     async def _catch_up(self, job_id: str) -> None:
         """Tell followers what was published while nobody listened, before what came since."""
-        while followers := list(self._followers.get(job_id, ())):
-            for follower in followers:
-                follower.hold()
-            events = None
-            try:
-                events = await self._fetch(job_id)
-            except RedisRefused:
-                events = []
-            except RedisAway:
-                pass  # the guard has said so; it is asked again below
-            finally:
-                for follower in followers:
-                    follower.release(events or [])
-            if events is not None:
+        while followers := list(self._followers.of(job_id)):
+            with contextlib.ExitStack() as holds, contextlib.suppress(RedisAway):
+                earlier = [holds.enter_context(follower.held()) for follower in followers]
+                with contextlib.suppress(RedisRefused):
+                    events = await self._fetch(job_id)
+                    for events_of_one in earlier:
+                        events_of_one += events
                 return
             await asyncio.sleep(_AGAIN_S)
 
 
-class RedisSubscription:
-    """One follower of a job: what was remembered, then what comes, each event once and in order."""
+class HeldFollower(Follower):
+    """A follower that can be held, so that something earlier comes before what comes meanwhile."""
 
-    def __init__(self, events: RedisEvents, job_id: str, after_seq: int) -> None:
-        self.job_id = job_id
-        self._events = events
-        self._after_seq = after_seq
-        self._queue: asyncio.Queue[JobEvent | None] = asyncio.Queue()
+    def __init__(self, job_id: str, after_seq: int) -> None:
+        super().__init__(job_id, after_seq)
         self._held: list[JobEvent | None] = []
         self._holds = 0
 
-    async def __aenter__(self) -> AsyncIterator[JobEvent]:
-        self.hold()
-        try:
-            self.release(await self._events._enter(self))
-        except BaseException:
-            await self._events._leave(self)
-            raise
-        return self
-
-    async def __aexit__(self, *_: Any) -> None:
-        await self._events._leave(self)
-
-    def __aiter__(self) -> AsyncIterator[JobEvent]:
-        return self
-
-    async def __anext__(self) -> JobEvent:
-        while (event := await self._queue.get()) is not None:
-            if not event.remembered:
-                return event
-            if event.seq > self._after_seq:
-                self._after_seq = event.seq
-                return event
-        self._queue.put_nowait(None)  # whoever asks again hears the same
-        raise StopAsyncIteration
-
     def take(self, event: JobEvent | None) -> None:
-        """Hear an event, or the end. One who does not read loses previews, then steps, no state."""
-        if event is not None and not event.remembered:
-            if not self._holds and self._queue.qsize() < _UNREAD_FOR_PREVIEWS:
-                self._queue.put_nowait(event)
-            return
-        if self._holds:
-            if len(self._held) < _UNREAD or event is None or event.kind == "status":
-                self._held.append(event)
-        elif self._queue.qsize() < _UNREAD or event is None or event.kind == "status":
-            self._queue.put_nowait(event)
+        if not self._holds:
+            super().take(event)
+        elif (event is None or event.remembered) and has_room(len(self._held), event):
+            self._held.append(event)
 
-    def hold(self) -> None:
-        """Keep what comes until `release`: something earlier is being fetched."""
+    @contextlib.contextmanager
+    def held(self) -> Iterator[list[JobEvent]]:
+        """Keep what comes until the end of the block; what is put into the list comes before it."""
+        earlier: list[JobEvent] = []
         self._holds += 1
-
-    def release(self, earlier: list[JobEvent]) -> None:
-        """Take what was fetched, then what came meanwhile."""
-        self._holds -= 1
-        if self._holds:
+        try:
+            yield earlier
+        finally:
+            self._holds -= 1
             self._held[:0] = earlier
-            return
-        held, self._held = self._held, []
-        for event in [*earlier, *held]:
-            self.take(event)
+            if not self._holds:
+                waiting, self._held = self._held, []
+                for event in waiting:
+                    self.take(event)
 
 
 def _stream(job_id: str) -> str:
