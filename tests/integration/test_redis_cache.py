@@ -87,6 +87,8 @@ async def test_a_hundred_askers_in_two_processes_read_once(redis_url: str) -> No
         assert encoder.readings == 1
         assert all(same(found, taste()) for found in tastes)
         assert not [n async for n in client.scan_iter("ppd:1:reading:*")], "the lock is released"
+        assert not one._readings._locks
+        assert not two._readings._locks
 
 
 async def test_a_reading_longer_than_the_lock_is_not_begun_twice(redis_url: str) -> None:

@@ -2,12 +2,30 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from ppd_model.types import EncodedUser
 from service.core.ports import EmbeddingKey
 
 _FORGOTTEN = 65_536
+
+
+class Readings:
+    """One reading of a key at a time, in this process."""
+
+    def __init__(self) -> None:
+        self._locks: dict[EmbeddingKey, asyncio.Lock] = {}
+
+    @asynccontextmanager
+    async def alone(self, key: EmbeddingKey) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._locks.pop(key, None)
 
 
 class InProcessEmbeddingCache:
@@ -17,7 +35,7 @@ class InProcessEmbeddingCache:
         self._size = size
         self._forgotten: OrderedDict[str, None] = OrderedDict()
         self._entries: OrderedDict[EmbeddingKey, EncodedUser] = OrderedDict()
-        self._reading: dict[EmbeddingKey, asyncio.Lock] = {}
+        self._readings = Readings()
 
     async def get(self, key: EmbeddingKey) -> EncodedUser | None:
         taste = self._entries.get(key)
@@ -38,17 +56,12 @@ class InProcessEmbeddingCache:
         self, key: EmbeddingKey, read: Callable[[], Awaitable[EncodedUser]]
     ) -> EncodedUser:
         """What is here, else what `read` gives; one reading of a key at a time."""
-        lock = self._reading.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                taste = await self.get(key)
-                if taste is None:
-                    taste = await read()
-                    await self.put(key, taste)
-                return taste
-        finally:
-            if not lock.locked():
-                self._reading.pop(key, None)
+        async with self._readings.alone(key):
+            taste = await self.get(key)
+            if taste is None:
+                taste = await read()
+                await self.put(key, taste)
+            return taste
 
     async def forget_user(self, tenant: str, user_pk: str) -> None:
         """Drop everything of one user, also what a job that still runs will put."""

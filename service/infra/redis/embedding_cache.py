@@ -18,6 +18,7 @@ from redis.exceptions import LockError
 from ppd_model.types import EncodedUser
 from service.core.ports import EmbeddingKey
 from service.infra.ending import end
+from service.infra.memory.embedding_cache import Readings
 from service.infra.redis import embedding_bytes
 from service.infra.redis.guard import Guard, RedisAway, RedisRefused, log
 
@@ -55,6 +56,7 @@ class RedisEmbeddingCache:
         self._ttl_s = ttl_s
         self._lock_s = lock_s
         self._guard = Guard("embedding cache")
+        self._readings = Readings()
 
     async def get(self, key: EmbeddingKey) -> EncodedUser | None:
         """What was read, if it is here and whole; what is not is deleted."""
@@ -97,9 +99,15 @@ class RedisEmbeddingCache:
     ) -> EncodedUser:
         """What is here, else what `read` gives; one reading at a time in all processes.
 
-        Looks, and reads when the lock is its own; else looks again a little later. A reading that
-        fails fails for its own caller; the next of those who wait then reads.
+        A reading that fails fails for its own caller; the next of those who wait then reads.
         """
+        async with self._readings.alone(key):  # one of a process asks Redis for the rest of them
+            return await self._once_of_all(key, read)
+
+    async def _once_of_all(
+        self, key: EmbeddingKey, read: Callable[[], Awaitable[EncodedUser]]
+    ) -> EncodedUser:
+        """Look, and read when the lock is ours; else look again a little later."""
         lock = Lock(
             self._client,
             _name("reading", key),
