@@ -166,7 +166,7 @@ class Accepting:
 
     async def _together(self, group: Sequence[Asked]) -> list[JobSeen | ServiceError | None]:
         """An outcome for each; None for those who are to go alone."""
-        with logs.of_requests(len(group)):
+        with logs.about(requests=len(group)):
             try:
                 return await self._in_one_transaction(group)
             except DatabaseAway:

@@ -10,7 +10,7 @@ from service.core.errors import CODES
 from service.core.pool import Pool, pair_url
 from service.infra.parts import Parts
 from service.infra.sql.store import Store
-from service.infra.sql.tables import Choice, IdempotencyKey, Image, Job, Profile, User
+from service.infra.sql.tables import Base, Choice, Image, Job, Profile, User
 
 _BATCH = 500
 
@@ -31,7 +31,9 @@ async def export_person(parts: Parts, user: User) -> AsyncIterator[str]:
         image_ids = await store.images.ids_of_user(user.pk)
     yield _section("choices", [_choice(parts.pool, answer) for answer in answers])
     yield _section("profiles", [_profile(profile) for profile in profiles])
-    yield _section("idempotency_keys", [_request(request) for request in requests])
+    yield _section(
+        "idempotency_keys", [_columns(one, "key", "job_id", "created_at") for one in requests]
+    )
     yield ', "jobs": ['
     async for piece in _listed(parts, user, job_ids, _jobs):
         yield piece
@@ -74,11 +76,8 @@ def _choice(pool: Pool, choice: Choice) -> dict[str, Any]:
     else:
         urls = [f"/images/{i}" for i in (choice.image_0_id, choice.image_1_id) if i is not None]
     return {
-        "pair_id": choice.pair_id,
-        "caption": choice.caption,
+        **_columns(choice, "pair_id", "caption", "preferred", "created_at"),
         "images": urls,
-        "preferred": choice.preferred,
-        "created_at": choice.created_at,
         "shown_swapped": choice.swapped,
     }
 
@@ -86,36 +85,18 @@ def _choice(pool: Pool, choice: Choice) -> dict[str, Any]:
 def _profile(profile: Profile) -> dict[str, Any]:
     embedding = profile.embedding
     return {
-        "version": profile.version,
-        "source": profile.source,
-        "status": profile.status,
-        "text": profile.text,
+        **_columns(profile, "version", "source", "status", "text", "confidence", "seed"),
+        **_columns(profile, "encoder_version", "created_at"),
         "likes": profile.likes or [],
         "dislikes": profile.dislikes or [],
-        "confidence": profile.confidence,
-        "encoder_version": profile.encoder_version,
-        "created_at": profile.created_at,
         "read_from": profile.choices,
-        "seed": profile.seed,
-        "embedding_float32_le_base64": (
-            base64.b64encode(embedding).decode() if embedding is not None else None
-        ),
+        "embedding_float32_le_base64": embedding and base64.b64encode(embedding).decode(),
     }
-
-
-def _request(record: IdempotencyKey) -> dict[str, Any]:
-    return {"key": record.key, "job_id": record.job_id, "created_at": record.created_at}
 
 
 def _job(job: Job, user_id: str, uses: list[dict[str, Any]]) -> dict[str, Any]:
     entry = {
-        "id": job.id,
-        "kind": job.kind,
-        "status": job.status,
-        "seq": job.seq,
-        "created_at": job.created_at,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
+        **_columns(job, "id", "kind", "status", "seq", "created_at", "started_at", "finished_at"),
         "request": _without_others(job.request, user_id),
         "uses": uses,
     }
@@ -129,15 +110,13 @@ def _job(job: Job, user_id: str, uses: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _image(image: Image) -> dict[str, Any]:
     return {
-        "id": image.id,
+        **_columns(image, "id", "kind", "sha256", "width_px", "height_px", "job_id", "created_at"),
         "url": f"/images/{image.id}",
-        "kind": image.kind,
-        "sha256": image.sha256,
-        "width_px": image.width_px,
-        "height_px": image.height_px,
-        "job_id": image.job_id,
-        "created_at": image.created_at,
     }
+
+
+def _columns(row: Base, *names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names}
 
 
 def _without_others(value: Any, user_id: str) -> Any:

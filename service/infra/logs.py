@@ -43,19 +43,9 @@ def begin_request(request_id: str) -> None:
 
 
 @contextmanager
-def of_requests(number: int) -> Iterator[None]:
-    """Lines of this block are about as many requests, none of them alone."""
-    token = _fields.set({"requests": number})
-    try:
-        yield
-    finally:
-        _fields.reset(token)
-
-
-@contextmanager
-def of_job(job_id: str, attempt: int) -> Iterator[None]:
-    """Lines of this block are this job's."""
-    token = _fields.set({"job_id": job_id, "attempt": attempt})
+def about(**fields: Any) -> Iterator[None]:
+    """Lines of this block say so, and nothing of what is around it: a job's id and attempt, say."""
+    token = _fields.set(fields)
     try:
         yield
     finally:

@@ -1,6 +1,5 @@
 """Keys and secrets: made here, kept as hashes or as files that only their owner reads."""
 
-import base64
 import hashlib
 import re
 import secrets
@@ -13,7 +12,7 @@ _KEY = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{43}")
 
 
 def new_key() -> str:
-    return KEY_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
+    return KEY_PREFIX + secrets.token_urlsafe(32)
 
 
 def key_sha256(key: str) -> str:

@@ -4,21 +4,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from service.core.ports import Versions
 from service.infra.sql.database import Database
 from service.infra.sql.tables import WorkerRow, now
 
 log = logging.getLogger("ppd.worker")
-
-
-@dataclass(frozen=True)
-class State:
-    """Why it can run no job, or None; and what it has loaded."""
-
-    not_ready: str | None
-    versions: Versions | None = None
 
 
 class Presence:
@@ -29,11 +20,13 @@ class Presence:
         self._id = worker_id
         self._kinds = sorted(kinds)
         self._started_at = now()
-        self._state = State("the model is being loaded")
+        self._not_ready: str | None = "the model is being loaded"
+        self._versions: Versions | None = None
         self._changed = asyncio.Event()
 
     def say(self, not_ready: str | None, versions: Versions | None = None) -> None:
-        self._state = State(not_ready, versions)
+        """Why it can run no job, or None; and what it has loaded."""
+        self._not_ready, self._versions = not_ready, versions
         self._changed.set()
 
     async def forever(self, every_s: float) -> None:
@@ -48,11 +41,11 @@ class Presence:
                 await asyncio.wait_for(self._changed.wait(), every_s)
 
     async def write(self) -> None:
-        versions = self._state.versions
+        versions = self._versions
         row = WorkerRow(
             id=self._id,
             kinds=self._kinds,
-            not_ready=self._state.not_ready,
+            not_ready=self._not_ready,
             model=versions and versions.model,
             adapter_version=versions and versions.adapter_version,
             encoder_version=versions and versions.encoder_version,

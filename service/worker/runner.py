@@ -105,7 +105,7 @@ class Runner:
 
         Raises DatabaseAway when the database is lost: the job runs again when its lease ends.
         """
-        with logs.of_job(job.id, job.attempt):
+        with logs.about(job_id=job.id, attempt=job.attempt):
             await self._run(Run(job), versions)
 
     async def _run(self, run: Run, versions: Versions | None) -> None:

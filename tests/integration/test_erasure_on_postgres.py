@@ -35,8 +35,11 @@ async def running_job(database: Database, *subjects: str) -> tuple[Job, User]:
         user = await store.users.get_or_create("t", "ann")
         job = Job(kind="generate", priority=1, tenant="t", user_pk=user.pk, request={})
         others = [await store.users.get_or_create("t", name) for name in subjects]
-        uses = [JobSubject(position=i, user_pk=o.pk, weight=1.0) for i, o in enumerate(others)]
-        await store.jobs.add(job, uses)
+        await store.jobs.add(job)
+        store.session.add_all(
+            JobSubject(job_id=job.id, position=i, user_pk=other.pk, weight=1.0)
+            for i, other in enumerate(others)
+        )
         claimed = await store.claims.claim(("generate",), "w", 60)
     assert claimed is not None
     return claimed, user

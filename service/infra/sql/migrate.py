@@ -4,6 +4,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
@@ -31,11 +33,10 @@ def revision(url: str) -> tuple[str | None, str | None]:
 
     Raises ConnectionError when the database cannot be reached.
     """
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
     head = ScriptDirectory.from_config(alembic_config(url)).get_current_head()
-    engine = create_engine(sync_url(url), connect_args=_soon(url))
+    # A server that does not answer is given up after so many seconds; SQLite has none.
+    soon = {} if url.startswith("sqlite") else {"connect_timeout": CONNECT_TIMEOUT_S}
+    engine = create_engine(sync_url(url), connect_args=soon)
     try:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision(), head
@@ -50,20 +51,11 @@ def refuse_old(url: str) -> None:
 
     One that a newer `ppd migrate` has made is fine: it is the first step of an upgrade.
     """
-    from alembic.script import ScriptDirectory
-
     current, head = revision(url)
-    known = {
-        script.revision
-        for script in ScriptDirectory.from_config(alembic_config(url)).walk_revisions()
-    }
+    scripts = ScriptDirectory.from_config(alembic_config(url))
+    known = {script.revision for script in scripts.walk_revisions()}
     if current is None or (current in known and current != head):
         raise ValueError(f"the schema is at {current}, the newest is {head}; run `ppd migrate`")
-
-
-def _soon(url: str) -> dict[str, int]:
-    """A server that does not answer is given up after so many seconds; SQLite has none."""
-    return {} if url.startswith("sqlite") else {"connect_timeout": CONNECT_TIMEOUT_S}
 
 
 def sync_url(url: str) -> str:

@@ -59,12 +59,9 @@ def seconds_since(then: datetime) -> float:
     return (now() - then).total_seconds()
 
 
-def _user_fk(*, optional: bool = False) -> Any:
-    return mapped_column(ForeignKey("users.pk", ondelete="CASCADE"), nullable=optional, index=True)
-
-
-def _image_fk() -> Any:
-    return mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
+def _refers_to(column: str, *, index: bool = True, **options: Any) -> Any:
+    """Goes with the row that it refers to."""
+    return mapped_column(ForeignKey(column, ondelete="CASCADE"), index=index, **options)
 
 
 class ApiKey(Base):
@@ -106,11 +103,11 @@ class Choice(Base):
     __table_args__ = (UniqueConstraint("user_pk", "pair_id"), {"sqlite_autoincrement": True})
 
     pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
-    user_pk: Mapped[str] = _user_fk()
+    user_pk: Mapped[str] = _refers_to("users.pk")
     pair_id: Mapped[str | None] = mapped_column(String(128))
     caption: Mapped[str] = mapped_column(Text)
-    image_0_id: Mapped[str | None] = _image_fk()
-    image_1_id: Mapped[str | None] = _image_fk()
+    image_0_id: Mapped[str | None] = _refers_to("images.id")
+    image_1_id: Mapped[str | None] = _refers_to("images.id")
     preferred: Mapped[int | None] = mapped_column(Integer)
     swapped: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[datetime] = mapped_column(default=present())
@@ -127,7 +124,7 @@ class Profile(Base):
     __table_args__ = (UniqueConstraint("user_pk", "version"),)
 
     pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
-    user_pk: Mapped[str] = _user_fk()
+    user_pk: Mapped[str] = _refers_to("users.pk")
     version: Mapped[int] = mapped_column(Integer)
     source: Mapped[str] = mapped_column(String(16))
     status: Mapped[str] = mapped_column(String(16))
@@ -181,10 +178,8 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(Integer)
     turn: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     tenant: Mapped[str] = mapped_column(String(64))
-    user_pk: Mapped[str | None] = mapped_column(ForeignKey("users.pk", ondelete="CASCADE"))
-    profile_pk: Mapped[str | None] = mapped_column(
-        ForeignKey("profiles.pk", ondelete="CASCADE"), index=True
-    )
+    user_pk: Mapped[str | None] = _refers_to("users.pk", index=False)
+    profile_pk: Mapped[str | None] = _refers_to("profiles.pk")
     status: Mapped[str] = mapped_column(String(16), default="queued")
     seq: Mapped[int] = mapped_column(Integer, default=1)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
@@ -212,12 +207,10 @@ class JobSubject(Base):
 
     __tablename__ = "job_subjects"
 
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[str] = _refers_to("jobs.id", index=False, primary_key=True)
     position: Mapped[int] = mapped_column(Integer, primary_key=True)
-    user_pk: Mapped[str] = _user_fk()
-    profile_pk: Mapped[str | None] = mapped_column(
-        ForeignKey("profiles.pk", ondelete="CASCADE"), index=True
-    )
+    user_pk: Mapped[str] = _refers_to("users.pk")
+    profile_pk: Mapped[str | None] = _refers_to("profiles.pk")
     weight: Mapped[float] = mapped_column(Float)
 
 
@@ -229,10 +222,8 @@ class Image(Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
     tenant: Mapped[str] = mapped_column(String(64))
-    user_pk: Mapped[str | None] = mapped_column(ForeignKey("users.pk", ondelete="CASCADE"))
-    job_id: Mapped[str | None] = mapped_column(
-        ForeignKey("jobs.id", ondelete="CASCADE"), index=True
-    )
+    user_pk: Mapped[str | None] = _refers_to("users.pk", index=False)
+    job_id: Mapped[str | None] = _refers_to("jobs.id")
     kind: Mapped[str] = mapped_column(String(16))
     position: Mapped[int] = mapped_column(Integer, default=0)
     key: Mapped[str] = mapped_column(String(255), unique=True)
@@ -289,10 +280,8 @@ class IdempotencyKey(Base):
     caller: Mapped[str] = mapped_column(String(256), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
-    user_pk: Mapped[str | None] = _user_fk(optional=True)
-    job_id: Mapped[str | None] = mapped_column(
-        ForeignKey("jobs.id", ondelete="CASCADE"), index=True
-    )
+    user_pk: Mapped[str | None] = _refers_to("users.pk")
+    job_id: Mapped[str | None] = _refers_to("jobs.id")
     accepted: Mapped[dict[str, Any]]
     tries: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(default=present(), index=True)

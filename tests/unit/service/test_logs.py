@@ -29,7 +29,7 @@ log = logging.getLogger("ppd.test")
 
 
 def test_lines_of_a_job_carry_its_id_and_attempt_and_later_ones_do_not(lines: io.StringIO) -> None:
-    with logs.of_job("j1", 2):
+    with logs.about(job_id="j1", attempt=2):
         log.warning("in it")
     log.warning("after it")
     first, second = map(json.loads, lines.getvalue().splitlines())
@@ -62,7 +62,7 @@ def test_within_a_job_an_exception_says_where_but_not_what(lines: io.StringIO) -
         except KeyError as error:
             raise ValueError(f"the prompt {prompt!r}") from error
 
-    with logs.of_job("j1", 1):
+    with logs.about(job_id="j1", attempt=1):
         try:
             fail()
         except ValueError:
@@ -77,7 +77,7 @@ def test_what_is_about_the_machine_is_said_within_a_job_too(lines: io.StringIO) 
     class OutOfMemoryError(RuntimeError):  # torch's own, by its name
         pass
 
-    with logs.of_job("j1", 1):
+    with logs.about(job_id="j1", attempt=1):
         for error in (OutOfMemoryError("tried 2 GiB"), OSError(28, "No space left on device")):
             log.error("failed", exc_info=error)
     assert "tried 2 GiB" in lines.getvalue()

@@ -18,7 +18,7 @@ from service.infra.sql.jobs.generations import ADD_GENERATIONS, ADD_SUBJECTS, Ne
 from service.infra.sql.jobs.seen import SEEN, JobSeen, page_of_jobs
 from service.infra.sql.pipelines import pipeline
 from service.infra.sql.repositories.base import FRESH, ID, Repository
-from service.infra.sql.tables import Job, JobSubject, Profile, new_id
+from service.infra.sql.tables import Job, JobSubject, Profile
 
 _IS_QUEUED = Job.status == "queued"
 _TURNS = select(
@@ -56,11 +56,8 @@ class Jobs(Repository):
         statement = _THE_JOB_LOCKED if lock else _THE_JOB
         return await self._session.scalar(statement, {"job_id": job_id, "tenant": tenant})
 
-    async def add(self, job: Job, subjects: Sequence[JobSubject] = ()) -> Job:
-        job.id = job.id or new_id()
-        for subject in subjects:
-            subject.job_id = job.id
-        self._session.add_all([job, *subjects])
+    async def add(self, job: Job) -> Job:
+        self._session.add(job)
         await self._session.flush()
         await self._delivery.enqueue(self._session, job.kind, 1)
         return job
@@ -70,14 +67,10 @@ class Jobs(Repository):
         of_job = select(JobSubject).where(JobSubject.job_id == job_id)
         return await self._all(of_job.order_by(JobSubject.position))
 
-    async def queued(self, kind: str, tenant: str | None = None, user_pk: str | None = None) -> int:
-        """How many jobs of a kind wait (of a tenant, of a user)."""
-        statement = select(func.count()).where(Job.status == "queued", Job.kind == kind)
-        if tenant is not None:
-            statement = statement.where(Job.tenant == tenant)
-        if user_pk is not None:
-            statement = statement.where(Job.user_pk == user_pk)
-        return await self._session.scalar(statement) or 0
+    async def queued(self, kind: str) -> int:
+        """How many jobs of a kind wait."""
+        waiting = select(func.count()).where(Job.status == "queued", Job.kind == kind)
+        return await self._session.scalar(waiting) or 0
 
     async def crowd(self, kind: str, owners: Collection[Person]) -> Crowd:
         """Who waits for jobs of a kind, as these people and any tenant come to it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, delete, select
 
 from service.infra.sql.clock import present
 from service.infra.sql.repositories.base import Repository
@@ -30,6 +30,3 @@ class ImageDeletions(Repository):
 
     async def done(self, keys: Sequence[str]) -> None:
         await self._session.execute(delete(ImageToDelete).where(ImageToDelete.key.in_(keys)))
-
-    async def pending(self) -> int:
-        return await self._session.scalar(select(func.count()).select_from(ImageToDelete)) or 0
