@@ -21,8 +21,8 @@ from service.actions.accepting import Accepting
 from service.actions.leftovers import sweep_orphans
 from service.actions.limits import Limits
 from service.api.app import create_app
-from service.api.http.edge import Edge
 from service.api.http.in_flight import InFlight
+from service.api.http.outermost import Outermost
 from service.api.http.streams import OpenStreams
 from service.api.http.tracing import exporting_provider
 from service.api.job_lookup import JobLookup
@@ -74,7 +74,7 @@ SILENT_TIMES = 3
 class Served:
     """What a server serves, and whose followers it lets go when it stops."""
 
-    app: Edge
+    app: Outermost
     events: ProgressEvents
 
 

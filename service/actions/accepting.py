@@ -15,7 +15,7 @@ from service.actions.equal_requests import Wanted
 from service.actions.limits import (
     Limits,
     check_gpu_quota,
-    check_room,
+    check_queue,
     check_storage,
     too_many_jobs,
 )
@@ -256,7 +256,7 @@ class Accepting:
             raise too_many_jobs()
         if before:
             return _new(asked, decided, crowd.last.get(owner, queue.turn))
-        check_room(queue, self._limits, "generate", asked.caller)
+        check_queue(queue, self._limits, "generate", asked.caller)
         crowd.join(owner, queue.turn)
         return _new(asked, decided, queue.turn)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from service.actions.limits import Limits, check_gpu_quota, check_room
+from service.actions.limits import Limits, check_gpu_quota, check_queue
 from service.core.auth import Caller
 from service.core.choices import KnownReading, already_read, reading_seed, reading_sha256
 from service.core.messages import TERMINAL
@@ -62,7 +62,7 @@ async def queue_encoding(
         overtaken.append(waiting)
     crowd = await store.jobs.crowd("encode", [(user.tenant, user.user_id)])
     queue = crowd.queue((caller.tenant, user.pk))
-    check_room(queue, limits, "encode", caller)
+    check_queue(queue, limits, "encode", caller)
     await check_gpu_quota(parts.rates, user.pk)
     seed = reading_seed(snapshot, text)
     profile = await store.profiles.add(user.pk, source, snapshot, seed, text)

@@ -35,7 +35,7 @@ class Limits:
     """How long POST /v1/images/generations waits for its job."""
 
 
-def check_room(queue: Queue, limits: Limits, kind: str, caller: Caller) -> None:
+def check_queue(queue: Queue, limits: Limits, kind: str, caller: Caller) -> None:
     """Raise 503 when the queue of this kind is full, 429 when this caller has its share of it."""
     limit = limits.max_queued_jobs
     mine = queue.of_user if caller.is_session else queue.of_tenant

@@ -9,7 +9,7 @@ from fastapi.staticfiles import StaticFiles
 
 from service.api.http import error_handlers
 from service.api.http.cross_origin import allow_origins
-from service.api.http.edge import Edge
+from service.api.http.outermost import Outermost
 from service.api.http.tracing import telemetry
 from service.api.pages import docs, quiz_and_studio
 from service.api.routes import (
@@ -33,7 +33,7 @@ from service.api.services import Services
 def create_app(
     services: Services,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
-) -> Edge:
+) -> Outermost:
     """The whole API and the pages. `lifespan` is what runs beside it in this process."""
     app = FastAPI(
         title="PPD: pictures in a person's own taste",
@@ -71,4 +71,4 @@ def create_app(
     static = services.web_dir / "static"
     app.mount("/static", StaticFiles(directory=static, check_dir=False), name="static")
     services.metrics.streams_are(services.streams.count)
-    return Edge(app, services.metrics)
+    return Outermost(app, services.metrics)

@@ -63,8 +63,8 @@ def step_event(attempt: int, done: int, total: int) -> JobEvent:
 
 def preview_event(attempt: int, index: int, done: int, total: int, image: str) -> JobEvent:
     """What picture number `index` of the job looked like around step `done`, as a data: URL."""
-    told = {"index": index, "step": done, "steps": total, "image": image}
-    return JobEvent(first_seq(attempt) + done, "preview", told)
+    data = {"index": index, "step": done, "steps": total, "image": image}
+    return JobEvent(first_seq(attempt) + done, "preview", data)
 
 
 def attempt_of(seq: int) -> int:

@@ -95,10 +95,6 @@ class EngineMetrics(Collector):
         kept = {cache: seen["kept"] for cache, seen in caches.items()}
         yield _gauge("ppd_engine_cache_entries", "What these caches hold.", "cache", kept)
 
-    def describe(self) -> Iterator[Metric]:
-        """Nothing is asked of the model to be registered."""
-        return iter(())
-
 
 def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=(label,))

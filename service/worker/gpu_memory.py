@@ -26,7 +26,3 @@ class GpuMemory(Collector):
             total = torch.cuda.get_device_properties(index).total_memory
             family.add_metric((device, "total"), total)
         yield family
-
-    def describe(self) -> Iterator[Metric]:
-        """Nothing is asked of a GPU to be registered."""
-        return iter(())

@@ -10,16 +10,16 @@ from service.core.ports import AdapterFile
 
 
 class KeptAdapters:
-    """At most `room` adapters beside the one that the pipeline was loaded with.
+    """At most `capacity` adapters beside the one that the pipeline was loaded with.
 
     Each is as large on the generator's device as its file, and a job that waits for its first step
     holds on to its own. From any thread.
     """
 
-    def __init__(self, pipeline: Pipeline, encoder_id: str, room: int) -> None:
+    def __init__(self, pipeline: Pipeline, encoder_id: str, capacity: int) -> None:
         self._pipeline = pipeline
         self._encoder_id = encoder_id
-        self._room = room
+        self._capacity = capacity
         self._first = pipeline.installed
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, LoadedAdapter] = OrderedDict()
@@ -34,7 +34,7 @@ class KeptAdapters:
         with self._lock:
             loaded = self._kept.get(wanted.sha256)
             if loaded is None:
-                while len(self._kept) >= self._room:
+                while len(self._kept) >= self._capacity:
                     self._kept.popitem(last=False)
                 loaded = self._kept[wanted.sha256] = self._read(wanted)
             self._kept.move_to_end(wanted.sha256)

@@ -140,7 +140,7 @@ class PpdRuntime:
         self._decoding = decoding
         self._threads = threads
         self._adapter = adapter
-        self._room = kept_adapters
+        self._kept_adapters = kept_adapters
         self._timeout_s = timeout_s
         self._preview_every = preview_every
         self._adapters: KeptAdapters | None = None
@@ -190,7 +190,7 @@ class PpdRuntime:
         encoder_id = pipeline.encoder_id if encoder is None else encoder.encoder_version
         if not encoder_id:
             raise ValueError("the adapter does not say whose embeddings it takes")
-        self._adapters = KeptAdapters(pipeline, encoder_id, self._room)
+        self._adapters = KeptAdapters(pipeline, encoder_id, self._kept_adapters)
         if not pipeline.offload:
             self._engine = Engine(
                 pipeline,
@@ -223,7 +223,7 @@ class PpdRuntime:
             for index, image_HWC in progress.previews.items():
                 on_preview(Preview(index, progress.done, progress.total, image_HWC))
 
-        with _told_apart():
+        with _as_service_errors():
             loaded = self._loaded(adapter, requests)
             if self._engine is None:
                 return _shared_out(self._make_alone(requests, loaded, on_step, cancelled))
@@ -243,7 +243,7 @@ class PpdRuntime:
         if self._encoder is None:
             raise ValueError("the encoder is not loaded in this process: it reads no choices")
         encoder = self._encoder
-        with _told_apart():
+        with _as_service_errors():
             try:
                 try:
                     return encoder.encode(pairs, seed=seed, profile=text)
@@ -386,7 +386,7 @@ def _shared_out(made: Sequence[Generated]) -> list[Generated]:
 
 
 @contextmanager
-def _told_apart() -> Iterator[None]:
+def _as_service_errors() -> Iterator[None]:
     """What the model raises, as what the service knows; what it does not know passes."""
     try:
         yield

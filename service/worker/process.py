@@ -85,7 +85,7 @@ class WorkerProcess:
     async def run(self) -> int:
         """Work until told to stop; the exit status of the process."""
         lease_s = self._terms.lease_s
-        with self._told_by_signals():
+        with self._stopped_by_signals():
             async with (
                 self._tickets.opened(self._take_turn),
                 _beside(
@@ -244,19 +244,19 @@ class WorkerProcess:
         stopped.cancel()
 
     @contextlib.contextmanager
-    def _told_by_signals(self) -> Iterator[None]:
+    def _stopped_by_signals(self) -> Iterator[None]:
         """The first SIGTERM or SIGINT drains; the second ends the process where it stands."""
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGTERM, signal.SIGINT)
 
-        def told(number: signal.Signals) -> None:
+        def stop(number: signal.Signals) -> None:
             if self._stop.is_set():
                 os._exit(128 + number)
             log.info("%s: the worker stops", number.name)
             self._stop.set()
 
         for number in numbers:
-            loop.add_signal_handler(number, told, number)
+            loop.add_signal_handler(number, stop, number)
         try:
             yield
         finally:

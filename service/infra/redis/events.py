@@ -103,8 +103,8 @@ class RedisEvents:
         """Tell all who follow this job, in any process. Does not wait, and raises nothing."""
         names = (_stream(job_id), _tombstone(job_id))
         if not event.remembered:
-            told = (event.seq, _to_json(event), SEQ_PER_ATTEMPT)
-            self._previews.put("EVAL", _SHOW, 2, *names, *told)
+            shown = (event.seq, _to_json(event), SEQ_PER_ATTEMPT)
+            self._previews.put("EVAL", _SHOW, 2, *names, *shown)
             return
         end = "1" if event.terminal else "0"
         limits = (_EVENTS_PER_JOB, _REMEMBERED_S)
@@ -252,28 +252,28 @@ def _to_json(event: JobEvent) -> str:
     return json.dumps({"seq": event.seq, "kind": event.kind, "data": dict(event.data)})
 
 
-def _from_json(data: bytes | str) -> JobEvent | None:
+def _from_json(text: bytes | str) -> JobEvent | None:
     """The event; None for what this program has not written."""
     try:
-        read = json.loads(data)
-        seq, kind, told = read["seq"], read["kind"], read["data"]
+        read = json.loads(text)
+        seq, kind, data = read["seq"], read["kind"], read["data"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    if type(seq) is not int or not isinstance(told, dict):
+    if type(seq) is not int or not isinstance(data, dict):
         return None
-    if kind == "status" and told.get("status") in _STATUSES:
-        return JobEvent(seq, "status", told)
-    if kind == "step" and type(told.get("step")) is type(told.get("steps")) is int:
-        return JobEvent(seq, "step", told)
-    if kind == "preview" and _is_preview(told):
-        return JobEvent(seq, "preview", told)
+    if kind == "status" and data.get("status") in _STATUSES:
+        return JobEvent(seq, "status", data)
+    if kind == "step" and type(data.get("step")) is type(data.get("steps")) is int:
+        return JobEvent(seq, "step", data)
+    if kind == "preview" and _is_preview(data):
+        return JobEvent(seq, "preview", data)
     return None
 
 
-def _is_preview(told: dict[str, Any]) -> bool:
-    image = told.get("image")
+def _is_preview(data: dict[str, Any]) -> bool:
+    image = data.get("image")
     return (
-        all(type(told.get(name)) is int for name in ("index", "step", "steps"))
+        all(type(data.get(name)) is int for name in ("index", "step", "steps"))
         and isinstance(image, str)
         and image.startswith(PREVIEW_PREFIX)
         and len(image) <= MAX_PREVIEW_CHARS

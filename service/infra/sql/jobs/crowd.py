@@ -9,7 +9,7 @@ from sqlalchemy import String, bindparam, case, func, literal_column, select
 from service.core.fairness import Crowd
 from service.core.generation import Found
 from service.infra.sql.clock import UtcDateTime
-from service.infra.sql.given_rows import GivenPeople, as_text
+from service.infra.sql.json_rows import as_text, json_rows
 from service.infra.sql.repositories.base import table
 from service.infra.sql.repositories.profiles import newest_pk
 from service.infra.sql.tables import Job, User
@@ -21,7 +21,7 @@ _KIND = bindparam("kind", type_=String)
 Person = tuple[str, str]
 """A tenant, and its own name for one of its people."""
 
-_people = GivenPeople.as_table("people")
+_people = json_rows("people", tenant=String(), user_id=String())
 HELD = (
     select(_USERS.tenant, _USERS.user_id, _USERS.pk, newest_pk("ready"), newest_pk("encoding"))
     .join(_people, (_people.c.tenant == _USERS.tenant) & (_people.c.user_id == _USERS.user_id))
@@ -29,7 +29,7 @@ HELD = (
     .with_for_update(read=True, key_share=True, skip_locked=True, of=table(User))
 )
 
-_owners = GivenPeople.as_table("owners")
+_owners = json_rows("owners", tenant=String(), user_id=String())
 _OWNERS = select(_USERS.pk).join(
     _owners, (_owners.c.tenant == _USERS.tenant) & (_owners.c.user_id == _USERS.user_id)
 )

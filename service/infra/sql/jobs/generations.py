@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Float, Integer, bindparam, insert, literal, select
+from sqlalchemy import JSON, Float, Integer, String, bindparam, insert, literal, select
 
 from service.infra.sql.clock import in_seconds, present
-from service.infra.sql.given_rows import GivenJobs, GivenSubjects
 from service.infra.sql.jobs.seen import JobSeen
+from service.infra.sql.json_rows import json_rows
 from service.infra.sql.repositories.adapters import ACTIVE_ADAPTER
 from service.infra.sql.repositories.base import table
 from service.infra.sql.tables import Job, JobSubject, new_id
@@ -60,7 +60,15 @@ class NewGeneration:
         ]
 
 
-_jobs = GivenJobs.as_table("jobs")
+_jobs = json_rows(
+    "jobs",
+    id=String(),
+    tenant=String(),
+    user_pk=String(),
+    turn=Integer(),
+    request=JSON(),
+    request_sha256=String(),
+)
 _ALIKE = {
     "kind": literal("generate"),
     "status": literal("queued"),
@@ -75,11 +83,16 @@ _ALIKE = {
 ADD_GENERATIONS = (
     insert(table(Job))
     .from_select(
-        [*GivenJobs.fields, *_ALIKE], select(*_jobs.c, *_ALIKE.values()), include_defaults=False
+        [*_jobs.c.keys(), *_ALIKE], select(*_jobs.c, *_ALIKE.values()), include_defaults=False
     )
     .returning(_JOBS.id, _JOBS.created_at)
 )
-_subjects = GivenSubjects.as_table("subjects")
-ADD_SUBJECTS = insert(table(JobSubject)).from_select(
-    list(GivenSubjects.fields), select(*_subjects.c)
+_subjects = json_rows(
+    "subjects",
+    job_id=String(),
+    position=Integer(),
+    user_pk=String(),
+    profile_pk=String(),
+    weight=Float(),
 )
+ADD_SUBJECTS = insert(table(JobSubject)).from_select(_subjects.c.keys(), select(*_subjects.c))

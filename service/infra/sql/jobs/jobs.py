@@ -11,11 +11,11 @@ from service.core.fairness import Crowd, present_turn
 from service.core.messages import JobStatus, end_seq, first_seq, requeued_seq
 from service.infra.sql.clock import present
 from service.infra.sql.delivery import JobDelivery
-from service.infra.sql.given_rows import as_text
 from service.infra.sql.jobs.crowd import CROWD, Person, crowd_of, named
 from service.infra.sql.jobs.equal import EQUAL_RUNS
 from service.infra.sql.jobs.generations import ADD_GENERATIONS, ADD_SUBJECTS, NewGeneration
 from service.infra.sql.jobs.seen import SEEN, JobSeen, page_of_jobs
+from service.infra.sql.json_rows import as_text
 from service.infra.sql.pipelines import pipeline
 from service.infra.sql.repositories.base import FRESH, ID, Repository
 from service.infra.sql.tables import Job, JobSubject, Profile

@@ -35,7 +35,7 @@ _CACHED_AFTER_A_LOOK = (b"cache-control", b"no-cache")
 _NEVER_STORED = (b"cache-control", b"private, no-store")
 
 
-class Edge:
+class Outermost:
     """Wraps the whole application, its own error responses included.
 
     The log names the route, never the path: paths hold user ids, and those can be erased.
