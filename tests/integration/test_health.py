@@ -40,7 +40,7 @@ async def test_a_model_that_broke_takes_no_more_jobs_and_fails_none(start: Start
     client = service.client()
     service.runtime.gate.clear()
     running = (await client.post("/generate", json={"prompt": "a"})).json()["id"]
-    await service.until(client, running, "running")
+    await asyncio.to_thread(service.runtime.entered.wait, 60)
     service.runtime.broken_by = "CUDA error"
     later = (await client.post("/generate", json={"prompt": "b"})).json()["id"]
     answer = await client.get("/health/ready")
