@@ -3,10 +3,11 @@
 from typing import Any
 
 from alembic import context
-from sqlalchemy import create_engine, text
+from alembic.runtime.migration import MigrationInfo
+from sqlalchemy import Connection, create_engine, delete, insert, inspect, text
 
-from service.infra.sql.migrate import sync_url
-from service.infra.sql.tables import Base
+from service.infra.sql.migrate import LOCK_TIMEOUT_S, sync_url
+from service.infra.sql.tables import Base, SchemaFloor
 
 LOCK = 7_767_000_001
 """Of all processes that start at once only one migrates; the others wait and find it done."""
@@ -15,6 +16,21 @@ LOCK = 7_767_000_001
 def ours(name: str | None, kind: str, _: Any) -> bool:
     """Not Procrastinate's tables: a migration makes them, and no code here describes them."""
     return kind != "table" or not (name or "").startswith("procrastinate_")
+
+
+def keep_floor(
+    ctx: Any,
+    step: MigrationInfo,
+    heads: Any,
+    run_args: Any,  # as Alembic calls it
+) -> None:
+    """Write down which older code may run on the schema as it is now."""
+    connection: Connection = ctx.connection
+    if not inspect(connection).has_table(SchemaFloor.__tablename__):
+        return
+    at = step.revision_map.get_revision(next(iter(heads)))
+    connection.execute(delete(SchemaFloor))
+    connection.execute(insert(SchemaFloor).values(revision=at.module.oldest_code))
 
 
 url = context.config.attributes.get("url") or context.config.get_main_option("sqlalchemy.url")
@@ -28,9 +44,11 @@ try:
             render_as_batch=True,
             compare_type=True,
             include_name=ours,
+            on_version_apply=keep_floor,
         )
         with context.begin_transaction():
             if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
             context.run_migrations()
 finally:

@@ -46,6 +46,7 @@ from service.infra.memory.rate_limits import RateLimits, Rates
 from service.infra.metrics import Metrics
 from service.infra.parts import Parts
 from service.infra.pictures.folder_store import FolderImageStore
+from service.infra.pictures.mark import store_mark
 from service.infra.queue.queue_state import QueueMetrics
 from service.infra.secrets import first_key, key_sha256, session_secret
 from service.infra.sql import migrate
@@ -181,7 +182,14 @@ def api(settings: Settings) -> Served:
     parts = wired.parts
     assert wired.redis is not None
     gone_after_s = SILENT_TIMES * settings.worker_seen_every_s
-    workers = RemoteWorkers(parts.database, KINDS, gone_after_s, wired.redis.ping)
+    redis = wired.redis
+    workers = RemoteWorkers(
+        parts.database,
+        KINDS,
+        gone_after_s,
+        redis.ping,
+        lambda: store_mark(parts.images),
+    )
     preset = get_preset(settings.preset)
     capabilities = Capabilities(preset.name, preset.default_side_px, preset.allowed_sides_px)
     assert settings.session_secret is not None

@@ -125,10 +125,10 @@ def _data_folder(settings: Settings) -> str:
 def _database(settings: Settings) -> str:
     if not settings.production and not (settings.data_dir / "ppd.db").exists():
         raise ValueError("there is none yet")
+    migrate.refuse_old(settings.database)
     current, head = migrate.revision(settings.database)
-    if current != head:
-        raise ValueError(f"the schema is at {current}, the newest is {head}")
-    return f"schema {current}"
+    newer = "" if current == head else f", of a newer version; this one's is {head}"
+    return f"schema {current}{newer}"
 
 
 def _redis(settings: Settings) -> str:

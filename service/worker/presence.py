@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from service.core.ports import Versions
 from service.infra.sql.database import Database
@@ -15,8 +15,15 @@ log = logging.getLogger("ppd.worker")
 class Presence:
     """One process's row: written every few seconds and at every change, deleted at the end."""
 
-    def __init__(self, database: Database, worker_id: str, kinds: Collection[str]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        worker_id: str,
+        kinds: Collection[str],
+        image_store: Callable[[], Awaitable[str]],
+    ) -> None:
         self._database = database
+        self._image_store = image_store
         self._id = worker_id
         self._kinds = sorted(kinds)
         self._started_at = now()
@@ -42,6 +49,10 @@ class Presence:
 
     async def write(self) -> None:
         versions = self._versions
+        try:
+            image_store = await self._image_store()
+        except OSError:  # readiness looks at the store itself
+            image_store = None
         row = WorkerRow(
             id=self._id,
             kinds=self._kinds,
@@ -50,6 +61,7 @@ class Presence:
             adapter_version=versions and versions.adapter_version,
             encoder_version=versions and versions.encoder_version,
             adapter_overrides=versions is not None and versions.adapter_overrides,
+            image_store=image_store,
             started_at=self._started_at,
         )
         async with self._database.write() as store:

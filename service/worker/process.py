@@ -25,6 +25,7 @@ from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
 from service.infra.ending import end
 from service.infra.parts import Parts
+from service.infra.pictures.mark import store_mark
 from service.infra.queue.tickets import Tickets
 from service.infra.sql.jobs.equal import ONE_RUNS
 from service.infra.sql.tables import Job
@@ -71,7 +72,9 @@ class WorkerProcess:
         self._tickets = tickets
         self._terms = terms
         self._id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._presence = Presence(parts.database, self._id, terms.kinds)
+        self._presence = Presence(
+            parts.database, self._id, terms.kinds, lambda: store_mark(parts.images)
+        )
         self._runner = Runner(parts, runtime, terms.lease_s, adapters)
         self._sweep = Sweep(parts, lambda: self._runner.running, [self._look_after_tickets])
         self._claiming = asyncio.Lock()

@@ -562,6 +562,10 @@ async def test_an_adapter_that_overrides_is_another_picture(start: Start, tmp_pa
     assert cached(await service.generate(client, user_id="ann"))
 
 
+async def here() -> str:
+    return "here"
+
+
 async def test_replicas_know_whether_their_workers_adapter_overrides(
     postgres_url: str, redis_url: str, tmp_path: Path, pool_dir: Path
 ) -> None:
@@ -572,5 +576,5 @@ async def test_replicas_know_whether_their_workers_adapter_overrides(
         row.adapter_overrides = True
         async with deployed.database.write() as store:
             await store.workers.put(row)
-        workers = RemoteWorkers(deployed.database, KINDS, 60, lambda: asyncio.sleep(0))
+        workers = RemoteWorkers(deployed.database, KINDS, 60, lambda: asyncio.sleep(0), here)
         assert await workers.versions() == Versions("m", "a", "e", adapter_overrides=True)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -17,7 +18,7 @@ AT = "2026-01-01 00:00:00+00:00"
 PARENTS_FIRST = (
     "api_keys", "users", "profiles", "jobs", "idempotency_keys", "images", "job_subjects",
     "choices", "workers", "adapters", "adapter_activations", "images_to_delete", "erased_users",
-    "chores",
+    "chores", "schema_floor",
 )  # fmt: skip
 PLAIN = {"VARCHAR": "x", "TEXT": "x", "INTEGER": 1, "BIGINT": 1, "FLOAT": 1.0, "BOOLEAN": True}
 
@@ -68,6 +69,68 @@ def test_what_is_held_survives_every_step_up_and_down(url: str, engine: Engine) 
     expect_one_row_each(engine, revisions[0])
     with engine.connect() as connection:
         assert connection.scalar(select(func.max(Chore.begun_at))).year == 1970
+
+
+def test_every_migration_says_which_code_may_run_on_its_schema(url: str, engine: Engine) -> None:
+    scripts = list(ScriptDirectory.from_config(migrate.alembic_config(url)).walk_revisions())
+    known = {script.revision for script in scripts}
+    for script in scripts:
+        if script.revision >= "0010":
+            assert script.module.oldest_code in known, script.revision
+    migrate.upgrade(url)
+    with engine.connect() as connection:
+        floor = connection.scalar(text("SELECT revision FROM schema_floor"))
+    assert floor == scripts[0].module.oldest_code
+
+
+def made_by_a_newer_version(engine: Engine, floor: str | None) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("DELETE FROM schema_floor"))
+        if floor is not None:
+            connection.execute(text(f"INSERT INTO schema_floor VALUES ('{floor}')"))
+
+
+def test_a_newer_schema_that_only_widened_is_nothing_to_do(url: str, engine: Engine) -> None:
+    migrate.upgrade(url)
+    made_by_a_newer_version(engine, "0010")
+    migrate.upgrade(url)
+    migrate.refuse_old(url)
+    assert migrate.revision(url)[0] == "9999"
+
+
+@pytest.mark.parametrize("floor", ["9998", None])
+def test_a_newer_schema_that_this_code_cannot_run_on_is_refused_in_a_line(
+    url: str, engine: Engine, floor: str | None
+) -> None:
+    migrate.upgrade(url)
+    made_by_a_newer_version(engine, floor)
+    for refusing in (migrate.upgrade, migrate.refuse_old):
+        with pytest.raises(ValueError, match=f"at 9999.*code of {floor or 9999} or later"):
+            refusing(url)
+
+
+def test_a_migration_does_not_wait_for_others_locks_for_long_and_goes_on_when_they_end(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TRIES", 2)
+    config = migrate.alembic_config(postgres_url)
+    command.upgrade(config, "0009")
+    other = create_engine(postgres_url)
+    with other.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM workers"))
+        with pytest.raises(ValueError, match=r"keeps locked.*can be run again"):
+            migrate.upgrade(postgres_url)
+        assert migrate.revision(postgres_url)[0] == "0009"
+
+        def let_go(_: Any) -> None:
+            reader.rollback()
+
+        monkeypatch.setattr(migrate.time, "sleep", let_go)
+        migrate.upgrade(postgres_url)
+    other.dispose()
+    current, head = migrate.revision(postgres_url)
+    assert current == head
 
 
 def fill(engine: Engine) -> set[str]:

@@ -6,7 +6,7 @@ from ppd_model.pictures.writing import KINDS, Format
 
 _FORMATS: dict[str, Format] = {kind.suffix: format for format, kind in KINDS.items()}
 _PICTURE = "|".join(suffix.removeprefix(".") for suffix in _FORMATS)
-_KEY = re.compile(rf"[a-z0-9]+(/[a-z0-9-]+)*\.({_PICTURE}|safetensors)")
+_KEY = re.compile(rf"[a-z0-9]+(/[a-z0-9-]+)*\.({_PICTURE}|safetensors|id)")
 
 
 def generated_key(job_id: str, attempt: int, position: int, sha256: str, format: Format) -> str:

@@ -5,6 +5,18 @@ from collections.abc import Awaitable, Callable, Collection
 
 from service.core.ports import Versions
 from service.infra.sql.database import Database
+from service.infra.sql.tables import WorkerRow
+
+
+async def elsewhere(
+    seen: Collection[WorkerRow], image_store: Callable[[], Awaitable[str]]
+) -> list[str]:
+    """Those workers whose image store is not ours, as folders of their own are not.
+
+    Raises OSError when ours does not answer.
+    """
+    ours = await image_store() if seen else None
+    return [row.id for row in seen if row.image_store not in (None, ours)]
 
 
 class RemoteWorkers:
@@ -20,11 +32,13 @@ class RemoteWorkers:
         kinds: Collection[str],
         gone_after_s: float,
         ping: Callable[[], Awaitable[object]],
+        image_store: Callable[[], Awaitable[str]],
     ) -> None:
         self._database = database
         self._kinds = kinds
         self._gone_after_s = gone_after_s
         self._ping = ping
+        self._image_store = image_store
         self._encoder: str | None = None
         self._versions: Versions | None = None
         self._known_until_s = 0.0
@@ -36,6 +50,12 @@ class RemoteWorkers:
                 seen = await store.workers.seen(self._gone_after_s)
         except Exception as error:
             return f"the database does not answer: {type(error).__name__}"
+        try:
+            strays = await elsewhere(seen, self._image_store)
+        except OSError as error:
+            return f"the image store does not answer: {error}"
+        if strays:
+            return f"{', '.join(strays)} keeps pictures in another place than this process does"
         for kind in self._kinds:
             takers = [row for row in seen if kind in row.kinds]
             if not takers:

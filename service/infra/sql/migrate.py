@@ -1,15 +1,26 @@
 """Brings a database to the newest schema with the real migrations."""
 
+import logging
+import time
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, inspect, select
 from sqlalchemy.exc import OperationalError
 
+from service.infra.sql.tables import SchemaFloor
+
+log = logging.getLogger("ppd.migrate")
+
 CONNECT_TIMEOUT_S = 10
+LOCK_TIMEOUT_S = 3
+"""So long a migration waits for others' locks: whoever comes after it waits as well."""
+LOCK_PAUSE_S = 2.0
+LOCK_TRIES = 24
+_LOCK_NOT_AVAILABLE = "55P03"
 MIGRATIONS_DIR = Path(__file__).resolve().parents[3] / "migrations"
 
 
@@ -24,38 +35,89 @@ def alembic_config(url: str) -> Config:
 
 
 def upgrade(url: str) -> None:
-    """Apply every migration that is missing."""
-    command.upgrade(alembic_config(url), "head")
+    """Apply every migration that is missing; none when a newer version has made the schema.
+
+    Raises ValueError when that version left nothing for this code to run on, or when another
+    transaction kept what is to be changed locked for minutes; then nothing was changed.
+    """
+    if _is_newer(url):
+        return
+    for tries_left in reversed(range(LOCK_TRIES)):
+        try:
+            return command.upgrade(alembic_config(url), "head")
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+            if not tries_left:
+                raise ValueError(
+                    "another transaction keeps locked what is to be changed (pg_stat_activity "
+                    "shows it); nothing was changed, and `ppd migrate` can be run again"
+                ) from error
+        log.warning("another transaction keeps locked what is to be changed; it is tried again")
+        time.sleep(LOCK_PAUSE_S)
 
 
 def revision(url: str) -> tuple[str | None, str | None]:
-    """The revision that the database is at, and the newest one.
+    """The revision that the database is at, and the newest one of this code.
 
     Raises ConnectionError when the database cannot be reached.
     """
-    head = ScriptDirectory.from_config(alembic_config(url)).get_current_head()
-    # A server that does not answer is given up after so many seconds; SQLite has none.
-    soon = {} if url.startswith("sqlite") else {"connect_timeout": CONNECT_TIMEOUT_S}
-    engine = create_engine(sync_url(url), connect_args=soon)
+    current, _ = _stands(url)
+    return current, ScriptDirectory.from_config(alembic_config(url)).get_current_head()
+
+
+def refuse_old(url: str) -> None:
+    """Raises ValueError for a schema that this code has migrations for, or cannot run on.
+
+    One that a newer `ppd migrate` has made is fine if it says so: it is the first step of an
+    upgrade, and what a rollback finds.
+    """
+    current, head = revision(url)
+    if not _is_newer(url) and current != head:
+        raise ValueError(f"the schema is at {current}, the newest is {head}; run `ppd migrate`")
+
+
+def _is_newer(url: str) -> bool:
+    """Whether a newer version has made the schema, and this code may run on it.
+
+    Raises ValueError when it may not.
+    """
+    scripts = ScriptDirectory.from_config(alembic_config(url))
+    known = {script.revision for script in scripts.walk_revisions()}
+    current, floor = _stands(url)
+    if current is None or current in known:
+        return False
+    if floor not in known:
+        raise ValueError(
+            f"the schema is at {current}, which a newer version made, and asks for code of "
+            f"{floor or current} or later; this is {scripts.get_current_head()}. Run a newer "
+            "version, or restore the backup from before it"
+        )
+    log.warning("the schema is at %s, of a newer version, which lets this one run on it", current)
+    return True
+
+
+def _stands(url: str) -> tuple[str | None, str | None]:
+    """The revision that the database is at, and the oldest whose code may run on it, if told."""
+    engine = create_engine(sync_url(url), connect_args=_soon(url))
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision(), head
+            return MigrationContext.configure(connection).get_current_revision(), _floor(connection)
     except OperationalError as error:
         raise ConnectionError(f"the database cannot be reached: {error.orig}") from error
     finally:
         engine.dispose()
 
 
-def refuse_old(url: str) -> None:
-    """Raises ValueError for a schema that this code has migrations for.
+def _floor(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(SchemaFloor.__tablename__):
+        return None
+    return connection.scalar(select(SchemaFloor.revision))
 
-    One that a newer `ppd migrate` has made is fine: it is the first step of an upgrade.
-    """
-    current, head = revision(url)
-    scripts = ScriptDirectory.from_config(alembic_config(url))
-    known = {script.revision for script in scripts.walk_revisions()}
-    if current is None or (current in known and current != head):
-        raise ValueError(f"the schema is at {current}, the newest is {head}; run `ppd migrate`")
+
+def _soon(url: str) -> dict[str, int]:
+    """A server that does not answer is given up after so many seconds; SQLite has none."""
+    return {} if url.startswith("sqlite") else {"connect_timeout": CONNECT_TIMEOUT_S}
 
 
 def sync_url(url: str) -> str:

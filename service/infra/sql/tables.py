@@ -308,8 +308,18 @@ class WorkerRow(Base):
     """Measured there: the model's seconds for a step of a picture, decoding included."""
     reading_s: Mapped[float | None] = mapped_column(Float)
     """Measured there: the model's seconds for a reading of four answers."""
+    image_store: Mapped[str | None] = mapped_column(String(32))
+    """The mark of the image store that it sees: one of another mark keeps pictures elsewhere."""
     started_at: Mapped[datetime] = mapped_column(default=present())
     seen_at: Mapped[datetime] = mapped_column(default=present())
+
+
+class SchemaFloor(Base):
+    """One row: the oldest revision whose code can live with this schema (its own newest one)."""
+
+    __tablename__ = "schema_floor"
+
+    revision: Mapped[str] = mapped_column(String(32), primary_key=True)
 
 
 class Adapter(Base):
