@@ -1,6 +1,7 @@
 """`ppd`: start the service, make keys, bring the schema up to date, look after its health."""
 
 import asyncio
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Collection
@@ -246,7 +247,18 @@ def revoke_key(
 def _runtime(
     settings: Settings, kinds: Collection[str] = KINDS, jobs_at_once: int = 4
 ) -> "ModelRuntime":
-    """The model, as far as these kinds of job need it. Imported here: all else needs no torch."""
+    """The model, as far as these kinds of job need it. Imported here: all else needs no torch.
+
+    OpenMP, which torch brings, reads its environment when it is loaded. As it comes, its threads
+    spin while they wait for each other, for which a core that others use as well has no time:
+    reading four choices then takes many times as long (`benchmarks.service.reading_beside`).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if importlib.util.find_spec("torch") is None:
+        raise ValueError(
+            "torch is not installed here, so this process can run no model: install the extra "
+            "`model`, or, for an API replica, set PPD_DATABASE_URL=postgresql://..."
+        )
     from ppd_model.presets import get_preset
     from service.worker.model_runtime import PpdRuntime, weights_folder
 

@@ -30,7 +30,7 @@ class Refusing(TyperGroup):
 
 def in_parts(data_dir: Path | None, work: Callable[[Settings, Parts], Awaitable[_T]]) -> _T:
     """What `work` gives, over the stores that a running service has as well."""
-    settings = read(data_dir=data_dir)
+    settings = _settings_of_a_service(data_dir)
 
     async def run() -> _T:
         await prepare(settings)
@@ -42,7 +42,7 @@ def in_parts(data_dir: Path | None, work: Callable[[Settings, Parts], Awaitable[
 
 def in_database(data_dir: Path | None, work: Callable[[Store], Awaitable[_T]]) -> _T:
     """What `work` gives, in one transaction."""
-    settings = read(data_dir=data_dir)
+    settings = _settings_of_a_service(data_dir)
 
     async def run() -> _T:
         await prepare(settings)
@@ -54,3 +54,14 @@ def in_database(data_dir: Path | None, work: Callable[[Store], Awaitable[_T]]) -
             await database.close()
 
     return asyncio.run(run())
+
+
+def _settings_of_a_service(data_dir: Path | None) -> Settings:
+    """Raises ValueError where no service has ever been: its database is not made in passing."""
+    settings = read(data_dir=data_dir)
+    if settings.database_url is None and not (settings.data_dir / "ppd.db").exists():
+        raise ValueError(
+            f"there is no service in {settings.data_dir}: `ppd serve` or `ppd migrate` begins one; "
+            "--data-dir (PPD_DATA_DIR) names another folder, PPD_DATABASE_URL a PostgreSQL"
+        )
+    return settings

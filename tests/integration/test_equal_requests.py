@@ -562,13 +562,12 @@ async def test_an_adapter_that_overrides_is_another_picture(start: Start, tmp_pa
     assert cached(await service.generate(client, user_id="ann"))
 
 
-async def here() -> str:
-    return "here"
-
-
 async def test_replicas_know_whether_their_workers_adapter_overrides(
     postgres_url: str, redis_url: str, tmp_path: Path, pool_dir: Path
 ) -> None:
+    async def mark() -> str:
+        return "here"
+
     async with deployment(postgres_url, redis_url, tmp_path / "data", pool_dir) as deployed:
         row = WorkerRow(
             id="w", kinds=["generate"], model="m", adapter_version="a", encoder_version="e"
@@ -576,5 +575,5 @@ async def test_replicas_know_whether_their_workers_adapter_overrides(
         row.adapter_overrides = True
         async with deployed.database.write() as store:
             await store.workers.put(row)
-        workers = RemoteWorkers(deployed.database, KINDS, 60, lambda: asyncio.sleep(0), here)
+        workers = RemoteWorkers(deployed.database, KINDS, 60, lambda: asyncio.sleep(0), mark)
         assert await workers.versions() == Versions("m", "a", "e", adapter_overrides=True)

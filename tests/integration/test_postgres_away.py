@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from service.core.errors import DatabaseAway
+from service.infra.queue.queue_state import QueueMetrics
 from service.infra.sql.connection_limits import ConnectionLimits
 from service.infra.sql.database import Database
 from service.infra.sql.tables import Job
@@ -157,6 +158,21 @@ async def test_a_server_that_says_nothing_is_given_up(
                 await ping(database)
         line.swallows = False
         await ping(database)
+
+
+async def test_looks_at_a_silent_server_end_after_two_seconds(
+    line: Line, postgres: Postgres, migrated_postgres: Callable[[], str]
+) -> None:
+    url = migrated_postgres().replace(f":{postgres.port}/", f":{line.port}/")
+    async with opened(url) as database:
+        await ping(database)
+        line.swallows = True
+        for _ in range(2):  # over a connection that stands, and over one that is to be made
+            metrics, began = QueueMetrics(database), time.monotonic()
+            registry = await metrics.registry()
+            assert time.monotonic() - began < 4
+            assert registry.get_sample_value("ppd_database_up") == 0
+        line.swallows = False
 
 
 async def test_who_finds_no_free_connection_is_told_so_quickly(

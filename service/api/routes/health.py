@@ -1,13 +1,15 @@
 """Whether the process lives, and whether it can do work."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Coroutine
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from service.api.deps import ServicesDep, StrictRoute
 from service.api.services import Services
+from service.core.deadlines import in_time
 
 router = APIRouter(prefix="/health", tags=["health"], route_class=StrictRoute)
 
@@ -40,11 +42,10 @@ async def ready(services: ServicesDep) -> JSONResponse:
     return JSONResponse({"status": "ready", **({"impaired": impaired} if impaired else {})})
 
 
-async def _look(store: str, look: Awaitable[str | None]) -> str | None:
+async def _look(store: str, look: Coroutine[Any, Any, str | None]) -> str | None:
     """What a look finds missing: the whole store when it does not answer."""
     try:
-        async with asyncio.timeout(_PATIENCE_S):
-            return await look
+        return await in_time(look, _PATIENCE_S)
     except Exception as error:
         return f"{store} does not answer: {type(error).__name__}"
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry, Gauge
 from sqlalchemy import func, select
 
+from service.core.deadlines import in_time
 from service.core.messages import KINDS
 from service.infra.sql.clock import in_seconds
 from service.infra.sql.database import Database
@@ -75,8 +76,7 @@ class QueueMetrics:
         async with self._turn:
             if time.monotonic() - self._looked_s >= _FRESH_S:
                 try:
-                    async with asyncio.timeout(_PATIENCE_S):
-                        self._state = await read(self._database)
+                    self._state = await in_time(read(self._database), _PATIENCE_S)
                 except Exception:
                     self._state = None
                 self._looked_s = time.monotonic()

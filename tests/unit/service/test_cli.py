@@ -23,8 +23,22 @@ def ppd(data_dir: Path, *words: str) -> tuple[int, str]:
     return result.exit_code, result.stdout + result.stderr
 
 
+def begun(tmp_path: Path) -> Path:
+    """The data folder of a service that has been there."""
+    assert ppd(tmp_path / "d", "migrate")[0] == 0
+    return tmp_path / "d"
+
+
+def test_where_no_service_has_been_no_key_is_made(tmp_path: Path) -> None:
+    code, output = ppd(tmp_path / "d", "keys", "create", "--name", "mine")
+    assert code == 1
+    assert f"there is no service in {tmp_path / 'd'}" in output
+    assert "PPD_DATABASE_URL" in output
+    assert not (tmp_path / "d").exists()
+
+
 def test_a_key_is_shown_once_listed_without_itself_and_revoked_once(tmp_path: Path) -> None:
-    data_dir = tmp_path / "d"
+    data_dir = begun(tmp_path)
     code, output = ppd(data_dir, "keys", "create", "--name", "mine", "--tenant", "shop")
     assert code == 0
     key = output.split()[0]
@@ -40,7 +54,7 @@ def test_a_key_is_shown_once_listed_without_itself_and_revoked_once(tmp_path: Pa
 
 
 def test_a_key_has_a_scope_and_the_last_admins_end_is_warned_of(tmp_path: Path) -> None:
-    data_dir = tmp_path / "d"
+    data_dir = begun(tmp_path)
     ppd(data_dir, "keys", "create", "--name", "desk", "--scope", "admin")
     assert ppd(data_dir, "keys", "create", "--name", "x", "--scope", "root")[0] == 2
     rows = [line.split() for line in ppd(data_dir, "keys", "list")[1].splitlines()]
@@ -53,7 +67,7 @@ def test_a_key_has_a_scope_and_the_last_admins_end_is_warned_of(tmp_path: Path) 
 
 
 def test_a_key_that_is_unknown_is_not_revoked(tmp_path: Path) -> None:
-    code, output = ppd(tmp_path / "d", "keys", "revoke", "unknown")
+    code, output = ppd(begun(tmp_path), "keys", "revoke", "unknown")
     assert (code, output) == (1, "there is no key unknown in use\n")
 
 
