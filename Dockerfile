@@ -50,7 +50,7 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin ppd \
     && install -d -o ppd -g ppd -m 0700 /data
 WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PPD_DATA_DIR=/data
-USER ppd
+USER 10001:10001
 VOLUME /data
 STOPSIGNAL SIGTERM
 

@@ -177,6 +177,7 @@ def wire(settings: Settings) -> Wired:
 def api(settings: Settings) -> Served:
     """Wire an API replica: no model, no torch, nothing of its own that must not be lost."""
     from service.infra.queue.remote_workers import RemoteWorkers
+    from service.infra.redis.client import takes_writes
 
     wired = wire(settings)
     parts = wired.parts
@@ -187,7 +188,7 @@ def api(settings: Settings) -> Served:
         parts.database,
         KINDS,
         gone_after_s,
-        redis.ping,
+        lambda: takes_writes(redis),
         lambda: store_mark(parts.images),
     )
     preset = get_preset(settings.preset)

@@ -10,6 +10,7 @@ secret() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 umask 077
 cat >"$file.part" <<END
 POSTGRES_PASSWORD=$(secret)
+POSTGRES_SUPERUSER_PASSWORD=$(secret)
 REDIS_PASSWORD=$(secret)
 S3_SECRET_KEY=$(secret)
 PPD_SESSION_SECRET=$(secret)

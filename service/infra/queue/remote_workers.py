@@ -3,6 +3,8 @@
 import time
 from collections.abc import Awaitable, Callable, Collection
 
+from redis.exceptions import ResponseError
+
 from service.core.ports import Versions
 from service.infra.sql.database import Database
 from service.infra.sql.tables import WorkerRow
@@ -22,8 +24,9 @@ async def elsewhere(
 class RemoteWorkers:
     """The workers as an API replica sees them.
 
-    `ping` raises when Redis does not answer. That alone makes nothing unready: embeddings come from
-    the database then, cancellations with the lease, and whoever follows a job looks at its row.
+    `ask_redis` raises when Redis does not answer, or takes no writes. That alone makes nothing
+    unready: embeddings come from the database then, cancellations with the lease, and whoever
+    follows a job looks at its row.
     """
 
     def __init__(
@@ -31,13 +34,13 @@ class RemoteWorkers:
         database: Database,
         kinds: Collection[str],
         gone_after_s: float,
-        ping: Callable[[], Awaitable[object]],
+        ask_redis: Callable[[], Awaitable[object]],
         image_store: Callable[[], Awaitable[str]],
     ) -> None:
         self._database = database
         self._kinds = kinds
         self._gone_after_s = gone_after_s
-        self._ping = ping
+        self._ask_redis = ask_redis
         self._image_store = image_store
         self._encoder: str | None = None
         self._versions: Versions | None = None
@@ -97,7 +100,9 @@ class RemoteWorkers:
 
     async def impaired(self) -> str | None:
         try:
-            await self._ping()
+            await self._ask_redis()
+        except ResponseError as error:
+            return f"Redis takes no writes: {error}"
         except Exception as error:
             return f"Redis does not answer: {type(error).__name__}"
         return None

@@ -30,3 +30,8 @@ def open_redis(url: str) -> Redis:
         decode_responses=False,
     )
     return Redis.from_pool(pool)
+
+
+async def takes_writes(redis: Redis) -> None:
+    """Write a few bytes that end soon; raises RedisError where there is no answer, or no room."""
+    await redis.set("ppd:looked", b"1", ex=_HEALTH_CHECK_S)

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -13,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from service.core.errors import DatabaseAway
+from service.infra import logs
 from service.infra.sql.clock import SQLITE_FUNCTION, sqlite_in_seconds
 from service.infra.sql.connection_limits import ConnectionLimits
 from service.infra.sql.delivery import InProcessDelivery, JobDelivery
@@ -22,6 +25,7 @@ log = logging.getLogger("ppd.database")
 
 _BUSY_TIMEOUT_MS = 15_000
 _SCRUB_TIMEOUT_MS = 1000
+_NOTE_EVERY_S = 30.0
 
 
 class Database:
@@ -37,6 +41,7 @@ class Database:
         self._delivery = delivery or InProcessDelivery()
         self._turn = asyncio.Lock()
         self._to_scrub = True
+        self._noted_at_s = -math.inf
         self._is_sqlite = url.startswith("sqlite")
         if self._is_sqlite:
             # Errors are logged; with their parameters, prompts and profiles would be in the log.
@@ -91,8 +96,16 @@ class Database:
         except Exception as error:
             if self._is_sqlite or not self._is_away(error):
                 raise
-            log.exception("the database does not answer")
+            self._note_absence(error)
             raise DatabaseAway from error
+
+    def _note_absence(self, error: Exception) -> None:
+        """A line in half a minute: every request and every worker finds out for itself."""
+        if time.monotonic() - self._noted_at_s < _NOTE_EVERY_S:
+            return
+        self._noted_at_s = time.monotonic()
+        said = logs.error_text(error).partition("\n")[0] or type(error).__name__
+        log.error("the database does not answer: %s", said)
 
     async def scrub(self) -> bool:
         """Whether what was erased is out of the database's files too, as far as can be seen here.

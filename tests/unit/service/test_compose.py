@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import typer
 import yaml
@@ -14,6 +15,7 @@ import yaml
 from service.cli.commands import app
 from service.settings import Settings, variable
 from tests.compose_file import ROOT, RUN, our_command, services
+from tests.servers import Postgres
 
 OURS = ["migrate", "api", "worker", "worker-gpu"]
 SETTING = re.compile(r"\bPPD_[A-Z0-9_]*[A-Z0-9]\b")
@@ -138,8 +140,14 @@ def test_the_examples_for_kubernetes_and_systemd_run_real_commands() -> None:
                 assert words[: len(RUN)] == RUN
                 options = {o for p in command_of(words[len(RUN) :]).params for o in p.opts}
                 assert {word for word in words if word.startswith("--")} <= options, path
+            assert [one["command"][-1] for one in template.get("initContainers", [])] == (
+                ["migrate"] if document["kind"] == "Deployment" else []
+            )
     units = [path for path in examples if path.suffix == ".service"]
     assert units
+    for path in units:  # whatever ends them, and however often
+        lines = path.read_text().splitlines()
+        assert {"StartLimitIntervalSec=0", "Restart=always", "RestartSec=2"} <= set(lines), path
     for path in units:
         words = re.findall(r"^ExecStart=\S+ -m service\.cli (.*)$", path.read_text(), re.MULTILINE)
         assert words
@@ -147,3 +155,18 @@ def test_the_examples_for_kubernetes_and_systemd_run_real_commands() -> None:
         assert {word for word in words[0].split() if word.startswith("--")} <= options, path
     for path in examples:
         assert set(SETTING.findall(path.read_text())) <= known, path
+
+
+def test_the_database_gives_the_program_a_role_that_is_no_superuser(postgres: Postgres) -> None:
+    script = ROOT / "docs/deploy/postgres_role.sh"
+    mounted = f"./{script.relative_to(ROOT)}:/docker-entrypoint-initdb.d/role.sh:ro"
+    assert mounted in services()["postgres"]["volumes"]
+    text = script.read_text().replace("--username postgres", "--username ppd")  # the tests' own
+    text = text.replace(" ppd LOGIN", " app LOGIN").replace(
+        "DATABASE ppd OWNER ppd", "DATABASE app OWNER app"
+    )
+    server = {"PGHOST": "127.0.0.1", "PGPORT": str(postgres.port), "ROLE_PASSWORD": "a'b\\c"}
+    subprocess.run(["sh", "-c", text], check=True, env={**os.environ, **server})
+    with psycopg.connect(postgres.admin_url.replace("ppd@", "app@")) as connection:
+        found = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        assert found.fetchone() == (False,)
