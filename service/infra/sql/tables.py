@@ -44,6 +44,9 @@ class Base(DeclarativeBase):
         list[Any]: JSON,
     }
 
+    def columns(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
+
 
 def new_id() -> str:
     """32 hex digits that nobody guesses."""
