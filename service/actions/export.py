@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from service.core.errors import CODES
-from service.core.pool import Pool, pair_url
+from service.core.pool import Pool
 from service.infra.parts import Parts
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Choice, Image, Job, Profile, User
@@ -70,14 +70,9 @@ async def _images(store: Store, _: User, ids: Sequence[str]) -> list[dict[str, A
 
 
 def _choice(pool: Pool, choice: Choice) -> dict[str, Any]:
-    pair = pool.get(choice.pair_id) if choice.pair_id is not None else None
-    if pair is not None:
-        urls = [pair_url(image.file) for image in pair.images]
-    else:
-        urls = [f"/images/{i}" for i in (choice.image_0_id, choice.image_1_id) if i is not None]
     return {
         **choice.columns("pair_id", "caption", "preferred", "created_at"),
-        "images": urls,
+        "images": pool.picture_urls(choice.pair_id, (choice.image_0_id, choice.image_1_id)),
         "shown_swapped": choice.swapped,
     }
 

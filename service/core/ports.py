@@ -3,7 +3,7 @@
 B, D suffixes: batch, embedding.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,10 +115,6 @@ class ModelRuntime(Protocol):
         """End the threads that belong to the model; nothing is asked of it any more."""
 
 
-KnownKeys = Callable[[Sequence[str]], Awaitable[Collection[str]]]
-"""Those of a few hundred keys that are to stay."""
-
-
 class ImageStore(Protocol):
     """Bytes of pictures, and of adapters, by key: a path made by `service.infra.pictures.keys`."""
 
@@ -137,10 +133,10 @@ class ImageStore(Protocol):
     async def delete(self, keys: Sequence[str]) -> None:
         """Forget these keys; unknown ones are fine. Raises OSError when some may be left."""
 
-    async def sweep(self, before: datetime, known: KnownKeys) -> int:
-        """Remove pictures stored before this moment that are not `known`; gives their number.
+    def stored_before(self, before: datetime) -> AsyncIterator[list[str]]:
+        """The keys of pictures that were stored before this moment, a few hundred at a time.
 
-        What was begun and never finished goes too. Other things than pictures stay.
+        What was begun before it and never finished is removed on the way.
         """
 
 
