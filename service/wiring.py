@@ -88,7 +88,7 @@ class Embedded(Served):
 
 def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     """Wire everything for one process. `prepare` comes before; the app's lifespan runs the rest."""
-    wired = wire(settings)
+    wired = wire(settings, shared=False)
     parts = wired.parts
     adapters = AdapterCopies(settings.adapters_dir, parts.images)
     parts.metrics.also(EngineMetrics(runtime))
@@ -131,8 +131,8 @@ class Wired:
             await self.parts.database.close()
 
 
-def wire(settings: Settings) -> Wired:
-    """What stands behind each port, at the scale that the settings name. Opens nothing yet."""
+def wire(settings: Settings, *, shared: bool) -> Wired:
+    """What stands behind each port: of this process alone, or shared by all. Opens nothing yet."""
     limits = Rates(
         key=settings.rate_limit_key,
         session=settings.rate_limit_session,
@@ -143,7 +143,7 @@ def wire(settings: Settings) -> Wired:
     cache: EmbeddingCache = InProcessEmbeddingCache()
     events: ProgressEvents = InProcessEvents()
     signals, rates = JobSignals(), RateLimits(limits)
-    if settings.production:
+    if shared:
         from service.infra.redis.client import open_redis
         from service.infra.redis.embedding_cache import RedisEmbeddingCache
         from service.infra.redis.events import RedisEvents
@@ -179,7 +179,7 @@ def api(settings: Settings) -> Served:
     from service.infra.queue.remote_workers import RemoteWorkers
     from service.infra.redis.client import takes_writes
 
-    wired = wire(settings)
+    wired = wire(settings, shared=True)
     parts = wired.parts
     assert wired.redis is not None
     gone_after_s = SILENT_TIMES * settings.worker_seen_every_s
@@ -219,7 +219,7 @@ async def worker(
     from service.infra.queue.tickets import Tickets
     from service.worker.process import Terms, WorkerProcess
 
-    wired = wire(settings)
+    wired = wire(settings, shared=True)
     parts = wired.parts
     tickets = Tickets(settings.database, parts.database, KINDS)
     terms = Terms(
