@@ -20,6 +20,7 @@ from ppd_model.presets import get_preset
 from service.actions.accepting import Accepting
 from service.actions.leftovers import sweep_orphans
 from service.actions.limits import Limits
+from service.actions.queue_places import QueuePlaces
 from service.api.app import create_app
 from service.api.http.in_flight import InFlight
 from service.api.http.outermost import Outermost
@@ -251,6 +252,7 @@ def _services(
         limits=limits,
         keys=KeyLookup(parts.database, settings.api_key_believed_s),
         jobs=JobLookup(parts.database),
+        places=QueuePlaces(parts.database, worker.working),
         accepting=Accepting(parts, limits, worker.versions),
         in_flight=InFlight(),
         streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
@@ -258,6 +260,7 @@ def _services(
         web_dir=settings.web_dir,
         queue_metrics=QueueMetrics(parts.database),
         metrics_access=settings.metrics,
+        exact_sizes=settings.openai_sizes == "exact",
         cors_origins=settings.allowed_origins,
         tracer_provider=exporting_provider() if settings.tracing else None,
         new_seed=lambda: secrets.randbelow(2**31),

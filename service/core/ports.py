@@ -3,6 +3,7 @@
 B, D suffixes: batch, embedding.
 """
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ class Capabilities:
     default_side_px: int
     sides_px: tuple[int, ...]
     """Allowed values of width and height."""
+
+    def nearest_side_px(self, side_px: int) -> int:
+        """The allowed side with the smallest ratio to this one; of two as near the larger."""
+        return min(self.sides_px, key=lambda px: (abs(math.log(px / side_px)), -px))
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,19 @@ class Preview:
     image_HWC: Pixels
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What the text encoder reads of a prompt, and the places of a picture's Stage C latents."""
+
+    text_tokens: int
+    latent_tokens: int
+
+
 class ModelRuntime(Protocol):
     """The model. All calls come from one thread, save those of the methods named here.
 
-    `state` and `broken` are asked from anywhere, `generate` and `unread` from as many threads as
-    jobs may be in work at once; where that is one job, from the thread of all the others.
+    `state` and `broken` are asked from anywhere, `generate`, `unread` and `usage` from as many
+    threads as jobs may be in work at once; where that is one, from the thread of all the others.
     """
 
     @property
@@ -101,6 +114,9 @@ class ModelRuntime(Protocol):
 
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is beyond what the model reads; mostly empty."""
+
+    def usage(self, request: ImageRequest) -> Usage:
+        """What a picture takes of the model."""
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""

@@ -8,7 +8,7 @@ from typing import Any
 _AGAIN_S = 0.2
 
 
-async def end(*tasks: "asyncio.Task[None]") -> None:
+async def end(*tasks: "asyncio.Task[Any]") -> None:
     """Cancel these tasks and return when all have ended; how they ended is not asked.
 
     Until Python 3.12 `asyncio.wait_for`, which libraries use, swallows a cancellation that comes

@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from service.actions.housekeeping import keep_house
+from service.core.fairness import Working
 from service.core.messages import KINDS
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
@@ -33,6 +34,7 @@ class Worker:
         self._sweep = Sweep(parts, lambda: self._runner.running)
         self._lease_s = lease_s
         self._under_way: set[asyncio.Task[None]] = set()
+        self._jobs_at_once = runtime.jobs_at_once
         self._free = asyncio.Semaphore(runtime.jobs_at_once)
         self._last_chance: str | None = None
         """The job under way that fails when this process is lost too."""
@@ -53,6 +55,11 @@ class Worker:
 
     async def versions(self) -> Versions | None:
         return self._versions
+
+    async def working(self) -> list[Working]:
+        """The one model, while it runs jobs."""
+        ready = await self.why_not_ready() is None
+        return [self._runner.pace.of(KINDS, self._jobs_at_once)] if ready else []
 
     async def run(self) -> None:
         """Take up what was not finished, load the model, then work until `stop`.

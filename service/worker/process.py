@@ -71,10 +71,15 @@ class WorkerProcess:
         self._tickets = tickets
         self._terms = terms
         self._id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._presence = Presence(
-            parts.database, self._id, terms.kinds, lambda: store_mark(parts.images)
-        )
         self._runner = Runner(parts, runtime, terms.lease_s, adapters)
+        self._presence = Presence(
+            parts.database,
+            self._id,
+            terms.kinds,
+            lambda: store_mark(parts.images),
+            terms.concurrency,
+            self._runner.pace,
+        )
         self._sweep = Sweep(parts, lambda: self._runner.running, [self._look_after_tickets])
         self._claiming = asyncio.Lock()
         self._last_chance: str | None = None
