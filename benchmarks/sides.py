@@ -92,7 +92,7 @@ class PlainLoop:
             strength_B = torch.tensor([request.strength, 0.0][: len(prompts)], device=device)
         attended = stage_c.attend(text.tokens_BSD, text.pooled_B1D, user_emb_BD, strength_B)
         x_1CHW = row_noise(shape_CHW, generator)[None].to(device)
-        times = sampling_times(request.steps).to(device)
+        times = sampling_times(request.steps or pipeline.preset.sampling.steps).to(device)
         for t_1, t_next_1 in zip(times[:-1].split(1), times[1:].split(1), strict=True):
             x_BCHW = x_1CHW.expand(len(prompts), -1, -1, -1)
             eps_BCHW = stage_c.predict_noise(x_BCHW, t_1.expand(len(prompts)), attended)
@@ -125,7 +125,7 @@ class StockPipeline:
             resolution_multiple=pipeline.preset.px_per_latent,
         )
         self._stock.set_progress_bar_config(disable=True)
-        self._side_px = pipeline.preset.default_side_px
+        self._preset = pipeline.preset
         self._text = pipeline.text_encoder.encode(["a boat at the sea", ""])
 
     def __call__(self, request: ImageRequest) -> Tensor:
@@ -136,9 +136,9 @@ class StockPipeline:
             prompt_embeds_pooled=pooled_B1D[:1],
             negative_prompt_embeds=tokens_BSD[1:],
             negative_prompt_embeds_pooled=pooled_B1D[1:],
-            height=self._side_px,
-            width=self._side_px,
-            num_inference_steps=request.steps,
+            height=self._preset.default_side_px,
+            width=self._preset.default_side_px,
+            num_inference_steps=request.steps or self._preset.sampling.steps,
             guidance_scale=request.guidance_scale,
             generator=torch.Generator().manual_seed(request.seed),
         ).image_embeddings

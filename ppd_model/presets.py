@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ppd_model.types import Sampling, Solver
+
 Target = Literal["epsilon", "velocity"]
 """What a network predicts: the noise, or the velocity."""
 
@@ -72,12 +74,14 @@ class Preset:
     user_tokens: int = 4
     latent_channels: int = 16
     previewer_hidden: int = 512
+    sampling: Sampling = field(default_factory=Sampling)
     personalize_below: float = 1.0
     """The adapter acts at times t up to this. 1 is always, as in the paper."""
     stage_c_x0_clamp: float | None = None
     stage_b_x0_clamp: float | None = None
     stage_b_target: Target = "epsilon"
     stage_b_steps: int = 10
+    stage_b_solver: Solver = "ddpm"
     stage_b_guidance: float = 0.0
     stage_b_uses_text: bool = True
     compressor: dict[str, Any] = field(default_factory=dict)

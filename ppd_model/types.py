@@ -6,7 +6,7 @@ Legend: H W picture sides, D embedding width.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,28 @@ Pixels = NDArray[np.uint8]
 """A picture, H x W x 3."""
 
 
+Solver = Literal["ddpm", "dpm++2m", "dpm++2m-sde"]
+"""How a step is made: the ancestral sampler of Stable Cascade, or a second-order multistep solver
+of the probability flow or of the diffusion with noise (see `ppd_model.nets.solver`)."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a picture is made where its request does not say."""
+
+    steps: int = 20
+    solver: Solver = "ddpm"
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Guidance acts at diffusion times above the first and up to the second: 1 is noise."""
+
+
 @dataclass(frozen=True)
 class ImageRequest:
     """One picture. ``user_emb_D`` None, or strength 0, gives the base model's picture.
 
     ``seed`` lies in [0, 2**32). Guidance of 1 or less means none: the prompt alone is followed.
-    ``strength`` 1 is the adapter as trained. Sides default to the preset's.
+    ``strength`` 1 is the adapter as trained. Sides, steps, solver and the interval of guidance
+    default to the preset's.
     """
 
     prompt: str
@@ -31,10 +47,12 @@ class ImageRequest:
     user_emb_D: Embedding | None = None
     strength: float = 1.0
     negative_prompt: str = ""
-    steps: int = 20
+    steps: int | None = None
     guidance_scale: float = 4.0
     width_px: int | None = None
     height_px: int | None = None
+    solver: Solver | None = None
+    guidance_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

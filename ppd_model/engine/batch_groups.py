@@ -6,14 +6,12 @@ from collections import deque
 from collections.abc import Iterator
 
 from ppd_model.engine.batch_group import BatchGroup
+from ppd_model.engine.jobs import Key
 from ppd_model.pipeline import Pipeline
 from ppd_model.sampling.devices import DeviceSupport
 from ppd_model.sampling.running_batch import RunningBatch
 
 SHAPES_KEPT = 4
-
-Key = tuple[tuple[int, int, int], int]
-"""Rows of one latent shape (C, H, W) and one number of user tokens are in one batch."""
 
 
 class BatchGroups:

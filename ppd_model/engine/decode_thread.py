@@ -98,7 +98,8 @@ class DecodeThread:
         self._thread.start()
 
     def put(self, latent: Latent) -> None:
-        """Decode these latents as soon as possible."""
+        """Decode these latents, of this thread's stream, as soon as possible."""
+        latent.ready = self._event()
         with self._changed:
             if not self._closed:
                 self._waiting.append(latent)
@@ -110,6 +111,7 @@ class DecodeThread:
         """Make a preview when there is time, unless a newer one comes first."""
         if self._previewer is None:
             return
+        glimpse.ready = self._event()
         with self._changed:
             self._glimpses[glimpse.key] = glimpse
             self._changed.notify()
@@ -149,6 +151,14 @@ class DecodeThread:
                 for latent in latents:
                     latent.fail(fault)
             self._in_hand = []
+
+    def _event(self) -> torch.cuda.Event | None:
+        """On a device with streams: what has been put on the calling thread's is done."""
+        if not self._support.asynchronous:
+            return None
+        event = torch.cuda.Event()
+        event.record()
+        return event
 
     def _own_stream(self) -> AbstractContextManager[object]:
         """On a device with streams, one beside that of the steps."""

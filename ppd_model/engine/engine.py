@@ -27,7 +27,7 @@ import torch
 
 from ppd_model.engine.admission import StepCurve
 from ppd_model.engine.batch_group import BatchGroup
-from ppd_model.engine.batch_groups import BatchGroups, Key
+from ppd_model.engine.batch_groups import BatchGroups
 from ppd_model.engine.decode_thread import DecodeThread, Glimpse, Latent
 from ppd_model.engine.fair_queue import FairQueue
 from ppd_model.engine.faults import (
@@ -39,12 +39,23 @@ from ppd_model.engine.faults import (
     attempt,
     give_memory_back,
 )
-from ppd_model.engine.jobs import EngineClosed, EngineFull, Handle, Job, Picture, Progress, Ticket
-from ppd_model.engine.step_times import Shape, StepTimes
+from ppd_model.engine.jobs import (
+    EngineClosed,
+    EngineFull,
+    Handle,
+    Job,
+    Key,
+    Picture,
+    Progress,
+    Shape,
+    Ticket,
+    new_job,
+)
+from ppd_model.engine.step_times import StepTimes
 from ppd_model.nets.previewer import Previewer
 from ppd_model.pipeline import Pipeline
 from ppd_model.sampling.conditioning import Conditioning
-from ppd_model.sampling.devices import DeviceSupport, enter_thread, padded, support_of
+from ppd_model.sampling.devices import DeviceSupport, enter_thread, support_of
 from ppd_model.sampling.forward import leave_uncompiled
 from ppd_model.sampling.requests import LoadedAdapter
 from ppd_model.sampling.rows import Row
@@ -133,13 +144,11 @@ class Engine:
         """
         if timeout_s is not None and not timeout_s > 0:
             raise ValueError(f"timeout_s must be positive, got {timeout_s}")
-        if not requests:
-            raise ValueError("no requests to generate")
-        shapes = [self._pipeline.check([request]) for request in requests]
         now_s = self._clock()
-        job = Job(
+        job = new_job(
+            self._pipeline,
+            requests,
             owner=owner,
-            requests=tuple(requests),
             adapter=adapter or self._default_adapter,
             arrived_s=now_s,
             deadline_s=None if timeout_s is None else now_s + timeout_s,
@@ -147,14 +156,6 @@ class Engine:
             cancelled=cancelled,
             preview_every=preview_every if self._previews else 0,
         )
-        job.future.set_running_or_notify_cancel()
-        for index, (request, shape_CHW) in enumerate(zip(requests, shapes, strict=True)):
-            rows = 2 if request.guidance_scale > 1 else 1
-            job.tickets.append(
-                Ticket(
-                    job=job, index=index, request=request, shape_CHW=shape_CHW, network_rows=rows
-                )
-            )
         with self._changed:
             if self._closed:
                 raise EngineClosed("the engine takes no more jobs")
@@ -165,7 +166,7 @@ class Engine:
                     f"no room for {len(requests)}"
                 )
             for ticket in job.tickets:
-                self._queue.push(owner, ticket.network_rows * ticket.request.steps, ticket)
+                self._queue.push(owner, ticket.plan.network_rows, ticket)
             self._changed.notify()
         return Handle(job, self._wake)
 
@@ -262,17 +263,11 @@ class Engine:
         device as it was.
         """
         if self._broken is None and fault.code == FAULT:
-            tried = attempt(self._try_alone, "a step of the engine's own")
+            tried = attempt(partial(_step_alone, self._pipeline), "a step of the engine's own")
             if isinstance(tried, Fault) and tried.code == FAULT:
                 self._broken = tried.detail.partition("\n")[0][:REASON_AT_MOST]
                 log.error("the engine can make no more steps: it ends")
         return self._broken is not None
-
-    def _try_alone(self) -> None:
-        """One step of an empty prompt, past everything that is kept, and waited for."""
-        request = ImageRequest("", seed=0, steps=1, guidance_scale=1.0)
-        generator = torch.Generator().manual_seed(request.seed)
-        self._pipeline.sample_latents([request], [generator]).cpu()
 
     def _tick(self) -> None:
         """One step of one batch, with whoever may join it."""
@@ -297,9 +292,7 @@ class Engine:
         """Cancelled, late and failed jobs give up their place in the queue and their rows."""
         now_s = self._clock()
         with self._changed:
-            waiting = self._queue.take_out(
-                lambda ticket: ticket.job.ended or ticket.job.unwanted(now_s) is not None
-            )
+            waiting = self._queue.take_out(lambda ticket: ticket.job.unwanted(now_s) is not None)
         for ticket in waiting:
             self._fail_if_unwanted(ticket.job, now_s)
         for group in self._groups:
@@ -328,13 +321,12 @@ class Engine:
 
     def _may_join(self, full: set[Key], ticket: Ticket) -> bool:
         """Whether there is room. Where one has found none, none that comes later overtakes it."""
-        key = (ticket.shape_CHW, ticket.job.adapter.adapter.projector.tokens)
-        group = self._groups.get(key)
-        if key not in full and (
+        group = self._groups.get(ticket.key)
+        if ticket.key not in full and (
             group is None or (not group.parked and self._has_room(group, ticket.network_rows))
         ):
             return True
-        full.add(key)
+        full.add(ticket.key)
         return False
 
     def _has_room(self, group: BatchGroup, more: int) -> bool:
@@ -352,11 +344,8 @@ class Engine:
                 self._fail(ticket.job, replace(fault, code=code))
 
     def _join(self, ticket: Ticket) -> None:
-        job = ticket.job
-        row = self._conditioning.row(ticket.request, job.adapter)
-        key = (row.shape_CHW, row.user_tokens)
-        group = self._groups.get_or_make(key, self._support)
-        group.join(row)
+        row = self._conditioning.row(ticket.request, ticket.job.adapter)
+        self._groups.get_or_make(ticket.key, self._support).join(row)
         ticket.row = row
         self._tickets[row] = ticket
 
@@ -366,54 +355,26 @@ class Engine:
         for row in group.batch.rows:
             job = self._tickets[row].job
             job.first_step_s = now_s if job.first_step_s is None else job.first_step_s
-        guessed = self._timed_step(group)
+        curve = self._times.of(group.batch.shape_CHW)
+        guessed = group.step(curve, self._wants_preview)
         if isinstance(guessed, Fault) and guessed.code == OUT_OF_MEMORY:
             self._counts["out_of_memory"] += 1
             self._give_memory_back()
             group.halve()
-            guessed = self._timed_step(group)
+            guessed = group.step(curve, self._wants_preview)
         if isinstance(guessed, Fault):
             if self._breaks(guessed):
                 return
             if guessed.code == OUT_OF_MEMORY or len(group.batch.rows) == 1:
                 self._fail_batch(group, guessed)
                 return
-            guessed = self._step_apart(group)
-        group.stepped()
+            guessed, faults = group.step_apart(curve, self._wants_preview)
+            for row, fault in faults.items():
+                self._fail(self._tickets.pop(row).job, fault)
         self._after_step(group, guessed)
 
-    def _step_apart(self, group: BatchGroup) -> dict[Row, torch.Tensor]:
-        """The same step, each row by itself: only those fail that cannot be stepped alone."""
-        guessed: dict[Row, torch.Tensor] = {}
-        rows = list(group.batch.rows)
-        for row in rows:
-            group.batch.leave(row)
-        sound = []
-        for row in rows:
-            group.join(row)
-            guessed_alone = self._timed_step(group)
-            group.batch.leave(row)
-            if isinstance(guessed_alone, Fault):
-                self._fail(self._tickets.pop(row).job, guessed_alone)
-            else:
-                sound.append(row)
-                guessed |= guessed_alone
-        for row in sound:
-            group.join(row)
-        return guessed
-
-    def _timed_step(self, group: BatchGroup) -> dict[Row, torch.Tensor] | Fault:
-        batch = group.batch
-        curve, size = (
-            self._times.of(batch.shape_CHW),
-            padded(batch.network_rows, self._support.sizes),
-        )
-        glimpses = {row for row in batch.rows if self._wants_preview(self._tickets[row])}
-        group.clock.begin()
-        guessed = attempt(lambda: batch.step(glimpses), "a denoising step")
-        if not isinstance(guessed, Fault):
-            group.clock.end(lambda seconds: curve.observe(size, seconds))
-        return guessed
+    def _wants_preview(self, row: Row) -> bool:
+        return self._tickets[row].wants_preview
 
     def _after_step(self, group: BatchGroup, guessed: dict[Row, torch.Tensor]) -> None:
         """Tell who listens, and send on who has arrived."""
@@ -434,19 +395,11 @@ class Engine:
                 self._release(group, row)
                 self._decode(ticket, row)
 
-    def _wants_preview(self, ticket: Ticket) -> bool:
-        """Every so many steps, but not at the last: then the picture itself is near."""
-        every, row = ticket.job.preview_every, ticket.row
-        assert row is not None
-        return every > 0 and (row.done + 1) % every == 0 and row.done + 1 < row.steps
-
     def _show(self, ticket: Ticket, latent_CHW: torch.Tensor) -> None:
         def deliver(picture: Picture) -> None:
             ticket.job.tell({ticket.index: picture})
 
-        self._decoding.show(
-            Glimpse(key=ticket, latent_CHW=latent_CHW, deliver=deliver, ready=self._event())
-        )
+        self._decoding.show(Glimpse(key=ticket, latent_CHW=latent_CHW, deliver=deliver))
 
     def _decode(self, ticket: Ticket, row: Row) -> None:
         assert row.latent_CHW is not None
@@ -461,20 +414,11 @@ class Engine:
                 latent_CHW=row.latent_CHW,
                 pooled_11D=row.prompt.pooled_11D,
                 generator=row.generator,
-                unwanted=lambda: _why_not(job, self._clock()),
+                unwanted=lambda: job.unwanted(self._clock()),
                 deliver=deliver,
                 fail=lambda fault: self._fail_at_decoder(job, fault),
-                ready=self._event(),
             )
         )
-
-    def _event(self) -> torch.cuda.Event | None:
-        """On a device with streams: what has been put on this thread's is done."""
-        if not self._support.asynchronous:
-            return None
-        event = torch.cuda.Event()
-        event.record()
-        return event
 
     def _release(self, group: BatchGroup, row: Row) -> None:
         group.release(row)
@@ -523,10 +467,11 @@ class Engine:
             self._changed.notify()
 
 
-def _why_not(job: Job, now_s: float) -> Fault | None:
-    if job.ended:
-        return Fault(FAULT, "another picture of the job has failed")
-    return job.unwanted(now_s)
+def _step_alone(pipeline: Pipeline) -> None:
+    """One step of an empty prompt, past everything that is kept, and waited for."""
+    request = ImageRequest("", seed=0, steps=1, guidance_scale=1.0)
+    generator = torch.Generator().manual_seed(request.seed)
+    pipeline.sample_latents([request], [generator]).cpu()
 
 
 def _preparation_code(fault: Fault) -> str:

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ppd_model.engine.faults import CANCELLED, DEADLINE, Fault
+from ppd_model.engine.faults import CANCELLED, DEADLINE, FAULT, Fault
+from ppd_model.pipeline import Pipeline
+from ppd_model.sampling.plan import Plan, plan_of
 from ppd_model.sampling.requests import Cancelled, LoadedAdapter
 from ppd_model.sampling.rows import Row
 from ppd_model.types import Generated, ImageRequest
@@ -19,6 +22,10 @@ from ppd_model.types import Generated, ImageRequest
 log = logging.getLogger("ppd.engine")
 
 Picture = npt.NDArray[np.uint8]
+Shape = tuple[int, int, int]
+"""Of latents: C, H, W."""
+Key = tuple[Shape, int]
+"""Rows of one latent shape and one number of user tokens are in one batch."""
 
 
 class EngineFull(RuntimeError):  # noqa: N818  (a refusal)
@@ -73,14 +80,34 @@ class Ticket:
     job: Job
     index: int
     request: ImageRequest
-    shape_CHW: tuple[int, int, int]
-    network_rows: int
+    shape_CHW: Shape
+    plan: Plan
     row: Row | None = None
+
+    @property
+    def key(self) -> Key:
+        """The batch that its row joins."""
+        return self.shape_CHW, self.job.adapter.adapter.projector.tokens
+
+    @property
+    def network_rows(self) -> int:
+        """Rows that it takes in a pass of the network, at most."""
+        return 2 if any(self.plan.guided) else 1
+
+    @property
+    def done(self) -> int:
+        return 0 if self.row is None else self.row.done
 
     @property
     def remaining(self) -> int:
         """Steps that are still to be made."""
-        return self.request.steps if self.row is None else self.row.steps - self.row.done
+        return len(self.plan.steps) - self.done
+
+    @property
+    def wants_preview(self) -> bool:
+        """Every so many steps, but not at the last: then the picture itself is near."""
+        every = self.job.preview_every
+        return every > 0 and self.remaining > 1 and (self.done + 1) % every == 0
 
 
 @dataclass(kw_only=True, eq=False)
@@ -112,10 +139,12 @@ class Job:
 
     @property
     def total(self) -> int:
-        return max(request.steps for request in self.requests)
+        return max(len(ticket.plan.steps) for ticket in self.tickets)
 
     def unwanted(self, now_s: float) -> Fault | None:
-        """Why it shall not go on: cancelled, or late."""
+        """Why it shall not go on: ended, cancelled, or late."""
+        if self.ended:
+            return Fault(FAULT, "another picture of the job has failed")
         if self.cancel_asked or self._cancelled_by_caller():
             return Fault(CANCELLED, "the job was cancelled")
         if self.deadline_s is not None and now_s > self.deadline_s:
@@ -144,7 +173,7 @@ class Job:
 
     def tell_steps(self) -> None:
         """Tell the progress of all pictures together where it has changed."""
-        steps = sum(request.steps for request in self.requests)
+        steps = sum(len(ticket.plan.steps) for ticket in self.tickets)
         done = self.total * self.row_steps // steps
         if done > self.told:
             self.told = done
@@ -199,6 +228,24 @@ class Job:
         cancelled = fault.code == CANCELLED
         self.future.set_exception(Cancelled() if cancelled else JobError(fault.code, fault.detail))
         return True
+
+
+def new_job(pipeline: Pipeline, requests: Sequence[ImageRequest], **given: Any) -> Job:
+    """A job with a ticket for each picture; `given` are fields of it.
+
+    Raises ValueError for requests that cannot be made.
+    """
+    if not requests:
+        raise ValueError("no requests to generate")
+    job = Job(requests=tuple(requests), **given)
+    for index, request in enumerate(job.requests):
+        shape_CHW = pipeline.check([request])
+        plan = plan_of(pipeline.preset, request, pipeline.latent_dtype)
+        job.tickets.append(
+            Ticket(job=job, index=index, request=request, shape_CHW=shape_CHW, plan=plan)
+        )
+    job.future.set_running_or_notify_cancel()
+    return job
 
 
 class Handle:

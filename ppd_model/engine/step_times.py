@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ppd_model.engine.admission import StepCurve
+from ppd_model.engine.jobs import Shape
 from ppd_model.engine.step_clock import StepClock
 from ppd_model.pipeline import Pipeline
 from ppd_model.sampling.conditioning import Conditioning
@@ -16,9 +17,6 @@ from ppd_model.sampling.running_batch import RunningBatch
 from ppd_model.types import ImageRequest
 
 MEASURED_STEPS = 4
-
-Shape = tuple[int, int, int]
-"""Of latents: C, H, W."""
 
 
 class StepTimes:
@@ -64,7 +62,9 @@ class StepTimes:
         for _ in range(1 + MEASURED_STEPS):  # all sizes in turn: a slow moment is not one size's
             for size in sizes:
                 while batch.network_rows < size:
-                    batch.join(conditioning.row(request, adapter))
+                    row = conditioning.row(request, adapter)
+                    row.done = row.plan.common_steps
+                    batch.join(row)
                 clock.begin()
                 batch.step()
                 clock.end(seconds[size].append)

@@ -6,7 +6,6 @@ Legend: B rows, C channels, H W sides of latents or pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -17,12 +16,13 @@ from torch import Tensor, nn
 from ppd_model.files.artifact import load_artifact, load_strict
 from ppd_model.files.safetensor_files import WeightFiles, assign_weights, refuse_meta
 from ppd_model.nets.diffusion import (
-    ddpm_step,
+    predict_x0,
     row_noise,
     sampler_dtype,
     sampling_times,
     to_epsilon,
 )
+from ppd_model.nets.solver import NOISY, steps_of
 from ppd_model.nets.unet import CascadeUNet
 from ppd_model.presets import Preset
 
@@ -76,11 +76,13 @@ class Decoder(nn.Module):
             return torch.stack(drawn).to(device)
 
         x_BCHW = noise()
-        times = sampling_times(self.preset.stage_b_steps, x_BCHW.dtype).to(device)
-        for t, t_next in pairwise(times.unbind()):
+        before_BCHW = torch.zeros_like(x_BCHW)
+        clamp, solver = self.preset.stage_b_x0_clamp, self.preset.stage_b_solver
+        times = sampling_times(self.preset.stage_b_steps, x_BCHW.dtype)
+        for step in steps_of(solver, times.tolist()):
             if before_step is not None:
                 before_step()
-            t_B = t.expand(rows)
+            t_B = x_BCHW.new_full((rows,), step.t)
             (output_BCHW,) = self.stage_b(
                 sample=x_BCHW.to(dtype),
                 timestep_ratio=t_B,
@@ -90,14 +92,13 @@ class Decoder(nn.Module):
             )
             output_BCHW = output_BCHW.to(x_BCHW.dtype)
             eps_BCHW = to_epsilon(self.preset.stage_b_target, output_BCHW, x_BCHW, t_B)
-            x_BCHW = ddpm_step(
-                x_BCHW,
-                eps_BCHW,
-                t_B,
-                t_next.expand(rows),
-                noise(),
-                x0_clamp=self.preset.stage_b_x0_clamp,
-            )
+            x0_BCHW = predict_x0(x_BCHW, eps_BCHW, t_B)
+            if clamp is not None:
+                x0_BCHW = x0_BCHW.clamp(-clamp, clamp)
+            x_BCHW = step.keep * x_BCHW + step.clean * x0_BCHW + step.before * before_BCHW
+            if solver in NOISY:
+                x_BCHW = x_BCHW + step.fresh * noise()
+            before_BCHW = x0_BCHW
         return x_BCHW
 
     def to_pixels(self, stage_a_BCHW: Tensor) -> Tensor:

@@ -8,16 +8,17 @@ Legend: D embedding width.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from ppd_model.nets.adapter import Adapter, KeyValue, UserPart
-from ppd_model.nets.diffusion import sampling_times
 from ppd_model.nets.text_encoder import TextFeatures
+from ppd_model.sampling.plan import Plan, plan_of
 from ppd_model.sampling.recently_used import Recent
-from ppd_model.sampling.requests import LoadedAdapter, Models, check_requests, personal_steps
+from ppd_model.sampling.requests import LoadedAdapter, Models, check_requests
 from ppd_model.sampling.rows import Row, TextPart
 from ppd_model.types import ImageRequest
 
@@ -63,21 +64,21 @@ class Conditioning:
         """
         models, adapter = self._models, loaded.adapter
         shape_CHW = check_requests(models.preset, [request])
-        guided = request.guidance_scale > 1
         emb_D = request.user_emb_D
-        times = sampling_times(request.steps, models.latent_dtype)
+        plan = plan_of(models.preset, request, models.latent_dtype)
+        generator = generator or torch.Generator().manual_seed(request.seed)
         personal = emb_D is not None and request.strength > 0 and adapter.enabled
         return Row(
             shape_CHW=shape_CHW,
             prompt=self._text(request.prompt),
-            negative=self._text(request.negative_prompt) if guided else None,
+            negative=self._text(request.negative_prompt) if any(plan.guided) else None,
             user_blocks=self._user(request, loaded) if personal else None,
             user_tokens=adapter.projector.tokens,
             strength=request.strength if personal else 0.0,
             guidance=max(request.guidance_scale, 1.0),
-            times=times.tolist(),
-            personal=personal_steps(times, models.preset.personalize_below).tolist(),
-            generator=generator or torch.Generator().manual_seed(request.seed),
+            plan=plan,
+            generator=generator,
+            origin=_origin(request, plan, generator),
             dtype=models.latent_dtype,
         )
 
@@ -108,3 +109,12 @@ class Conditioning:
         dtype = self._models.stage_c.unet.dtype
         user: UserPart = adapter(emb_1D, emb_1D.new_ones(1))
         return user.to(dtype).blocks
+
+
+def _origin(request: ImageRequest, plan: Plan, generator: torch.Generator) -> bytes:
+    """Of all that decides a row's steps before the adapter acts; empty if there are none."""
+    if plan.common_steps == 0:
+        return b""
+    asked = (request.prompt, request.negative_prompt, request.guidance_scale, plan)
+    state = generator.get_state().numpy().tobytes()
+    return hashlib.sha256(repr(asked).encode() + state).digest()

@@ -24,6 +24,10 @@ class Recent(Generic[Key, Value]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def get(self, key: Key) -> Value | None:
+        """The key's value if it is there, and not counted."""
+        return self._values.get(key)
+
     def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
         """The key's value; made, and the longest unused one forgotten, if it is not there."""
         if key in self._values:

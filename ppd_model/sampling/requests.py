@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ppd_model.nets.adapter import Adapter
 from ppd_model.nets.stage_c import StageC
 from ppd_model.nets.text_encoder import TextEncoder
 from ppd_model.presets import Preset
-from ppd_model.types import ImageRequest
+from ppd_model.types import ImageRequest, Solver
 
 MAX_SEED = 2**32 - 1
 """The generator reads no more than 32 bits of a seed: larger ones would repeat smaller ones."""
+
+
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
 
 class Cancelled(Exception):  # noqa: N818  (not a failure)
@@ -77,19 +79,14 @@ def check_requests(preset: Preset, requests: Sequence[ImageRequest]) -> tuple[in
 def _check_numbers(request: ImageRequest) -> None:
     if not 0 <= request.seed <= MAX_SEED:
         raise ValueError(f"seed must lie in [0, {MAX_SEED}], got {request.seed}")
-    if request.steps < 1:
+    if request.steps is not None and request.steps < 1:
         raise ValueError(f"steps must be at least 1, got {request.steps}")
+    if request.solver is not None and request.solver not in SOLVERS:
+        raise ValueError(f"solver {request.solver!r}: expected one of {', '.join(SOLVERS)}")
+    low, high = request.guidance_interval or (0, 1)
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"guidance_interval ({low}, {high}): expected 0 <= low <= high <= 1")
     for name in ("strength", "guidance_scale"):
         value = getattr(request, name)
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be finite and at least 0, got {value}")
-
-
-def personal_steps(times: Tensor, below: float) -> Tensor:
-    """Whether the adapter acts, for each step of a row: from the first time t <= ``below`` on.
-
-    ``times`` are one more than steps. A row of so few steps that none begins there is personalised
-    throughout.
-    """
-    acts_S = times[:-1] <= below
-    return acts_S if bool(acts_S.any()) else torch.ones_like(acts_S)

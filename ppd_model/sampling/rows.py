@@ -5,7 +5,6 @@ Legend: C H W latent channels and sides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +12,8 @@ from torch import Tensor
 
 from ppd_model.nets.adapter import KeyValue
 from ppd_model.nets.diffusion import row_noise
+from ppd_model.nets.solver import Step
+from ppd_model.sampling.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,24 @@ class Row:
     user_tokens: int
     strength: float
     guidance: float
-    times: Sequence[float]
-    """From 1 down to 0, one more than there are steps."""
-    personal: Sequence[bool]
-    """For each step, whether the adapter acts."""
+    plan: Plan
     generator: torch.Generator
+    origin: bytes = b""
+    """The same for rows whose steps are the same until the adapter acts; empty where it always
+    does."""
     dtype: torch.dtype = torch.float32
     """Of the noise: float32 or float64."""
     done: int = 0
     """Steps made."""
     latent_CHW: Tensor | None = None
     """Where the row is while it is in no batch; None before its first noise."""
+    x0_CHW: Tensor | None = None
+    """The clean latents of its last step while it is in no batch; None before the first."""
     _noise_CHW: Tensor | None = field(default=None, repr=False)
 
     @property
     def steps(self) -> int:
-        return len(self.times) - 1
+        return len(self.plan.steps)
 
     @property
     def arrived(self) -> bool:
@@ -62,13 +65,28 @@ class Row:
 
     @property
     def network_rows(self) -> int:
-        """Rows that it takes in a pass of the network: guided ones two."""
-        return 1 if self.negative is None else 2
+        """Rows that it takes in any pass of the network still to come, at most."""
+        return 2 if any(self.plan.guided[self.done :]) else 1
+
+    @property
+    def now(self) -> Step:
+        """The present step."""
+        return self.plan.steps[self.done]
+
+    @property
+    def guided_now(self) -> bool:
+        return self.plan.guided[self.done]
 
     @property
     def strength_now(self) -> float:
         """Strength of the user in the present step."""
-        return self.strength if self.personal[self.done] else 0.0
+        return self.strength if self.plan.personal[self.done] else 0.0
+
+    @property
+    def common_now(self) -> tuple[bytes, int] | None:
+        """The same for rows whose present step is the same pass of the network; None for others."""
+        common = self.origin and self.done < self.plan.common_steps
+        return (self.origin, self.done) if common else None
 
     def start(self) -> Tensor:
         """Where the row is; at first its own noise, the first draw of its generator."""
@@ -76,9 +94,9 @@ class Row:
             self.latent_CHW = row_noise(self.shape_CHW, self.generator, self.dtype)
         return self.latent_CHW
 
-    def step_noise(self) -> Tensor:
-        """The noise of the present step: one draw, also if the step is tried again."""
-        if self._noise_CHW is None:
+    def step_noise(self) -> Tensor | None:
+        """The noise of the present step, if it takes any: one draw, also if it is tried again."""
+        if self._noise_CHW is None and self.plan.noisy:
             self._noise_CHW = row_noise(self.shape_CHW, self.generator, self.dtype)
         return self._noise_CHW
 

@@ -1,33 +1,54 @@
 """The running batch: rows of one latent shape, each at its own place in its own schedule.
 
-A row takes one slot of the network, or two if it is guided: the prompt's and the negative
-prompt's. Keys and values of text and user lie in buffers with a place for every slot, all blocks of
-the network; they are written when a row joins, and the last slot moves into the hole when one
-leaves, so nothing is gathered at a step. Nothing here looks at another row.
+A row takes a slot of the network for its prompt and, in the steps in which it is guided, one for
+the negative prompt. Keys and values of text and user lie in buffers with a place for every slot,
+all blocks of the network; they are written when a slot is taken, and the last slot moves into the
+hole when one is given up, so nothing is gathered at a step. Nothing here looks at another row, but
+for one thing: until the adapter acts, a personal picture and its base, or one picture at several
+strengths, are the same pass of the network, and it is made once and kept for a while.
 
 Legend: R rows of pictures, N slots of the network, C H W latent channels and sides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ppd_model.nets.adapter import AttentionInput, KeyValue, UserPart, attention_blocks
-from ppd_model.nets.diffusion import ddpm_step, predict_x0
 from ppd_model.sampling.devices import DeviceSupport, padded
 from ppd_model.sampling.forward import forward_of
+from ppd_model.sampling.recently_used import Recent
 from ppd_model.sampling.requests import Models
 from ppd_model.sampling.rows import Row
 
+COMMON_STEPS_KEPT = 256
 
-@dataclass(frozen=True)
-class _Slot:
+
+class _Slot(NamedTuple):
     row: Row
     negative: bool
+
+
+def _no_places() -> Tensor:
+    return torch.zeros(0, dtype=torch.long)
+
+
+@dataclass
+class _Readers:
+    """What rows read in a step: slots of the pass, or noise that was predicted before."""
+
+    key: object = None
+    row_of_slot_N: Tensor = field(default_factory=_no_places)
+    prompt_of_row_R: Tensor = field(default_factory=_no_places)
+    negative_of_row_R: Tensor = field(default_factory=_no_places)
+    guidance_R111: Tensor | None = None
+    kept: dict[int, Tensor] = field(default_factory=dict)
+    to_keep: dict[int, tuple[bytes, int]] = field(default_factory=dict)
 
 
 class RunningBatch:
@@ -43,61 +64,62 @@ class RunningBatch:
         self.support = support
         self.shape_CHW = shape_CHW
         self.rows: list[Row] = []
-        self._preset = models.preset
+        self._clamp = models.preset.stage_c_x0_clamp
         self._personalize_negative = models.personalize_negative
         self._device = models.device
         self._dtype = models.latent_dtype
         self._slots: list[_Slot] = []
-        self._latent_RCHW = torch.zeros(
-            support.max_rows, *shape_CHW, dtype=self._dtype, device=self._device
+        self._latent_RCHW, self._x0_RCHW = (
+            torch.zeros(support.max_rows, *shape_CHW, dtype=self._dtype, device=self._device)
+            for _ in range(2)
         )
         self._keys_and_values = _Buffers(models, support.max_rows, user_tokens)
         self._forward = forward_of(models.stage_c, support, self._latent_RCHW)
-        self._row_of_slot_N = self._prompt_of_row_R = self._negative_of_row_R = torch.zeros(
-            0, dtype=torch.long, device=self._device
-        )
-        self._guidance_R111: Tensor | None = None
+        self._common: Recent[tuple[bytes, int], Tensor] = Recent(COMMON_STEPS_KEPT)
+        """Noise predicted, C x H x W, by what is common to rows in that step."""
+        self._readers = _Readers()
 
     @property
     def network_rows(self) -> int:
+        """Slots of the latest pass, and of rows that have joined since."""
         return len(self._slots)
+
+    @property
+    def most_network_rows(self) -> int:
+        """Slots that these rows may need at once in steps to come."""
+        return sum(row.network_rows for row in self.rows)
 
     def has_place(self, row: Row) -> bool:
         """Whether the buffers hold one more such row."""
-        return self.network_rows + row.network_rows <= self.support.max_rows
+        return self.most_network_rows + row.network_rows <= self.support.max_rows
 
     def join(self, row: Row) -> None:
         """The row takes part from the next step on, from where it is. It has a place."""
         assert self.has_place(row)
         assert row.shape_CHW == self.shape_CHW
-        before = len(self._slots)
-        try:
-            self._latent_RCHW[len(self.rows)].copy_(row.start())
-            self._take_slot(_Slot(row, negative=False))
-            if row.negative is not None:
-                self._take_slot(_Slot(row, negative=True))
-        except BaseException:
-            del self._slots[before:]
-            raise
+        place = len(self.rows)
+        self._latent_RCHW[place].copy_(row.start())
+        self._x0_RCHW[place].copy_(row.start() if row.x0_CHW is None else row.x0_CHW)
         self.rows.append(row)
-        self._index()
+        try:
+            self._settle()
+        except BaseException:
+            self.rows.pop()
+            self._slots = [slot for slot in self._slots if slot.row is not row]
+            raise
 
     def leave(self, row: Row) -> None:
         """The row takes no further part; it keeps where it has come."""
         place = self.rows.index(row)
         row.latent_CHW = self._latent_RCHW[place].clone()
+        row.x0_CHW = self._x0_RCHW[place].clone()
         last = len(self.rows) - 1
         if place != last:
             self._latent_RCHW[place].copy_(self._latent_RCHW[last])
+            self._x0_RCHW[place].copy_(self._x0_RCHW[last])
             self.rows[place] = self.rows[last]
         self.rows.pop()
-        for slot in range(len(self._slots) - 1, -1, -1):
-            if self._slots[slot].row is row:
-                last_slot = self._slots.pop()
-                if slot < len(self._slots):
-                    self._slots[slot] = last_slot
-                    self._keys_and_values.move(len(self._slots), slot)
-        self._index()
+        self._settle()
 
     def clear(self) -> list[Row]:
         """Everybody leaves, as they are; a batch after a fault is as good as new."""
@@ -109,59 +131,113 @@ class RunningBatch:
 
         Either every row has made its step, or the batch is as it was and this raises.
         """
+        self._settle()
         rows = self.rows
-        x_RCHW = self._latent_RCHW[: len(rows)]
-        t_R, t_next_R, strength_N = self._numbers()
+        x_RCHW, before_RCHW = self._latent_RCHW[: len(rows)], self._x0_RCHW[: len(rows)]
+        numbers_R, strength_N = self._numbers()
+        t_R = numbers_R[0]
+        alpha, sigma, keep, clean, before, fresh = (
+            numbers_R[1:].view(6, len(rows), 1, 1, 1).unbind()
+        )
         eps_RCHW = self._predict_noise(x_RCHW, t_R, strength_N)
-        noise_RCHW = self._moved(torch.stack([row.step_noise() for row in rows]))
-        clamp = self._preset.stage_c_x0_clamp
-        next_RCHW = ddpm_step(x_RCHW, eps_RCHW, t_R, t_next_R, noise_RCHW, clamp)
-        guessed = {
-            row: _guess(x_RCHW[i], eps_RCHW[i], t_R[i], clamp)
-            for i, row in enumerate(rows)
-            if row in guesses
-        }
+        x0_RCHW = (x_RCHW - sigma * eps_RCHW) / alpha
+        if self._clamp is not None:
+            x0_RCHW = x0_RCHW.clamp(-self._clamp, self._clamp)
+        next_RCHW = keep * x_RCHW + clean * x0_RCHW + before * before_RCHW
+        noise_RCHW = self._step_noise()
+        if noise_RCHW is not None:
+            next_RCHW += fresh * noise_RCHW
+        guessed = {row: x0_RCHW[i] for i, row in enumerate(rows) if row in guesses}
         x_RCHW.copy_(next_RCHW)
+        before_RCHW.copy_(x0_RCHW)
         for row in rows:
             row.step_made()
         return guessed
 
     def _predict_noise(self, x_RCHW: Tensor, t_R: Tensor, strength_N: Tensor | None) -> Tensor:
         """Guided in one pass: the noise of the prompts, moved away from that of the negatives."""
-        slots = len(self._slots)
-        size = padded(slots, self.support.sizes)
-        out_NCHW = self._forward(
-            x_RCHW.index_select(0, self._row_of_slot_N),
-            t_R.index_select(0, self._row_of_slot_N),
-            strength_N,
-            self._keys_and_values.first(size),
-        )
-        if self._guidance_R111 is None:
-            return out_NCHW.index_select(0, self._prompt_of_row_R)
-        return torch.lerp(
-            out_NCHW.index_select(0, self._negative_of_row_R),
-            out_NCHW.index_select(0, self._prompt_of_row_R),
-            self._guidance_R111,
-        )
+        readers = self._readers
+        eps_RCHW = torch.empty_like(x_RCHW)
+        if self._slots:
+            size = padded(len(self._slots), self.support.sizes)
+            out_NCHW = self._forward(
+                x_RCHW.index_select(0, readers.row_of_slot_N),
+                t_R.index_select(0, readers.row_of_slot_N),
+                strength_N,
+                self._keys_and_values.first(size),
+            )
+            eps_RCHW = out_NCHW.index_select(0, readers.prompt_of_row_R)
+            if readers.guidance_R111 is not None:
+                negative_RCHW = out_NCHW.index_select(0, readers.negative_of_row_R)
+                eps_RCHW = torch.lerp(negative_RCHW, eps_RCHW, readers.guidance_R111)
+        for place, kept_CHW in readers.kept.items():
+            eps_RCHW[place] = kept_CHW
+        for place, common in readers.to_keep.items():
+            self._common.get_or_make(common, eps_RCHW[place].clone)
+        return eps_RCHW
 
-    def _numbers(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Times and next times of the rows, strengths of the slots (None if no user acts now)."""
-        times = [row.times[row.done] for row in self.rows]
-        times += [row.times[row.done + 1] for row in self.rows]
+    def _numbers(self) -> tuple[Tensor, Tensor | None]:
+        """Numbers of the rows' steps, 7 x R, and strengths of the slots (None if no user acts)."""
+        now = [row.now for row in self.rows]
+        numbers = [number for of_all in zip(*now, strict=True) for number in of_all]
         strengths = [
             0.0 if slot.negative and not self._personalize_negative else slot.row.strength_now
             for slot in self._slots
         ]
-        rows = len(self.rows)
-        numbers = self._moved(torch.tensor(times + strengths, dtype=self._dtype))
-        strength_N = numbers[2 * rows :] if any(strengths) else None
-        return numbers[:rows], numbers[rows : 2 * rows], strength_N
+        moved = self._moved(torch.tensor(numbers + strengths, dtype=self._dtype))
+        strength_N = moved[len(numbers) :] if any(strengths) else None
+        return moved[: len(numbers)].view(7, -1), strength_N
+
+    def _step_noise(self) -> Tensor | None:
+        """Noise of the rows that take any in this step, and zeros; None where no row does."""
+        drawn = [row.step_noise() for row in self.rows]
+        if all(noise_CHW is None for noise_CHW in drawn):
+            return None
+        nothing_CHW = torch.zeros(self.shape_CHW, dtype=self._dtype)
+        return self._moved(torch.stack([nothing_CHW if z is None else z for z in drawn]))
 
     def _moved(self, host: Tensor) -> Tensor:
         """On the device, without waiting for it."""
         if not self.support.asynchronous:
             return host.to(self._device)
         return host.pin_memory().to(self._device, non_blocking=True)
+
+    def _settle(self) -> None:
+        """Slots for what the next step of these rows needs, and for nothing else."""
+        makers, kept = self._makers()
+        wanted = {
+            _Slot(row, negative): None
+            for row in makers
+            if row is not None
+            for negative in ((False, True) if row.guided_now else (False,))
+        }
+        for place in range(len(self._slots) - 1, -1, -1):
+            if self._slots[place] not in wanted:
+                last = self._slots.pop()
+                if place < len(self._slots):
+                    self._slots[place] = last
+                    self._keys_and_values.move(len(self._slots), place)
+        held = set(self._slots)
+        for slot in wanted:  # in the rows' order
+            if slot not in held:
+                self._take_slot(slot)
+        self._read(makers, kept)
+
+    def _makers(self) -> tuple[list[Row | None], dict[int, Tensor]]:
+        """For each row, the one whose slots it reads in the next step; None where that is kept."""
+        first: dict[tuple[bytes, int], Row] = {}
+        kept: dict[int, Tensor] = {}
+        makers: list[Row | None] = []
+        for place, row in enumerate(self.rows):
+            common = None if row.arrived else row.common_now
+            known = None if common is None else self._common.get(common)
+            if row.arrived or known is not None:
+                makers.append(None)
+                if known is not None:
+                    kept[place] = known
+            else:
+                makers.append(row if common is None else first.setdefault(common, row))
+        return makers, kept
 
     def _take_slot(self, slot: _Slot) -> None:
         text = slot.row.negative if slot.negative else slot.row.prompt
@@ -171,22 +247,35 @@ class RunningBatch:
         self._keys_and_values.write(len(self._slots), text.blocks, user)
         self._slots.append(slot)
 
-    def _index(self) -> None:
-        """Which slot belongs to which row: made anew when someone joins or leaves."""
-        place = {row: i for i, row in enumerate(self.rows)}
-        prompt = [0] * len(self.rows)
-        negative = [-1] * len(self.rows)
-        for i, slot in enumerate(self._slots):
-            (negative if slot.negative else prompt)[place[slot.row]] = i
-        negative = [own if own >= 0 else prompt[i] for i, own in enumerate(negative)]
-        self._row_of_slot_N = self._long([place[slot.row] for slot in self._slots])
-        self._prompt_of_row_R = self._long(prompt)
-        self._negative_of_row_R = self._long(negative)
-        self._guidance_R111 = None
-        if len(self._slots) > len(self.rows):
-            scales = [row.guidance for row in self.rows]
-            guidance_R = self._moved(torch.tensor(scales, dtype=self._dtype))
-            self._guidance_R111 = guidance_R[:, None, None, None]
+    def _read(self, makers: Sequence[Row | None], kept: dict[int, Tensor]) -> None:
+        """Which slots the rows read: made anew where any has changed."""
+        key = (list(self.rows), list(self._slots), list(makers))
+        if key != self._readers.key:
+            place_of = {slot: i for i, slot in enumerate(self._slots)}
+            prompt = [place_of[_Slot(row, False)] if row else 0 for row in makers]
+            negative = [
+                place_of.get(_Slot(row, True), prompt[i]) if row else 0
+                for i, row in enumerate(makers)
+            ]
+            self._readers = _Readers(
+                key,
+                self._long([self.rows.index(slot.row) for slot in self._slots]),
+                self._long(prompt),
+                self._long(negative),
+                self._guidance() if negative != prompt else None,
+            )
+        self._readers.kept = kept
+        self._readers.to_keep = {
+            place: common
+            for place, row in enumerate(self.rows)
+            if row is makers[place] and (common := row.common_now) is not None
+        }
+
+    def _guidance(self) -> Tensor:
+        guidance_R = self._moved(
+            torch.tensor([row.guidance for row in self.rows], dtype=self._dtype)
+        )
+        return guidance_R[:, None, None, None]
 
     def _long(self, places: list[int]) -> Tensor:
         return self._moved(torch.tensor(places, dtype=torch.long))
@@ -249,9 +338,3 @@ class _Buffers:
 
 def _places(slots: int, like_1: Tensor) -> Tensor:
     return like_1.new_zeros(slots, *like_1.shape[1:])
-
-
-def _guess(x_CHW: Tensor, eps_CHW: Tensor, t: Tensor, clamp: float | None) -> Tensor:
-    """The clean latents that the network has in mind, at most as far out as the sampler goes."""
-    x0_1CHW = predict_x0(x_CHW[None], eps_CHW[None], t[None])
-    return (x0_1CHW if clamp is None else x0_1CHW.clamp(-clamp, clamp))[0]

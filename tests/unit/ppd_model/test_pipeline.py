@@ -130,7 +130,13 @@ def test_the_same_request_gives_the_same_bytes(pipeline: Pipeline, user_emb_D: n
     assert one.image_HWC.tobytes() == again.image_HWC.tobytes()
 
 
-@pytest.mark.parametrize("change", ["seed", "prompt", "user", "strength", "guidance", "steps"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("seed", "prompt", "user", "strength", "guidance", "steps"),
+        *("solver", "noisy solver", "guidance interval"),
+    ],
+)
 def test_everything_in_a_request_matters(
     pipeline: Pipeline, user_emb_D: np.ndarray, change: str
 ) -> None:
@@ -141,6 +147,9 @@ def test_everything_in_a_request_matters(
         "user": replace(request, user_emb_D=-user_emb_D),
         "strength": replace(request, strength=0.5),
         "guidance": replace(request, guidance_scale=2.0),
+        "solver": replace(request, solver="dpm++2m"),
+        "noisy solver": replace(request, solver="dpm++2m-sde"),
+        "guidance interval": replace(request, guidance_interval=(0.5, 1.0)),
         "steps": replace(request, steps=4),
     }[change]
     assert (latents(pipeline, request) - latents(pipeline, other)).abs().max() > 1e-3
@@ -205,9 +214,10 @@ def test_the_user_speaks_from_the_presets_time_on(
         with pytest.raises(ValueError, match="expected above 0"):
             pipeline.set_personalize_below(outside)
     pipeline.set_personalize_below(0.5)
-    # Four steps begin at t = 1, .75, .5, .25; two at 1, .5; one at 1, which is all it has.
+    # Four steps begin at t = 1, .75, .5, .25; two at 1, .5; one at 1, which is all it has. Until it
+    # is personalised, the first is what the base is: one pass.
     together = latents(pipeline, on, replace(on, steps=2), replace(on, steps=1), base)
-    assert seen == [[0, 0, 1, 0], [0, 1, 0], [1, 0], [1, 0]]  # who has arrived has left
+    assert seen == [[0, 0, 1], [0, 1], [1, 0], [1, 0]]  # who has arrived has left
     seen.clear()
     alone = latents(pipeline, on)
     assert seen == [[0], [0], [1], [1]]
@@ -281,6 +291,9 @@ def test_nan_is_an_error_and_never_a_picture(pipeline: Pipeline, part: str) -> N
         ({"seed": -1}, r"seed must lie in \[0, 4294967295\], got -1"),
         ({"seed": 2**32}, "seed must lie in .* got 4294967296"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"solver": "euler"}, "solver 'euler': expected one of ddpm"),
+        ({"guidance_interval": (0.5, 0.2)}, r"guidance_interval \(0.5, 0.2\)"),
+        ({"guidance_interval": (0.5, 1.2)}, "expected 0 <= low <= high <= 1"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be finite .* got nan"),
         ({"strength": -0.5}, "strength must be finite and at least 0, got -0.5"),
         ({"width_px": 130}, "130"),

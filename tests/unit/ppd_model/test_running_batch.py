@@ -46,6 +46,16 @@ def requests(user_emb_D: np.ndarray) -> list[ImageRequest]:
         ImageRequest("a tree", 3, user_emb_D=-user_emb_D, strength=0.5, steps=4, guidance_scale=7),
         ImageRequest("a house", 4, negative_prompt="night", steps=6),
         ImageRequest("a hill", 5, user_emb_D=user_emb_D, steps=2, guidance_scale=1.0),
+        ImageRequest(
+            "a quiet sea",
+            6,
+            user_emb_D=user_emb_D,
+            steps=5,
+            solver="dpm++2m",
+            guidance_interval=(0.3, 0.7),
+        ),
+        ImageRequest("a quiet sea", 6, steps=5, solver="dpm++2m", guidance_interval=(0.3, 0.7)),
+        ImageRequest("a boat", 7, user_emb_D=user_emb_D, steps=4, solver="dpm++2m-sde"),
     ]
 
 
@@ -104,16 +114,9 @@ def test_the_negative_prompts_rows_can_have_the_user_too(
 def test_a_guided_row_takes_two_rows_of_the_network_and_another_one(
     pipeline: Pipeline, requests: list[ImageRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes: list[int] = []
-    predict = pipeline.stage_c.predict_noise
-
-    def watched(x_BCHW: Tensor, t_B: Tensor, attended: object) -> Tensor:
-        passes.append(len(x_BCHW))
-        return predict(x_BCHW, t_B, attended)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(pipeline.stage_c, "predict_noise", watched)
+    passes = passes_of(pipeline, monkeypatch)
     batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
-    for request in requests:
+    for request in requests[:5]:
         batch.join(row_of(pipeline, request))
     batch.step()
     assert passes == [8]  # five pictures, three of them guided, in one pass
@@ -122,6 +125,79 @@ def test_a_guided_row_takes_two_rows_of_the_network_and_another_one(
     padded_batch.join(row_of(pipeline, requests[1]))
     padded_batch.step()
     assert passes[1:] == [4]
+
+
+def test_guidance_outside_of_its_interval_costs_no_row_and_keeps_a_place(
+    pipeline: Pipeline, requests: list[ImageRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = passes_of(pipeline, monkeypatch)
+    batch = RunningBatch(pipeline, replace(PLAIN, max_rows=3), SHAPE, 4)
+    row = row_of(pipeline, requests[5])
+    batch.join(row)
+    assert not batch.has_place(row_of(pipeline, requests[3]))  # who will be guided needs two
+    assert batch.has_place(row_of(pipeline, requests[1]))
+    while not row.arrived:
+        batch.step()
+    assert passes == [1, 1, 2, 2, 1]  # t = 1, .8, .6, .4, .2; guided above .3 and up to .7
+    batch.leave(row)
+    without = alone(pipeline, replace(requests[5], guidance_scale=1.0))
+    always = alone(pipeline, replace(requests[5], guidance_interval=None))
+    assert passes[5:] == [1] * 5 + [2] * 5
+    for other in (without, always):
+        assert row.latent_CHW is not None
+        assert (row.latent_CHW - other).abs().max() > 1e-3
+
+
+def test_a_picture_and_its_base_share_the_steps_before_the_adapter_acts(
+    pipeline: Pipeline, user_emb_D: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.set_personalize_below(0.5)
+    base = ImageRequest("a boat", 1, steps=4, guidance_scale=1.0)
+    personal = replace(base, user_emb_D=user_emb_D)
+    others = [replace(base, seed=2), replace(base, steps=3), replace(base, prompt="a tree")]
+    expected = [alone(pipeline, request) for request in (base, personal, *others)]
+    passes = passes_of(pipeline, monkeypatch)
+    batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
+
+    def together(*requests: ImageRequest) -> list[Tensor | None]:
+        rows = [row_of(pipeline, request) for request in requests]
+        for row in rows:
+            batch.join(row)
+        while batch.rows:
+            batch.step()
+            for row in [row for row in batch.rows if row.arrived]:
+                batch.leave(row)
+        return [row.latent_CHW for row in rows]
+
+    made = together(base, personal)
+    assert passes == [1, 1, 2, 2]  # t = 1, .75 in common; .5, .25 by each
+    made += together(*others)
+    assert passes[4:] == [3, 3, 3, 2]
+    # What was common a while ago is not computed again: neither now nor for another strength.
+    again = together(replace(personal, strength=0.5), base)
+    assert passes[8:] == [2, 2]
+    for latent_CHW, wanted in zip([*made, again[1]], [*expected, expected[0]], strict=True):
+        torch.testing.assert_close(latent_CHW, wanted, rtol=0, atol=1e-10)
+    half = alone(pipeline, replace(personal, strength=0.5))
+    torch.testing.assert_close(again[0], half, rtol=0, atol=1e-10)
+
+
+def test_whoever_leads_the_common_steps_may_leave(
+    pipeline: Pipeline, user_emb_D: np.ndarray
+) -> None:
+    pipeline.set_personalize_below(0.5)
+    request = ImageRequest("a boat", 1, user_emb_D=user_emb_D, steps=4)
+    batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
+    leader, row = row_of(pipeline, replace(request, user_emb_D=None)), row_of(pipeline, request)
+    batch.join(leader)
+    batch.join(row)
+    batch.step()
+    batch.leave(leader)
+    while not row.arrived:
+        batch.step()
+    batch.leave(row)
+    assert row.latent_CHW is not None
+    torch.testing.assert_close(row.latent_CHW, alone(pipeline, request), rtol=0, atol=1e-10)
 
 
 def test_keys_and_values_are_made_once_for_a_job_a_user_and_the_negative_prompt(
@@ -171,11 +247,12 @@ def test_rows_of_different_adapters_share_a_pass(
     assert (ends[0] - ends[1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("number", [0, 5, 7], ids=["ddpm", "dpm++2m", "dpm++2m-sde"])
 def test_a_row_that_was_set_aside_goes_on_where_it_was(
-    pipeline: Pipeline, requests: list[ImageRequest]
+    pipeline: Pipeline, requests: list[ImageRequest], number: int
 ) -> None:
     batch = RunningBatch(pipeline, PLAIN, SHAPE, 4)
-    row, company = row_of(pipeline, requests[0]), row_of(pipeline, requests[3])
+    row, company = row_of(pipeline, requests[number]), row_of(pipeline, requests[3])
     batch.join(company)
     batch.join(row)
     batch.step()
@@ -188,7 +265,9 @@ def test_a_row_that_was_set_aside_goes_on_where_it_was(
             batch.leave(company)
     batch.leave(row)
     assert row.latent_CHW is not None
-    torch.testing.assert_close(row.latent_CHW, alone(pipeline, requests[0]), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        row.latent_CHW, alone(pipeline, requests[number]), rtol=0, atol=1e-10
+    )
 
 
 def test_a_step_that_fails_can_be_made_again(
@@ -199,7 +278,7 @@ def test_a_step_that_fails_can_be_made_again(
     batch.join(row)
     batch.step()
     with monkeypatch.context() as patch:
-        patch.setattr("ppd_model.sampling.running_batch.ddpm_step", fail)
+        patch.setattr(batch, "_step_noise", lambda: fail(row.step_noise()))
         with pytest.raises(RuntimeError, match="no memory"):
             batch.step()
     assert row.done == 1
@@ -251,6 +330,19 @@ def test_sizes_are_padded_to_the_next_and_an_unknown_device_is_refused() -> None
         padded(9, (1, 2, 4, 8))
     with pytest.raises(ValueError, match="not on meta"):
         support_of(torch.device("meta"))
+
+
+def passes_of(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by the rows of each pass of the network from now on."""
+    passes: list[int] = []
+    predict = pipeline.stage_c.predict_noise
+
+    def watched(x_BCHW: Tensor, t_B: Tensor, attended: object) -> Tensor:
+        passes.append(len(x_BCHW))
+        return predict(x_BCHW, t_B, attended)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline.stage_c, "predict_noise", watched)
+    return passes
 
 
 def fail(*_: object, **__: object) -> Callable[..., Tensor]:
