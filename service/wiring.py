@@ -20,7 +20,6 @@ from ppd_model.presets import get_preset
 from service.actions.accepting import Accepting
 from service.actions.leftovers import sweep_orphans
 from service.actions.limits import Limits
-from service.actions.queue_places import QueuePlaces
 from service.api.app import create_app
 from service.api.http.in_flight import InFlight
 from service.api.http.outermost import Outermost
@@ -89,7 +88,7 @@ class Embedded(Served):
 
 def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     """Wire everything for one process. `prepare` comes before; the app's lifespan runs the rest."""
-    wired = wire(settings, shared=False)
+    wired = wire(settings)
     parts = wired.parts
     adapters = AdapterCopies(settings.adapters_dir, parts.images)
     parts.metrics.also(EngineMetrics(runtime))
@@ -132,8 +131,8 @@ class Wired:
             await self.parts.database.close()
 
 
-def wire(settings: Settings, *, shared: bool) -> Wired:
-    """What stands behind each port: of this process alone, or shared by all. Opens nothing yet."""
+def wire(settings: Settings) -> Wired:
+    """What stands behind each port, at the scale that the settings name. Opens nothing yet."""
     limits = Rates(
         key=settings.rate_limit_key,
         session=settings.rate_limit_session,
@@ -144,7 +143,7 @@ def wire(settings: Settings, *, shared: bool) -> Wired:
     cache: EmbeddingCache = InProcessEmbeddingCache()
     events: ProgressEvents = InProcessEvents()
     signals, rates = JobSignals(), RateLimits(limits)
-    if shared:
+    if settings.production:
         from service.infra.redis.client import open_redis
         from service.infra.redis.embedding_cache import RedisEmbeddingCache
         from service.infra.redis.events import RedisEvents
@@ -180,7 +179,7 @@ def api(settings: Settings) -> Served:
     from service.infra.queue.remote_workers import RemoteWorkers
     from service.infra.redis.client import takes_writes
 
-    wired = wire(settings, shared=True)
+    wired = wire(settings)
     parts = wired.parts
     assert wired.redis is not None
     gone_after_s = SILENT_TIMES * settings.worker_seen_every_s
@@ -193,7 +192,9 @@ def api(settings: Settings) -> Served:
         lambda: store_mark(parts.images),
     )
     preset = get_preset(settings.preset)
-    capabilities = Capabilities(preset.name, preset.default_side_px, preset.allowed_sides_px)
+    capabilities = Capabilities(
+        preset.name, preset.default_side_px, preset.allowed_sides_px, preset.sampling
+    )
     assert settings.session_secret is not None
     secret = settings.session_secret.get_secret_value()
     services = _services(settings, parts, capabilities, workers, secret)
@@ -220,7 +221,7 @@ async def worker(
     from service.infra.queue.tickets import Tickets
     from service.worker.process import Terms, WorkerProcess
 
-    wired = wire(settings, shared=True)
+    wired = wire(settings)
     parts = wired.parts
     tickets = Tickets(settings.database, parts.database, KINDS)
     terms = Terms(
@@ -252,7 +253,6 @@ def _services(
         limits=limits,
         keys=KeyLookup(parts.database, settings.api_key_believed_s),
         jobs=JobLookup(parts.database),
-        places=QueuePlaces(parts.database, worker.working),
         accepting=Accepting(parts, limits, worker.versions),
         in_flight=InFlight(),
         streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
@@ -260,7 +260,6 @@ def _services(
         web_dir=settings.web_dir,
         queue_metrics=QueueMetrics(parts.database),
         metrics_access=settings.metrics,
-        exact_sizes=settings.openai_sizes == "exact",
         cors_origins=settings.allowed_origins,
         tracer_provider=exporting_provider() if settings.tracing else None,
         new_seed=lambda: secrets.randbelow(2**31),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from ppd_model.pictures.writing import DEFAULT_QUALITY, Format
+from ppd_model.types import Solver
 from service.core.auth import BROWSER_TENANT, KeyScope
 from service.core.messages import JobStatus
 
@@ -113,6 +114,9 @@ class ProfileIn(Body):
     text: Annotated[str, Field(min_length=1, max_length=2000), NotBlank]
 
 
+DiffusionTime = Annotated[float, Field(ge=0, le=1)]
+
+
 class BlendIn(Body):
     """One of several people whose tastes are mixed."""
 
@@ -123,8 +127,6 @@ class BlendIn(Body):
 class GenerateIn(Body):
     """What to make, and in whose taste."""
 
-    max_total_steps: ClassVar[int] = MAX_TOTAL_STEPS
-
     prompt: Annotated[str, Field(min_length=1, max_length=1000), NotBlank]
     user_id: UserId | None = None
     blend: Annotated[list[BlendIn] | None, Field(min_length=1, max_length=8)] = None
@@ -133,8 +135,23 @@ class GenerateIn(Body):
     n: Annotated[int, Field(ge=1, le=4)] = 1
     width: Annotated[int | None, Field(ge=1, le=4096)] = None
     height: Annotated[int | None, Field(ge=1, le=4096)] = None
-    steps: Annotated[int, Field(ge=1, le=50)] = 20
+    steps: Annotated[
+        int | None, Field(ge=1, le=50, description="The model's own number where left out.")
+    ] = None
     guidance_scale: Annotated[float, Field(ge=0, le=20)] = 4.0
+    solver: Annotated[
+        Solver | None,
+        Field(description="What makes a step; the model's own where left out."),
+    ] = None
+    guidance_interval: Annotated[
+        list[DiffusionTime] | None,
+        Field(
+            min_length=2,
+            max_length=2,
+            description="Guidance acts at diffusion times above the first and up to the second, "
+            "1 being noise; the model's own where left out.",
+        ),
+    ] = None
     seed: Annotated[int | None, Field(ge=0, le=MAX_SEED)] = None
     format: Annotated[Format, Field(description="Of the pictures' files.")] = "png"
     quality: Annotated[
@@ -157,8 +174,12 @@ class GenerateIn(Body):
             raise ValueError("takes user_id or blend, not both")
         if self.blend and len({part.user_id for part in self.blend}) != len(self.blend):
             raise ValueError("blend names a user twice")
-        if self.n * self.steps > self.max_total_steps:
-            raise ValueError(f"n x steps is at most {self.max_total_steps}")
+        if self.n * (self.steps or 1) > MAX_TOTAL_STEPS:
+            raise ValueError(f"n x steps is at most {MAX_TOTAL_STEPS}")
+        if self.guidance_interval is not None:
+            low, high = self.guidance_interval
+            if low > high:
+                raise ValueError("guidance_interval begins above its end")
         if self.seed is not None and self.seed + self.n - 1 > MAX_SEED:
             raise ValueError(f"seed + n - 1 is at most {MAX_SEED}")
         return self
@@ -320,19 +341,13 @@ class PreferencesOut(BaseModel):
 
 
 class JobOut(BaseModel):
-    """A job. `progress` while it runs; `result` or `error` when it has ended.
-
-    While it waits, `position` is how many jobs are begun before it, and `expected_wait_s` a guess
-    of the seconds until it is: null while nothing was measured.
-    """
+    """A job. `progress` while it runs; `result` or `error` when it has ended."""
 
     id: str
     kind: Literal["generate", "encode"]
     status: JobStatus
     seq: int
     created_at: datetime
-    position: int | None = None
-    expected_wait_s: float | None = None
     progress: dict[str, int] | None = None
     result: dict[str, Any] | None = None
     error: ErrorOut | None = None

@@ -15,7 +15,7 @@ _DECIDES = (
     "steps",
     "guidance_scale",
 )
-_DECIDES_FILE = ("format", "quality", "embed_prompt")
+_DECIDES_TOO = ("solver", "guidance_interval", "format", "quality", "embed_prompt")
 """Jobs that were queued before there were any have none of these."""
 
 Taste = tuple[str, str | None, float]
@@ -33,7 +33,7 @@ def request_sha256(
     in it: results name those.
     """
     decides: dict[str, Any] = {name: request[name] for name in _DECIDES}
-    decides |= {name: request.get(name) for name in _DECIDES_FILE}
+    decides |= {name: request.get(name) for name in _DECIDES_TOO}
     if tastes and request["strength"] > 0:
         decides |= {"strength": request["strength"], "tastes": [list(taste) for taste in tastes]}
     elif browser_pk is None:

@@ -3,15 +3,22 @@
 B, D suffixes: batch, embedding.
 """
 
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from ppd_model.types import EncodedUser, EngineState, Generated, ImageRequest, LabelledPair, Pixels
+from ppd_model.types import (
+    EncodedUser,
+    EngineState,
+    Generated,
+    ImageRequest,
+    LabelledPair,
+    Pixels,
+    Sampling,
+)
 from service.core.messages import JobEvent
 
 
@@ -23,10 +30,8 @@ class Capabilities:
     default_side_px: int
     sides_px: tuple[int, ...]
     """Allowed values of width and height."""
-
-    def nearest_side_px(self, side_px: int) -> int:
-        """The allowed side with the smallest ratio to this one; of two as near the larger."""
-        return min(self.sides_px, key=lambda px: (abs(math.log(px / side_px)), -px))
+    sampling: Sampling = field(default_factory=Sampling)
+    """How pictures are made where a request does not say."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +71,11 @@ class Preview:
     image_HWC: Pixels
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What the text encoder reads of a prompt, and the places of a picture's Stage C latents."""
-
-    text_tokens: int
-    latent_tokens: int
-
-
 class ModelRuntime(Protocol):
     """The model. All calls come from one thread, save those of the methods named here.
 
-    `state` and `broken` are asked from anywhere, `generate`, `unread` and `usage` from as many
-    threads as jobs may be in work at once; where that is one, from the thread of all the others.
+    `state` and `broken` are asked from anywhere, `generate` and `unread` from as many threads as
+    jobs may be in work at once; where that is one job, from the thread of all the others.
     """
 
     @property
@@ -115,9 +112,6 @@ class ModelRuntime(Protocol):
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is beyond what the model reads; mostly empty."""
 
-    def usage(self, request: ImageRequest) -> Usage:
-        """What a picture takes of the model."""
-
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
 
@@ -129,6 +123,10 @@ class ModelRuntime(Protocol):
 
     def close(self) -> None:
         """End the threads that belong to the model; nothing is asked of it any more."""
+
+
+KnownKeys = Callable[[Sequence[str]], Awaitable[Collection[str]]]
+"""Those of a few hundred keys that are to stay."""
 
 
 class ImageStore(Protocol):
@@ -149,10 +147,10 @@ class ImageStore(Protocol):
     async def delete(self, keys: Sequence[str]) -> None:
         """Forget these keys; unknown ones are fine. Raises OSError when some may be left."""
 
-    def stored_before(self, before: datetime) -> AsyncIterator[list[str]]:
-        """The keys of pictures that were stored before this moment, a few hundred at a time.
+    async def sweep(self, before: datetime, known: KnownKeys) -> int:
+        """Remove pictures stored before this moment that are not `known`; gives their number.
 
-        What was begun before it and never finished is removed on the way.
+        What was begun and never finished goes too. Other things than pictures stay.
         """
 
 

@@ -88,6 +88,10 @@ GENERATE_FIELDS = {
     # A9: sizes
     "A9 steps -1": b'{"prompt":"a","steps":-1}',
     "A9 steps 0": b'{"prompt":"a","steps":0}',
+    "A9 solver": b'{"prompt":"a","solver":"euler"}',
+    "A9 interval of one": b'{"prompt":"a","guidance_interval":[0.5]}',
+    "A9 interval beyond noise": b'{"prompt":"a","guidance_interval":[0.5,1.5]}',
+    "A9 interval upside down": b'{"prompt":"a","guidance_interval":[0.5,0.25]}',
     "A9 steps 10^6": b'{"prompt":"a","steps":1000000}',
     "A9 n 0": b'{"prompt":"a","n":0}',
     "A9 n 10^6": b'{"prompt":"a","n":1000000}',

@@ -12,6 +12,7 @@ from PIL import Image as PillowImage
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
+from ppd_model.presets import get_preset
 from service.actions import housekeeping
 from service.core.errors import JobFailure
 from service.core.messages import KINDS
@@ -94,6 +95,8 @@ async def test_an_equal_request_is_given_the_pictures_without_the_model(service:
         {"n": 2},
         {"steps": 4},
         {"guidance_scale": 4.5},
+        {"guidance_interval": [0.25, 1]},
+        {"solver": "dpm++2m"},
         {"strength": 0.5},
         {"user_id": None},
         {"user_id": None, "blend": [{"user_id": "ann", "weight": 2.0}]},
@@ -113,7 +116,16 @@ async def test_all_that_decides_the_picture_has_to_be_equal(
 async def test_what_is_as_by_default_is_equal_to_what_is_left_out(service: Service) -> None:
     client = service.client()
     first = await service.generate(client)
-    named = {"guidance_scale": 4, "width": 128, "height": 128, "n": 1, "negative_prompt": ""}
+    own = get_preset("mini").sampling
+    named = {
+        "guidance_scale": 4,
+        "width": 128,
+        "height": 128,
+        "n": 1,
+        "negative_prompt": "",
+        "solver": own.solver,
+        "guidance_interval": list(own.guidance_interval),
+    }
     assert ids(await service.generate(client, **named)) == ids(first)
     # The seed that was drawn for a request is said in its result, and can be asked for.
     drawn = await service.generate(client, seed=None)

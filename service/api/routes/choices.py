@@ -29,6 +29,7 @@ from service.core.auth import Caller
 from service.core.choices import begins_encoding, profile_state
 from service.core.errors import CODES, ServiceError
 from service.core.messages import status_event
+from service.core.pool import pair_url
 from service.core.quiz import CHOICES_PER_EMBEDDING, needed, next_pairs, sides
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Choice, Image, Job, Profile, User
@@ -175,11 +176,15 @@ async def found_user(store: Store, caller: Caller, user_id: str) -> User:
 
 
 def choice_out(services: Services, choice: Choice) -> ChoiceOut:
-    own_ids = (choice.image_0_id, choice.image_1_id)
+    pair = services.pool.get(choice.pair_id) if choice.pair_id is not None else None
+    if pair is not None:
+        urls = [pair_url(image.file) for image in pair.images]
+    else:
+        urls = [f"/images/{i}" for i in (choice.image_0_id, choice.image_1_id) if i is not None]
     return ChoiceOut(
         pair_id=choice.pair_id,
         caption=choice.caption,
-        images=services.pool.picture_urls(choice.pair_id, own_ids),
+        images=urls,
         preferred=choice.preferred,
         created_at=choice.created_at,
     )
@@ -316,4 +321,5 @@ async def _standing(store: Store, user: User, profile_pk: str | None) -> Profile
         profile = await store.profiles.get(profile_pk)
         if profile is not None and profile.status != "superseded":
             return profile
-    return await store.profiles.standing(user.pk)
+    counting = [p for p in await store.profiles.of(user.pk) if p.status != "superseded"]
+    return counting[-1] if counting else None

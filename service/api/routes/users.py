@@ -71,7 +71,13 @@ async def erase(
         raise ServiceError(404, "user_not_found")
     if caller.is_session:
         end_session(request, response)
-    return ErasedOut(user_id=user_id, **vars(receipt))
+    return ErasedOut(
+        user_id=user_id,
+        erased=receipt.erased,
+        pending_images=receipt.pending_images,
+        cache_forgotten=receipt.cache_forgotten,
+        scrubbed=receipt.scrubbed,
+    )
 
 
 def _gallery_image(image: Image, job: Job) -> GalleryImageOut:
