@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ppd_model.types import Solver
 from training.jobs.configuration import Configuration
 from training.jobs.shared_options import (
     Adapter,
@@ -15,7 +16,6 @@ from training.jobs.shared_options import (
     PictureBatch,
     PopulationSamples,
     PromptsEach,
-    SamplingSteps,
     Seed,
     Strength,
     Threads,
@@ -68,7 +68,12 @@ class EvaluateConfig(Configuration):
     """Times that every content is painted by the base."""
     population_samples: PopulationSamples = 20_000
     tie_below: TieBelow = 0.1
-    steps: SamplingSteps = 20
+    steps: int | None = None
+    """Denoising steps of a picture; null: the preset's own, as the two below."""
+    solver: Solver | None = None
+    """What makes a step."""
+    guidance_interval: tuple[float, float] | None = None
+    """Guidance acts at diffusion times above the first and up to the second."""
     guidance_scale: GuidanceScale = 4.0
     strength: Strength = 1.0
     personalize_below: PersonalizeBelow = None

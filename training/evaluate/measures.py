@@ -264,6 +264,8 @@ def calls_report(
         user_emb_D=emb_D,
         steps=config.steps,
         guidance_scale=config.guidance_scale,
+        solver=config.solver,
+        guidance_interval=config.guidance_interval,
     )
     pictures = [png(pipeline.generate([request])[0].image_HWC) for _ in range(2)]
     report: dict[str, Any] = {"identical_bytes": pictures[0] == pictures[1]}

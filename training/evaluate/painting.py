@@ -99,6 +99,8 @@ class Painter:
                 strength=self.config.strength,
                 steps=self.config.steps,
                 guidance_scale=self.config.guidance_scale,
+                solver=self.config.solver,
+                guidance_interval=self.config.guidance_interval,
             )
             for prompt, emb_D in zip(prompts, user_emb, strict=True)
         ]
