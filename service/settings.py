@@ -134,6 +134,9 @@ class Settings(BaseSettings):
     """From SIGTERM to the end of a worker process; what runs longer waits for another worker."""
     openai_wait_s: float = Field(default=300.0, gt=0, le=3600)
     """How long POST /v1/images/generations waits for its pictures before it answers 504."""
+    openai_sizes: Literal["nearest", "exact"] = "nearest"
+    """What POST /v1/images/generations does with a size that the model does not make: make the
+    nearest that it does, or refuse it."""
     session_max_age_s: int = Field(default=365 * 24 * 3600, ge=60)
     shutdown_grace_s: int = Field(default=5, ge=1)
 

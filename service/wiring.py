@@ -20,6 +20,7 @@ from ppd_model.presets import get_preset
 from service.actions.accepting import Accepting
 from service.actions.leftovers import sweep_orphans
 from service.actions.limits import Limits
+from service.actions.queue_places import QueuePlaces
 from service.api.app import create_app
 from service.api.http.in_flight import InFlight
 from service.api.http.outermost import Outermost
@@ -88,7 +89,7 @@ class Embedded(Served):
 
 def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
     """Wire everything for one process. `prepare` comes before; the app's lifespan runs the rest."""
-    wired = wire(settings)
+    wired = wire(settings, shared=False)
     parts = wired.parts
     adapters = AdapterCopies(settings.adapters_dir, parts.images)
     parts.metrics.also(EngineMetrics(runtime))
@@ -131,8 +132,8 @@ class Wired:
             await self.parts.database.close()
 
 
-def wire(settings: Settings) -> Wired:
-    """What stands behind each port, at the scale that the settings name. Opens nothing yet."""
+def wire(settings: Settings, *, shared: bool) -> Wired:
+    """What stands behind each port: of this process alone, or shared by all. Opens nothing yet."""
     limits = Rates(
         key=settings.rate_limit_key,
         session=settings.rate_limit_session,
@@ -143,7 +144,7 @@ def wire(settings: Settings) -> Wired:
     cache: EmbeddingCache = InProcessEmbeddingCache()
     events: ProgressEvents = InProcessEvents()
     signals, rates = JobSignals(), RateLimits(limits)
-    if settings.production:
+    if shared:
         from service.infra.redis.client import open_redis
         from service.infra.redis.embedding_cache import RedisEmbeddingCache
         from service.infra.redis.events import RedisEvents
@@ -179,7 +180,7 @@ def api(settings: Settings) -> Served:
     from service.infra.queue.remote_workers import RemoteWorkers
     from service.infra.redis.client import takes_writes
 
-    wired = wire(settings)
+    wired = wire(settings, shared=True)
     parts = wired.parts
     assert wired.redis is not None
     gone_after_s = SILENT_TIMES * settings.worker_seen_every_s
@@ -221,7 +222,7 @@ async def worker(
     from service.infra.queue.tickets import Tickets
     from service.worker.process import Terms, WorkerProcess
 
-    wired = wire(settings)
+    wired = wire(settings, shared=True)
     parts = wired.parts
     tickets = Tickets(settings.database, parts.database, KINDS)
     terms = Terms(
@@ -253,6 +254,7 @@ def _services(
         limits=limits,
         keys=KeyLookup(parts.database, settings.api_key_believed_s),
         jobs=JobLookup(parts.database),
+        places=QueuePlaces(parts.database, worker.working),
         accepting=Accepting(parts, limits, worker.versions),
         in_flight=InFlight(),
         streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
@@ -260,6 +262,7 @@ def _services(
         web_dir=settings.web_dir,
         queue_metrics=QueueMetrics(parts.database),
         metrics_access=settings.metrics,
+        exact_sizes=settings.openai_sizes == "exact",
         cors_origins=settings.allowed_origins,
         tracer_provider=exporting_provider() if settings.tracing else None,
         new_seed=lambda: secrets.randbelow(2**31),

@@ -18,7 +18,7 @@ from ppd_model.types import (
     LabelledPair,
 )
 from service.core.errors import JobCanceled, JobFailure, ModelLost
-from service.core.ports import AdapterFile, Capabilities, Preview, Versions
+from service.core.ports import AdapterFile, Capabilities, Preview, Usage, Versions
 from service.infra.adapters import file_sha256
 
 EMB_DIM = 8
@@ -102,6 +102,9 @@ class FakeRuntime:
 
     def unread(self, prompt: str) -> str:
         return prompt[100:]
+
+    def usage(self, request: ImageRequest) -> Usage:
+        return Usage(len(request.prompt[:100].split()), 64)
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         while not self.gate.wait(0.01):

@@ -101,11 +101,19 @@ class TextEncoder:
     def unread(self, prompt: str) -> str:
         """The end of the prompt that is cut off, or "" when all of it is read."""
         spans = self._spans(prompt)
-        read = self.max_tokens - FRAMING_TOKENS
+        read = self._readable
         if len(spans) <= read:
             return ""
         _, start, _ = spans[read]
         return prompt[start:].strip()
+
+    def tokens_read(self, prompt: str) -> int:
+        """How many tokens of the prompt are read, start and end not counted."""
+        return min(len(self._spans(prompt)), self._readable)
+
+    @property
+    def _readable(self) -> int:
+        return self.max_tokens - FRAMING_TOKENS
 
     def _spans(self, prompt: str) -> list[tuple[int, int, int]]:
         """Token id, start and end in the prompt, of every token, cut or not."""

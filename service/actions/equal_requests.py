@@ -75,12 +75,14 @@ async def earlier_result(parts: Parts, versions: Versions, wanted: Wanted) -> di
             async with parts.database.write() as store:
                 await store.jobs.forget_equal(images[0].job_id)
             continue
-        warnings = {"warnings": result["warnings"]} if "warnings" in result else {}
+        told: dict[str, Any] = {
+            name: result[name] for name in ("warnings", "usage") if name in result
+        }
         timings = {"queue_s": 0.0, "denoise_s": 0.0, "decode_s": 0.0}
         return {
             "images": result["images"],
             **now,
-            **warnings,
+            **told,
             "cached": True,
             "timings": timings,
         }

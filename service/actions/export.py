@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from service.core.errors import CODES
-from service.core.pool import Pool, pair_url
+from service.core.pool import Pool
 from service.infra.parts import Parts
 from service.infra.sql.store import Store
-from service.infra.sql.tables import Base, Choice, Image, Job, Profile, User
+from service.infra.sql.tables import Choice, Image, Job, Profile, User
 
 _BATCH = 500
 
@@ -32,7 +32,7 @@ async def export_person(parts: Parts, user: User) -> AsyncIterator[str]:
     yield _section("choices", [_choice(parts.pool, answer) for answer in answers])
     yield _section("profiles", [_profile(profile) for profile in profiles])
     yield _section(
-        "idempotency_keys", [_columns(one, "key", "job_id", "created_at") for one in requests]
+        "idempotency_keys", [one.columns("key", "job_id", "created_at") for one in requests]
     )
     yield ', "jobs": ['
     async for piece in _listed(parts, user, job_ids, _jobs):
@@ -70,14 +70,9 @@ async def _images(store: Store, _: User, ids: Sequence[str]) -> list[dict[str, A
 
 
 def _choice(pool: Pool, choice: Choice) -> dict[str, Any]:
-    pair = pool.get(choice.pair_id) if choice.pair_id is not None else None
-    if pair is not None:
-        urls = [pair_url(image.file) for image in pair.images]
-    else:
-        urls = [f"/images/{i}" for i in (choice.image_0_id, choice.image_1_id) if i is not None]
     return {
-        **_columns(choice, "pair_id", "caption", "preferred", "created_at"),
-        "images": urls,
+        **choice.columns("pair_id", "caption", "preferred", "created_at"),
+        "images": pool.picture_urls(choice.pair_id, (choice.image_0_id, choice.image_1_id)),
         "shown_swapped": choice.swapped,
     }
 
@@ -85,8 +80,8 @@ def _choice(pool: Pool, choice: Choice) -> dict[str, Any]:
 def _profile(profile: Profile) -> dict[str, Any]:
     embedding = profile.embedding
     return {
-        **_columns(profile, "version", "source", "status", "text", "confidence", "seed"),
-        **_columns(profile, "encoder_version", "created_at"),
+        **profile.columns("version", "source", "status", "text", "confidence", "seed"),
+        **profile.columns("encoder_version", "created_at"),
         "likes": profile.likes or [],
         "dislikes": profile.dislikes or [],
         "read_from": profile.choices,
@@ -96,7 +91,7 @@ def _profile(profile: Profile) -> dict[str, Any]:
 
 def _job(job: Job, user_id: str, uses: list[dict[str, Any]]) -> dict[str, Any]:
     entry = {
-        **_columns(job, "id", "kind", "status", "seq", "created_at", "started_at", "finished_at"),
+        **job.columns("id", "kind", "status", "seq", "created_at", "started_at", "finished_at"),
         "request": _without_others(job.request, user_id),
         "uses": uses,
     }
@@ -110,13 +105,9 @@ def _job(job: Job, user_id: str, uses: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _image(image: Image) -> dict[str, Any]:
     return {
-        **_columns(image, "id", "kind", "sha256", "width_px", "height_px", "job_id", "created_at"),
+        **image.columns("id", "kind", "sha256", "width_px", "height_px", "job_id", "created_at"),
         "url": f"/images/{image.id}",
     }
-
-
-def _columns(row: Base, *names: str) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in names}
 
 
 def _without_others(value: Any, user_id: str) -> Any:

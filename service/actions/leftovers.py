@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from service.infra.parts import Parts
@@ -84,9 +84,11 @@ async def sweep_orphans(parts: Parts, before: datetime) -> int:
 
     A job or a request stores its pictures moments before it commits their rows, so a day is safe.
     """
-
-    async def known(keys: Sequence[str]) -> Collection[str]:
+    removed = 0
+    async for keys in parts.images.stored_before(before):
         async with parts.database.read() as store:
-            return await store.images.known(keys)
-
-    return await parts.images.sweep(before, known)
+            known = await store.images.known(keys)
+        orphans = [key for key in keys if key not in known]
+        await parts.images.delete(orphans)
+        removed += len(orphans)
+    return removed

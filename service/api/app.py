@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from service.api.http import error_handlers
-from service.api.http.cross_origin import allow_origins
+from service.api.http.cross_origin import open_to
 from service.api.http.outermost import Outermost
 from service.api.http.tracing import telemetry
 from service.api.pages import docs, quiz_and_studio
@@ -49,7 +49,6 @@ def create_app(
     )
     app.state.services = services
     error_handlers.install(app)
-    allow_origins(app, services.cors_origins)
     routers: list[Any] = [  # matched in this order: first what is asked most often
         jobs,
         generate,
@@ -71,4 +70,4 @@ def create_app(
     static = services.web_dir / "static"
     app.mount("/static", StaticFiles(directory=static, check_dir=False), name="static")
     services.metrics.streams_are(services.streams.count)
-    return Outermost(app, services.metrics)
+    return Outermost(app, services.metrics, open_to(app, services.cors_origins))

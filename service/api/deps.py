@@ -223,9 +223,9 @@ async def prefer_wait(
     return None
 
 
-async def fingerprint(request: Request) -> str:
+async def fingerprint(request: Request, whose: str = "") -> str:
     """What must be the same for a repeated request to be the same."""
-    seen = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+    seen = hashlib.sha256(f"{request.method} {request.url.path}{whose}\n".encode())
     seen.update(await request.body())
     return seen.hexdigest()
 

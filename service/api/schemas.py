@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -127,6 +127,8 @@ class BlendIn(Body):
 class GenerateIn(Body):
     """What to make, and in whose taste."""
 
+    max_total_steps: ClassVar[int] = MAX_TOTAL_STEPS
+
     prompt: Annotated[str, Field(min_length=1, max_length=1000), NotBlank]
     user_id: UserId | None = None
     blend: Annotated[list[BlendIn] | None, Field(min_length=1, max_length=8)] = None
@@ -174,8 +176,8 @@ class GenerateIn(Body):
             raise ValueError("takes user_id or blend, not both")
         if self.blend and len({part.user_id for part in self.blend}) != len(self.blend):
             raise ValueError("blend names a user twice")
-        if self.n * (self.steps or 1) > MAX_TOTAL_STEPS:
-            raise ValueError(f"n x steps is at most {MAX_TOTAL_STEPS}")
+        if self.n * (self.steps or 1) > self.max_total_steps:
+            raise ValueError(f"n x steps is at most {self.max_total_steps}")
         if self.guidance_interval is not None:
             low, high = self.guidance_interval
             if low > high:
@@ -341,13 +343,19 @@ class PreferencesOut(BaseModel):
 
 
 class JobOut(BaseModel):
-    """A job. `progress` while it runs; `result` or `error` when it has ended."""
+    """A job. `progress` while it runs; `result` or `error` when it has ended.
+
+    While it waits, `position` is how many jobs are begun before it, and `expected_wait_s` a guess
+    of the seconds until it is: null while nothing was measured.
+    """
 
     id: str
     kind: Literal["generate", "encode"]
     status: JobStatus
     seq: int
     created_at: datetime
+    position: int | None = None
+    expected_wait_s: float | None = None
     progress: dict[str, int] | None = None
     result: dict[str, Any] | None = None
     error: ErrorOut | None = None

@@ -1,6 +1,6 @@
 """What the routers work with; filled where the process is wired."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -9,10 +9,12 @@ from opentelemetry.trace import TracerProvider
 
 from service.actions.accepting import Accepting
 from service.actions.limits import Limits
+from service.actions.queue_places import QueuePlaces
 from service.api.http.in_flight import InFlight
 from service.api.http.streams import OpenStreams
 from service.api.job_lookup import JobLookup
 from service.api.key_lookup import KeyLookup
+from service.core.fairness import Working
 from service.core.ports import Capabilities, Versions
 from service.infra.parts import Parts
 from service.infra.queue.queue_state import QueueMetrics
@@ -30,6 +32,9 @@ class WorkerState(Protocol):
     async def encoder_version(self) -> str | None:
         """The encoder that reads choices at present; None while that is not known."""
 
+    async def working(self) -> Sequence[Working]:
+        """The models that take jobs at present."""
+
     async def versions(self) -> Versions | None:
         """What pictures are made with at present; None while that is not known."""
 
@@ -43,6 +48,7 @@ class Services(Parts):
     limits: Limits
     keys: KeyLookup
     jobs: JobLookup
+    places: QueuePlaces
     accepting: Accepting
     in_flight: InFlight
     streams: OpenStreams
@@ -51,6 +57,8 @@ class Services(Parts):
     queue_metrics: QueueMetrics
     metrics_access: Literal["open", "admin", "off"] = "open"
     """Who may read `/metrics`: everybody, an admin's key, nobody."""
+    exact_sizes: bool = False
+    """Whether OpenAI's clients are refused sizes that the model does not make."""
     cors_origins: tuple[str, ...] = ()
     """Other sites whose scripts may call the API with a key."""
     tracer_provider: TracerProvider | None = None

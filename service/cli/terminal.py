@@ -34,7 +34,7 @@ def in_parts(data_dir: Path | None, work: Callable[[Settings, Parts], Awaitable[
 
     async def run() -> _T:
         await prepare(settings)
-        async with wire(settings).opened() as parts:
+        async with wire(settings, shared=settings.production).opened() as parts:
             return await work(settings, parts)
 
     return asyncio.run(run())

@@ -1,6 +1,10 @@
-"""How places and turns are shared between owners who do not know of each other."""
+"""How places and turns are shared between owners who do not know of each other, and what it takes.
+
+A job's work is in seconds of a model that does nothing else.
+"""
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 Owner = tuple[str, str | None]
@@ -67,3 +71,41 @@ def present_turn(running: int | None, coming: int | None) -> int:
     if running is None or coming is None:
         return running or coming or 0
     return max(running, coming - 1)  # what runs may be of an old turn, begun once more
+
+
+@dataclass(frozen=True)
+class Working:
+    """A model that takes jobs: so many at once, which share it; how fast it is, once measured.
+
+    `step_s`: a step of a picture, decoding included. `reading_s`: a reading of four answers.
+    """
+
+    kinds: Collection[str]
+    jobs_at_once: int
+    step_s: float | None = None
+    reading_s: float | None = None
+
+
+def expected_waits_s(
+    waiting: Sequence[float | None],
+    running: Sequence[float | None],
+    models: int,
+    at_once: int,
+) -> list[float | None]:
+    """After how many seconds each of these jobs is begun, in the order in which they wait.
+
+    Given are the work of each and what is left of what runs; `models` of the same speed work on
+    `at_once` jobs together. None wherever the work of something before it is not known.
+    """
+    left, now_s, waits_s = list(running), 0.0, list[float | None]()
+    for work in waiting:
+        while len(left) >= at_once:
+            known = [one for one in left if one is not None]
+            if len(known) < len(left):
+                return waits_s + [None] * (len(waiting) - len(waits_s))
+            least = min(known)
+            now_s += least * max(1.0, len(left) / models)
+            left = [one - least for one in known if one > least]
+        waits_s.append(now_s)
+        left.append(work)
+    return waits_s

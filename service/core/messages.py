@@ -23,17 +23,17 @@ class JobEvent:
     """One event of a job. `seq` grows within a job and is the SSE id.
 
     A preview has no place of its own in that order: it carries the seq of its step, and is told to
-    whoever follows at the moment. Nobody remembers it.
+    whoever follows at the moment. Nobody remembers it. So with the job's place in the queue.
     """
 
     seq: int
-    kind: Literal["status", "step", "preview"]
+    kind: Literal["status", "step", "preview", "queue"]
     data: Mapping[str, Any]
 
     @property
     def remembered(self) -> bool:
         """Whether those who come back hear of it."""
-        return self.kind != "preview"
+        return self.kind in ("status", "step")
 
     @property
     def terminal(self) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,13 @@ class Pool:
     def has_file(self, file: str) -> bool:
         """Whether a pair of the pool shows this file."""
         return file in self._files
+
+    def picture_urls(self, pair_id: str | None, own_ids: Sequence[str | None]) -> list[str]:
+        """Where clients find the pictures of an answer: a pair's of the pool, or a person's own."""
+        pair = self.get(pair_id) if pair_id is not None else None
+        if pair is not None:
+            return [pair_url(image.file) for image in pair.images]
+        return [f"/images/{image_id}" for image_id in own_ids if image_id is not None]
 
     def image_path(self, image: PairImage) -> Path:
         return self.images_dir / image.file

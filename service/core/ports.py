@@ -3,7 +3,8 @@
 B, D suffixes: batch, embedding.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,6 +33,10 @@ class Capabilities:
     """Allowed values of width and height."""
     sampling: Sampling = field(default_factory=Sampling)
     """How pictures are made where a request does not say."""
+
+    def nearest_side_px(self, side_px: int) -> int:
+        """The allowed side with the smallest ratio to this one; of two as near the larger."""
+        return min(self.sides_px, key=lambda px: (abs(math.log(px / side_px)), -px))
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,19 @@ class Preview:
     image_HWC: Pixels
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What the text encoder reads of a prompt, and the places of a picture's Stage C latents."""
+
+    text_tokens: int
+    latent_tokens: int
+
+
 class ModelRuntime(Protocol):
     """The model. All calls come from one thread, save those of the methods named here.
 
-    `state` and `broken` are asked from anywhere, `generate` and `unread` from as many threads as
-    jobs may be in work at once; where that is one job, from the thread of all the others.
+    `state` and `broken` are asked from anywhere, `generate`, `unread` and `usage` from as many
+    threads as jobs may be in work at once; where that is one, from the thread of all the others.
     """
 
     @property
@@ -112,6 +125,9 @@ class ModelRuntime(Protocol):
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is beyond what the model reads; mostly empty."""
 
+    def usage(self, request: ImageRequest) -> Usage:
+        """What a picture takes of the model."""
+
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
 
@@ -123,10 +139,6 @@ class ModelRuntime(Protocol):
 
     def close(self) -> None:
         """End the threads that belong to the model; nothing is asked of it any more."""
-
-
-KnownKeys = Callable[[Sequence[str]], Awaitable[Collection[str]]]
-"""Those of a few hundred keys that are to stay."""
 
 
 class ImageStore(Protocol):
@@ -147,10 +159,10 @@ class ImageStore(Protocol):
     async def delete(self, keys: Sequence[str]) -> None:
         """Forget these keys; unknown ones are fine. Raises OSError when some may be left."""
 
-    async def sweep(self, before: datetime, known: KnownKeys) -> int:
-        """Remove pictures stored before this moment that are not `known`; gives their number.
+    def stored_before(self, before: datetime) -> AsyncIterator[list[str]]:
+        """The keys of pictures that were stored before this moment, a few hundred at a time.
 
-        What was begun and never finished goes too. Other things than pictures stay.
+        What was begun before it and never finished is removed on the way.
         """
 
 

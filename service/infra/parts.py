@@ -1,6 +1,6 @@
 """What API and worker of one deployment share, chosen once by `service.wiring`."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from service.core.pool import Pool
@@ -9,7 +9,7 @@ from service.infra.memory.job_signals import JobSignals
 from service.infra.memory.rate_limits import RateLimits
 from service.infra.metrics import Metrics
 from service.infra.sql.database import Database
-from service.infra.sql.repositories.retention import KEEP_EVERYTHING, Retention
+from service.infra.sql.repositories.retention import Retention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class Parts:
     signals: JobSignals
     rates: RateLimits
     pool: Pool
-    retention: Retention = KEEP_EVERYTHING
-    metrics: Metrics = field(default_factory=Metrics)
+    retention: Retention
+    metrics: Metrics
 
     def by_name(self) -> dict[str, Any]:
         """These parts as keyword arguments, for a class that adds its own to them."""

@@ -4,10 +4,11 @@ import asyncio
 import logging
 
 from service.actions.housekeeping import keep_house
+from service.core.fairness import Working
 from service.core.messages import KINDS
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
-from service.infra.ending import end
+from service.infra.ending import beside
 from service.infra.parts import Parts
 from service.infra.sql.tables import Job
 from service.worker import reencoding
@@ -33,6 +34,7 @@ class Worker:
         self._sweep = Sweep(parts, lambda: self._runner.running)
         self._lease_s = lease_s
         self._under_way: set[asyncio.Task[None]] = set()
+        self._jobs_at_once = runtime.jobs_at_once
         self._free = asyncio.Semaphore(runtime.jobs_at_once)
         self._last_chance: str | None = None
         """The job under way that fails when this process is lost too."""
@@ -54,29 +56,33 @@ class Worker:
     async def versions(self) -> Versions | None:
         return self._versions
 
+    async def working(self) -> list[Working]:
+        """The one model, while it runs jobs."""
+        ready = await self.why_not_ready() is None
+        return [self._runner.pace.of(KINDS, self._jobs_at_once)] if ready else []
+
     async def run(self) -> None:
         """Take up what was not finished, load the model, then work until `stop`.
 
         Without a model the work is to say so: every job fails with that reason.
         """
-        beside = [
-            asyncio.create_task(self._sweep.forever(_SWEEP_EVERY_S)),
-            asyncio.create_task(self._runner.renew_forever(self._lease_s / 3)),
-            asyncio.create_task(keep_house(self._parts)),
-        ]
-        try:
-            versions = await self._begin()
-            while not self._stopping:
-                try:
-                    await self._next(versions)
-                except Exception:  # the database, say: its jobs are taken up by the sweep
-                    log.exception("the worker failed; it goes on")
-                    await asyncio.sleep(_AFTER_FAILURE_S)
-            await asyncio.gather(*self._under_way)
-        finally:
-            self._not_ready = "the worker has stopped"
-            self._runner.close()
-            await end(*beside)
+        async with beside(
+            self._sweep.forever(_SWEEP_EVERY_S),
+            self._runner.renew_forever(self._lease_s / 3),
+            keep_house(self._parts),
+        ):
+            try:
+                versions = await self._begin()
+                while not self._stopping:
+                    try:
+                        await self._next(versions)
+                    except Exception:  # the database, say: its jobs are taken up by the sweep
+                        log.exception("the worker failed; it goes on")
+                        await asyncio.sleep(_AFTER_FAILURE_S)
+                await asyncio.gather(*self._under_way)
+            finally:
+                self._not_ready = "the worker has stopped"
+                self._runner.close()
 
     def stop(self) -> None:
         """Let `run` end: pictures stop at their next step and wait for the next start."""

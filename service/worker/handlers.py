@@ -24,13 +24,14 @@ from service.core.choices import reading_sha256
 from service.core.errors import JobFailure, StorageFull
 from service.core.generation import blend
 from service.core.messages import JobEvent, preview_event, step_event
-from service.core.ports import AdapterFile, EmbeddingKey, ModelRuntime, Preview, Versions
+from service.core.ports import AdapterFile, EmbeddingKey, ModelRuntime, Preview, Usage, Versions
 from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
 from service.infra.pictures.keys import generated_key
 from service.infra.pictures.verified import read_verified
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Adapter, Image, Job, Profile, new_id, now
+from service.worker.presence import MeasuredPace
 from service.worker.previews import Previews
 
 log = logging.getLogger("ppd.worker")
@@ -42,6 +43,7 @@ class Tools(Parts):
 
     runtime: ModelRuntime
     adapters: AdapterCopies
+    pace: MeasuredPace
     in_model_thread: Callable[..., Awaitable[Any]]
     """Runs a function in the one thread that may touch the model."""
     in_picture_thread: Callable[..., Awaitable[Any]]
@@ -99,6 +101,7 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
             return False
         await store.profiles.finish(profile.pk, "ready", **values)
     if worked_s:
+        tools.pace.read(worked_s)
         await tools.rates.charge_gpu_seconds(profile.user_pk, worked_s)
     assert job.started_at is not None
     queue_s = (job.started_at - job.created_at).total_seconds()
@@ -161,6 +164,7 @@ async def generate(
         "encoder_version": versions.encoder_version,
         **echo(request, tastes),
         **await _warnings(tools, request["prompt"]),
+        "usage": await _usage(tools, one_each),
         "cached": False,
         "timings": {
             "queue_s": round(
@@ -191,8 +195,9 @@ async def generate(
         await delete_leftovers(tools, keys)
         return False
     tools.metrics.generated(result)
+    worked_s = sum((p.denoise_s + p.decode_s) / (1 + p.shared_with) for p in pictures)
+    tools.pace.made(request["n"] * request["steps"], worked_s)
     if job.user_pk is not None:
-        worked_s = sum((p.denoise_s + p.decode_s) / (1 + p.shared_with) for p in pictures)
         await tools.rates.charge_gpu_seconds(job.user_pk, worked_s)
     return True
 
@@ -258,6 +263,13 @@ def _encode_all(
             )
         )
     return images, data
+
+
+async def _usage(tools: Tools, requests: list[ImageRequest]) -> dict[str, int]:
+    """What the model read of the prompt, and how much of a picture it made in all."""
+    each: Usage = await tools.in_picture_thread(tools.runtime.usage, requests[0])
+    made = each.latent_tokens * len(requests)
+    return {"text_tokens": each.text_tokens, "latent_tokens": made}
 
 
 async def _warnings(tools: Tools, prompt: str) -> dict[str, Any]:

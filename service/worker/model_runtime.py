@@ -24,7 +24,7 @@ from ppd_model.types import EncodedUser, EngineState, Generated, ImageRequest, L
 from ppd_model.user_encoder import EncodingError, UserEncoder
 from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU, Place
-from service.core.ports import AdapterFile, Capabilities, Preview, Versions
+from service.core.ports import AdapterFile, Capabilities, Preview, Usage, Versions
 from service.worker.kept_adapters import KeptAdapters
 
 log = logging.getLogger("ppd.worker")
@@ -261,6 +261,15 @@ class PpdRuntime:
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is beyond what the text encoder reads; mostly empty."""
         return self._loaded_pipeline().text_encoder.unread(prompt)
+
+    def usage(self, request: ImageRequest) -> Usage:
+        """Tokens of the prompt that are read, and places of the picture's latents."""
+        side_px = self._preset.default_side_px
+        height, width = self._preset.latent_hw(
+            request.height_px or side_px, request.width_px or side_px
+        )
+        read = self._loaded_pipeline().text_encoder.tokens_read(request.prompt)
+        return Usage(text_tokens=read, latent_tokens=height * width)
 
     def state(self) -> EngineState | None:
         """What the engine says of itself; None without one."""

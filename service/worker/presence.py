@@ -3,13 +3,45 @@
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 
+from service.core.fairness import Working
 from service.core.ports import Versions
 from service.infra.sql.database import Database
 from service.infra.sql.tables import WorkerRow, now
 
 log = logging.getLogger("ppd.worker")
+
+_LATE = 16
+
+
+class MeasuredPace:
+    """How much of the model's time a step of a picture and a reading took, of late."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[int, float]] = deque(maxlen=_LATE)
+        self._readings: deque[float] = deque(maxlen=_LATE)
+
+    def made(self, steps: int, worked_s: float) -> None:
+        """Note a job of so many steps of pictures in all."""
+        self._steps.append((steps, worked_s))
+
+    def read(self, worked_s: float) -> None:
+        """Note a reading."""
+        self._readings.append(worked_s)
+
+    def of(self, kinds: Collection[str], jobs_at_once: int) -> Working:
+        """What a worker with this pace can say of itself."""
+        steps = sum(count for count, _ in self._steps)
+        worked_s = sum(seconds for _, seconds in self._steps)
+        readings = len(self._readings)
+        return Working(
+            kinds,
+            jobs_at_once,
+            step_s=worked_s / steps if steps else None,
+            reading_s=sum(self._readings) / readings if readings else None,
+        )
 
 
 class Presence:
@@ -21,11 +53,15 @@ class Presence:
         worker_id: str,
         kinds: Collection[str],
         image_store: Callable[[], Awaitable[str]],
+        jobs_at_once: int,
+        pace: MeasuredPace,
     ) -> None:
         self._database = database
         self._image_store = image_store
         self._id = worker_id
         self._kinds = sorted(kinds)
+        self._jobs_at_once = jobs_at_once
+        self._pace = pace
         self._started_at = now()
         self._not_ready: str | None = "the model is being loaded"
         self._versions: Versions | None = None
@@ -53,6 +89,7 @@ class Presence:
             image_store = await self._image_store()
         except OSError:  # readiness looks at the store itself
             image_store = None
+        working = self._pace.of(self._kinds, self._jobs_at_once)
         row = WorkerRow(
             id=self._id,
             kinds=self._kinds,
@@ -62,6 +99,9 @@ class Presence:
             encoder_version=versions and versions.encoder_version,
             adapter_overrides=versions is not None and versions.adapter_overrides,
             image_store=image_store,
+            jobs_at_once=working.jobs_at_once,
+            step_s=working.step_s,
+            reading_s=working.reading_s,
             started_at=self._started_at,
         )
         async with self._database.write() as store:

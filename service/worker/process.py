@@ -12,8 +12,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from service.actions.housekeeping import keep_house
 from service.core.ports import ModelRuntime, Versions
 from service.infra.adapters import AdapterCopies
-from service.infra.ending import end
+from service.infra.ending import beside
 from service.infra.parts import Parts
 from service.infra.pictures.mark import store_mark
 from service.infra.queue.tickets import Tickets
@@ -72,10 +71,15 @@ class WorkerProcess:
         self._tickets = tickets
         self._terms = terms
         self._id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._presence = Presence(
-            parts.database, self._id, terms.kinds, lambda: store_mark(parts.images)
-        )
         self._runner = Runner(parts, runtime, terms.lease_s, adapters)
+        self._presence = Presence(
+            parts.database,
+            self._id,
+            terms.kinds,
+            lambda: store_mark(parts.images),
+            terms.concurrency,
+            self._runner.pace,
+        )
         self._sweep = Sweep(parts, lambda: self._runner.running, [self._look_after_tickets])
         self._claiming = asyncio.Lock()
         self._last_chance: str | None = None
@@ -91,7 +95,7 @@ class WorkerProcess:
         with self._stopped_by_signals():
             async with (
                 self._tickets.opened(self._take_turn),
-                _beside(
+                beside(
                     self._presence.forever(self._terms.seen_every_s),
                     self._sweep.forever(lease_s / 3),
                     self._runner.renew_forever(min(_LONGEST_UNTIL_NOTICED_S, lease_s / 3)),
@@ -265,13 +269,3 @@ class WorkerProcess:
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
-
-
-@asynccontextmanager
-async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Runs these beside the block, and ends them with it."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        yield
-    finally:
-        await end(*tasks)

@@ -21,6 +21,7 @@ from service.infra.parts import Parts
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Job, seconds_since
 from service.worker import handlers
+from service.worker.presence import MeasuredPace
 
 log = logging.getLogger("ppd.worker")
 
@@ -58,8 +59,10 @@ class Runner:
             self._picture_threads = ThreadPoolExecutor(
                 max_workers=runtime.jobs_at_once, thread_name_prefix="ppd-pictures"
             )
+        self.pace = MeasuredPace()
         self._tools = handlers.Tools(
             **parts.by_name(),
+            pace=self.pace,
             runtime=runtime,
             adapters=adapters,
             in_model_thread=partial(_in_thread, self._thread),

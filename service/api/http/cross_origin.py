@@ -1,7 +1,7 @@
 """Scripts of other sites: which may call the API, with a key and never with a cookie."""
 
-from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 _METHODS = ("GET", "POST", "PUT", "DELETE")
 _SHOWN = (
@@ -11,17 +11,18 @@ _SHOWN = (
 """Headers that such a script may read."""
 
 
-def allow_origins(app: FastAPI, origins: tuple[str, ...]) -> None:
-    """Answer the questions that browsers ask before they let another site's script call.
+def open_to(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    """The application, which answers what browsers ask before another site's script may call it.
 
-    Without an origin nothing is added. Cookies stay out: a session belongs to our own pages.
+    Without an origin it is the same. Cookies stay out: a session belongs to our own pages.
     """
-    if origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=_METHODS,
-            allow_headers=("*",),
-            allow_credentials=False,
-            expose_headers=_SHOWN,
-        )
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=_METHODS,
+        allow_headers=("*",),
+        allow_credentials=False,
+        expose_headers=_SHOWN,
+    )

@@ -12,6 +12,7 @@ from service.core.errors import FieldError, ServiceError
 _CODES = {
     "unauthorized": "invalid_api_key",
     "too_many_jobs": "rate_limit_exceeded",
+    "too_many_streams": "rate_limit_exceeded",
     "rate_limited": "rate_limit_exceeded",
     "gpu_quota": "insufficient_quota",
     "not_found": "unknown_url",
@@ -47,8 +48,18 @@ def is_openai(scope: Scope) -> bool:
 
 def openai_error(error: ServiceError, headers: dict[str, str]) -> Response:
     """The response for an error. What is 422 elsewhere is 400 here, as OpenAI's clients expect."""
+    return Response(
+        json.dumps(error_body(error), ensure_ascii=True),
+        status_code=400 if error.status == 422 else error.status,
+        headers=headers,
+        media_type="application/json",
+    )
+
+
+def error_body(error: ServiceError) -> dict[str, Any]:
+    """An error in OpenAI's shape."""
     faults = [f"{_param(fault) or 'request'}: {fault.message}." for fault in error.errors]
-    body = OpenAIErrorOut(
+    told = OpenAIErrorOut(
         error=OpenAIErrorDetail(
             message=" ".join([error.detail, *faults]),
             type=_type(error.status),
@@ -56,12 +67,7 @@ def openai_error(error: ServiceError, headers: dict[str, str]) -> Response:
             code=_CODES.get(error.code, error.code),
         )
     )
-    return Response(
-        json.dumps(body.model_dump(), ensure_ascii=True),
-        status_code=400 if error.status == 422 else error.status,
-        headers=headers,
-        media_type="application/json",
-    )
+    return told.model_dump()
 
 
 def _param(fault: FieldError) -> str | None:

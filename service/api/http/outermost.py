@@ -30,7 +30,7 @@ _HEADERS = tuple(
         ),
     }.items()
 )
-_KEPT = ("content-range", "access-control-allow-origin", "vary")
+_KEPT = ("content-range", "access-control-allow-origin", "access-control-expose-headers", "vary")
 _CACHED_AFTER_A_LOOK = (b"cache-control", b"no-cache")
 _NEVER_STORED = (b"cache-control", b"private, no-store")
 
@@ -41,8 +41,10 @@ class Outermost:
     The log names the route, never the path: paths hold user ids, and those can be erased.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, guarded: ASGIApp | None = None) -> None:
+        """`guarded`: the application with what stands between; left out, nothing does."""
         self.app = app
+        self._inner = guarded or app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +81,7 @@ class Outermost:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_headers)
+            await self._inner(scope, receive, send_with_headers)
         finally:
             took_s = time.monotonic() - started
             route = getattr(scope.get("route"), "path", "-")

@@ -1,13 +1,19 @@
 """How many event streams this process holds open, and for whom."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from service.core.errors import ServiceError
 from service.core.fairness import share
+from service.infra.ending import end
+
+T = TypeVar("T")
 
 _RETRY_AFTER = {"Retry-After": "5"}
+_PING_EVERY_S = 15.0
 
 
 class OpenStreams:
@@ -36,3 +42,36 @@ class OpenStreams:
             self._open[caller] -= 1
             if not self._open[caller]:
                 del self._open[caller]
+
+
+async def until(events: AsyncIterator[T], end_s: float) -> AsyncGenerator[T | None]:
+    """These events until a moment of the loop's clock, and None whenever none came for long.
+
+    Proxies close what is silent. Raises TimeoutError when the moment comes first.
+    """
+    loop = asyncio.get_running_loop()
+    upcoming = _next(events)
+    try:
+        while True:
+            left_s = end_s - loop.time()
+            if left_s <= 0:
+                raise TimeoutError
+            done, _ = await asyncio.wait((upcoming,), timeout=min(left_s, _PING_EVERY_S))
+            if not done:
+                yield None
+                continue
+            try:
+                event = upcoming.result()
+            except StopAsyncIteration:
+                return
+            upcoming = _next(events)
+            yield event
+    finally:
+        await end(upcoming)
+
+
+def _next(events: AsyncIterator[T]) -> "asyncio.Task[T]":
+    async def wait() -> T:
+        return await anext(events)
+
+    return asyncio.create_task(wait())

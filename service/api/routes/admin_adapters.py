@@ -107,13 +107,9 @@ async def _shown(services: Services) -> AdaptersOut:
         active=active,
         results=[
             AdapterOut(
-                version=row.version,
                 active=row.version == active,
-                sha256=row.sha256,
-                base_model=row.base_model,
-                encoder_id=row.encoder_id,
-                size_bytes=row.size_bytes,
-                created_at=row.created_at,
+                **row.columns("version", "sha256", "base_model", "encoder_id"),
+                **row.columns("size_bytes", "created_at"),
             )
             for row in rows
         ],

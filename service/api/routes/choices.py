@@ -29,7 +29,6 @@ from service.core.auth import Caller
 from service.core.choices import begins_encoding, profile_state
 from service.core.errors import CODES, ServiceError
 from service.core.messages import status_event
-from service.core.pool import pair_url
 from service.core.quiz import CHOICES_PER_EMBEDDING, needed, next_pairs, sides
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Choice, Image, Job, Profile, User
@@ -176,15 +175,11 @@ async def found_user(store: Store, caller: Caller, user_id: str) -> User:
 
 
 def choice_out(services: Services, choice: Choice) -> ChoiceOut:
-    pair = services.pool.get(choice.pair_id) if choice.pair_id is not None else None
-    if pair is not None:
-        urls = [pair_url(image.file) for image in pair.images]
-    else:
-        urls = [f"/images/{i}" for i in (choice.image_0_id, choice.image_1_id) if i is not None]
+    own_ids = (choice.image_0_id, choice.image_1_id)
     return ChoiceOut(
         pair_id=choice.pair_id,
         caption=choice.caption,
-        images=urls,
+        images=services.pool.picture_urls(choice.pair_id, own_ids),
         preferred=choice.preferred,
         created_at=choice.created_at,
     )
@@ -321,5 +316,4 @@ async def _standing(store: Store, user: User, profile_pk: str | None) -> Profile
         profile = await store.profiles.get(profile_pk)
         if profile is not None and profile.status != "superseded":
             return profile
-    counting = [p for p in await store.profiles.of(user.pk) if p.status != "superseded"]
-    return counting[-1] if counting else None
+    return await store.profiles.standing(user.pk)

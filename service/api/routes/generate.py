@@ -14,6 +14,7 @@ from service.api.deps import (
     services_of,
 )
 from service.api.idempotency import Accepted, Once, OnceDep
+from service.api.retries import Tries
 from service.api.routes.jobs import job_out, shown, wait_for_end, written
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
 from service.api.services import Services
@@ -40,7 +41,7 @@ async def generate(
     response: Response,
     wait_s: WaitDep,
     once: OnceDep,
-) -> Response | JobOut:
+) -> Response:
     """Make pictures, in a person's taste if one is named."""
     caller, services = known_caller(request), services_of(request)
     job_id, made = await accept(body, caller, services, once, waits=wait_s is not None)
@@ -50,7 +51,7 @@ async def generate(
 
 
 async def accept(
-    body: GenerateIn, caller: Caller, services: Services, once: Once, *, waits: bool
+    body: GenerateIn, caller: Caller, services: Services, once: Once | Tries, *, waits: bool
 ) -> tuple[str, JobSeen | None]:
     """The id of the job that makes these pictures, which is queued when this returns.
 
@@ -121,11 +122,11 @@ def _subjects(body: GenerateIn) -> list[tuple[str, float]]:
 
 async def _present(
     services: Services, response: Response, caller: Caller, job_id: str, wait_s: float | None
-) -> JobOut:
+) -> Response:
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s:.0f}"
         await wait_for_end(services, job_id, wait_s)
     job = await services.jobs.visible(caller, job_id)  # 404: erased meanwhile
     response.headers["Location"] = f"/jobs/{job.id}"
-    response.status_code = 200 if job.status in TERMINAL and wait_s is not None else 202
-    return await shown(services, job)
+    status = 200 if job.status in TERMINAL and wait_s is not None else 202
+    return written(await shown(services, job), status, response.headers)

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service.actions.canceling import Ended, cancel, cancel_all, cancel_and_erase
+from service.actions.queue_places import Place
 from service.api.deps import (
     BY_KEY_OR_SESSION,
     CallerDep,
@@ -18,7 +20,7 @@ from service.api.deps import (
     services_of,
 )
 from service.api.http.cursors import decode_place, encode_place
-from service.api.http.following import follow
+from service.api.http.following import follow, follow_to_end
 from service.api.schemas import EndedJobsOut, ErasedJobsOut, ErrorOut, JobOut, JobsOut
 from service.api.services import Services
 from service.core.auth import USER_ID, Caller
@@ -57,8 +59,7 @@ async def list_jobs(
         found = await store.jobs.seen_page(caller.tenant, user_pk, before, limit + 1)
     page = found[:limit]
     following = encode_place(page[-1].created_at, page[-1].id) if len(found) > limit else None
-    results = [await shown(services, job) for job in page]
-    listed = [job.model_dump(mode="json", exclude_none=True) for job in results]
+    listed = [as_json(await shown(services, job)) for job in page]
     return JSONResponse({"results": listed, "next": following})
 
 
@@ -108,8 +109,16 @@ async def get_job(job_id: JobId, request: Request) -> Response:
 
 def written(job: JobOut, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """The answer as it is sent; the framework would check once more what has just been checked."""
+    if job.position is not None:
+        return JSONResponse(as_json(job), status, headers)
     body = job.model_dump_json(exclude_none=True)
     return Response(body, status, headers, media_type="application/json")
+
+
+def as_json(job: JobOut) -> dict[str, Any]:
+    """A job without what it does not have; a guess that cannot be made is null."""
+    shown = job.model_dump(mode="json", exclude_none=True)
+    return shown | ({} if job.position is None else {"expected_wait_s": job.expected_wait_s})
 
 
 @router.delete("/{job_id}", response_model_exclude_none=True)
@@ -163,6 +172,9 @@ async def job_events(
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a job until it ends: `status`, `step` with step and steps, and `preview` events.
 
+    While it waits, `queue` events say its `position` and `expected_wait_s` when they change; they
+    have no id either.
+
     A `preview` shows the picture number `index` of the job while it is made: `image` is a small
     JPEG as a data: URL, of 10 KiB at most, made around `step`. Previews have no id, are not sent
     again to those who come back, and may be missing.
@@ -178,26 +190,30 @@ async def job_events(
         if job is None:
             return
         if job.status in TERMINAL or seen == 0 or after == 0:
-            yield _sse(status_event(job.seq, job.status), job, retry=True)  # type: ignore[arg-type]
+            place = await services.places.of(job_id) if job.status == "queued" else None
+            first = status_event(job.seq, job.status)  # type: ignore[arg-type]
+            yield _sse(first, job_out(job, first, place), retry=True)
             after = max(after, job.seq)
         if job.status in TERMINAL:
             return
-        async for event in follow(services.database, job_id, stream, after):
+
+        async def place_now() -> dict[str, Any] | None:
+            now = await services.places.of(job_id)
+            return None if now is None else asdict(now)
+
+        async for event in follow(services.database, job_id, stream, after, place_now):
             if event.terminal:
                 async with services.database.read() as store:
                     job = await store.jobs.get(job_id)
                 if job is None:
                     return
-            yield _sse(event, job)
+            yield _sse(event, job_out(job, event))
 
 
-def _sse(event: JobEvent, job: Job, *, retry: bool = False) -> ServerSentEvent:
+def _sse(event: JobEvent, job: JobOut, *, retry: bool = False) -> ServerSentEvent:
     data = dict(event.data)
     if event.kind == "status":
-        data = {
-            **job_out(job, event).model_dump(mode="json", exclude_none=True),
-            **data,
-        }
+        data = {**as_json(job), **data}
     return ServerSentEvent(
         data=data,
         event=event.kind,
@@ -220,26 +236,24 @@ async def _locked_job(store: Store, caller: Caller, job_id: str) -> Job:
 
 async def wait_for_end(services: Services, job_id: str, timeout_s: float) -> None:
     """Return when the job has ended, or after `timeout_s`."""
-    async with services.events.subscribe(job_id, 0) as stream:
-        async with services.database.read() as store:
-            job = await store.jobs.get(job_id)
-        if job is None or job.status in TERMINAL:
-            return
-        try:
-            async with asyncio.timeout(timeout_s):
-                async for _ in follow(services.database, job_id, stream, job.seq):
-                    pass
-        except TimeoutError:
-            return
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for _ in follow_to_end(services.database, services.events, job_id):
+                pass
+    except TimeoutError:
+        return
 
 
 async def shown(services: Services, job: Job | JobSeen) -> JobOut:
     """A job as clients see it, with how far it has come."""
     newest = await services.events.latest(job.id) if job.status == "running" else None
-    return job_out(job, newest)
+    place = await services.places.of(job.id) if job.status == "queued" else None
+    return job_out(job, newest, place)
 
 
-def job_out(job: Job | JobSeen, newest: JobEvent | None = None) -> JobOut:
+def job_out(
+    job: Job | JobSeen, newest: JobEvent | None = None, place: Place | None = None
+) -> JobOut:
     """A job as clients see it; `newest` is what was last said about it."""
     progress = None
     if newest is not None and newest.kind == "step":
@@ -257,6 +271,8 @@ def job_out(job: Job | JobSeen, newest: JobEvent | None = None) -> JobOut:
         status=job.status,  # type: ignore[arg-type]
         seq=max(job.seq, newest.seq if newest is not None else 0),
         created_at=job.created_at,
+        position=None if place is None else place.position,
+        expected_wait_s=None if place is None else place.expected_wait_s,
         progress=progress,
         result=job.result,
         error=error,

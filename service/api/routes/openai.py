@@ -1,23 +1,37 @@
 """What clients of OpenAI's Images API call: the same jobs as POST /generate, waited for."""
 
 import base64
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
+from ppd_model.pictures.writing import DEFAULT_QUALITY
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
 from service.api.http.openai_errors import OPENAI_ERRORS
-from service.api.idempotency import OnceDep
-from service.api.openai_schemas import ImagesIn, ImagesOut, ModelOut, ModelsOut, OpenAIImageOut
+from service.api.image_stream import StreamLooks, image_stream
+from service.api.openai_schemas import (
+    CompletedOut,
+    ImagesIn,
+    ImagesOut,
+    JobIn,
+    ModelOut,
+    ModelsOut,
+    OpenAIImageOut,
+    UsageOut,
+    usage_out,
+)
+from service.api.retries import TriesDep
 from service.api.routes.generate import accept
 from service.api.routes.images import stored_bytes
 from service.api.routes.jobs import wait_for_end
 from service.api.routes.signed_pictures import signed_path
-from service.api.schemas import GenerateIn
 from service.api.services import Services
 from service.core.auth import Caller
-from service.core.errors import CODES, FieldError, ServiceError
+from service.core.errors import CODES, FieldError, ServiceError, invalid
 from service.infra.sql.tables import Image, Job
 
 router = APIRouter(
@@ -47,50 +61,146 @@ async def get_model(
     return ModelOut(id=model)
 
 
-@router.post("/images/generations", response_model_exclude_none=True)
+async def _stream_place(
+    request: Request, caller: CallerDep, services: ServicesDep
+) -> AsyncIterator[None]:
+    """A place for the stream until it ends, where one is asked for."""
+    with contextlib.ExitStack() as held:
+        if (await request.json()).get("stream") is True:
+            held.enter_context(services.streams.hold(caller.scope))
+        yield
+
+
+@router.post(
+    "/images/generations",
+    response_model=ImagesOut,
+    response_model_exclude_none=True,
+    responses={200: {"content": {"text/event-stream": {}}}},
+    dependencies=[Depends(_stream_place)],
+)
 async def generate_images(
     body: ImagesIn,
     request: Request,
     response: Response,
     caller: CallerDep,
     services: ServicesDep,
-    once: OnceDep,
-) -> ImagesOut:
+    tries: TriesDep,
+) -> ImagesOut | StreamingResponse:
     """Make pictures, in a person's taste if `user` names one, and wait for them.
 
     What takes longer than the service waits is 504 and goes on as the job that the message names;
-    so does what its client no longer waits for. `url` opens without a key, for an hour.
+    so does what its client no longer waits for. A further try of OpenAI's clients takes up the
+    first one's job. `url` opens without a key, for an hour. With `stream` the answer is events
+    `image_generation.partial_image`, of previews, and `image_generation.completed`, of pictures.
     """
-    if body.model not in (None, services.capabilities.preset):
-        fault = FieldError("/model", f"the model here is {services.capabilities.preset}")
-        raise ServiceError(404, "model_not_found", errors=(fault,))
+    asked = _asked(body, services)
     try:
-        job_id, _ = await accept(_asked(body), caller, services, once, waits=True)
+        job_id, _ = await accept(asked, caller, services, tries, waits=True)
     except ServiceError as error:
         error.errors = tuple(map(_in_their_names, error.errors))
         raise
     response.headers["Location"] = f"/jobs/{job_id}"
-    await wait_for_end(services, job_id, services.limits.openai_wait_s)
+    wait_s = services.limits.openai_wait_s
+    if body.stream:
+        stream = _streamed(body, asked, caller, services, job_id, wait_s)
+        headers = {**response.headers, "X-Accel-Buffering": "no", "Cache-Control": "no-store"}
+        return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
+    await wait_for_end(services, job_id, wait_s)
     job, images = await _finished(services, caller, job_id)
     data = [
-        OpenAIImageOut(b64_json=base64.b64encode(await stored_bytes(services, image)).decode())
-        if body.response_format == "b64_json"
-        else OpenAIImageOut(url=_address(request, services, image))
+        OpenAIImageOut(url=_address(request, services, image))
+        if body.response_format == "url"
+        else OpenAIImageOut(b64_json=await _base64(services, image))
         for image in images
     ]
     return ImagesOut(
         created=int(job.created_at.timestamp()),
         data=data,
-        size=f"{images[0].width_px}x{images[0].height_px}",
-        ppd={"job_id": job.id, **(job.result or {})},
+        output_format=body.file_format,
+        size=_size(images[0]),
+        usage=_usage(job),
+        ppd=_told(job, body, images[0]),
     )
 
 
-def _asked(body: ImagesIn) -> GenerateIn:
+def _streamed(
+    body: ImagesIn,
+    asked: JobIn,
+    caller: Caller,
+    services: Services,
+    job_id: str,
+    wait_s: float,
+) -> AsyncIterator[bytes]:
+    async def pictures() -> list[CompletedOut]:
+        job, images = await _finished(services, caller, job_id)
+        return [
+            CompletedOut(
+                b64_json=await _base64(services, image),
+                created_at=int((job.finished_at or job.created_at).timestamp()),
+                output_format=body.file_format,
+                size=_size(image),
+                image_index=position if len(images) > 1 else None,
+                usage=_usage(job, position),
+                ppd=_told(job, body, image),
+            )
+            for position, image in enumerate(images)
+        ]
+
+    side_px = services.capabilities.default_side_px
+    looks = StreamLooks(
+        partial_images=body.partial_images or 0,
+        format=body.file_format,
+        quality=body.file_quality or DEFAULT_QUALITY,
+        size_px=(asked.width or side_px, asked.height or side_px),
+        count=asked.n,
+    )
+    return image_stream(services, job_id, looks, wait_s, pictures)
+
+
+async def _base64(services: Services, image: Image) -> str:
+    return base64.b64encode(await stored_bytes(services, image)).decode()
+
+
+def _size(image: Image) -> str:
+    return f"{image.width_px}x{image.height_px}"
+
+
+def _told(job: Job, body: ImagesIn, image: Image) -> dict[str, Any]:
+    """The job and its result; with a word where another size was made than was asked for."""
+    told: dict[str, Any] = {"job_id": job.id, **(job.result or {})}
+    if body.sides_px not in (None, (image.width_px, image.height_px)):
+        detail = f"{body.size} is not made here: this is the nearest size that is."
+        told["warnings"] = [*told.get("warnings", ()), {"code": "size_changed", "detail": detail}]
+    return told
+
+
+def _usage(job: Job, position: int | None = None) -> UsageOut | None:
+    """What the job took, or the share of one of its pictures: the prompt was read for the first.
+
+    None for pictures that were made before this was counted.
+    """
+    result = job.result or {}
+    if "usage" not in result:
+        return None
+    read, made = result["usage"]["text_tokens"], result["usage"]["latent_tokens"]
+    if position is None:
+        return usage_out(read, made)
+    return usage_out(read if position == 0 else 0, made // len(result["images"]))
+
+
+def _asked(body: ImagesIn, services: Services) -> JobIn:
     """The same request in our own words; raises 422 for what no field shows alone."""
+    offered = services.capabilities
+    if body.model not in (None, offered.preset):
+        fault = FieldError("/model", f"the model here is {offered.preset}")
+        raise ServiceError(404, "model_not_found", errors=(fault,))
+    if body.stream and body.response_format == "url":
+        raise invalid("/response_format", "a stream carries the pictures themselves: b64_json")
     width, height = body.sides_px or (None, None)
+    if width is not None and height is not None and not services.exact_sizes:
+        width, height = offered.nearest_side_px(width), offered.nearest_side_px(height)
     try:
-        return GenerateIn(
+        return JobIn(
             prompt=body.prompt,
             user_id=body.user,
             strength=body.strength,
@@ -101,6 +211,8 @@ def _asked(body: ImagesIn) -> GenerateIn:
             steps=body.steps,
             guidance_scale=body.guidance_scale,
             seed=body.seed,
+            format=body.file_format,
+            quality=body.file_quality,
             fresh=body.fresh,
         )
     except ValidationError as error:

@@ -71,13 +71,7 @@ async def erase(
         raise ServiceError(404, "user_not_found")
     if caller.is_session:
         end_session(request, response)
-    return ErasedOut(
-        user_id=user_id,
-        erased=receipt.erased,
-        pending_images=receipt.pending_images,
-        cache_forgotten=receipt.cache_forgotten,
-        scrubbed=receipt.scrubbed,
-    )
+    return ErasedOut(user_id=user_id, **vars(receipt))
 
 
 def _gallery_image(image: Image, job: Job) -> GalleryImageOut:

@@ -7,17 +7,16 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 from service.core.errors import StorageFull
-from service.core.ports import KnownKeys
 from service.infra.pictures.keys import check_key, is_picture
 from service.infra.whole_files import PART, write_whole
 
-_SWEEP_BATCH = 500
+_LIST_BATCH = 500
 _LOOK_EVERY_S = 1.0
 
 
@@ -53,16 +52,10 @@ class FolderImageStore:
         """Remove files and the folders that this empties."""
         await asyncio.to_thread(self._delete, [self._path(key) for key in keys])
 
-    async def sweep(self, before: datetime, known: KnownKeys) -> int:
-        """Remove files of before this moment: pictures without rows, and what was half written."""
-        removed = 0
+    async def stored_before(self, before: datetime) -> AsyncIterator[list[str]]:
         old = self._written_before(before)
-        while batch := await asyncio.to_thread(lambda: list(islice(old, _SWEEP_BATCH))):
-            held = await known([key for key, _ in batch if is_picture(key)])
-            orphans = [path for key, path in batch if key not in held]
-            await asyncio.to_thread(self._delete, orphans)
-            removed += len(orphans)
-        return removed
+        while keys := await asyncio.to_thread(lambda: list(islice(old, _LIST_BATCH))):
+            yield keys
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
@@ -86,8 +79,8 @@ class FolderImageStore:
                 for folder in path.parents[: len(path.relative_to(self._root).parts) - 1]:
                     folder.rmdir()
 
-    def _written_before(self, before: datetime) -> Iterator[tuple[str, Path]]:
-        """Keys and paths of pictures and parts of pictures."""
+    def _written_before(self, before: datetime) -> Iterator[str]:
+        """Keys of pictures; removes parts of pictures."""
         for folder, _, names in os.walk(self._root):
             for name in names:
                 path = Path(folder, name)
@@ -96,4 +89,7 @@ class FolderImageStore:
                     continue
                 with contextlib.suppress(FileNotFoundError):  # a job has just ended with it
                     if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
-                        yield key, path
+                        if is_picture(key):
+                            yield key
+                        else:
+                            self._delete([path])

@@ -14,7 +14,6 @@ from obstore.store import S3Store
 
 from ppd_model.pictures.writing import KINDS
 from service.core.errors import StorageFull
-from service.core.ports import KnownKeys
 from service.infra.pictures.keys import check_key, format_of, is_picture
 
 if TYPE_CHECKING:
@@ -110,17 +109,7 @@ class ObjectImageStore:
             except OSError:  # obstore repeats no POST whose connection broke; this one is harmless
                 await self._delete(batch)
 
-    async def sweep(self, before: datetime, known: KnownKeys) -> int:
-        """Remove pictures that were stored before this moment and that no row points to."""
-        removed = 0
-        async for keys in self._stored_before(before):
-            held = await known(keys)
-            orphans = [key for key in keys if key not in held]
-            await self.delete(orphans)
-            removed += len(orphans)
-        return removed
-
-    async def _stored_before(self, before: datetime) -> AsyncIterator[list[str]]:
+    async def stored_before(self, before: datetime) -> AsyncIterator[list[str]]:
         pages = obstore.list(self._store, chunk_size=_LIST_BATCH)
         while True:
             with _as_os_errors("the list of keys"):

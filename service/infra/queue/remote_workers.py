@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 from redis.exceptions import ResponseError
 
+from service.core.fairness import Working
 from service.core.ports import Versions
 from service.infra.sql.database import Database
 from service.infra.sql.tables import WorkerRow
@@ -79,6 +80,16 @@ class RemoteWorkers:
         """What the workers that make pictures have loaded; None while they differ, or are none."""
         await self._look()
         return self._versions
+
+    async def working(self) -> list[Working]:
+        """Those that run jobs now, and how fast they are."""
+        async with self._database.read() as store:
+            seen = await store.workers.seen(self._gone_after_s)
+        return [
+            Working(tuple(row.kinds), row.jobs_at_once, row.step_s, row.reading_s)
+            for row in seen
+            if row.not_ready is None
+        ]
 
     async def _look(self) -> None:
         if time.monotonic() < self._known_until_s:

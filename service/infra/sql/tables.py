@@ -36,13 +36,16 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    # JSON, not JSONB, on PostgreSQL too: nothing is ever asked of the inside of these, and JSON
+    # JSON, not JSONB, on PostgreSQL too: nothing is ever searched by the inside of these, and JSON
     # gives back what was written, in its order, as SQLite does.
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way to say this
         datetime: UtcDateTime,
         dict[str, Any]: JSON,
         list[Any]: JSON,
     }
+
+    def columns(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
 
 
 def new_id() -> str:

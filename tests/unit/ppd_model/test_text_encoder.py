@@ -49,6 +49,8 @@ def test_the_part_that_is_not_read_is_told(encoder: TextEncoder) -> None:
     fits = " ".join(["boat"] * 14)
     assert encoder.unread(fits) == ""
     assert encoder.unread(fits + " on the Sea") == "on the Sea"
+    assert encoder.tokens_read("a red boat") == 3
+    assert encoder.tokens_read(fits) == encoder.tokens_read(fits + " on the Sea") == 14
     read = encoder.encode([fits]).tokens_BSD
     assert torch.equal(encoder.encode([fits + " on the Sea"]).tokens_BSD, read)
 

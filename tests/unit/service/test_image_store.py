@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,20 +74,22 @@ async def test_keys_stay_in_the_folder(tmp_path: Path, key: str) -> None:
         await FolderImageStore(tmp_path).get(key)
 
 
-async def test_a_sweep_keeps_what_rows_point_to(tmp_path: Path) -> None:
+async def test_old_pictures_are_listed_and_what_was_half_written_goes(tmp_path: Path) -> None:
     store = FolderImageStore(tmp_path)
     await store.put("abc/1-0.png", b"one")
     await store.put("def/1-0.png", b"two")
     (tmp_path / "abc" / ".part-x").write_bytes(b"half")
     (tmp_path / "adapter.safetensors").write_bytes(b"no picture")
-
-    async def known(keys: Sequence[str]) -> set[str]:
-        return {"abc/1-0.png"} & set(keys)
-
-    assert await store.sweep(datetime.now(UTC) - timedelta(hours=1), known) == 0
-    assert await store.sweep(datetime.now(UTC) + timedelta(hours=1), known) == 2
+    assert await keys_of_before(store, datetime.now(UTC) - timedelta(hours=1)) == []
+    old = await keys_of_before(store, datetime.now(UTC) + timedelta(hours=1))
+    assert sorted(old) == ["abc/1-0.png", "def/1-0.png"]
+    await store.delete(["def/1-0.png"])
     assert paths_in(tmp_path) == {"abc", "abc/1-0.png", "adapter.safetensors"}
-    assert await FolderImageStore(tmp_path / "none").sweep(datetime.now(UTC), known) == 0
+    assert await keys_of_before(FolderImageStore(tmp_path / "none"), datetime.now(UTC)) == []
+
+
+async def keys_of_before(store: FolderImageStore, before: datetime) -> list[str]:
+    return [key async for keys in store.stored_before(before) for key in keys]
 
 
 async def test_a_sweep_goes_on_over_many_pictures_of_many_jobs(tmp_path: Path) -> None:
@@ -98,11 +99,10 @@ async def test_a_sweep_goes_on_over_many_pictures_of_many_jobs(tmp_path: Path) -
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
 
-    async def known(keys: Sequence[str]) -> set[str]:
+    kept = ("job7/1-0.png", "job540/1-1.png")
+    async for keys in store.stored_before(datetime.now(UTC) + timedelta(hours=1)):
         assert len(keys) <= 500
-        return {"job7/1-0.png", "job540/1-1.png"} & set(keys)
-
-    assert await store.sweep(datetime.now(UTC) + timedelta(hours=1), known) == 1098
+        await store.delete([key for key in keys if key not in kept])
     assert paths_in(tmp_path) == {"job7", "job7/1-0.png", "job540", "job540/1-1.png"}
 
 
@@ -111,10 +111,7 @@ async def test_adapters_lie_beside_pictures_and_outlive_every_sweep(tmp_path: Pa
     key = f"adapters/{'a' * 64}.safetensors"
     await store.put(key, b"weights")
 
-    async def none_known(keys: Sequence[str]) -> set[str]:
-        return set()
-
-    assert await store.sweep(datetime.now(UTC) + timedelta(hours=1), none_known) == 0
+    assert await keys_of_before(store, datetime.now(UTC) + timedelta(hours=1)) == []
     assert await store.get(key) == b"weights"
     for wrong in ("adapters/../up.safetensors", "/adapters/a.safetensors", "adapters//a"):
         with pytest.raises(ValueError, match="not a key"):

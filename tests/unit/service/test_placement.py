@@ -25,7 +25,7 @@ from ppd_model.user_encoder import UserEncoder
 from service.cli.commands import app
 from service.core.errors import JobFailure
 from service.core.placement import CPU, Place
-from service.core.ports import AdapterFile
+from service.core.ports import AdapterFile, Usage
 from service.settings import Settings
 from service.worker import model_runtime as engine
 from service.worker.model_runtime import PpdRuntime, check_adapter, served_ids
@@ -282,7 +282,10 @@ def test_a_process_that_only_reads_choices_needs_nothing_of_the_generator(
 
 def test_the_shipped_generator_alone_takes_its_encoders_id_from_the_adapter() -> None:
     encoder_id = UserEncoder.version_of("mini", MINI_WEIGHTS_DIR)
-    assert a_runtime("mini", encoder_place=None).load().encoder_version == encoder_id
+    mini = a_runtime("mini", encoder_place=None)
+    assert mini.load().encoder_version == encoder_id
+    asked = ImageRequest(prompt="a boat at the sea", seed=1)
+    assert mini.usage(asked) == Usage(text_tokens=5, latent_tokens=8 * 8)
 
 
 def test_an_adapter_that_names_no_encoder_cannot_be_served(folder: Path, preset: Preset) -> None:

@@ -14,6 +14,7 @@ from service.infra.sql.delivery import JobDelivery
 from service.infra.sql.jobs.crowd import CROWD, Person, crowd_of, named
 from service.infra.sql.jobs.equal import EQUAL_RUNS
 from service.infra.sql.jobs.generations import ADD_GENERATIONS, ADD_SUBJECTS, NewGeneration
+from service.infra.sql.jobs.line import LINE, InLine
 from service.infra.sql.jobs.seen import SEEN, JobSeen, page_of_jobs
 from service.infra.sql.json_rows import as_text
 from service.infra.sql.pipelines import pipeline
@@ -112,6 +113,10 @@ class Jobs(Repository):
         """What clients see of a tenant's jobs (of one person's), newest first."""
         rows = await self._session.execute(page_of_jobs(tenant, user_pk, before, limit))
         return [JobSeen(**row._mapping) for row in rows]
+
+    async def line(self) -> list[InLine]:
+        """All that waits or runs, of everybody, in the order in which it is begun."""
+        return [InLine(**row._mapping) for row in await self._session.execute(LINE)]
 
     async def unended_of(self, user_pk: str) -> Sequence[Job]:
         """A person's jobs that wait or run, which nobody else changes until the end."""

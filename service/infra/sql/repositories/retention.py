@@ -24,9 +24,6 @@ class Retention:
     """People, from the last time that something was asked in their name."""
 
 
-KEEP_EVERYTHING = Retention()
-
-
 class Due(Repository):
     """What was kept long enough; each call takes `count` of it at most."""
 

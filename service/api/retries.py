@@ -1,0 +1,119 @@
+"""Clients that try again by themselves and send no Idempotency-Key: OpenAI's.
+
+They say how often they have tried before. So each of their requests is remembered for a while, and
+a further try takes up the newest one like it whose answer may have been lost: the same API key, the
+same body. Each is taken up once, so of equal calls at the same time each has its own job. A try
+that was refused is remembered too: the next one is to make what it could not.
+"""
+
+import logging
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request, Response
+
+from service.api.deps import fingerprint, known_caller, services_of
+from service.api.idempotency import Once, OnceDep, Work
+from service.api.services import Services
+from service.core.auth import Caller
+from service.core.errors import DatabaseAway, ServiceError
+from service.infra.sql.store import Store
+from service.infra.sql.tables import IdempotencyKey, new_id
+
+log = logging.getLogger("ppd.http")
+
+TRIED_AGAIN_WITHIN_S = 900.0
+"""OpenAI's clients wait ten minutes for an answer, and then some seconds before they try again."""
+_TRIED_AGAIN = frozenset({409, 429})
+"""These refusals, and all from 500 on, are what such a client tries again after."""
+
+
+class Tries:
+    """The write transaction of a POST, which a further try of it does not run again."""
+
+    def __init__(
+        self, response: Response, caller: Caller, services: Services, fingerprint: str, tries: int
+    ) -> None:
+        self._response = response
+        self._scope = caller.scope
+        self._database = services.database
+        self._fingerprint = fingerprint
+        self._tries = tries
+
+    has_key = True
+
+    async def do(self, work: Work) -> dict[str, Any]:
+        """The ids that `work` led to, now or when an earlier try came."""
+        try:
+            async with self._database.write() as store:
+                await self._alone(store)
+                earlier = await self._earlier(store)
+                if earlier is not None and earlier.job_id is not None:
+                    self._response.headers["Idempotent-Replayed"] = "true"
+                    return earlier.accepted
+                accepted = await work(store)
+                if earlier is None:
+                    earlier = await self._remember(store)
+                earlier.user_pk, earlier.job_id = accepted.user_pk, accepted.job_id
+                earlier.accepted = accepted.ids
+                return accepted.ids
+        except ServiceError as refusal:
+            if refusal.status in _TRIED_AGAIN or refusal.status >= 500:
+                await self._note_refusal(refusal)
+            raise
+
+    async def _alone(self, store: Store) -> None:
+        await store.alone(f"tries {self._scope} {self._fingerprint}")
+
+    async def _earlier(self, store: Store) -> IdempotencyKey | None:
+        """The request that this is a further try of, from now on taken up by it."""
+        if not self._tries:
+            return None
+        return await store.idempotency.take_up(
+            self._scope, self._fingerprint, self._tries, TRIED_AGAIN_WITHIN_S
+        )
+
+    async def _remember(self, store: Store) -> IdempotencyKey:
+        record = IdempotencyKey(
+            caller=self._scope,
+            key=f"try {new_id()}",
+            fingerprint=self._fingerprint,
+            accepted={},
+            tries=self._tries,
+        )
+        await store.idempotency.add(record)
+        return record
+
+    async def _note_refusal(self, refusal: ServiceError) -> None:
+        if isinstance(refusal, DatabaseAway):
+            return
+        try:
+            async with self._database.write() as store:
+                await self._alone(store)
+                if await self._earlier(store) is None:
+                    await self._remember(store)
+        except Exception:  # the refusal stands; its next try may be given an equal call's pictures
+            log.exception("a refusal could not be noted")
+
+
+async def _tries(
+    request: Request,
+    response: Response,
+    once: OnceDep,
+    tries: Annotated[
+        str | None,
+        Header(
+            alias="x-stainless-retry-count",
+            description="How often the client has tried before; OpenAI's clients send it.",
+        ),
+    ] = None,
+) -> Once | Tries:
+    """By the Idempotency-Key where there is one, else by what the client says of its tries."""
+    known = tries is not None and tries.isascii() and tries.isdecimal() and len(tries) < 4
+    if once.has_key or not known or tries is None:
+        return once
+    caller, services = known_caller(request), services_of(request)
+    seen = await fingerprint(request, caller.key_pk or "")
+    return Tries(response, caller, services, seen, int(tries))
+
+
+TriesDep = Annotated[Once | Tries, Depends(_tries)]
