@@ -21,11 +21,12 @@ from training.jobs.configuration import Configuration, git_commit
 from training.jobs.shared_options import Out
 from training.pretrain.latents import trained_compressor, trained_stage_a
 from training.pretrain.previewer import trained_previewer
-from training.pretrain.stage_b import new_stage_b
+from training.pretrain.stage_b import trained_stage_b
 from training.pretrain.stage_c import trained_stage_c
 from training.pretrain.text_encoder import trained_text_encoder
-from training.pretrain.training_loop import load_averaged
 
+FINISHED_IN = {"stage_a": "decoder", "stage_b": "decoder"}
+"""Folder of a part that its own job only begins."""
 COPIED = {
     "text_tokenizer.json": "text_encoder/text_tokenizer.json",
     "vlm.safetensors": "vlm/export/vlm.safetensors",
@@ -43,7 +44,7 @@ def export(run: Path, out: Path, *, partial: bool) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for kind, load in _TRAINED.items():
-        if partial and not (run / kind / "ema.pt").exists():
+        if partial and not (run / FINISHED_IN.get(kind, kind) / "ema.pt").exists():
             continue
         module = load(run)
         spec = ArtifactSpec(kind, {}, get_preset("mini").base_model, {"commit": git_commit()})
@@ -59,20 +60,14 @@ def export(run: Path, out: Path, *, partial: bool) -> list[str]:
     return written
 
 
-def _stage_b(run: Path) -> nn.Module:
-    stage_b: nn.Module = new_stage_b()
-    load_averaged(run / "stage_b", {"stage_b": stage_b})
-    return stage_b
-
-
 def _text_model(run: Path) -> nn.Module:
     model: nn.Module = trained_text_encoder(run / "text_encoder").model
     return model
 
 
 _TRAINED: dict[str, Callable[[Path], nn.Module]] = {
-    "stage_a": lambda run: trained_stage_a(run / "stage_a"),
-    "stage_b": _stage_b,
+    "stage_a": lambda run: trained_stage_a(run / FINISHED_IN["stage_a"]),
+    "stage_b": lambda run: trained_stage_b(run / FINISHED_IN["stage_b"]),
     "stage_c": lambda run: trained_stage_c(run / "stage_c"),
     "text_encoder": _text_model,
     "compressor": lambda run: trained_compressor(run / "compressor"),

@@ -35,6 +35,7 @@ wait $first
 "$python" -m training.pretrain.latents --run "$run"
 (
   job "$run/stage_b" pretrain.stage_b mini_stage_b --out "$run/stage_b" --run "$run"
+  job "$run/decoder" pretrain.decoder mini_decoder --out "$run/decoder" --run "$run"
   job "$run/previewer" pretrain.previewer mini_previewer --out "$run/previewer" --run "$run"
   job "$run/classifier" content_classifier mini_classifier --output_dir "$run/classifier" --store_dir "$run/world"
 ) &

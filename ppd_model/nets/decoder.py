@@ -23,6 +23,7 @@ from ppd_model.nets.diffusion import (
     to_epsilon,
 )
 from ppd_model.nets.solver import NOISY, steps_of
+from ppd_model.nets.stage_a import build_stage_a
 from ppd_model.nets.unet import CascadeUNet
 from ppd_model.presets import Preset
 
@@ -116,7 +117,7 @@ class Decoder(nn.Module):
 
 def build_decoder(preset: Preset) -> Decoder:
     """Stage B and Stage A without loaded weights."""
-    return Decoder(preset, CascadeUNet(**preset.stage_b), PaellaVQModel(**preset.stage_a))
+    return Decoder(preset, CascadeUNet(**preset.stage_b), build_stage_a(preset))
 
 
 def load_decoder(

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppd_model.nets.compressor import SmallCompressor
+from ppd_model.nets.stage_a import build_stage_a
 from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
@@ -34,7 +35,7 @@ def trained_compressor(out: Path) -> SmallCompressor:
 
 
 def trained_stage_a(out: Path) -> PaellaVQModel:
-    stage_a = PaellaVQModel(**get_preset("mini").stage_a)
+    stage_a = build_stage_a(get_preset("mini"))
     load_averaged(out, {"stage_a": stage_a})
     return stage_a
 

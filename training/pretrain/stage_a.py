@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ppd_model.nets.stage_a import build_stage_a
 from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
@@ -46,7 +46,7 @@ class StageAJob:
         torch.manual_seed(config.seed)
         self.config = config
         self.store = PictureStore(config.world)
-        self.vq = PaellaVQModel(**get_preset("mini").stage_a)
+        self.vq = build_stage_a(get_preset("mini"))
         with torch.no_grad():
             for block in self.vq.modules():
                 if hasattr(block, "gammas"):

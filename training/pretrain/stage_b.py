@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppd_model.nets.decoder import Decoder
-from ppd_model.nets.diffusion import add_noise, training_target
+from ppd_model.nets.diffusion import add_noise, sampling_times, training_target
 from ppd_model.presets import get_preset
 from training.jobs.command_line import parse_command_line, run_command
 from training.pretrain.latents import stage_a_latents, stage_c_latents, trained_stage_a
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
-from training.pretrain.training_loop import LoopConfig, run
+from training.pretrain.training_loop import LoopConfig, load_averaged, run
 from training.world.store import PictureStore
 
 MEASURED = 24
@@ -53,7 +53,7 @@ class StageBJob:
         self.modules: Mapping[str, nn.Module] = {"stage_b": new_stage_b()}
 
     def loss(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Mean squared error of the velocity, times uniform in [0, 1]."""
+        """Mean squared error of the velocity."""
         indices = draw_indices(len(self.store) - HELD_OUT, self.config.batch, generator)
         x0_BCHW = self.stage_a_latents[indices].float()
         latent_BCHW = self.stage_c_latents[indices].float()
@@ -61,7 +61,7 @@ class StageBJob:
             latent_BCHW.shape, generator=generator
         )
         noise_BCHW = torch.randn(x0_BCHW.shape, generator=generator)
-        t_B = torch.rand(len(x0_BCHW), generator=generator) * 0.999 + 0.001
+        t_B = self._times(len(x0_BCHW), generator)
         output_BCHW = self.modules["stage_b"](
             sample=add_noise(x0_BCHW, noise_BCHW, t_B),
             timestep_ratio=t_B,
@@ -96,6 +96,11 @@ class StageBJob:
         pixels: Tensor = decoder(latent_BCHW, self._no_text(MEASURED), generators)
         return pixels
 
+    def _times(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Those at which the sampler asks the network, and no others."""
+        visited = sampling_times(self.preset.stage_b_steps)[:-1]
+        return visited[torch.randint(len(visited), (rows,), generator=generator)]
+
     def _no_text(self, rows: int) -> Tensor:
         return torch.zeros(rows, 1, self.preset.stage_b["clip_text_pooled_in_channels"])
 
@@ -105,6 +110,12 @@ def new_stage_b() -> StableCascadeUNet:
     stage_b = StableCascadeUNet(**get_preset("mini").stage_b)
     nn.init.zeros_(stage_b.clf[1].weight)
     nn.init.zeros_(stage_b.clf[1].bias)
+    return stage_b
+
+
+def trained_stage_b(out: Path) -> StableCascadeUNet:
+    stage_b = new_stage_b()
+    load_averaged(out, {"stage_b": stage_b})
     return stage_b
 
 

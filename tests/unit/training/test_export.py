@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 
 import ppd_model
 from ppd_model.files.artifact import load_artifact
 from ppd_model.nets.compressor import SmallCompressor
+from ppd_model.nets.stage_a import build_stage_a
 from ppd_model.nets.text_encoder import save_word_tokenizer
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import get_preset
@@ -28,8 +28,6 @@ def untrained_run(tmp_path: Path) -> Path:
     """A run folder of mini's parts as they are before the first step."""
     preset, text_encoder, run = get_preset("mini"), new_text_encoder(), tmp_path / "run"
     parts = {
-        "stage_a": PaellaVQModel(**preset.stage_a),
-        "stage_b": new_stage_b(),
         "stage_c": new_stage_c(),
         "text_encoder": text_encoder.model,
         "compressor": SmallCompressor(**preset.compressor),
@@ -38,6 +36,8 @@ def untrained_run(tmp_path: Path) -> Path:
     for name, module in parts.items():
         (run / name).mkdir(parents=True)
         save_averaged(run / name, {name: module})
+    (run / "decoder").mkdir()
+    save_averaged(run / "decoder", {"stage_a": build_stage_a(preset), "stage_b": new_stage_b()})
     save_word_tokenizer(text_encoder.tokenizer, run / "text_encoder" / "text_tokenizer.json")
     (run / "world").mkdir()
     shipped = Path(ppd_model.__file__).parent / "mini" / "standardizer.json"
@@ -69,6 +69,6 @@ def test_an_exported_previewer_shows_what_the_trained_one_did(
 def test_a_part_that_is_not_trained_is_named(untrained_run: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"vlm\.safetensors"):
         export(untrained_run, tmp_path / "out", partial=False)
-    (untrained_run / "stage_b" / "ema.pt").unlink()
-    with pytest.raises(FileNotFoundError, match="stage_b"):
+    (untrained_run / "decoder" / "ema.pt").unlink()
+    with pytest.raises(FileNotFoundError, match="decoder"):
         export(untrained_run, tmp_path / "out", partial=False)
