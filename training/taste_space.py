@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from ppd_model.pictures.reading import KEPT, read_picture
 from ppd_model.user_encoder import UserEncoder
 from training.data.pickapic import PickAPic
 from training.data.preferences import Preferences, read_preferences
@@ -39,7 +40,6 @@ from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.files import write_json
 from training.jobs.shared_options import ModelName, Out, Seed, Threads, WeightsDir
-from training.precompute.frozen_parts import open_picture
 from training.quiz.taste_model import TasteSpace, fit, held_out_accuracy
 
 FloatArray = NDArray[np.float64]
@@ -218,7 +218,7 @@ def features_of(
     jpegs = files.pictures(source_N2[order])
     parts: list[NDArray[np.float32]] = []
     done = 0
-    while part := [open_picture(jpeg) for jpeg in islice(jpegs, batch)]:
+    while part := [read_picture(jpeg, KEPT) for jpeg in islice(jpegs, batch)]:
         parts.append(picture_features(encoder, part, batch))
         done += len(part)
         print(f"features of pictures: {done}/{len(shown_N)}", flush=True)
@@ -232,10 +232,7 @@ def pool_deltas(pool_dir: Path, encoder: UserEncoder, batch: int = 64) -> FloatA
     """Features of the second picture minus the first, of every pair of a pool, P x F."""
     pairs = json.loads((pool_dir / "pairs.json").read_text())["pairs"]
     files = [pool_dir / "images" / image["file"] for pair in pairs for image in pair["images"]]
-    images = []
-    for file in files:
-        with Image.open(file) as image:
-            images.append(image.convert("RGB"))
+    images = [read_picture(file.read_bytes(), KEPT) for file in files]
     features_P2F = picture_features(encoder, images, batch).reshape(len(pairs), 2, -1)
     return (features_P2F[:, 1] - features_P2F[:, 0]).astype(np.float64)
 

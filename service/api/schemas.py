@@ -21,6 +21,8 @@ from service.core.messages import JobStatus
 
 MAX_CHOICES_PER_POST = 16
 MAX_UPLOAD_BYTES = 2 * 2**20
+MAX_IMAGE_CHARS = MAX_UPLOAD_BYTES * 3 // 2
+"""Of base64 in lines, with the beginning of a data URL."""
 MAX_SEED = 2**32 - 1
 MAX_TOTAL_STEPS = 120
 """Bound on n x steps of one request."""
@@ -78,8 +80,8 @@ class ChoiceIn(Body):
         Annotated[str, Field(min_length=1, max_length=300), NotBlank] | None, Field()
     ] = None
     images: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=MAX_UPLOAD_BYTES * 4 // 3 + 4)]] | None,
-        Field(min_length=2, max_length=2, description="Two pictures, base64 PNG, JPEG or WebP."),
+        list[Annotated[str, Field(min_length=1, max_length=MAX_IMAGE_CHARS)]] | None,
+        Field(min_length=2, max_length=2, description="Two pictures: the files in base64."),
     ] = None
     preferred: Annotated[
         Annotated[int, Field(ge=0, le=1)] | None,

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from ppd_model.pictures.apart import read_apart
+from ppd_model.pictures.reading import PictureError
 from service.actions.limits import STORAGE_RETRY_AFTER, Limits
 from service.api.schemas import MAX_UPLOAD_BYTES, PreferencesIn
 from service.api.services import Services
 from service.core.errors import FieldError, ServiceError, StorageFull
-from service.core.pictures import clean_upload, png_size
+from service.core.pictures import OF_ONE_REQUEST, UPLOADS, from_base64, png_size
 from service.infra.pictures.keys import upload_key
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Image, User, new_id
@@ -70,22 +72,32 @@ def image_row(user: User, data: bytes) -> Image:
 
 
 def _clean(services: Services, body: PreferencesIn) -> list[list[bytes]]:
-    faults: list[FieldError] = []
-    uploads: list[list[bytes]] = []
     for i, choice in enumerate(body.choices):
-        pictures: list[bytes] = []
-        for j, text in enumerate(choice.images or ()):
-            try:
-                pictures.append(clean_upload(text, MAX_UPLOAD_BYTES))
-            except ValueError as error:
-                faults.append(FieldError(f"/choices/{i}/images/{j}", str(error)))
-        uploads.append(pictures)
         if choice.pair_id is not None and services.pool.get(choice.pair_id) is None:
             raise ServiceError(
                 422,
                 "pair_not_found",
                 errors=(FieldError(f"/choices/{i}/pair_id", "the pool has no such pair"),),
             )
+    faults: list[FieldError] = []
+    sent: dict[tuple[int, int], bytes] = {}
+    for i, choice in enumerate(body.choices):
+        for j, text in enumerate(choice.images or ()):
+            try:
+                sent[i, j] = from_base64(text, MAX_UPLOAD_BYTES)
+            except ValueError as error:
+                faults.append(_fault((i, j), error))
+    uploads: list[list[bytes]] = [[] for _ in body.choices]
+    outcomes = read_apart(list(sent.values()), UPLOADS, OF_ONE_REQUEST)
+    for place, outcome in zip(sent, outcomes, strict=True):
+        if isinstance(outcome, PictureError):
+            faults.append(_fault(place, outcome))
+        else:
+            uploads[place[0]].append(outcome)
     if faults:
         raise ServiceError(422, "invalid_image", errors=tuple(faults))
     return uploads
+
+
+def _fault(place: tuple[int, int], error: ValueError) -> FieldError:
+    return FieldError("/choices/{}/images/{}".format(*place), str(error))

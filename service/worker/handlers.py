@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import io
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,9 +11,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from ppd_model.pictures.origin import Origin
+from ppd_model.pictures.reading import KEPT, read_picture
 from ppd_model.pictures.writing import DEFAULT_QUALITY, Format, encoded
 from ppd_model.types import Embedding, EncodedUser, Generated, ImageRequest, LabelledPair
 from service.actions.conditioning import Tastes, echo, tastes_of
@@ -399,7 +398,7 @@ async def _labelled_pair(
     except OSError as error:
         log.exception("a picture of a choice could not be read")
         raise JobFailure("storage") from error
-    first, second = (PillowImage.open(io.BytesIO(one)).convert("RGB") for one in data)
+    first, second = (read_picture(one, KEPT) for one in data)
     return LabelledPair(choice["caption"], first, second, choice["preferred"])
 
 

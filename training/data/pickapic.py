@@ -70,11 +70,22 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_picture(kind: pa.DataType) -> bool:
+    """Its file's bytes; or `{bytes, path}`, as the library `datasets` writes pictures."""
+    if not pa.types.is_struct(kind):
+        return _is_bytes(kind)
+    return any(field.name == "bytes" and _is_bytes(field.type) for field in kind.fields)
+
+
 _TEXT = ("text", _is_text)
 _NUMBER = ("a number", _is_number)
 _TRUTH_VALUE = ("a boolean", pa.types.is_boolean)
 _USER = ("an integer or text", lambda kind: pa.types.is_integer(kind) or _is_text(kind))
-_BYTES = ("bytes", lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+_PICTURE = ("bytes, alone or in a struct as `bytes`", _is_picture)
 _EXPECTED: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
     "are_different": _TRUTH_VALUE,
     "best_image_uid": _TEXT,
@@ -85,8 +96,8 @@ _EXPECTED: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
     "label_0": _NUMBER,
     "label_1": _NUMBER,
     "user_id": _USER,
-    "jpg_0": _BYTES,
-    "jpg_1": _BYTES,
+    "jpg_0": _PICTURE,
+    "jpg_1": _PICTURE,
 }
 
 
@@ -130,7 +141,7 @@ class PickAPic:
                     row += batch.num_rows
 
     def pictures(self, source_N2: IntArray) -> Iterator[bytes]:
-        """The JPEG bytes of these pictures: for each its row, and 0 for jpg_0 or 1 for jpg_1.
+        """The bytes of these pictures' files: for each its row, and 0 for jpg_0 or 1 for jpg_1.
 
         They come in the order asked for, which must be that of the rows; row groups without any of
         them are not read. Raises ValueError for another order, and, naming column, file and row,
@@ -206,9 +217,10 @@ def _pictures_of_group(
     row, side = next(wanted)
     for batch in file.iter_batches(batch_size=64, row_groups=[group], columns=columns):
         while row < first_row + batch.num_rows:
-            jpeg: bytes | None = batch.column(PICTURES[side])[row - first_row].as_py()
+            found = batch.column(PICTURES[side])[row - first_row].as_py()
+            jpeg: bytes | None = found["bytes"] if isinstance(found, dict) else found
             if not jpeg:
-                raise ValueError(f"{path}: column {PICTURES[side]!r} is empty in row {row}")
+                raise ValueError(f"{path}: column {PICTURES[side]!r} has no bytes in row {row}")
             yield jpeg
             try:
                 row, side = next(wanted)

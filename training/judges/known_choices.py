@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ppd_model.pictures.reading import KEPT, read_picture
 from ppd_model.user_encoder import Choice
 from training.data.splits import SPLITS, PersonPairs
 from training.judges.judge import Judge, Question, ask_all, tally
 from training.judges.options import JudgeOf
-from training.precompute.frozen_parts import open_picture
 from training.precompute.plan import Plan
 from training.precompute.source_plan import plan_of
 
@@ -54,8 +54,8 @@ class KnownChoice:
         return [
             Choice(
                 caption=pair.caption,
-                image_0=open_picture(pair.jpegs[0]),
-                image_1=open_picture(pair.jpegs[1]),
+                image_0=read_picture(pair.jpegs[0], KEPT),
+                image_1=read_picture(pair.jpegs[1], KEPT),
                 preferred=pair.preferred,
             )
             for pair in self.support
@@ -66,8 +66,8 @@ class KnownChoice:
         return Question(
             choices=self.choices(),
             prompt=self.query.caption,
-            first=open_picture(self.query.jpegs[0]),
-            second=open_picture(self.query.jpegs[1]),
+            first=read_picture(self.query.jpegs[0]),
+            second=read_picture(self.query.jpegs[1]),
         )
 
 

@@ -8,7 +8,6 @@ Legend: B pictures, C H W latent.
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,14 +102,6 @@ def own_folder(preset: Preset, weights_dir: Path | None) -> Path:
     if weights_dir is None:
         raise ValueError(f"weights_dir is needed: {preset.name} is not on the hub")
     return weights_dir
-
-
-def open_picture(jpeg: bytes) -> Image.Image:
-    """The picture of encoded bytes, as RGB. Raises ValueError for bytes that are none."""
-    try:
-        return Image.open(io.BytesIO(jpeg)).convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{len(jpeg)} bytes that are no picture: {error}") from error
 
 
 def square(image: Image.Image, side_px: int) -> NDArray[np.uint8]:

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from ppd_model.nets.text_encoder import TextEncoder
+from ppd_model.pictures.reading import read_picture
 from training.data.shards import ShardFolder
 from training.precompute.frozen_parts import (
     Compressor,
-    open_picture,
     square,
 )
 from training.precompute.plan import Plan
@@ -58,7 +58,7 @@ def decoded(plan: Plan, source_N2: IntArray, side_px: int) -> Iterator[NDArray[n
     jpegs = plan.files.pictures(source_N2)
     for (row, side), jpeg in zip(source_N2.tolist(), jpegs, strict=True):
         try:
-            yield square(open_picture(jpeg), side_px)
+            yield square(read_picture(jpeg), side_px)
         except ValueError as error:
             raise ValueError(f"{plan.files.place_of(row)}, jpg_{side}: {error}") from error
 

@@ -1,7 +1,7 @@
 """The pictures that the VLM reads, taken out of the parquet files once, for reading in any order.
 
 A support set's eight pictures lie anywhere among hundreds of gigabytes. They are copied, as the
-JPEG bytes they are, into shards in the order of the files; the VLM then reads them person by
+bytes they are, into shards in the order of the files; the VLM then reads them person by
 person.
 
 Dimension letters: N pictures, X bytes.
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ppd_model.pictures.reading import KEPT, read_picture
 from training.data.shards import ShardFolder, mapped
-from training.precompute.frozen_parts import open_picture
 
 
 def write_pictures(folder: ShardFolder, name: str, jpegs: Sequence[bytes]) -> None:
@@ -38,9 +38,9 @@ class SupportPictures:
         self._first_place = [0, *accumulate(len(ends) for ends in self._ends)]
 
     def open(self, place: int) -> Image.Image:
-        """The picture, as RGB. Raises ValueError for bytes that are none."""
+        """The picture as the service keeps it. Raises ValueError for bytes that are none."""
         shard = bisect_right(self._first_place, place) - 1
         within = place - self._first_place[shard]
         begin = self._ends[shard][within - 1] if within else 0
         jpeg_X = self._bytes[shard][begin : self._ends[shard][within]]
-        return open_picture(jpeg_X.numpy().tobytes())
+        return read_picture(jpeg_X.numpy().tobytes(), KEPT)

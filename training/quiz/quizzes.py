@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ppd_model.pictures.reading import KEPT, read_picture
 from ppd_model.user_encoder import Choice
 from training.data.preferences import CHOICES_PER_PROFILE
 from training.quiz.pair_strategies import Asked, QuizPool, QuizRules, play
@@ -145,8 +146,8 @@ def load_quiz_pool(
     for pair in pairs:
         opened = []
         for image in pair["images"]:
-            with Image.open(pool_dir / "images" / image["file"]) as file:
-                opened.append(file.convert("RGB"))
+            file = pool_dir / "images" / image["file"]
+            opened.append(read_picture(file.read_bytes(), KEPT))
         images.append((opened[0], opened[1]))
         pixels = np.stack([np.asarray(image) for image in opened])
         looks_2L = looks_of(pixels, np.full(2, content_of[pair["caption"]]))

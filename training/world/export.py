@@ -40,6 +40,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from ppd_model.pictures.reading import read_picture
 from training.data.pickapic import SCHEMA
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
@@ -234,10 +235,7 @@ def jpeg_loss(store: PictureStore, among: Sequence[int], sample: int) -> dict[st
     spread = np.linspace(0, len(among) - 1, min(sample, len(among))).astype(np.int64)
     chosen = np.array(among)[spread]
     after = np.stack(
-        [
-            np.asarray(Image.open(io.BytesIO(jpeg(store.pictures[picture]))))
-            for picture in chosen.tolist()
-        ]
+        [np.asarray(read_picture(jpeg(store.pictures[picture]))) for picture in chosen.tolist()]
     )
     looks = store.standardizer.looks(after, store.content[chosen])
     change_L = np.sqrt(((looks - store.looks[chosen]) ** 2).mean(0))

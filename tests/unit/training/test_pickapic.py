@@ -103,7 +103,7 @@ def test_a_row_without_a_picture_is_named(tmp_path: Path) -> None:
     rows[4]["jpg_1"] = None
     write(tmp_path / "gap.parquet", rows, per_group=2)
     files = PickAPic([tmp_path])
-    with pytest.raises(ValueError, match=r"gap\.parquet: column 'jpg_1' is empty in row 4"):
+    with pytest.raises(ValueError, match=r"gap\.parquet: column 'jpg_1' has no bytes in row 4"):
         list(files.pictures(np.array([[4, 1]])))
     assert files.place_of(4).endswith("gap.parquet, row 4")
 
@@ -115,3 +115,32 @@ def test_other_contents_have_another_fingerprint(tmp_path: Path) -> None:
     assert (before[0]["file"], before[0]["rows"]) == ("one.parquet", 3)
     write(tmp_path / "one.parquet", numbered(1, 3))
     assert PickAPic([tmp_path]).fingerprint() != before
+
+
+def test_pictures_in_structs_of_bytes_and_path_are_read(tmp_path: Path) -> None:
+    rows = numbered(0, 3)
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    for name, field in (("jpg_0", pa.binary()), ("jpg_1", pa.large_binary())):
+        column = pa.array(
+            [{"path": f"{n}.jpg", "bytes": each[name]} for n, each in enumerate(rows)],
+            pa.struct([("bytes", field), ("path", pa.string())]),
+        )
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    pq.write_table(table, tmp_path / "structs.parquet")
+    found = list(PickAPic([tmp_path]).pictures(np.array([[0, 0], [1, 1], [2, 0]])))
+    assert found == [jpeg(0), jpeg(101), jpeg(2)]
+
+
+def test_a_struct_without_bytes_is_named(tmp_path: Path) -> None:
+    rows = numbered(0, 2)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    place = table.schema.get_field_index("jpg_0")
+    for name, values, type_, said in (
+        ("linked", [{"bytes": None, "path": "a.jpg"}] * 2, kind, r"'jpg_0' has no bytes in row 1"),
+        ("paths", [{"path": "a"}] * 2, pa.struct([("path", pa.string())]), "expected bytes"),
+    ):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(table.set_column(place, "jpg_0", pa.array(values, type_)), path)
+        with pytest.raises(ValueError, match=said):
+            list(PickAPic([path]).pictures(np.array([[1, 0]])))

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from ppd_model.pictures.reading import read_picture
 from ppd_model.presets import get_preset
 from ppd_model.user_encoder import Choice, EncodedUser, EncodingError
 from tests.fake_pickapic import jpeg, row, write
@@ -28,7 +29,6 @@ from training.precompute.__main__ import precompute
 from training.precompute.frozen_parts import (
     compressor_side_px,
     load_compressor,
-    open_picture,
     square,
 )
 from training.precompute.precompute_config import PrecomputeConfig
@@ -174,7 +174,7 @@ def test_a_latent_is_that_of_its_own_picture(finished: PrecomputeConfig) -> None
     }
     compressor = load_compressor(PRESET, finished.weights_dir, torch.device("cpu"))
     for place in (0, len(uids) // 2, len(uids) - 1):
-        image = square(open_picture(jpegs[uids[place]]), compressor.side_px)
+        image = square(read_picture(jpegs[uids[place]]), compressor.side_px)
         own = compressor.latents(image[None], torch.device("cpu"))
         assert torch.allclose(pairs.latent_NCHW[torch.tensor([place])], own, rtol=1e-2, atol=1e-3)
 
@@ -396,7 +396,7 @@ def test_a_published_preset_takes_the_same_path(
     assert pairs.text_KST.shape[2] == tiny.text_encoder["hidden_size"]
     own = modules(tiny)["compressor"]
     with torch.inference_mode():
-        grey = square(open_picture(jpeg(0, 40, 30)), 96)
+        grey = square(read_picture(jpeg(0, 40, 30)), 96)
         expected = own(torch.tensor(grey).permute(2, 0, 1)[None].float() / 255)
     first = pairs.latent_NCHW[pairs.chosen_P[:1]].float()
     assert torch.allclose(first, expected, rtol=1e-2, atol=1e-3)

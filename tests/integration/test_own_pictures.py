@@ -1,0 +1,155 @@
+"""People's own pictures over REST: read as in training, or refused with a reason; within bounds."""
+
+import base64
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ppd_model.pictures import apart
+from ppd_model.pictures.apart import Allowance, read_apart
+from ppd_model.pictures.reading import KEPT, Limits, PictureError, read_picture
+from service.core.pictures import UPLOADS, from_base64
+from tests.fake_pickapic import row
+from tests.pictures_as_people_have_them import looks, samples, saved
+from tests.running_service import Service
+from training.data.pickapic import SCHEMA, PickAPic
+
+pytestmark = pytest.mark.anyio
+
+
+def base64_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+async def sent(client: httpx.AsyncClient, *texts: str) -> httpx.Response:
+    choices = [{"caption": "mine", "images": [text, text], "preferred": 0} for text in texts]
+    return await client.post("/users/ann/preferences", json={"choices": choices})
+
+
+async def stored(client: httpx.AsyncClient) -> list[np.ndarray[Any, Any]]:
+    """The pixels of the first picture of every answer, in order."""
+    held = (await client.get("/users/ann/preferences")).json()["choices"]
+    answers = [await client.get(choice["images"][0]) for choice in held]
+    return [np.asarray(Image.open(io.BytesIO(answer.content))) for answer in answers]
+
+
+async def test_over_rest_and_from_parquet_a_picture_is_the_same_pixels(
+    service: Service, tmp_path: Path
+) -> None:
+    files = list(samples().values())
+    rows = [row(1, "mine", "a", "b", 0, jpg_0=file, jpg_1=file) for file in files]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "own.parquet")
+    places = np.array([[n, 0] for n in range(len(files))])
+    trained = [read_picture(data, KEPT) for data in PickAPic([tmp_path]).pictures(places)]
+    client = service.client()
+    answer = await sent(client, *map(base64_of, files))
+    assert answer.status_code == 202, answer.text
+    served = await stored(client)
+    for name, ours, theirs in zip(samples(), served, trained, strict=True):
+        assert np.array_equal(ours, np.asarray(theirs)), name
+        if "large" not in name:
+            assert theirs.size == (64, 32), name
+
+
+async def test_every_fault_is_named_with_its_place_and_nothing_is_kept(service: Service) -> None:
+    client = service.client()
+    good = base64_of(saved(looks()))
+    heic = base64_of(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    thin = base64_of(saved(Image.new("RGB", (2048, 16))))
+    answer = await sent(client, good, heic, "https://example.org/a.png", thin)
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "invalid_image"
+    said = {fault["pointer"]: fault["message"] for fault in answer.json()["errors"]}
+    assert set(said) == {f"/choices/{i}/images/{j}" for i in (1, 2, 3) for j in (0, 1)}
+    assert "HEIC" in said["/choices/1/images/0"]
+    assert "is an address" in said["/choices/2/images/0"]
+    assert "2048 x 16 px, which is too narrow" in said["/choices/3/images/1"]
+    assert (await client.get("/users/ann/preferences")).status_code == 404
+
+
+PNG = saved(looks())
+WRITTEN: dict[str, Callable[[str], str]] = {
+    "plain": lambda text: text,
+    "data URL": lambda text: "data:image/png;base64," + text,
+    "data URL of parameters": lambda text: "DATA:image/png;charset=utf-8;BASE64," + text,
+    "data URL without a type": lambda text: "data:;base64," + text,
+    "data URL with percents": lambda text: "data:image/png;base64," + text.replace("=", "%3D"),
+    "wrapped": lambda text: base64.encodebytes(base64.b64decode(text)).decode(),
+    "wrapped by CRLF": lambda text: "\r\n".join(text[i : i + 64] for i in range(0, len(text), 64)),
+    "indented": lambda text: f"\n\t  {text[:40]}\n\t  {text[40:]}\n",
+    "URL-safe": lambda text: text.replace("+", "-").replace("/", "_"),
+    "without padding": lambda text: text.rstrip("="),
+    "padded too much": lambda text: text.rstrip("=") + "====",
+}
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_base64_is_read_however_clients_write_it(how: str, cut: int) -> None:
+    data = PNG[: len(PNG) - cut] + b"\xfb\xff\xbf"  # of every remainder, with + and / in it
+    assert from_base64(WRITTEN[how](base64_of(data)), 10_000) == data
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "=", "A", "not base64!", "data:image/png,abc", "data:image/png;base64,", "Ä" * 8, "A" * 9],
+)
+def test_what_is_no_base64_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^is (not base64|empty|a data URL without base64)$"):
+        from_base64(text, 10_000)
+
+
+def test_base64_of_too_many_bytes_is_refused() -> None:
+    with pytest.raises(ValueError, match="is larger than 100 bytes"):
+        from_base64(base64_of(bytes(101)), 100)
+
+
+AMPLE = Allowance(pixels=10**8, seconds=60, memory_bytes=3 * 2**29)
+
+
+def test_all_pictures_of_a_request_share_an_allowance_of_pixels() -> None:
+    data = saved(Image.new("L", (1000, 1000)))
+    some = Allowance(pixels=2_500_000, seconds=60, memory_bytes=3 * 2**29)
+    outcomes = read_apart([data] * 4, UPLOADS, some)
+    assert [isinstance(one, bytes) for one in outcomes] == [True, True, False, False]
+    assert "at most 2500000 pixels are read for one request" in str(outcomes[2])
+
+
+def test_pictures_of_8192_px_are_refused_before_they_are_decoded() -> None:
+    data = saved(Image.new("1", (8192, 8192)))
+    began = time.monotonic()
+    outcomes = read_apart([data] * 8, UPLOADS, AMPLE)
+    assert time.monotonic() - began < 20
+    assert all("more than 25000000 pixels are too many" in str(one) for one in outcomes)
+
+
+def test_pictures_that_take_too_long_are_given_up() -> None:
+    hasty = Allowance(pixels=10**8, seconds=0.01, memory_bytes=3 * 2**29)
+    (outcome,) = read_apart([PNG], UPLOADS, hasty)
+    assert isinstance(outcome, PictureError)
+    assert "seconds to read" in str(outcome)
+
+
+def test_a_picture_that_takes_too_much_memory_is_given_up_and_the_service_lives() -> None:
+    narrow = Allowance(pixels=10**9, seconds=60, memory_bytes=2**29)
+    huge = saved(Image.new("1", (30_000, 30_000)))
+    small, large = read_apart([PNG, huge], Limits(max_side_px=2**16, max_pixels=10**9), narrow)
+    assert isinstance(small, bytes)
+    assert isinstance(large, PictureError)
+
+
+def test_the_reading_process_has_none_of_the_services_secrets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PPD_SESSION_SECRET", "zqxj")
+    assert "zqxj" not in str(apart._environment())
+    assert read_apart([PNG], UPLOADS, AMPLE) == read_apart([PNG], UPLOADS, AMPLE)
