@@ -18,6 +18,7 @@ from ppd_model.pictures.formats import format_of, openers, size_before_opening
 
 KEPT_SIDE_PX = 768
 """People's own pictures and those of data sets are scaled down to this for the encoder."""
+MIN_SCALED_SIDE_PX = 16
 
 MAX_JPEG_SCANS = 64
 """A progressive JPEG has about ten. Each costs a pass over the picture and next to no bytes."""
@@ -42,8 +43,8 @@ class PictureError(ValueError):
 class Limits:
     """What a picture may be, looked at before its pixels are decoded.
 
-    With `kept_side_px` a larger one is scaled down until both sides fit; `min_side_px` holds
-    before and after that.
+    With `kept_side_px` a larger one is scaled down until both sides fit. Whether it is or not, one
+    that would be left with a side of fewer than `MIN_SCALED_SIDE_PX` is refused.
     """
 
     min_side_px: int = 1
@@ -111,9 +112,13 @@ def opened(data: bytes, limits: Limits = ANY) -> Opened:
 
 def kept_size(size: tuple[int, int], limits: Limits) -> tuple[int, int]:
     """Width and height in px of what is kept of a picture of this size."""
-    if limits.kept_side_px is None or max(size) <= limits.kept_side_px:
+    return size if limits.kept_side_px is None else _fitting(size, limits.kept_side_px)
+
+
+def _fitting(size: tuple[int, int], side_px: int) -> tuple[int, int]:
+    if max(size) <= side_px:
         return size
-    scale = limits.kept_side_px / max(size)
+    scale = side_px / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
@@ -125,11 +130,11 @@ def _check(size: tuple[int, int], format: str, limits: Limits) -> None:
         raise PictureError(f"{is_what}; it needs sides of {least} to {most} px")
     if width * height > limits.max_pixels:
         raise PictureError(f"{is_what}; more than {limits.max_pixels} pixels are too many")
-    kept = kept_size(size, limits)
-    if min(kept) < least:
+    scaled = _fitting(size, limits.kept_side_px or KEPT_SIDE_PX)
+    if scaled != size and min(scaled) < MIN_SCALED_SIDE_PX:
         raise PictureError(
-            f"{is_what}, which is too narrow: made smaller to {kept[0]} x {kept[1]} px its shorter"
-            f" side has fewer than {least}"
+            f"{is_what}, which is too narrow: made smaller to {scaled[0]} x {scaled[1]} px its"
+            f" shorter side has fewer than {MIN_SCALED_SIDE_PX}"
         )
 
 

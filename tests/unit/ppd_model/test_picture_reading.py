@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from ppd_model.pictures.colour import on_white
-from ppd_model.pictures.reading import KEPT, Limits, PictureError, kept_size, read_picture
+from ppd_model.pictures.reading import ANY, KEPT, Limits, PictureError, kept_size, read_picture
 
 RED, BLUE, WHITE = (220, 30, 40), (30, 60, 200), (255, 255, 255)
 SIZE = (64, 32)
@@ -460,6 +460,15 @@ def test_limits_are_looked_at_before_pixels_are_decoded() -> None:
     with pytest.raises(PictureError, match=r"2000 x 41 px, which is too narrow.* 768 x 16|15"):
         read_picture(saved(Image.new("L", (2000, 40))), limits)
     assert read_picture(saved(Image.new("L", (2000, 42))), limits).size == (768, 16)
+
+
+@pytest.mark.parametrize("limits", [ANY, KEPT])
+def test_data_sets_have_no_picture_that_the_service_would_refuse_as_too_narrow(
+    limits: Limits,
+) -> None:
+    with pytest.raises(PictureError, match=r"too narrow.* 768 x 6 px"):
+        read_picture(saved(Image.new("L", (2048, 16))), limits)
+    assert read_picture(saved(Image.new("L", (200, 2))), limits).size == (200, 2)
 
 
 def test_a_jpeg_of_many_scans_is_refused() -> None:
