@@ -2,7 +2,7 @@
 
     python -m benchmarks.engine throughput [--model bench|mini] [--rounds 7] [--threads 1]
     python -m benchmarks.engine lone | first-step | poisson | compute-bound | constants | adapter
-    python -m benchmarks.engine stock | compiled [--device cuda]
+    python -m benchmarks.engine stock | compiled [--device cuda] | sampling --model mini
     python -m benchmarks.engine all [--out FILE.json] [--plot FILE.png]
 
 * throughput: 8 jobs at once, pictures a second, engine / plain serial loop
@@ -15,6 +15,8 @@
   / first come, first served
 * stock: 8 jobs at once, pictures a second, the fastest engine / diffusers' own prior pipeline, one
   at a time and without the adapter
+* sampling: 8 jobs at once, pictures a second, by the preset's own sampler in Stages C and B / by 20
+  steps of ddpm guided throughout and 6 of Stage B, and / diffusers' own prior pipeline with those
 * compiled: seconds of one job by itself, eager / compiled blocks (on a GPU in CUDA graphs)
 * constants: one step without / with the constant keys and values, adapter on. Without them a step
   is the network's own forward, which makes the text's and the user's anew each time, as diffusers'
@@ -75,7 +77,7 @@ from benchmarks.sides import (
 from ppd_model.engine.engine import Engine
 from ppd_model.pipeline import Pipeline
 from ppd_model.sampling.devices import CPU_COMPILED, CUDA_GRAPHS, DeviceSupport
-from ppd_model.types import ImageRequest
+from ppd_model.types import ImageRequest, Sampling
 
 AT_ONCE = 8
 """Requests in a batch of the request-level server at most."""
@@ -100,6 +102,7 @@ class Given:
 GOALS = {
     ("throughput", "bench"): [Goal("plain / engine", 2.5)],
     ("throughput", "mini"): [Goal("plain / engine", 1.4)],
+    ("sampling", "mini"): [Goal("ddpm / own", 2.0), Goal("stock / own", 5.0)],
     ("lone", ""): [Goal("engine / plain", 1.05, at_most=True)],
     ("first-step", ""): [Goal("request-level / engine", 8.0)],
     ("poisson", ""): [
@@ -172,18 +175,13 @@ def all_at_once(
     given: Given,
 ) -> dict[str, list[float]]:
     """Pictures a second of as many jobs at once: one after the other, and in the engine."""
-    engine.wait_until_ready()
-
-    def by_engine(requests: Sequence[ImageRequest]) -> None:
-        for handle in [engine.submit([request]) for request in requests]:
-            handle.result(WAIT_S)
 
     def one_by_one(requests: Sequence[ImageRequest]) -> None:
         for request in requests:
             alone(request)
 
     seconds = alternate(
-        {name: one_by_one, "engine": by_engine},
+        {name: one_by_one, "engine": together(engine)},
         lambda turn: requests_of(pipeline, [given.steps] * given.jobs, turn),
         given.rounds,
     )
@@ -362,6 +360,47 @@ def stock(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
         return all_at_once("stock", stock_pipeline, engine, pipeline, given)
 
 
+def sampling(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
+    """All jobs arrive at once; whole pictures, by engines of two samplers and by diffusers."""
+    before = pipeline_of(given.model, given.device, decoder=has_decoder(pipeline))
+    before.preset = before.decoder.preset = replace(
+        pipeline.preset, sampling=Sampling(), stage_b_solver="ddpm", stage_b_steps=6
+    )
+    stock_prior = StockPipeline(before)
+
+    def by_stock(requests: Sequence[ImageRequest]) -> None:
+        for request in requests:
+            generator = torch.Generator().manual_seed(request.seed)
+            before.decode([request], stock_prior(request), [generator])
+
+    with (
+        Engine(pipeline, threads=given.threads) as own,
+        Engine(before, threads=given.threads) as ddpm,
+    ):
+        seconds = alternate(
+            {"stock": by_stock, "ddpm": together(ddpm), "own": together(own)},
+            lambda turn: requests_of(pipeline, [None] * given.jobs, turn),
+            given.rounds,
+        )
+    per_s = {f"pictures/s, {n}": [given.jobs / s for s in v] for n, v in seconds.items()}
+    return per_s | {
+        "ddpm / own": over(seconds["ddpm"], seconds["own"]),
+        "stock / own": over(seconds["stock"], seconds["own"]),
+        "stock / ddpm": over(seconds["stock"], seconds["ddpm"]),
+    }
+
+
+def together(engine: Engine) -> Callable[[Sequence[ImageRequest]], None]:
+    """All requests at once, each a job, and the wait for all."""
+    engine.wait_until_ready()
+
+    def run(requests: Sequence[ImageRequest]) -> None:
+        for handle in [engine.submit([request]) for request in requests]:
+            handle.result(WAIT_S)
+
+    return run
+
+
 def compiled(pipeline: Pipeline, given: Given) -> dict[str, list[float]]:
     """One job by itself; compilation marks the network's blocks, so each side has its own."""
     other = pipeline_of(given.model, given.device, decoder=False)
@@ -403,9 +442,10 @@ ROWS: dict[str, Callable[[Pipeline, Given], dict[str, list[float]]]] = {
     "constants": constants,
     "adapter": adapter,
     "stock": stock,
+    "sampling": sampling,
     "compiled": compiled,
 }
-WHOLE = ("throughput", "lone")
+WHOLE = ("throughput", "lone", "sampling")
 """Rows in which `mini` makes whole pictures; elsewhere denoising alone is compared."""
 
 

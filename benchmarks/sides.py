@@ -266,7 +266,7 @@ def _row(attended: AttentionInput, i: slice) -> AttentionInput:
     return AttentionInput(attended.text_BSD[i], of(attended.text_blocks), user)
 
 
-def requests_of(pipeline: Pipeline, steps: Sequence[int], seed: int) -> list[ImageRequest]:
+def requests_of(pipeline: Pipeline, steps: Sequence[int | None], seed: int) -> list[ImageRequest]:
     """Guided and personal, each of another person and prompt."""
     rng = np.random.default_rng(seed)
     subjects = ("boat", "tree", "house", "fish", "rocket", "balloon", "flower", "mushroom")
