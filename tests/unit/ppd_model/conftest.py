@@ -22,6 +22,7 @@ from ppd_model.nets.diffusion import COSINE_S, row_noise, sampling_times
 from ppd_model.nets.stage_c import StageC, build_stage_c
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import Preset, get_preset
+from ppd_model.types import Sampling
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 WORDS = ("a", "red", "boat", "on", "the", "sea", "at", "night", "tree", "house", "quiet", "hill")
@@ -39,7 +40,8 @@ def few_threads_and_a_fixed_seed() -> Iterator[None]:
 
 @pytest.fixture
 def tiny() -> Preset:
-    """The shape of ``mini``, down to the sampler's x0 clamp, with narrow layers."""
+    """The shape of ``mini``, down to the sampler's x0 clamp, with narrow layers; sampled by DDPM,
+    which diffusers has too."""
     mini = get_preset("mini")
     text = dict(hidden_size=16, intermediate_size=32, projection_dim=24, num_hidden_layers=2)
     return replace(
@@ -67,6 +69,8 @@ def tiny() -> Preset:
         text_encoder=mini.text_encoder | text | dict(max_position_embeddings=16),
         user_emb_dim=20,
         user_token_dim=12,
+        sampling=Sampling(),
+        stage_b_solver="ddpm",
         stage_b_steps=3,
     )
 
