@@ -2,8 +2,8 @@
 
 PartiPrompts (paper, [53]) is read from its tsv as it is published, with a header line and the
 columns "Prompt" and "Category". The world's list (`training/prompts/world_held_out.txt`) has four
-captions of each content, as long as there are as many, in words that `training.data.splits` holds out
-from preference training by their hash; mini's base model has seen all words of the world.
+captions of each content, as long as there are as many, in words that `training.data.splits` holds
+out from preference training by their hash; mini's base model has seen all words of the world.
 """
 
 from __future__ import annotations
