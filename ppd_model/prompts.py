@@ -185,28 +185,28 @@ def as_data(text: str, special_tokens: Iterable[str] = CHAT_TOKENS) -> str:
 def with_profile(response: str, profile: str, special_tokens: Iterable[str] = CHAT_TOKENS) -> str:
     """A response whose profile text is replaced by somebody's own (design, decision 5).
 
-    Raises NoProfileError if the response has no profile, ValueError if the text is blank.
+    Raises ValueError if the text is blank.
     """
     text = as_data(profile, special_tokens)
     if not text:
         raise ValueError("blank profile text")
-    head, _ = split_profile(response)
-    return f"{head} {text}"
+    return f"{with_heading(response)} {text}"
 
 
 def has_profile(response: str) -> bool:
-    """Whether a response has the profile's heading and something after it."""
+    """Whether a model's response ends in a profile: words, and no further part of the format."""
     try:
-        split_profile(response)
+        _, profile = split_profile(response)
     except NoProfileError:
         return False
-    return True
+    return any(c.isalpha() for c in profile) and not _PART_OF_FORMAT.search(profile)
 
 
 def with_heading(response: str) -> str:
-    """A response that has no profile, ending in the profile's heading, to be continued."""
+    """A response that has no profile, up to the profile's heading, to be continued from there."""
     head = response.split(TURN_END)[0].rstrip()
-    return head if _HEADING.search(head[-40:]) else f"{head}{profile_heading()}"
+    headings = list(_HEADING.finditer(head))
+    return head[: headings[-1].end()] if headings else f"{head}{profile_heading()}"
 
 
 def split_profile(response: str) -> tuple[str, str]:
@@ -237,6 +237,9 @@ def parse_response(response: str) -> ParsedResponse:
 
 # Chat models like to set headings in bold; "User profile" is as good.
 _HEADING = re.compile(r"user profile\**:\**", re.IGNORECASE)
+_PART_OF_FORMAT = re.compile(
+    r"\bpair \d:|\b(dis)?preferred image:|\bimage [12]:|\bdifferences:", re.IGNORECASE
+)
 _DISLIKES = re.compile(
     r"\b(avoid(s|ing)?|dislik(e|es|ed|ing)|hat(e|es)|reject(s|ed)?|avers(e|ion)|"
     r"(does|do|did|is|are|would|can)(n['’]t| not)|cannot|never|less|without|free of|no|not|"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -46,6 +47,7 @@ from ppd_model.presets import Preset, get_preset
 from ppd_model.sampling.placement import own_dtype, placed
 from ppd_model.types import EncodedUser as EncodedUser
 from ppd_model.types import LabelledPair
+from ppd_model.words import is_blank, split_words
 
 Choice = LabelledPair
 Decoding = Literal["greedy", "sample"]
@@ -58,6 +60,10 @@ VLM_FILE = "vlm.safetensors"
 TOKENIZER_FILE = "vlm_tokenizer.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PUBLISHED_MAX_NEW_TOKENS = 1024
+PLAIN_CAPTION = "a picture of a tree in the hills"
+"""Read in the place of a caption that cannot be read; captions never name a look."""
+_CAPTION_WORDS = range(3, 10)
+"""How many words the captions have that mini was trained with."""
 
 
 class SeededDraws(LogitsProcessor):  # type: ignore[misc]
@@ -89,6 +95,10 @@ class EncodingError(RuntimeError):
     """The model gave no usable profile or embedding; nothing of it may be stored."""
 
 
+class NothingRead(EncodingError):  # noqa: N818 - it is the name of the outcome
+    """The model wrote no profile: no words, or no end of its own format."""
+
+
 class ImageTextProcessor(LlavaOnevisionProcessor):  # type: ignore[misc]
     """LLaVA-OneVision's processor without its video part, which alone needs torchvision."""
 
@@ -102,7 +112,9 @@ class UserEncoder:
     """Turns choices into profiles and embeddings; load one with ``UserEncoder.load``.
 
     With ``offload`` the model rests in the machine's memory and is on ``device`` only while it
-    reads, so that it can share a device with the generator.
+    reads, so that it can share a device with the generator. A model of a small world
+    (``knows_all_words`` false) is shown of a caption only the words that it knows: by others it is
+    led astray, and writes of anything but the pictures.
     """
 
     def __init__(
@@ -114,6 +126,7 @@ class UserEncoder:
         prompt_variant: str = "paper",
         decoding: str = "greedy",
         max_new_tokens: int = _PUBLISHED_MAX_NEW_TOKENS,
+        knows_all_words: bool = True,
         device: str = "cpu",
         offload: bool = False,
     ) -> None:
@@ -124,6 +137,7 @@ class UserEncoder:
         self.prompt_variant = prompts.check_variant(prompt_variant)
         self.decoding = decoding
         self.max_new_tokens = max_new_tokens
+        self.knows_all_words = knows_all_words
         self.user_emb_dim = int(model.config.text_config.hidden_size)
         self.encoder_version = _version(weights_id, prompt_variant, decoding)
         self.device = torch.device(device)
@@ -179,6 +193,7 @@ class UserEncoder:
             prompt_variant=prompt_variant,
             decoding=decoding,
             max_new_tokens=max_new_tokens,
+            knows_all_words=bool(spec.published),
             device=device,
             offload=offload,
         )
@@ -249,6 +264,13 @@ class UserEncoder:
         images = [_in_order(choices, p.images) for choices, p in zip(many, asked, strict=True)]
         seeds = range(seed, seed + len(many))
         responses = self._respond([p.text for p in asked], images, seeds)
+        for row, response in enumerate(responses):
+            if not prompts.has_profile(response):
+                asked[row] = self._prompt([replace(c, caption=PLAIN_CAPTION) for c in many[row]])
+                again = self._respond([asked[row].text], [images[row]], [seeds[row]])
+                responses[row] = again[0]
+                if edits[row] is None and not prompts.has_profile(again[0]):
+                    raise NothingRead(f"the reading came to no profile: {again[0][-200:]!r}")
         try:
             read = [
                 response if edit is None else self._edited(response, edit)
@@ -256,7 +278,7 @@ class UserEncoder:
             ]
             parsed = [prompts.parse_response(response) for response in read]
         except prompts.NoProfileError as error:
-            raise EncodingError(str(error)) from error
+            raise NothingRead(str(error)) from error
         embs_BD, confidences = self._read(asked, images, read)
         return [
             EncodedUser(
@@ -281,7 +303,7 @@ class UserEncoder:
         """The responses, each with its profile's heading.
 
         A response that ended without one (about one in a thousand of mini's) is given the heading
-        and continued, once; the transcript shows where.
+        and continued, once; the transcript shows where. It may still have no profile.
         """
         responses = self._generate(self._inputs(texts, images), seeds)
         short = [row for row, text in enumerate(responses) if not prompts.has_profile(text)]
@@ -295,13 +317,19 @@ class UserEncoder:
         return responses
 
     def _prompt(self, choices: Sequence[Choice]) -> prompts.Prompt:
-        pairs = [prompts.LabelledCaption(c.caption, c.preferred) for c in choices]
+        pairs = [prompts.LabelledCaption(self._caption(c.caption), c.preferred) for c in choices]
         prompt = prompts.build_prompt(pairs, self.prompt_variant, self._special_tokens)
         plain = [prompts.LabelledCaption("", c.preferred) for c in choices]
         frame = prompts.build_prompt(plain, self.prompt_variant, self._special_tokens)
         if self._specials_in(prompt.text) != self._specials_in(frame.text):
             raise ValueError("a caption would change the prompt's structure")
         return prompt
+
+    def _caption(self, text: str) -> str:
+        """What the model is shown of a caption."""
+        if self.knows_all_words:
+            return PLAIN_CAPTION if is_blank(text) else text
+        return known_caption(text, self._tokenizer)
 
     def _edited(self, response: str, profile: str) -> str:
         if self._specials_in(prompts.as_data(profile, self._special_tokens)):
@@ -353,6 +381,7 @@ class UserEncoder:
             max_new_tokens=self.max_new_tokens,
             pad_token_id=self._tokenizer.pad_token_id,
             eos_token_id=self._tokenizer.convert_tokens_to_ids(prompts.TURN_END),
+            begin_suppress_tokens=[self._tokenizer.convert_tokens_to_ids(prompts.TURN_END)],
             suppress_tokens=[i for i in blocked if i < self.model.lm_head.out_features],
         )
         length = inputs["input_ids"].shape[1]
@@ -408,6 +437,14 @@ def check_embedding(user_emb_D: NDArray[Any], dim: int) -> None:
         raise EncodingError("the embedding has values that are not finite")
     if not np.linalg.norm(user_emb_D) > 0:
         raise EncodingError("the embedding is zero")
+
+
+def known_caption(text: str, tokenizer: Any) -> str:
+    """What mini is shown of a caption: those of its words that are one token each, in order."""
+    known = [word for word in split_words(text) if len(tokenizer(f" {word}")["input_ids"]) == 1]
+    if len(known) < _CAPTION_WORDS.start:
+        return PLAIN_CAPTION
+    return " ".join(known[: _CAPTION_WORDS.stop - 1])
 
 
 def make_processor(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fastapi import FastAPI
 
 from ppd_model.presets import get_preset
+from ppd_model.words import vocabulary_of
 from service.actions.accepting import Accepting
 from service.actions.leftovers import sweep_orphans
 from service.actions.limits import Limits
@@ -194,7 +195,11 @@ def api(settings: Settings) -> Served:
     )
     preset = get_preset(settings.preset)
     capabilities = Capabilities(
-        preset.name, preset.default_side_px, preset.allowed_sides_px, preset.sampling
+        preset.name,
+        preset.default_side_px,
+        preset.allowed_sides_px,
+        preset.sampling,
+        vocabulary_of(preset, settings.weights_dir),
     )
     assert settings.session_secret is not None
     secret = settings.session_secret.get_secret_value()

@@ -17,6 +17,7 @@ from ppd_model.types import (
     ImageRequest,
     LabelledPair,
 )
+from ppd_model.words import Vocabulary
 from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.ports import AdapterFile, Capabilities, Preview, Usage, Versions
 from service.infra.adapters import file_sha256
@@ -40,6 +41,8 @@ class FakeRuntime:
         self.load_gate.set()
         self.encoder_version = encoder_version
         self.fail_with: Exception | None = None
+        self.vocabulary: Vocabulary | None = None
+        self.unknown: set[str] = set()
         self.engine_state: EngineState | None = None
         self.broken_by: str | None = None
         self.generated: list[ImageRequest] = []
@@ -48,7 +51,7 @@ class FakeRuntime:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities("mini", 128, (128,))
+        return Capabilities("mini", 128, (128,), vocabulary=self.vocabulary)
 
     @property
     def jobs_at_once(self) -> int:
@@ -105,6 +108,9 @@ class FakeRuntime:
 
     def usage(self, request: ImageRequest) -> Usage:
         return Usage(len(request.prompt[:100].split()), 64)
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        return [word for word in prompt.split() if word in self.unknown]
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         while not self.gate.wait(0.01):

@@ -27,8 +27,8 @@ MERGES = [("b", "o"), ("bo", "a"), ("boa", "t</w>"), ("r", "e"), ("re", "d</w>")
 
 
 def vocabulary() -> dict[str, int]:
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    tokens = [PAD, *letters, *(f"{letter}</w>" for letter in letters)]
+    letters = "abcdefghijklmnopqrstuvwxyz<|>!"
+    tokens = [PAD, *letters.replace(PAD, ""), *(f"{letter}</w>" for letter in letters)]
     tokens += ["".join(pair) for pair in MERGES] + [START, END]
     return {token: number for number, token in enumerate(tokens)}
 

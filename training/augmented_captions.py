@@ -33,9 +33,10 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ppd_model.nets.text_encoder import FRAMING_TOKENS, TextEncoder
+from ppd_model.nets.text_encoder import TextEncoder
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
+from ppd_model.words import FRAMING_TOKENS
 from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
 from training.evaluate.painting import (
     SAME_WITHIN,

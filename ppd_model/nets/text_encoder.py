@@ -30,12 +30,11 @@ from transformers import (
 from ppd_model.files.artifact import ArtifactError, load_artifact, load_strict
 from ppd_model.files.safetensor_files import WeightFiles, assign_weights, refuse_meta
 from ppd_model.presets import Preset
+from ppd_model.words import FRAMING_TOKENS, pictographs
 
 # The end token must not be number 2: CLIPTextModel then pools at the largest id instead.
 SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[BOS]"}
 END_TOKEN = {"eos_token": "[EOS]"}
-FRAMING_TOKENS = 2
-"""Start and end, which take two of a prompt's places."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class TextFeatures:
 class TextEncoder:
     """A CLIP text model and its tokenizer.
 
-    Every prompt takes exactly ``max_tokens`` places: cut or padded, start and end included.
+    Every prompt takes exactly ``max_tokens`` places: cut or padded, start and end included. What a
+    person typed is text: a special token in it is read as the characters that it is written with.
     """
 
     def __init__(
@@ -74,14 +74,13 @@ class TextEncoder:
         """Token ids and attention mask, both B x S. What does not fit is cut: see ``unread``."""
         if not prompts:
             raise ValueError("no prompts to encode")
-        with self._tokenizing:  # how it pads and cuts is a state of the tokenizer
-            batch = self.tokenizer(
-                list(prompts),
-                padding="max_length",
-                max_length=self.max_tokens,
-                truncation=True,
-                return_tensors="pt",
-            )
+        batch = self._typed(
+            list(prompts),
+            padding="max_length",
+            max_length=self.max_tokens,
+            truncation=True,
+            return_tensors="pt",
+        )
         return batch.input_ids.to(self.model.device), batch.attention_mask.to(self.model.device)
 
     def features(self, ids_BS: Tensor, mask_BS: Tensor) -> TextFeatures:
@@ -90,13 +89,12 @@ class TextEncoder:
         return TextFeatures(output.hidden_states[-1], output.text_embeds.unsqueeze(1))
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """Words of the prompt that the tokenizer does not know, in order, each once."""
-        words = [
-            prompt[start:end]
-            for token, start, end in self._spans(prompt)
-            if token == self.tokenizer.unk_token_id
-        ]
-        return list(dict.fromkeys(words))
+        """Words and pictographs of the prompt that are not known, in order, each once."""
+        spans = self._spans(prompt)
+        read = {place for _, start, end in spans for place in range(start, end)}
+        unknown = [(s, e) for token, s, e in spans if token == self.tokenizer.unk_token_id]
+        unknown += [(s, e) for s, e in pictographs(prompt) if read.isdisjoint(range(s, e))]
+        return list(dict.fromkeys(prompt[start:end] for start, end in sorted(unknown)))
 
     def unread(self, prompt: str) -> str:
         """The end of the prompt that is cut off, or "" when all of it is read."""
@@ -117,14 +115,18 @@ class TextEncoder:
 
     def _spans(self, prompt: str) -> list[tuple[int, int, int]]:
         """Token id, start and end in the prompt, of every token, cut or not."""
-        with self._tokenizing:
-            batch = self.tokenizer(
-                prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-            )
+        batch = self._typed(
+            prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         return [
             (token, start, end)
             for token, (start, end) in zip(batch.input_ids, batch.offset_mapping, strict=True)
         ]
+
+    def _typed(self, texts: str | list[str], **how: Any) -> Any:
+        """The tokens of what somebody typed: the one place where texts become tokens."""
+        with self._tokenizing:  # how it pads, cuts and splits is a state of the tokenizer
+            return self.tokenizer(texts, split_special_tokens=True, **how)
 
 
 def word_tokenizer(words: Iterable[str], max_tokens: int) -> PreTrainedTokenizerFast:

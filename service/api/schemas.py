@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema
 
 from ppd_model.pictures.writing import DEFAULT_QUALITY, Format
 from ppd_model.types import Solver
+from ppd_model.words import INVISIBLE, is_blank
 from service.core.auth import BROWSER_TENANT, KeyScope
 from service.core.messages import JobStatus
 
@@ -29,8 +30,8 @@ MAX_TOTAL_STEPS = 120
 
 
 def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
+    if is_blank(text):
+        raise ValueError("must not be blank: nothing in it shows")
     return text
 
 
@@ -42,12 +43,18 @@ def _takes_keys(tenant: str) -> str:
 
 @dataclass(frozen=True)
 class _NotBlank(AfterValidator):
-    """Refuses text of spaces only; the schema says so too, and that NUL is no text at all."""
+    """Refuses text of which nothing shows: spaces, and characters that are invisible.
+
+    The schema says so too, of characters that every dialect of patterns can name, and that NUL is
+    no text at all.
+    """
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {**handler(schema), "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"}
+        ranges = (f"\\u{a:04x}-\\u{b:04x}" for a, b in INVISIBLE if b <= 0xFFFF)
+        shows = r"[^\s\u0000-\u001f\u007f-\u009f" + "".join(ranges) + "]"
+        return {**handler(schema), "pattern": rf"^[^\u0000]*{shows}[^\u0000]*$"}
 
 
 NotBlank = _NotBlank(_not_blank)
@@ -284,7 +291,6 @@ class ProfileOut(BaseModel):
     text: str
     likes: list[str]
     dislikes: list[str]
-    confidence: float
 
 
 class ErrorOut(BaseModel):
@@ -326,7 +332,6 @@ class ProfileVersionOut(BaseModel):
     text: str | None
     likes: list[str]
     dislikes: list[str]
-    confidence: float | None
     encoder_version: str | None
     created_at: datetime
 

@@ -43,6 +43,8 @@ CODES: Mapping[str, str] = {
     "worker_crash": "The job was started three times and never finished.",
     "worker_not_started": "The worker did not start, so nobody runs jobs; see /health/ready.",
     "encoder_invalid": "The encoder gave an embedding that cannot be used.",
+    "nothing_read": "The reading came to no profile; the profile before it stays.",
+    "unreadable_prompt": "The model knows no word of the prompt; GET /vocabulary names its words.",
     "numerical_error": "The model gave values that are not finite.",
     "out_of_memory": "The model ran out of memory on this job; a smaller one may fit.",
     "deadline_exceeded": "The job had not been made in the time that a job may run.",

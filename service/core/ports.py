@@ -20,6 +20,7 @@ from ppd_model.types import (
     Pixels,
     Sampling,
 )
+from ppd_model.words import Vocabulary
 from service.core.messages import JobEvent
 
 
@@ -33,6 +34,8 @@ class Capabilities:
     """Allowed values of width and height."""
     sampling: Sampling = field(default_factory=Sampling)
     """How pictures are made where a request does not say."""
+    vocabulary: Vocabulary | None = None
+    """The only words that are read; None where any are, or nobody can tell."""
 
     def nearest_side_px(self, side_px: int) -> int:
         """The allowed side with the smallest ratio to this one; of two as near the larger."""
@@ -87,8 +90,9 @@ class Usage:
 class ModelRuntime(Protocol):
     """The model. All calls come from one thread, save those of the methods named here.
 
-    `state` and `broken` are asked from anywhere, `generate`, `unread` and `usage` from as many
-    threads as jobs may be in work at once; where that is one, from the thread of all the others.
+    `state` and `broken` are asked from anywhere, `generate`, `unread`, `unknown_words` and `usage`
+    from as many threads as jobs may be in work at once; where that is one, from the thread of all
+    the others.
     """
 
     @property
@@ -127,6 +131,9 @@ class ModelRuntime(Protocol):
 
     def usage(self, request: ImageRequest) -> Usage:
         """What a picture takes of the model."""
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words and emoji of a prompt that the model does not know, as they are written."""
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""

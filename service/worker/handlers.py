@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from service.core.errors import JobFailure, StorageFull
 from service.core.generation import blend
 from service.core.messages import JobEvent, preview_event, step_event
 from service.core.ports import AdapterFile, EmbeddingKey, ModelRuntime, Preview, Usage, Versions
+from service.core.words import not_read
 from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
 from service.infra.pictures.keys import generated_key
@@ -78,7 +79,7 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         nonlocal was_kept
         was_kept = False
         taste: EncodedUser = await tools.in_model_thread(in_thread)
-        _check(taste)
+        _check(taste, given)
         return taste
 
     try:
@@ -162,7 +163,7 @@ async def generate(
         "adapter_version": adapter_version,
         "encoder_version": versions.encoder_version,
         **echo(request, tastes),
-        **await _warnings(tools, request["prompt"]),
+        **await _warnings(tools, request),
         "usage": await _usage(tools, one_each),
         "cached": False,
         "timings": {
@@ -271,13 +272,21 @@ async def _usage(tools: Tools, requests: list[ImageRequest]) -> dict[str, int]:
     return {"text_tokens": each.text_tokens, "latent_tokens": made}
 
 
-async def _warnings(tools: Tools, prompt: str) -> dict[str, Any]:
-    """What the client should know about its prompt; mostly nothing."""
-    unread = await tools.in_picture_thread(tools.runtime.unread, prompt)
-    if not unread:
-        return {}
-    detail = f"The model reads no more than the first {len(prompt) - len(unread)} characters."
-    return {"warnings": [{"code": "prompt_truncated", "detail": detail}]}
+async def _warnings(tools: Tools, request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the client should know about its words; mostly nothing."""
+    runtime = tools.runtime
+
+    def in_thread() -> list[dict[str, Any]]:
+        fields = ("prompt", "negative_prompt") if request["guidance_scale"] > 1 else ("prompt",)
+        return [
+            warning
+            for field in fields
+            for text in [request[field]]
+            for warning in not_read(field, text, runtime.unread(text), runtime.unknown_words(text))
+        ]
+
+    warnings = await tools.in_picture_thread(in_thread)
+    return {"warnings": warnings} if warnings else {}
 
 
 async def _pinned_adapter(tools: Tools, job: Job) -> Adapter | None:
@@ -374,13 +383,13 @@ def _key(tenant: str, profile: Profile, encoder_version: str) -> EmbeddingKey:
     return EmbeddingKey(tenant, profile.user_pk, encoder_version, read)
 
 
-def _check(taste: EncodedUser) -> None:
+def _check(taste: EncodedUser, given: str | None) -> None:
     """Refuse what would poison every later picture."""
     emb_D = taste.user_emb_D
     if emb_D.ndim != 1 or not np.isfinite(emb_D).all() or not np.linalg.norm(emb_D) > 0:
         raise JobFailure("encoder_invalid")
-    if not taste.profile.strip():
-        raise JobFailure("encoder_invalid", "The encoder gave an empty profile.")
+    if given is None and not any(character.isalpha() for character in taste.profile):
+        raise JobFailure("nothing_read")
     if "\0" in "".join([taste.profile, *taste.likes, *taste.dislikes]):  # no database keeps it
         raise JobFailure("encoder_invalid", "The encoder gave a profile with a NUL in it.")
 

@@ -21,7 +21,8 @@ from ppd_model.published import DTYPES as PUBLISHED_DTYPES
 from ppd_model.sampling.placement import OWN_DTYPES
 from ppd_model.sampling.requests import Cancelled, LoadedAdapter, NumericalError
 from ppd_model.types import EncodedUser, EngineState, Generated, ImageRequest, LabelledPair
-from ppd_model.user_encoder import EncodingError, UserEncoder
+from ppd_model.user_encoder import EncodingError, NothingRead, UserEncoder
+from ppd_model.words import vocabulary_of
 from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU, Place
 from service.core.ports import AdapterFile, Capabilities, Preview, Usage, Versions
@@ -158,6 +159,7 @@ class PpdRuntime:
             self._preset.default_side_px,
             self._preset.allowed_sides_px,
             self._preset.sampling,
+            vocabulary_of(self._preset, self._weights_dir),
         )
 
     @property
@@ -252,6 +254,8 @@ class PpdRuntime:
                     return encoder.encode(pairs, seed=seed, profile=text)
                 except EncodingError:
                     return encoder.encode(pairs, seed=seed + 1, profile=text)
+            except NothingRead as error:
+                raise JobFailure("nothing_read") from error
             except EncodingError as error:
                 raise JobFailure("encoder_invalid") from error
             except ValueError as error:
@@ -270,6 +274,10 @@ class PpdRuntime:
         )
         read = self._loaded_pipeline().text_encoder.tokens_read(request.prompt)
         return Usage(text_tokens=read, latent_tokens=height * width)
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words and emoji of a prompt that the text encoder does not know."""
+        return self._loaded_pipeline().text_encoder.unknown_words(prompt)
 
     def state(self) -> EngineState | None:
         """What the engine says of itself; None without one."""

@@ -30,7 +30,7 @@ class Look:
 LOOKS = (
     Look("light", "light", {"width": 1280, "height": 860}),
     Look("dark", "dark", {"width": 1280, "height": 860}),
-    Look("mobile", "light", {"width": 360, "height": 740}),
+    Look("mobile", "light", {"width": 360, "height": 640}),
 )
 
 
@@ -82,10 +82,9 @@ def answer_quiz(page: Page, on_second: Callable[[], None]) -> None:
     """Answer until the profile is being read; `on_second()` while the second pair is open."""
     for number in range(1, 5):
         expect(page.locator("#quiz-count")).to_have_text(f"{number} of 4")
-        page.locator(f"label[for=choice-{number % 2}]").click()
         if number == 2:
             on_second()
-        page.locator("#quiz-next").click()
+        page.locator(f"label[for=choice-{number % 2}]").click()
 
 
 def paint(page: Page, prompts: Sequence[str]) -> None:

@@ -23,20 +23,25 @@ def shown_pair(page: Page) -> str:
 
 
 def choose(page: Page, side: Side) -> None:
-    """Click a picture or "No preference"."""
-    page.locator(f"label[for={_INPUT[side]}]").click()
+    """Set a radio button without going on, as arrow keys and screen readers do."""
+    page.locator(f"#{_INPUT[side]}").dispatch_event("click")
 
 
 def press_next(page: Page) -> None:
     """Press Next and wait until the answer is saved and something else is shown."""
     page.locator("#quiz-next").click()
+    expect_idle(page)
+
+
+def expect_idle(page: Page) -> None:
+    """Nothing is being saved or loaded."""
     expect(page.locator("#quiz-form[aria-busy]")).to_have_count(0)
 
 
 def answer(page: Page, side: Side) -> None:
-    """Choose and go on."""
-    choose(page, side)
-    press_next(page)
+    """Click a picture, or "No preference", which goes on."""
+    page.locator(f"label[for={_INPUT[side]}]").click()
+    expect_idle(page)
 
 
 def take_quiz(page: Page) -> None:

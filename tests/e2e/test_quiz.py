@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from playwright.sync_api import Page, Request, Route, expect
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from ppd_model.prompts import likes_and_dislikes
 from ppd_model.types import EncodedUser, LabelledPair
@@ -19,7 +19,10 @@ def test_four_choices_become_a_profile_and_lead_to_the_studio(page: Page) -> Non
     steps.take_quiz(page)
 
     expect(page.locator("#profile-text")).not_to_be_empty()
-    expect(page.locator("#profile-confidence")).to_contain_text("four answers only")
+    expect(page.locator("#profile-caution")).to_contain_text("four answers only")
+    shown = page.locator("#profile").inner_text()
+    assert "%" not in shown, "no number is shown that nobody has checked"
+    assert "sure" not in shown
     page.locator("#profile-studio").click()
     expect(page).to_have_url(re.compile(r"/studio$"))
     expect(page.locator("#studio-form")).to_be_visible()
@@ -43,9 +46,145 @@ def test_the_answer_names_the_picture_that_was_clicked(page: Page) -> None:
         assert pool[newest["pair_id"]][newest["preferred"]] == clicked
 
 
-def test_the_quiz_works_by_keyboard_alone(page: Page) -> None:
+def preferred(page: Page) -> list[int | None]:
+    """Which side was preferred in every answer: 0 the left picture, 1 the right one."""
+    pairs = {
+        pair["pair_id"]: [image["url"] for image in pair["images"]]
+        for pair in page.request.get("/pairs?limit=100").json()["results"]
+    }
+    lefts = page.evaluate("window.lefts")
+    sides: list[int | None] = []
+    for choice in steps.held(page)["choices"]:
+        urls = pairs[choice["pair_id"]]
+        index = choice["preferred"]
+        sides.append(None if index is None else int(urls[index] not in lefts))
+    return sides
+
+
+def note_lefts(page: Page) -> None:
+    """Keep in mind every picture that hung on the left."""
+    page.evaluate(
+        """() => {
+          const image = document.querySelector("#choice-image-0");
+          window.lefts = [image.getAttribute("src")];
+          new MutationObserver(() => window.lefts.push(image.getAttribute("src")))
+            .observe(image, {attributeFilter: ["src"]});
+        }"""
+    )
+
+
+def test_one_key_answers_and_goes_on(page: Page) -> None:
     page.goto("/")
     steps.expect_question(page, 1)
+    note_lefts(page)
+    for key, following in (("1", 2), ("0", 2), ("2", 3), ("2", 4)):
+        page.keyboard.press(key)
+        steps.expect_idle(page)
+        steps.expect_question(page, following)
+    page.keyboard.press("1")
+    expect(page.locator("#profile-title")).to_be_focused(timeout=steps.READING_TIMEOUT_MS)
+    assert preferred(page) == [0, None, 1, 1, 0]
+
+
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_a_key_on_the_picture_in_focus_answers_and_goes_on(page: Page, key: str) -> None:
+    page.goto("/")
+    steps.expect_question(page, 1)
+    note_lefts(page)
+    focus_first_choice(page)
+    for number in range(1, 5):
+        steps.expect_question(page, number)
+        expect(page.locator("#choice-0")).to_be_focused()
+        page.keyboard.press(key)
+        steps.expect_idle(page)
+    expect(page.locator("#profile")).to_be_visible(timeout=steps.READING_TIMEOUT_MS)
+    assert preferred(page) == [0, 0, 0, 0]
+
+
+def test_digits_are_text_outside_the_quiz(page: Page) -> None:
+    page.goto("/")
+    steps.expect_question(page, 1)
+    pair = steps.shown_pair(page)
+    page.get_by_role("link", name="Studio").focus()
+    page.keyboard.press("1")
+    page.locator("#quiz-back").evaluate("button => button.blur()")
+    page.keyboard.press("Control+1")
+    page.wait_for_timeout(300)
+    assert steps.shown_pair(page) == pair
+    assert steps.held(page)["choices"] == []
+    steps.take_quiz(page)
+    page.locator("#profile-edit").click()
+    page.locator("#profile-input").fill("")
+    page.keyboard.type("102")
+    expect(page.locator("#profile-input")).to_have_value("102")
+
+
+def test_a_full_quiz_by_touch_takes_four_taps_without_scrolling(
+    browser: Browser, service_url: str
+) -> None:
+    context = browser.new_context(
+        base_url=service_url,
+        viewport={"width": 360, "height": 640},
+        has_touch=True,
+        is_mobile=True,
+    )
+    page = context.new_page()
+    page.goto("/")
+    for number in range(1, 5):
+        steps.expect_question(page, number)
+        for name in ("#choice-image-0", "#choice-image-1", "label[for=choice-tie]", "#quiz-back"):
+            box = page.locator(name).bounding_box()
+            assert box is not None
+            assert box["y"] >= 0, name
+            assert box["y"] + box["height"] <= 640, name
+            assert box["x"] >= 0, name
+            assert box["x"] + box["width"] <= 360, name
+        page.locator(f"#choice-image-{number % 2}").tap()
+        steps.expect_idle(page)
+        assert page.evaluate("scrollY") == 0
+    expect(page.locator("#profile")).to_be_visible(timeout=steps.READING_TIMEOUT_MS)
+    assert len(steps.held(page)["choices"]) == 4
+    context.close()
+
+
+def test_the_next_pictures_are_there_before_they_are_needed(page: Page) -> None:
+    fetched: list[str] = []
+    page.on(
+        "requestfinished",
+        lambda request: fetched.append(request.url) if "/pairs/images/" in request.url else None,
+    )
+    page.goto("/")
+    for number in range(1, 5):
+        steps.expect_question(page, number)
+        page.wait_for_load_state("networkidle")
+        known = set(fetched)
+        steps.answer(page, "left")
+        if number < 4:
+            steps.expect_question(page, number + 1)
+            shown = {page.locator(f"#choice-image-{i}").evaluate("i => i.src") for i in (0, 1)}
+            assert shown <= known
+
+
+def test_an_answer_is_taken_up_again_with_back(page: Page) -> None:
+    page.goto("/")
+    steps.expect_question(page, 1)
+    pair = steps.shown_pair(page)
+    steps.answer(page, "left")
+    steps.expect_question(page, 2)
+    page.locator("#quiz-back").click()
+    steps.expect_question(page, 1)
+    assert steps.shown_pair(page) == pair
+    expect(page.locator("#quiz-skip")).to_be_hidden()
+    steps.press_next(page)
+    steps.expect_question(page, 2)
+    assert len(steps.held(page)["choices"]) == 1
+
+
+def test_the_quiz_works_by_arrow_keys_and_for_screen_readers(page: Page) -> None:
+    page.goto("/")
+    steps.expect_question(page, 1)
+    expect(page.get_by_role("radiogroup", name="Which picture do you prefer?")).to_be_visible()
+    expect(page.get_by_role("radio")).to_have_count(3)
     focus_first_choice(page)
     for number in range(1, 5):
         steps.expect_question(page, number)
@@ -55,9 +194,9 @@ def test_the_quiz_works_by_keyboard_alone(page: Page) -> None:
         expect(page.locator("#choice-1")).to_be_checked()
         page.keyboard.press("ArrowLeft")
         expect(page.locator("#choice-0")).to_be_checked()
-        assert steps.shown_pair(page) == pair, "arrows must not go on"
-        page.keyboard.press("Enter")
-        expect(page.locator("#quiz-form[aria-busy]")).to_have_count(0)
+        steps.choose(page, "right")
+        assert steps.shown_pair(page) == pair, "choosing must not go on"
+        steps.press_next(page)
     expect(page.locator("#profile-title")).to_be_focused(timeout=steps.READING_TIMEOUT_MS)
     for chip in page.locator(".chip-remove").all():
         page.keyboard.press("Tab")
@@ -149,8 +288,8 @@ def test_a_double_click_saves_one_answer_and_goes_one_pair_on(page: Page) -> Non
     posts: list[Request] = []
     page.on("request", lambda request: posts.append(request) if request.method == "POST" else None)
     page.goto("/")
-    steps.choose(page, "left")
-    page.locator("#quiz-next").dblclick()
+    steps.expect_question(page, 1)
+    page.locator("label[for=choice-0]").dblclick()
 
     steps.expect_question(page, 2)
     expect(page.locator("#quiz-form[aria-busy]")).to_have_count(0)
@@ -159,14 +298,15 @@ def test_a_double_click_saves_one_answer_and_goes_one_pair_on(page: Page) -> Non
     assert len(posts) == 1
 
 
-def test_next_without_a_choice_asks_for_one(page: Page) -> None:
+def test_next_is_there_once_something_is_chosen(page: Page) -> None:
     page.goto("/")
     steps.expect_question(page, 1)
-    page.wait_for_timeout(500)
-    page.locator("#quiz-next").click()
-    expect(page.locator("#quiz-error")).to_contain_text("Choose a picture first")
-    steps.choose(page, "left")
-    expect(page.locator("#quiz-error")).to_be_hidden()
+    expect(page.locator("#quiz-next")).to_be_hidden()
+    steps.choose(page, "tie")
+    expect(page.locator("#quiz-next")).to_be_visible()
+    steps.press_next(page)
+    expect(page.locator("#quiz-next")).to_be_hidden()
+    assert [choice["preferred"] for choice in steps.held(page)["choices"]] == [None]
 
 
 def test_an_answer_that_was_not_saved_waits_for_its_retry(page: Page, noise: list[str]) -> None:

@@ -28,6 +28,14 @@ def test_yours_hangs_beside_the_base_of_the_same_seed(page: Page) -> None:
     expect(page.locator("#facts-list")).to_contain_text("adapter version")
 
 
+def test_the_example_in_the_prompts_field_is_one_that_the_model_knows(page: Page) -> None:
+    open_studio(page)
+    example = page.locator("#prompt").get_attribute("placeholder")
+    assert example
+    page.locator("#prompt").fill(example)
+    expect(page.locator("#prompt-hint")).to_have_text("mini knows all of these words.")
+
+
 def test_strength_zero_is_exactly_the_base(page: Page) -> None:
     steps.take_quiz(page)
     open_studio(page)

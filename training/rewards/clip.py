@@ -106,6 +106,7 @@ class ClipEncoder:
             raise ValueError("this scorer was loaded without a tokenizer: it reads pictures only")
         ids_BS = self.tokenizer(
             list(prompts),
+            split_special_tokens=True,  # what somebody typed is text
             padding="max_length",
             max_length=self.model.config.text_config.max_position_embeddings,
             truncation=True,

@@ -30,13 +30,18 @@ async def studio_page(request: Request, services: ServicesDep) -> Response:
 
 
 async def _page(request: Request, services: Services, template: str, page: str) -> Response:
-    """Render a template with `user_id`, `preset` and `page`; start a session if there is none."""
+    """Render a template; start a session if there is none. `example` is a prompt that is known."""
     known = session_user(request, services)
     if known is None:
         await count_stranger(request, services.rates)
     user_id = known or new_session_user()
     templates = Jinja2Templates(directory=services.web_dir / "templates")
-    context = {"user_id": user_id, "preset": services.capabilities.preset, "page": page}
+    context = {
+        "user_id": user_id,
+        "preset": services.capabilities.preset,
+        "page": page,
+        "example": services.pool.vocabulary["suggestions"][0],
+    }
     response = templates.TemplateResponse(request, template, context)
     if known is None:
         start_session(request, response, services, user_id)

@@ -188,13 +188,7 @@ def choice_out(services: Services, choice: Choice) -> ChoiceOut:
 def profile_out(profile: Profile) -> ProfileOut:
     """A ready profile as clients see it."""
     assert profile.text is not None
-    assert profile.confidence is not None
-    return ProfileOut(
-        text=profile.text,
-        likes=profile.likes or [],
-        dislikes=profile.dislikes or [],
-        confidence=profile.confidence,
-    )
+    return ProfileOut(text=profile.text, likes=profile.likes or [], dislikes=profile.dislikes or [])
 
 
 def version_out(profile: Profile) -> ProfileVersionOut:
@@ -205,7 +199,6 @@ def version_out(profile: Profile) -> ProfileVersionOut:
         text=profile.text,
         likes=profile.likes or [],
         dislikes=profile.dislikes or [],
-        confidence=profile.confidence,
         encoder_version=profile.encoder_version,
         created_at=profile.created_at,
     )

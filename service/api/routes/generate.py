@@ -92,13 +92,15 @@ def _asked(body: GenerateIn, caller: Caller, services: Services, *, waits: bool)
 
 
 def _request(body: GenerateIn, services: Services) -> dict[str, Any]:
-    """The body with every default filled in; raises 422 for sizes that the preset has not."""
+    """The body with every default filled in; raises 422 for what the preset cannot make."""
     offered = services.capabilities
     for name in ("width", "height"):
         side = getattr(body, name)
         if side is not None and side not in offered.sides_px:
             allowed = ", ".join(map(str, offered.sides_px))
             raise invalid(f"/{name}", f"preset {offered.preset} makes sides of {allowed} px")
+    if offered.vocabulary is not None and not offered.vocabulary.reads(body.prompt):
+        raise invalid("/prompt", "has no word that the model knows", "unreadable_prompt")
     seed = body.seed if body.seed is not None else min(services.new_seed(), MAX_SEED - body.n)
     return {
         **body.model_dump(exclude={"user_id", "blend", "seed", "width", "height", "fresh"}),

@@ -6,18 +6,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from ppd_model.files.artifact import ArtifactError, ArtifactSpec, save_artifact
 from ppd_model.nets.text_encoder import (
     TextEncoder,
     build_text_model,
+    load_published_tokenizer,
     load_text_encoder,
     load_word_tokenizer,
     save_word_tokenizer,
     word_tokenizer,
 )
 from ppd_model.presets import Preset
+from tests.tiny_published import write_tokenizer_files
 
+SMALL_CLIP = dict(
+    hidden_size=16,
+    intermediate_size=32,
+    projection_dim=24,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+)
 WORDS = ["boat", "a", "red", "sea", "the", "on"]
 
 
@@ -43,6 +53,40 @@ def test_unknown_words_are_named_once_and_as_written(encoder: TextEncoder) -> No
     assert encoder.unknown_words("a Zebra on the red zoo-Zebra, sea") == ["Zebra", "zoo"]
     assert encoder.unknown_words("a red boat") == []
     assert encoder.unknown_words("") == []
+
+
+def test_emoji_that_are_not_read_are_named_too(encoder: TextEncoder) -> None:
+    assert encoder.unknown_words("a \U0001f600 boat, zoo") == ["\U0001f600", "zoo"]
+
+
+@pytest.mark.parametrize("typed", ["[EOS]", "[BOS]", "[PAD]", "[UNK]", "[eos]"])
+def test_a_special_token_that_is_typed_is_an_unknown_word(encoder: TextEncoder, typed: str) -> None:
+    unknown = encoder.tokenizer.unk_token_id
+    ids_BS, mask_BS = encoder.tokenize([f"a {typed} boat"])
+    assert ids_BS.tolist() == [[2, 4, unknown, 5, 3] + [0] * 11]
+    assert mask_BS.sum().item() == 5
+    assert encoder.unknown_words(f"a {typed} boat") == [typed.strip("[]")]
+
+
+@pytest.mark.parametrize("typed", ["<|endoftext|>", "<|startoftext|>", "!"])
+def test_a_special_token_of_clip_that_is_typed_is_text(tmp_path: Path, typed: str) -> None:
+    write_tokenizer_files(tmp_path / "tokenizer")
+    tokenizer = load_published_tokenizer(tmp_path / "tokenizer", 40)
+    text = CLIPTextConfig(
+        **SMALL_CLIP,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=40,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    encoder = TextEncoder(CLIPTextModelWithProjection(text), tokenizer)
+    ids_BS, mask_BS = encoder.tokenize([f"boat {typed} red"])
+    read = ids_BS[0][mask_BS[0].bool()].tolist()
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    assert read[0] == tokenizer.bos_token_id
+    assert read[-1] == tokenizer.eos_token_id
+    assert special.isdisjoint(read[1:-1])
+    assert encoder.unknown_words(f"boat {typed} red") == []
 
 
 def test_the_part_that_is_not_read_is_told(encoder: TextEncoder) -> None:

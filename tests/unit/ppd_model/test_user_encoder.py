@@ -6,21 +6,38 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
 from PIL import Image
-from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
 )
 
 from ppd_model import prompts, user_encoder
 from ppd_model.nets.vlm_precision import WideRMSNorm, WideRotary, make_wide
-from ppd_model.user_encoder import Choice, Decoding, EncodingError, SeededDraws, UserEncoder
+from ppd_model.pipeline import MINI_WEIGHTS_DIR
+from ppd_model.user_encoder import (
+    PLAIN_CAPTION,
+    TOKENIZER_FILE,
+    Choice,
+    Decoding,
+    EncodingError,
+    NothingRead,
+    SeededDraws,
+    UserEncoder,
+)
 from tests.tiny_vlm import (
     RESPONSE,
     Scripted,
@@ -29,6 +46,9 @@ from tests.tiny_vlm import (
     picture,
     write_tokenizer,
 )
+from tests.typed_texts import typed_texts
+from training.world.captions import caption as world_caption
+from training.world.scene import CONTENTS, SETTINGS
 
 DIM = 32
 LAST_BIT = 2.0**-23
@@ -307,10 +327,120 @@ def test_a_response_that_ends_early_is_continued_from_the_heading(scripted: Scri
 
 @pytest.mark.parametrize("answer", ["", "User Profile:", "Pair 1: Image 1: dark."])
 def test_a_model_that_writes_no_profile_is_an_error(scripted: Scripted, answer: str) -> None:
-    answers = iter([[answer], [""]])
+    answers = iter([[answer], [""]] * 2)
     scripted._generate = lambda inputs, seeds: next(answers)  # type: ignore[method-assign]
-    with pytest.raises(EncodingError, match="nothing after 'User Profile:'"):
+    with pytest.raises(NothingRead, match=r"came to no profile: .*User Profile:"):
         scripted.encode(four_choices())
+
+
+WORTHLESS = [
+    "User Profile: .",
+    "User Profile: \u202e!",
+    "User Profile: Prefers dark.\n\nPair 4:\nPreferred Image: small",
+]
+
+
+@pytest.mark.parametrize("answer", WORTHLESS)
+def test_captions_that_lead_the_model_astray_are_left_out(scripted: Scripted, answer: str) -> None:
+    answers = iter([[answer], [" ."], [RESPONSE]])
+    seen: list[str] = []
+
+    def generate(inputs: dict[str, torch.Tensor], seeds: Sequence[int]) -> list[str]:
+        seen.extend(scripted._tokenizer.batch_decode(inputs["input_ids"]))
+        return next(answers)
+
+    scripted._generate = generate  # type: ignore[method-assign]
+    choices = four_choices(caption="boat boat boat")
+    taste = scripted.encode(choices)
+    assert taste.profile == "Prefers bright pictures."
+    assert "boat" in seen[0]
+    assert "boat" not in seen[2]
+    assert seen[2].count(PLAIN_CAPTION) == 4
+    plain = [replace(choice, caption=PLAIN_CAPTION) for choice in choices]
+    scripted._generate = lambda inputs, seeds: [RESPONSE]  # type: ignore[method-assign]
+    assert np.array_equal(scripted.encode(plain).user_emb_D, taste.user_emb_D)
+
+
+def test_a_persons_own_words_need_no_profile_of_the_models(scripted: Scripted) -> None:
+    scripted._generate = lambda inputs, seeds: ["Pair 1:"]  # type: ignore[method-assign]
+    taste = scripted.encode(four_choices(), profile="\u2764\ufe0f calm")
+    assert taste.profile == "\u2764\ufe0f calm"
+    assert taste.transcript.startswith("Pair 1:\n\nUser Profile: ")
+
+
+@pytest.mark.parametrize(
+    ("caption", "shown"),
+    [
+        ("a boat at night", "a boat at night"),
+        ("My dog Rex by the Sea, 8k", PLAIN_CAPTION),
+        ("A SAILBOAT\u200b over the zeppelin, WATER!", "a sailboat over the water"),
+        ("boat " * 59, "boat " * 8 + "boat"),
+        ("\u05e9\u05dc\u05d5\u05dd", PLAIN_CAPTION),
+        ("\u202e", PLAIN_CAPTION),
+    ],
+)
+def test_a_small_model_is_shown_the_words_it_knows(caption: str, shown: str) -> None:
+    tokenizer = user_encoder.small_tokenizer(MINI_WEIGHTS_DIR / TOKENIZER_FILE)
+    assert user_encoder.known_caption(caption, tokenizer) == shown
+
+
+def test_mini_is_shown_every_caption_of_its_world_as_it_is() -> None:
+    tokenizer = user_encoder.small_tokenizer(MINI_WEIGHTS_DIR / TOKENIZER_FILE)
+    rng = np.random.default_rng(3)
+    for content in range(CONTENTS):
+        subject, setting = divmod(content, len(SETTINGS))
+        for _ in range(40):
+            text = world_caption(subject, setting, rng)
+            assert user_encoder.known_caption(text, tokenizer) == text
+
+
+@settings(max_examples=300, deadline=None)
+@given(typed=typed_texts())
+def test_whatever_is_typed_is_plain_text_for_the_chat_format(
+    tokenizer_path_for_all: Path, typed: str
+) -> None:
+    for tokenizer in _tokenizers(tokenizer_path_for_all):
+        special = {*tokenizer.get_added_vocab(), *prompts.CHAT_TOKENS}
+        pairs = [prompts.LabelledCaption(text, 0) for text in (typed, "", typed, "a boat")]
+        frame = [prompts.LabelledCaption("", 0)] * 4
+        for variant in prompts.VARIANTS:
+            found = _special_ids(tokenizer, prompts.build_prompt(pairs, variant, special).text)
+            expected = _special_ids(tokenizer, prompts.build_prompt(frame, variant, special).text)
+            assert found == expected
+        as_profile = prompts.as_data(typed, special)
+        assert _special_ids(tokenizer, as_profile) == []
+
+
+@cache
+def _tokenizers(path: Path) -> list[PreTrainedTokenizerFast]:
+    """mini's own, and one with a chat model's tokens only, as Qwen2's is."""
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_file(str(path)), pad_token="<|endoftext|>"
+    )
+    return [user_encoder.small_tokenizer(MINI_WEIGHTS_DIR / TOKENIZER_FILE), plain]
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    added = set(tokenizer.get_added_vocab().values())
+    return [token for token in tokenizer(text)["input_ids"] if token in added]
+
+
+@pytest.fixture(scope="session")
+def tokenizer_path_for_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Byte-level, with Qwen2's special tokens and NFC, and none of the prompts' phrases."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        special_tokens=["<|endoftext|>", *prompts.CHAT_TOKENS, "<video>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["a boat at night"], trainer)
+    path = tmp_path_factory.mktemp("qwen") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
 
 
 def test_nan_weights_never_become_an_embedding(scripted: UserEncoder) -> None:

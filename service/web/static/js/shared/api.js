@@ -6,7 +6,7 @@
  * @typedef {{pair_id: string, caption: string, images: [PairImage, PairImage], order?: [0 | 1, 0 | 1]}} Pair
  *   order: which picture of `images` hangs left and which right; the service draws it
  * @typedef {0 | 1 | null} Preferred   index into a pair's images, wherever they hung; null is a tie
- * @typedef {{text: string, likes: string[], dislikes: string[], confidence: number}} Profile
+ * @typedef {{text: string, likes: string[], dislikes: string[]}} Profile
  * @typedef {{version: number, source: string}} ProfileVersion
  * @typedef {{pair_id: string | null, preferred: Preferred}} RecordedChoice
  * @typedef {{status: string, choices: RecordedChoice[], profile: Profile | null, profile_version: number | null, profiles: ProfileVersion[]}} Preferences

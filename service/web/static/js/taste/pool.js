@@ -1,6 +1,6 @@
 // @ts-check
 /** Finds pairs: the next one to ask, and the ones behind answers given earlier. */
-import { getPairs, getQuiz } from "../shared/api.js";
+import { ApiError, getPairs, getQuiz } from "../shared/api.js";
 
 /** @typedef {import("../shared/api.js").Pair} Pair */
 
@@ -31,6 +31,12 @@ export async function pairsById(ids) {
   return found;
 }
 
+/** What the service would ask next when it was last asked, in this order. @type {Pair[]} */
+let planned = [];
+
+/** Pictures that are fetched before they are shown; kept, so that the browser keeps them too. @type {Map<string, HTMLImageElement>} */
+const fetched = new Map();
+
 /**
  * The service's next question, past those shown or skipped.
  * @param {Set<string>} shown    asked in this round or answered before
@@ -39,11 +45,32 @@ export async function pairsById(ids) {
  */
 export async function nextPair(shown, skipped) {
   const fresh = (/** @type {Pair} */ pair) => !shown.has(pair.pair_id) && !skipped.has(pair.pair_id);
-  const quiz = await getQuiz();
-  const offered = quiz.pairs.find(fresh);
+  planned = (await getQuiz()).pairs;
+  const offered = planned.find(fresh);
   if (offered) return offered;
   for await (const pair of allPairs()) {
     if (fresh(pair)) return pair;
   }
   return null;
+}
+
+/**
+ * Fetches the pictures of the pairs that come next, so that they are there when they are needed.
+ * @param {Set<string>} shown
+ * @param {Set<string>} skipped
+ */
+export async function lookAhead(shown, skipped) {
+  const fresh = (/** @type {Pair} */ pair) => !shown.has(pair.pair_id) && !skipped.has(pair.pair_id);
+  try {
+    if (!planned.some(fresh)) planned = (await getQuiz()).pairs;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    return; // whoever needs the pair asks again, and says what is wrong
+  }
+  for (const { url } of planned.filter(fresh).flatMap((pair) => pair.images)) {
+    if (fetched.has(url)) continue;
+    const image = new Image();
+    image.src = url;
+    fetched.set(url, image);
+  }
 }

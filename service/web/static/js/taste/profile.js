@@ -25,8 +25,9 @@ export function showProfile(held) {
   const removed = removal !== null && profile.text === removal.after ? removal : null;
   byId("profile-removed").hidden = removed === null;
   byId("profile-removed-text").textContent = removed ? `Removed “${removed.phrase}”.` : "";
-  byId("profile-confidence").textContent = confidenceWords(profile.confidence, edited);
-  byId("profile-confidence-bar").firstElementChild.style.transform = `scaleX(${profile.confidence})`;
+  byId("profile-caution").textContent = edited
+    ? "The model reads your words together with what you chose."
+    : "A first impression. It rests on four answers only; it can be wrong about you.";
   closeEditor();
 }
 
@@ -39,14 +40,6 @@ function drawChips(kind, phrases) {
     return make("li", {}, make("span", {}, phrase), remove);
   }));
   byId(`profile-${kind}-block`).hidden = phrases.length === 0;
-}
-
-/** @param {number} confidence in [0, 1] @param {boolean} edited */
-function confidenceWords(confidence, edited) {
-  const percent = `${Math.round(confidence * 100)} %`;
-  if (edited) return `The model is ${percent} sure of how it read your words and choices together.`;
-  const how = confidence < 0.4 ? "A faint first impression" : confidence < 0.75 ? "A fair first guess" : "A clear impression";
-  return `${how}, ${percent} sure. It rests on four answers only; it can be wrong about you.`;
 }
 
 /** @param {{onRetake: () => void, onEdited: () => void}} callbacks */

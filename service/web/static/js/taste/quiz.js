@@ -1,15 +1,20 @@
 // @ts-check
 /**
- * Four choices, one pair at a time. Choosing never advances; Enter or a button does. Every answer is
- * saved before the next pair appears, and one that was not saved waits here with its own retry.
+ * Four choices, one pair at a time. One click or one key on a picture answers and goes on; Back takes
+ * it up again. Arrow keys, and a screen reader that sets a radio button, only choose: Enter or Next
+ * goes on. Every answer is saved before the next pair appears, and one that was not saved waits here
+ * with its own retry.
  */
 import { ApiError, inWords, newKey, postChoice } from "../shared/api.js";
-import { announce, byId } from "../shared/dom.js";
+import { announce, byId, sleep } from "../shared/dom.js";
 import { memory } from "../shared/memory.js";
-import { nextPair, pairsById } from "./pool.js";
+import { lookAhead, nextPair, pairsById } from "./pool.js";
 import * as steps from "./trail.js";
 
 const DOUBLE_CLICK_MS = 400;
+const SEEN_MS = 120; // how long what was chosen is seen before the next pair hangs there
+/** Which answer a key gives, as the radio button's place. @type {Record<string, number>} */
+const KEYS = { 1: 0, 2: 1, 0: 2 };
 
 const store = memory("quiz", steps.EMPTY_ROUND);
 /** @type {steps.Round} */
@@ -65,7 +70,52 @@ export function wireQuiz(given) {
     keep({ ...steps.EMPTY_ROUND });
     callbacks.onLeave();
   });
-  byId("quiz-group").addEventListener("change", () => hideError());
+  byId("quiz-group").addEventListener("change", () => {
+    hideError();
+    offerNext();
+  });
+  choices().forEach((radio, place) => {
+    radio.closest("label")?.addEventListener("click", (event) => pointed(event, place));
+    radio.addEventListener("keydown", (event) => {
+      if (event.key === " " || event.key === "Enter") pressed(event, place);
+    });
+  });
+  document.addEventListener("keydown", (event) => {
+    const place = KEYS[event.key];
+    if (place !== undefined && hasTheKeys()) pressed(event, place);
+  });
+}
+
+/** A click on a picture. One on the radio button itself comes of arrow keys and screen readers. @param {MouseEvent} event @param {number} place */
+function pointed(event, place) {
+  if (event.target === choices()[place]) return;
+  event.preventDefault();
+  const doubled = event.detail > 1 && performance.now() - shownAt < DOUBLE_CLICK_MS;
+  if (!doubled) pick(place);
+}
+
+/** @param {KeyboardEvent} event @param {number} place */
+function pressed(event, place) {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  event.preventDefault();
+  if (!event.repeat) pick(place);
+}
+
+/** Whether keys are meant for the quiz: it is open, and the focus is in it or nowhere. */
+function hasTheKeys() {
+  const focused = document.activeElement;
+  const here = focused === null || focused === document.body || byId("quiz-form").contains(focused);
+  return !byId("quiz").hidden && here;
+}
+
+/** Answers with this picture, or with neither, and goes on. @param {number} place */
+function pick(place) {
+  if (busy || round.at >= round.trail.length) return;
+  const radio = choices()[place];
+  radio.checked = true;
+  radio.focus({ preventScroll: true });
+  hideError();
+  guarded(next);
 }
 
 /** One step at a time; a second click while one is under way does nothing. @param {() => Promise<void>} act */
@@ -93,7 +143,9 @@ async function next() {
     return;
   }
   const entry = round.trail[round.at];
+  const seen = sleep(SEEN_MS);
   if (entry.preferred !== preferred) await save(entry.pair.pair_id, preferred);
+  await seen;
   keep(steps.answer(round, preferred));
   if (steps.isComplete(round)) {
     finish();
@@ -148,12 +200,15 @@ async function present(how) {
 }
 
 async function findPair() {
-  const shown = new Set([...answeredBefore, ...round.trail.map((entry) => entry.pair.pair_id)]);
+  const shown = shownPairs();
   const pair = await nextPair(shown, new Set(round.skipped));
   if (pair !== null || round.skipped.length === 0) return pair;
   keep({ ...round, skipped: [] });
   return nextPair(shown, new Set());
 }
+
+/** The pairs that were asked in this round or answered before. */
+const shownPairs = () => new Set([...answeredBefore, ...round.trail.map((entry) => entry.pair.pair_id)]);
 
 /** @param {{focus: boolean, saved?: string}} how */
 async function draw(how) {
@@ -169,10 +224,12 @@ async function draw(how) {
   hideError();
   drawProgress();
   byId("quiz-back").disabled = round.at === 0;
-  byId("quiz-skip").textContent = steps.isAnswered(entry) ? "Leave as it is" : "Skip";
+  offerNext();
+  byId("quiz-skip").hidden = steps.isAnswered(entry); // Next leaves an answer as it is
   shownAt = performance.now();
   const number = `Pair ${steps.questionNumber(round)} of ${steps.NEEDED}.`;
   if (how.saved) announce(`${how.saved} ${number}`);
+  lookAhead(shownPairs(), new Set(round.skipped));
   if (how.focus) (radios.find((radio) => radio.checked) ?? radios[0]).focus({ preventScroll: true });
 }
 
@@ -182,6 +239,11 @@ async function hang(side, image) {
   shown.alt = `${side === 0 ? "Left" : "Right"} picture: ${image.alt}`;
   shown.src = image.url;
   await shown.decode().catch(() => undefined); // a picture that fails still has its alt text
+}
+
+/** Next is there for what is chosen and not sent yet. */
+function offerNext() {
+  byId("quiz-next").hidden = selection() === undefined;
 }
 
 function drawProgress() {

@@ -1,0 +1,98 @@
+"""What of a typed text can be read at all. Needs no torch.
+
+Blank and invisible characters say nothing to any model. A small model knows few words besides: the
+vocabulary is that of its tokenizer's file, and texts are split here as its tokenizer splits them.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppd_model.presets import Preset
+
+TEXT_TOKENIZER_FILE = "text_tokenizer.json"
+FRAMING_TOKENS = 2
+"""Start and end, which take two of a prompt's places."""
+
+INVISIBLE = (
+    (0x00AD, 0x00AD),  # soft hyphen
+    (0x034F, 0x034F),
+    (0x061C, 0x061C),
+    (0x115F, 0x1160),  # Hangul fillers
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),  # zero width, and the marks of direction
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x2800, 0x2800),  # the blank of Braille
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),  # variation selectors
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFFB),
+    (0xE0000, 0xE0FFF),  # tags, and more variation selectors
+)
+"""Ranges of characters that show nothing: Unicode's Default_Ignorable_Code_Point and a few more."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The only words that a text encoder knows, and how many of a prompt it reads."""
+
+    words: frozenset[str]
+    most_words: int
+
+    def reads(self, text: str) -> bool:
+        """Whether any word of the text is read."""
+        return not self.words.isdisjoint(split_words(text)[: self.most_words])
+
+
+def vocabulary_of(preset: Preset, weights_dir: Path | None) -> Vocabulary | None:
+    """The vocabulary of a preset with one; None where any text is read, or no file tells."""
+    if preset.published:
+        return None
+    path = (weights_dir or Path(__file__).parent / preset.name) / TEXT_TOKENIZER_FILE
+    if not path.is_file():
+        return None
+    document = json.loads(path.read_text(encoding="utf-8"))
+    special = {token["content"] for token in document["added_tokens"]}
+    words = frozenset(document["model"]["vocab"]) - special
+    return Vocabulary(words, preset.text_encoder["max_position_embeddings"] - FRAMING_TOKENS)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: spaces, control characters, and what is invisible."""
+    return all(_shows_nothing(character) for character in text)
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text in order, lower case, without punctuation and symbols."""
+    plain = unicodedata.normalize("NFKC", text).lower()
+    return "".join(c if _in_word(c) else " " for c in plain).split()
+
+
+def pictographs(text: str) -> list[tuple[int, int]]:
+    """Where emoji and other pictures stand that are no punctuation: start and end of every run."""
+    runs: list[tuple[int, int]] = []
+    for place, character in enumerate(text):
+        joined = bool(runs) and runs[-1][1] == place
+        category = unicodedata.category(character)
+        if category == "So" and not _shows_nothing(character):
+            runs.append((runs.pop()[0] if joined else place, place + 1))
+        elif joined and category in ("Sk", "Cf", "Mn"):
+            runs.append((runs.pop()[0], place + 1))
+    return runs
+
+
+def _shows_nothing(character: str) -> bool:
+    if character.isspace() or unicodedata.category(character) == "Cc":
+        return True
+    code = ord(character)
+    return any(first <= code <= last for first, last in INVISIBLE)
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or unicodedata.category(character) in ("Mn", "Mc", "Me", "Pc")

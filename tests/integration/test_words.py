@@ -1,0 +1,109 @@
+"""What people write: what is not read is told, and what cannot be read is refused."""
+
+from typing import Any
+
+import pytest
+
+from ppd_model.words import Vocabulary
+from tests.conftest import Start
+from tests.fake_runtime import FakeRuntime
+from tests.running_service import Service
+
+NOTHING_SHOWS = [
+    "\u200b",
+    "\ufeff\u2060",
+    "\u200e\u200f\u202e",
+    "\u00ad\ufe0f",
+    "\U000e0041",
+    " \u3164",
+]
+KNOWN = Vocabulary(frozenset({"a", "boat", "fox"}), most_words=4)
+PICTURE = "iVBORw0KGgo="  # nobody looks at it: the caption is refused first
+
+
+@pytest.fixture
+async def small_world(start: Start) -> Service:
+    """A service whose model knows three words."""
+    runtime = FakeRuntime()
+    runtime.vocabulary = KNOWN
+    return await start(runtime)
+
+
+@pytest.mark.parametrize("text", NOTHING_SHOWS)
+async def test_a_text_of_which_nothing_shows_is_refused(service: Service, text: str) -> None:
+    client = service.client()
+    await service.answer(client, "ann")
+    own = {"caption": text, "images": [PICTURE] * 2, "preferred": 0}
+    refused = [
+        await client.post("/generate", json={"prompt": text}),
+        await client.post("/users/ann/preferences", json={"choices": [own]}),
+        await client.put("/users/ann/profile", json={"text": text}),
+    ]
+    for answer in refused:
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert "nothing in it shows" in answer.json()["errors"][0]["message"]
+    theirs = await client.post("/v1/images/generations", json={"prompt": text})
+    assert (theirs.status_code, theirs.json()["error"]["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "prompt", ["zeppelin", "\U0001f600", "\u0642\u0627\u0631\u0628", "[EOS]", "x x x x boat", "..."]
+)
+async def test_a_prompt_without_a_known_word_is_refused(small_world: Service, prompt: str) -> None:
+    client = small_world.client()
+    answer = await client.post("/generate", json={"prompt": prompt})
+    assert (answer.status_code, answer.json()["code"]) == (422, "unreadable_prompt")
+    assert answer.json()["errors"][0]["pointer"] == "/prompt"
+    theirs = await client.post("/v1/images/generations", json={"prompt": prompt})
+    assert theirs.status_code == 400
+    error = theirs.json()["error"]
+    assert (error["code"], error["param"]) == ("unreadable_prompt", "prompt")
+    assert small_world.runtime.generated == []
+
+
+async def test_a_prompt_with_a_known_word_is_made(small_world: Service) -> None:
+    job = await small_world.generate(small_world.client(), prompt="a zeppelin, x, BOAT!")
+    assert job["status"] == "succeeded"
+
+
+async def test_any_prompt_that_shows_is_read_where_any_word_is_known(service: Service) -> None:
+    for prompt in ("\U0001f600", "\u0642\u0627\u0631\u0628", "..."):
+        assert (await service.generate(service.client(), prompt=prompt))["status"] == "succeeded"
+
+
+async def test_unknown_words_are_told(service: Service) -> None:
+    service.runtime.unknown = {"zeppelin", "\U0001f600"}
+    client = service.client()
+    job = await service.generate(
+        client, prompt="a zeppelin \U0001f600", negative_prompt="no zeppelin"
+    )
+    first, second = job["result"]["warnings"]
+    assert (first["code"], first["field"]) == ("unknown_words", "prompt")
+    assert first["words"] == ["zeppelin", "\U0001f600"]
+    assert "\u201czeppelin\u201d, \u201c\U0001f600\u201d" in first["detail"]
+    assert (second["field"], second["words"]) == ("negative_prompt", ["zeppelin"])
+    alone = await service.generate(
+        client, prompt="a fox", negative_prompt="no zeppelin", guidance_scale=1.0
+    )
+    assert "warnings" not in alone["result"]  # nobody reads it then
+
+
+@pytest.mark.parametrize("written", ["", ".", "\u202e!?", "\u200b"])
+async def test_a_reading_that_came_to_nothing_is_no_profile(
+    service: Service, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = service.client()
+    before = await service.answer(client, "ann")
+    encode = service.runtime.encode
+
+    def speechless(*about: Any) -> Any:
+        return type(taste := encode(*about))(**{**vars(taste), "profile": written})
+
+    monkeypatch.setattr(service.runtime, "encode", speechless)
+    after = await service.answer(client, "ann")
+    assert (after["status"], after["error"]["code"]) == ("failed", "nothing_read")
+    held = (await client.get("/users/ann/preferences")).json()
+    assert held["profile"] == before["profile"]
+    job = await service.generate(client, user_id="ann")
+    assert job["result"]["personalization_applied"] is True
+    assert job["result"]["profile_version"] == before["profile_version"]
