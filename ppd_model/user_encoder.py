@@ -95,7 +95,7 @@ class EncodingError(RuntimeError):
     """The model gave no usable profile or embedding; nothing of it may be stored."""
 
 
-class NothingRead(EncodingError):  # noqa: N818 - it is the name of the outcome
+class NothingReadError(EncodingError):
     """The model wrote no profile: no words, or no end of its own format."""
 
 
@@ -270,7 +270,7 @@ class UserEncoder:
                 again = self._respond([asked[row].text], [images[row]], [seeds[row]])
                 responses[row] = again[0]
                 if edits[row] is None and not prompts.has_profile(again[0]):
-                    raise NothingRead(f"the reading came to no profile: {again[0][-200:]!r}")
+                    raise NothingReadError(f"the reading came to no profile: {again[0][-200:]!r}")
         try:
             read = [
                 response if edit is None else self._edited(response, edit)
@@ -278,7 +278,7 @@ class UserEncoder:
             ]
             parsed = [prompts.parse_response(response) for response in read]
         except prompts.NoProfileError as error:
-            raise NothingRead(str(error)) from error
+            raise NothingReadError(str(error)) from error
         embs_BD, confidences = self._read(asked, images, read)
         return [
             EncodedUser(

@@ -21,7 +21,7 @@ from ppd_model.published import DTYPES as PUBLISHED_DTYPES
 from ppd_model.sampling.placement import OWN_DTYPES
 from ppd_model.sampling.requests import Cancelled, LoadedAdapter, NumericalError
 from ppd_model.types import EncodedUser, EngineState, Generated, ImageRequest, LabelledPair
-from ppd_model.user_encoder import EncodingError, NothingRead, UserEncoder
+from ppd_model.user_encoder import EncodingError, NothingReadError, UserEncoder
 from ppd_model.words import vocabulary_of
 from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU, Place
@@ -254,7 +254,7 @@ class PpdRuntime:
                     return encoder.encode(pairs, seed=seed, profile=text)
                 except EncodingError:
                     return encoder.encode(pairs, seed=seed + 1, profile=text)
-            except NothingRead as error:
+            except NothingReadError as error:
                 raise JobFailure("nothing_read") from error
             except EncodingError as error:
                 raise JobFailure("encoder_invalid") from error

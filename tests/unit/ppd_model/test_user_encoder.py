@@ -34,7 +34,7 @@ from ppd_model.user_encoder import (
     Choice,
     Decoding,
     EncodingError,
-    NothingRead,
+    NothingReadError,
     SeededDraws,
     UserEncoder,
 )
@@ -329,7 +329,7 @@ def test_a_response_that_ends_early_is_continued_from_the_heading(scripted: Scri
 def test_a_model_that_writes_no_profile_is_an_error(scripted: Scripted, answer: str) -> None:
     answers = iter([[answer], [""]] * 2)
     scripted._generate = lambda inputs, seeds: next(answers)  # type: ignore[method-assign]
-    with pytest.raises(NothingRead, match=r"came to no profile: .*User Profile:"):
+    with pytest.raises(NothingReadError, match=r"came to no profile: .*User Profile:"):
         scripted.encode(four_choices())
 
 
