@@ -13,6 +13,7 @@ _INPUT = {"left": "choice-0", "right": "choice-1", "tie": "choice-tie"}
 
 def expect_question(page: Page, number: int) -> None:
     """The quiz shows question `number` of four."""
+    expect(page.locator("#quiz")).to_be_visible()
     expect(page.locator("#quiz-count")).to_have_text(f"{number} of 4")
 
 
@@ -24,6 +25,7 @@ def shown_pair(page: Page) -> str:
 
 def choose(page: Page, side: Side) -> None:
     """Set a radio button without going on, as arrow keys and screen readers do."""
+    expect(page.locator("#quiz")).to_be_visible()
     page.locator(f"#{_INPUT[side]}").dispatch_event("click")
 
 

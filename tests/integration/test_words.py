@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from ppd_model.words import Vocabulary
-from tests.conftest import Start
 from tests.fake_runtime import FakeRuntime
+from tests.integration.conftest import Start
 from tests.running_service import Service
+
+pytestmark = pytest.mark.anyio
 
 NOTHING_SHOWS = [
     "\u200b",
