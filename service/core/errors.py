@@ -93,9 +93,9 @@ class DatabaseAway(ServiceError):  # noqa: N818 - it is the name of the state
         super().__init__(503, "database", headers={"Retry-After": "5"})
 
 
-def invalid(pointer: str, message: str) -> ServiceError:
+def invalid(pointer: str, message: str, code: str = "invalid_request") -> ServiceError:
     """A 422 for one field that no schema can check."""
-    return ServiceError(422, "invalid_request", errors=(FieldError(pointer, message),))
+    return ServiceError(422, code, errors=(FieldError(pointer, message),))
 
 
 class StorageFull(OSError):  # noqa: N818 - it is the name of the state
