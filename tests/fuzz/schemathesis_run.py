@@ -68,7 +68,7 @@ async def _run(
 async def _real_values(service: Service) -> Mapping[str, Sequence[str | int]]:
     client = service.client()
     ids = await annes(service, client, "ann")
-    body = {"prompt": "a fox", "user": "ann", "steps": 2}
+    body = {"prompt": "a fox", "user": "ann", "steps": 2, "response_format": "url"}
     made = (await client.post("/v1/images/generations", json=body)).json()
     return {
         "people": [ids["user_id"]],
