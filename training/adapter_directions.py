@@ -15,7 +15,6 @@ Legend: N pictures, L looks, K latent values (C * H * W), D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from ppd_model.nets.stage_c import load_stage_c, read_adapter
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from training.data.dataset import load_pairs
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.files import write_json
 from training.jobs.shared_options import Out, Seed, Threads
@@ -56,11 +55,6 @@ class DirectionsConfig(Configuration):
     """The diffusion time."""
     threads: Threads = 2
     seed: Seed = 0
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(DirectionsConfig, argv, __doc__, resumable=False)
-    measure(config)
 
 
 def measure(config: DirectionsConfig) -> dict[str, Any]:
@@ -121,4 +115,4 @@ def compare(added_NK: Tensor, taste_NL: Tensor, look_LK: Tensor) -> dict[str, di
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(measure, DirectionsConfig, __doc__)

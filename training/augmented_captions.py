@@ -46,7 +46,7 @@ from training.evaluate.painting import (
     Shown,
     spread_prompts,
 )
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.files import write_json
 from training.jobs.shared_options import (
@@ -93,11 +93,6 @@ class AugmentedConfig(Configuration):
     picture_batch: PictureBatch = 32
     threads: Threads = 1
     seed: Seed = 0
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(AugmentedConfig, argv, __doc__, resumable=False)
-    run(config)
 
 
 def run(config: AugmentedConfig) -> dict[str, Any]:
@@ -252,4 +247,4 @@ def plot(report: dict[str, Any]) -> bytes:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(run, AugmentedConfig, __doc__)

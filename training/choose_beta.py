@@ -20,13 +20,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration
 from training.jobs.files import write_json
 
 Scale = Literal["sd", "raw"]
 SAME = ("captions", "seed", "steps", "guidance_scale", "personalize_below")
 """How pictures were made: equal among runs that are compared."""
+
+
+class ChooseBetaConfig(Configuration):
+    """Which runs, on which scale."""
+
+    runs: tuple[Path, ...]
+    """Files of `training.synthetic_users score`."""
+    scale: Scale = "sd"
+    """Rewards divided by their standard deviation before they are averaged, or as they are."""
+    out: Path | None = None
+    """json file of the choice; null: it is only printed."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +108,12 @@ def read_run(path: Path) -> tuple[RunScores, dict[str, Any]]:
     return run, same
 
 
-def choose(paths: Sequence[Path], scale: Scale) -> dict[str, Any]:
-    """Read the runs' files and choose. Raises ValueError for runs that cannot be compared."""
-    read = [read_run(path) for path in paths]
+def choose(config: ChooseBetaConfig) -> dict[str, Any]:
+    """Read the runs' files, choose, print and write; returns what is written.
+
+    Raises ValueError for runs that cannot be compared.
+    """
+    read = [read_run(path) for path in config.runs]
     for run, same in read:
         differing = [key for key, value in same.items() if value != read[0][1][key]]
         if differing:
@@ -107,41 +121,25 @@ def choose(paths: Sequence[Path], scale: Scale) -> dict[str, Any]:
                 f"{run.name} has another {', '.join(differing)} than {read[0][0].name}"
             )
     runs = [run for run, _ in read]
-    choice = choose_beta(runs, scale)
-    return {
-        "beta": runs[choice.best].beta,
-        "run": runs[choice.best].name,
-        "scale": scale,
+    choice = choose_beta(runs, config.scale)
+    best = runs[choice.best]
+    for run, value in sorted(zip(runs, choice.value_M, strict=True), key=lambda one: one[0].beta):
+        mark = "  <- best" if run is best else ""
+        means = ", ".join(f"{name} {mean:.3f}" for name, mean in run.mean.items())
+        print(f"beta {run.beta:g}: {value:.4f} ({means}) {run.name}{mark}")
+    report = {
+        "beta": best.beta,
+        "run": best.name,
+        "scale": config.scale,
         "runs": [
             {"run": run.name, "beta": run.beta, "value": value, "mean": dict(run.mean)}
             for run, value in zip(runs, choice.value_M, strict=True)
         ],
     }
-
-
-class ChooseBetaConfig(Configuration):
-    """Which runs, on which scale."""
-
-    runs: tuple[Path, ...]
-    """Files of `training.synthetic_users score`."""
-    scale: Scale = "sd"
-    """Rewards divided by their standard deviation before they are averaged, or as they are."""
-    out: Path | None = None
-    """json file of the choice; null: it is only printed."""
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(
-        ChooseBetaConfig, argv, __doc__, resumable=False, positional="runs"
-    )
-    report = choose(config.runs, config.scale)
-    for run in sorted(report["runs"], key=lambda run: float(run["beta"])):
-        mark = "  <- best" if run["run"] == report["run"] else ""
-        means = ", ".join(f"{name} {value:.3f}" for name, value in run["mean"].items())
-        print(f"beta {run['beta']:g}: {run['value']:.4f} ({means}) {run['run']}{mark}")
     if config.out is not None:
         write_json(config.out, report)
+    return report
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(choose, ChooseBetaConfig, __doc__, positional="runs")

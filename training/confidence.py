@@ -38,7 +38,7 @@ from ppd_model.user_encoder import UserEncoder
 from training.data.shards import ShardFolder
 from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
 from training.evaluate.painting import SAME_WITHIN, Judge, Painter, spread_prompts
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.files import write_json
 from training.jobs.shared_options import (
@@ -114,11 +114,6 @@ class Calibration:
         """The win rate that each confidence promises."""
         promised_U: FloatArray = np.interp(confidence_U, self.knots_X, self.rates_X)
         return promised_U
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(ConfidenceConfig, argv, __doc__)
-    run(config, resume)
 
 
 def run(config: ConfidenceConfig, resume: bool = False) -> dict[str, Any]:
@@ -360,4 +355,4 @@ def plot(calibration: dict[Measure, Calibration], fitted: Measured, tested: Meas
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(run, ConfidenceConfig, __doc__)

@@ -8,7 +8,7 @@ manifest. ``--out ppd_model/mini`` ships them: then no part may be missing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 
 from ppd_model.files.artifact import ArtifactSpec, save_artifact, verify_manifest, write_manifest
 from ppd_model.presets import get_preset
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration, git_commit
 from training.jobs.shared_options import Out
 from training.pretrain.latents import trained_compressor, trained_stage_a
@@ -85,10 +85,9 @@ class ArtifactsConfig(Configuration):
     """Leave out what is not trained yet."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(ArtifactsConfig, argv, __doc__, resumable=False)
+def main(config: ArtifactsConfig) -> None:
     print("\n".join(export(config.run, config.out, partial=config.partial)))
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, ArtifactsConfig, __doc__)

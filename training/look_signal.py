@@ -34,7 +34,7 @@ from ppd_model.nets.diffusion import add_noise, alpha_bar
 from ppd_model.nets.stage_c import StageC, load_stage_c
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.files import write_json
 from training.jobs.shared_options import Out, Seed
@@ -73,11 +73,6 @@ class Shown:
     pooled_N1T: Tensor
     look_NL: Tensor
     content_N: NDArray[np.int64]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(SignalConfig, argv, __doc__, resumable=False)
-    measure(config)
 
 
 def measure(config: SignalConfig) -> dict[str, Any]:
@@ -240,4 +235,4 @@ def explained_error(error_NK: Tensor, look_NL: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(measure, SignalConfig, __doc__)

@@ -20,7 +20,6 @@ rejected, C H W latent.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from training.dpo.loss import PairErrors, Reduction
 from training.dpo.pair_model import PairModel, as_pairs
 from training.dpo.randomness import draw_of_pairs
 from training.dpo.run_state import device_name
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import save_resolved
 
 PAIRS_PER_SHARD = 1024
@@ -89,14 +88,6 @@ class ReferenceErrors:
         if reduction == "sum":
             error_B2 = error_B2 * self.latent_numbers
         return PairErrors(error_B2[:, 0], error_B2[:, 1])
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(
-        DpoConfig, argv, __doc__, unread=DpoConfig.model_fields.keys() - READ
-    )
-    write_reference_errors(config, resume)
-    PartialState().destroy_process_group()
 
 
 def write_reference_errors(config: DpoConfig, resume: bool = False) -> Path:
@@ -223,4 +214,5 @@ def provenance(
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(write_reference_errors, DpoConfig, __doc__, unread=DpoConfig.model_fields.keys() - READ)
+    PartialState().destroy_process_group()

@@ -33,7 +33,7 @@ from training.dpo.dpo_config import DpoConfig
 from training.dpo.dpo_config import check as check_training
 from training.evaluate.__main__ import evaluate
 from training.evaluate.evaluate_config import EvaluateConfig
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration, git_commit, read_configuration, save_resolved
 from training.jobs.files import write_json
 from training.jobs.shared_options import Out, PersonalizeBelow, Strength, Threads, WeightsDir
@@ -98,11 +98,6 @@ class SweepConfig(Configuration):
             config = config.model_copy(update=place)
         check_training(config)
         return config
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(SweepConfig, argv, __doc__, resumable=False)
-    sweep(config)
 
 
 def sweep(config: SweepConfig) -> dict[str, Any]:
@@ -289,4 +284,4 @@ def plot(report: Mapping[str, Any]) -> bytes:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(sweep, SweepConfig, __doc__)

@@ -36,7 +36,7 @@ from ppd_model.pictures.reading import KEPT, read_picture
 from ppd_model.user_encoder import UserEncoder
 from training.data.pickapic import PickAPic
 from training.data.preferences import Preferences, read_preferences
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration, git_commit, save_resolved
 from training.jobs.files import write_json
 from training.jobs.shared_options import ModelName, Out, Seed, Threads, WeightsDir
@@ -109,11 +109,6 @@ class ChoiceTable:
         if not np.isin(table.preferred_P, (0, 1)).all():
             raise ValueError(f"{path}: preferred_P holds {set(table.preferred_P.tolist())}")
         return table
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(TasteSpaceConfig, argv, __doc__, resumable=False)
-    run(config)
 
 
 def run(config: TasteSpaceConfig) -> dict[str, Any]:
@@ -254,4 +249,4 @@ def write_coordinates(pool_dir: Path, space: TasteSpace, encoder: UserEncoder, b
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(run, TasteSpaceConfig, __doc__)

@@ -50,7 +50,7 @@ from training.dpo.run_state import CHECKPOINT, RunState, identity_of
 from training.dpo.sample_grid import SampleGrid
 from training.dpo.time_weight import Omega
 from training.dpo.validation import validate
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import save_resolved
 from training.reference_errors import ReferenceErrors, load_reference_errors
 
@@ -59,11 +59,6 @@ SAMPLES = "samples"
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 CENTRED = {"vlm", "taste", "posterior"}
 """One-hot vectors are not centred: all mixtures of users, the even one too, are some user."""
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(DpoConfig, argv, __doc__)
-    train(config, resume)
 
 
 def train(config: DpoConfig, resume: bool = False) -> Path:
@@ -353,4 +348,4 @@ def export(
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(train, DpoConfig, __doc__)

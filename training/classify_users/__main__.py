@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from training.classify_users.classify_config import ClassifyConfig
 from training.classify_users.peoples_sets import FloatArray, IntArray, ask_people, load_sets
 from training.classify_users.residual_classifier import Parts, classify_all, split
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
 from training.reports.plots import INK, OTHER, OURS, as_png
@@ -45,11 +45,6 @@ from training.reports.tables import markdown_table
 from training.world import tastes
 
 TOP_K = (1, 2, 4, 8, 16, 32, 64)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(ClassifyConfig, argv, __doc__)
-    run(config, resume)
 
 
 def run(config: ClassifyConfig, resume: bool = False) -> dict[str, Any]:
@@ -177,4 +172,4 @@ def plot(report: dict[str, Any]) -> bytes:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(run, ClassifyConfig, __doc__)

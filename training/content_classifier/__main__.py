@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from torch.nn import functional
 
 from ppd_model.files.artifact import ArtifactSpec, save_artifact
 from training.content_classifier.network import ARTIFACT_KIND, ContentClassifier, to_tensor
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration, save_resolved
 from training.jobs.files import replacing, write_json
 from training.jobs.shared_options import Out, Seed
@@ -172,10 +171,5 @@ def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
     return report
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(ClassifierConfig, argv, __doc__)
-    train(config, resume)
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_job(train, ClassifierConfig, __doc__)

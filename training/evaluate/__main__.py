@@ -46,16 +46,11 @@ from training.evaluate.painting import (
     spread_prompts,
 )
 from training.evaluate.table import format_table, table
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
 from training.quiz.quizzes import Person, make_quiz, quiz_people
 from training.world.people import person_seeds
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(EvaluateConfig, argv, __doc__, resumable=False)
-    evaluate(config)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -161,4 +156,4 @@ def gallery(
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(evaluate, EvaluateConfig, __doc__)

@@ -10,6 +10,7 @@ value`, on top of the file's, or the whole mapping as json. What a job does not 
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 import traceback
 import types
@@ -21,7 +22,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from training.jobs.configuration import ConfigurationT, read_configuration, read_file
+from training.jobs.configuration import Configuration, ConfigurationT, read_configuration, read_file
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("training", "ppd_model")
@@ -86,6 +87,26 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         exit_with(message)
+
+
+def run_job(
+    job: Callable[..., object],
+    kind: type[Configuration],
+    description: str | None,
+    argv: Sequence[str] | None = None,
+    **options: Any,
+) -> None:
+    """Run a job from the shell with what its command line says, and --resume where it takes that.
+
+    options: as `parse_command_line` has them.
+    """
+    resumable = "resume" in inspect.signature(job).parameters
+
+    def main() -> None:
+        config, resume = parse_command_line(kind, argv, description, resumable=resumable, **options)
+        job(config, resume) if resumable else job(config)
+
+    run_command(main)
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -13,12 +13,11 @@ so even their own taste does not foretell every choice.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import git_commit
 from training.jobs.files import write_json
 from training.judges.known_choices import TestSplit, accuracy, known_choices
@@ -34,11 +33,6 @@ class AccuracyConfig(JudgeOptions):
     """People of which test split."""
     people: int | None = None
     """The first so many of the split; null: all."""
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(AccuracyConfig, argv, __doc__, resumable=False)
-    measure(config)
 
 
 def measure(config: AccuracyConfig) -> dict[str, Any]:
@@ -67,4 +61,4 @@ def measure(config: AccuracyConfig) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(measure, AccuracyConfig, __doc__)

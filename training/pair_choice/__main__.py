@@ -46,7 +46,7 @@ from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
 from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
 from training.evaluate.painting import SAME_WITHIN, Judge, Painter, spread_prompts
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
 from training.pair_choice.pair_choice_config import PairChoiceConfig
@@ -65,11 +65,6 @@ from training.reports.tables import markdown_table
 from training.taste_space import pool_deltas
 from training.world import tastes
 from training.world.people import person_seeds, taste_of
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(PairChoiceConfig, argv, __doc__)
-    run(config, resume)
 
 
 def run(config: PairChoiceConfig, resume: bool = False) -> dict[str, Any]:
@@ -214,4 +209,4 @@ def plot(report: dict[str, Any]) -> bytes:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(run, PairChoiceConfig, __doc__)

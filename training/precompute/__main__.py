@@ -23,7 +23,6 @@ Legend: N pictures, K captions, U people, E support sets, P query pairs, L looks
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from ppd_model.presets import get_preset
 from ppd_model.user_encoder import UserEncoder
 from training.data.pickapic import PickAPic
 from training.data.shards import read_manifest, verified
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import save_resolved
 from training.jobs.files import write_json
 from training.precompute.frozen_parts import (
@@ -52,8 +51,7 @@ from training.world.truth import GroundTruth
 SUMMARY = "summary.json"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(PrecomputeConfig, argv, __doc__)
+def main(config: PrecomputeConfig, resume: bool) -> None:
     state = PartialState(timeout=BARRIER_TIMEOUT)
     worker = Worker(state.process_index, state.num_processes, state.device, state.wait_for_everyone)
     precompute(config, resume, worker)
@@ -155,4 +153,4 @@ def encoded_counts(folder: Path) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, PrecomputeConfig, __doc__)

@@ -9,7 +9,7 @@ for what the picture is of and how it looks, so that Stage C finds both easily.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ppd_model.nets.compressor import SmallCompressor
 from ppd_model.presets import get_preset
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
 from training.pretrain.training_loop import LoopConfig, run, save_averaged
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS
@@ -178,8 +178,7 @@ def _forget_statistics(module: nn.Module) -> None:
             layer.momentum = None
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(CompressorConfig, argv, __doc__)
+def main(config: CompressorConfig, resume: bool) -> None:
     job = CompressorJob(config)
     averaged = run(job, config, resume)
     job.recalibrate(averaged)
@@ -187,4 +186,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, CompressorConfig, __doc__)

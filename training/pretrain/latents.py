@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ppd_model.nets.compressor import SmallCompressor
 from ppd_model.nets.stage_a import build_stage_a
 from ppd_model.presets import get_preset
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration
 from training.jobs.files import replacing
 from training.pretrain.pictures import to_tensor
@@ -75,12 +75,11 @@ class LatentsConfig(Configuration):
     """Folder with all parts of the model: world, stage_a, compressor, ..."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(LatentsConfig, argv, __doc__, resumable=False)
+def main(config: LatentsConfig) -> None:
     for latents in (stage_c_latents(config.run), stage_a_latents(config.run)):
         sample = latents[:2000].astype(np.float32)
         print(f"{latents.shape}: mean {sample.mean():.3f}, std {sample.std():.3f}")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, LatentsConfig, __doc__)

@@ -12,7 +12,7 @@ averaged ones: they are measured anew for what is looked at and for what is kept
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch.optim.swa_utils import update_bn
 
 from ppd_model.nets.previewer import PX_PER_LATENT, Previewer
 from ppd_model.presets import get_preset
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.pretrain.latents import stage_c_latents
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
 from training.pretrain.training_loop import LoopConfig, load_averaged, run, save_averaged
@@ -107,12 +107,11 @@ def trained_previewer(out: Path) -> Previewer:
     return previewer
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(PreviewerConfig, argv, __doc__)
+def main(config: PreviewerConfig, resume: bool) -> None:
     job = PreviewerJob(config)
     averaged = run(job, config, resume)
     save_averaged(config.out, {"previewer": job.normalised(averaged["previewer"])})
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, PreviewerConfig, __doc__)

@@ -9,7 +9,7 @@ error rises when only the subject of the caption is changed, in percent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ppd_model.nets.diffusion import add_noise, ddpm_step, p2_weight, row_noise,
 from ppd_model.nets.stage_c import StageCUNet, build_unet
 from ppd_model.nets.text_encoder import TextFeatures
 from ppd_model.presets import get_preset
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.pretrain.compressor import Previewer
 from training.pretrain.latents import stage_c_latents
 from training.pretrain.pictures import HELD_OUT, draw_indices, tile
@@ -204,10 +204,9 @@ def trained_stage_c(out: Path) -> StageCUNet:
     return unet
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(StageCConfig, argv, __doc__)
+def main(config: StageCConfig, resume: bool) -> None:
     run(StageCJob(config), config, resume)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, StageCConfig, __doc__)

@@ -10,7 +10,7 @@ token's feature, which Stage C attends to, must still tell its word.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ppd_model.nets.text_encoder import (
     word_tokenizer,
 )
 from ppd_model.presets import get_preset
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.pretrain.pictures import HELD_OUT, draw_indices, to_tensor
 from training.pretrain.training_loop import LoopConfig, load_averaged, run
 from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS, caption, vocabulary
@@ -166,11 +166,10 @@ def _small(pictures: NDArray[np.uint8]) -> Tensor:
     return nn.functional.avg_pool2d(to_tensor(pictures), 4)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(TextEncoderConfig, argv, __doc__)
+def main(config: TextEncoderConfig, resume: bool) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     run(TextEncoderJob(config), config, resume)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, TextEncoderConfig, __doc__)

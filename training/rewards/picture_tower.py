@@ -15,7 +15,6 @@ Legend: B pictures, D embedding.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ from ppd_model.files.artifact import (
 from ppd_model.nets.text_encoder import TextEncoder, load_text_encoder
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration
 from training.jobs.shared_options import Out
 from training.pretrain.pictures import HELD_OUT
@@ -172,12 +171,11 @@ class TowerConfig(Configuration):
     out: Out
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(TowerConfig, argv, __doc__, resumable=False)
+def main(config: TowerConfig) -> None:
     path = export(config.run, config.weights_dir, config.out)
     _, spec = load_artifact(path, kind=ARTIFACT_KIND)
     print(f"{path}: held-out pictures recognised among 48 contents {spec.extra['recognised']}")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, TowerConfig, __doc__)

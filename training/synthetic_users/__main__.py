@@ -20,7 +20,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from training.jobs.command_line import exit_with, parse_command_line, run_command
+from training.jobs.command_line import exit_with, run_job
+from training.jobs.configuration import Configuration
 from training.synthetic_users.comparison import (
     EvaluateConfig,
     InterpolateConfig,
@@ -31,51 +32,25 @@ from training.synthetic_users.pairs.generated_pairs import GeneratedPairsConfig,
 from training.synthetic_users.pairs.relabel_command import RelabelConfig, make_relabelled
 from training.synthetic_users.validation_scores import ScoreConfig, score
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line: the first word says which experiment."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] in (["-h"], ["--help"]):
-        print(__doc__)
-        return
-    if not words or words[0] not in _COMMANDS:
-        given = repr(words[0]) if words else "nothing"
-        exit_with(f"{given} where a command was expected: {', '.join(_COMMANDS)}")
-    _COMMANDS[words[0]](words[1:])
-
-
-def _pairs(words: Sequence[str]) -> None:
-    config, resume = parse_command_line(GeneratedPairsConfig, words, __doc__)
-    print(f"complete: {generate_pairs(config, resume)}")
-
-
-def _relabel(words: Sequence[str]) -> None:
-    config, _ = parse_command_line(RelabelConfig, words, __doc__, resumable=False)
-    make_relabelled(config)
-
-
-def _score(words: Sequence[str]) -> None:
-    config, _ = parse_command_line(ScoreConfig, words, __doc__, resumable=False)
-    score(config)
-
-
-def _evaluate(words: Sequence[str]) -> None:
-    config, resume = parse_command_line(EvaluateConfig, words, __doc__)
-    evaluate(config, resume)
-
-
-def _interpolate(words: Sequence[str]) -> None:
-    config, resume = parse_command_line(InterpolateConfig, words, __doc__)
-    interpolate(config, resume)
-
-
-_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "pairs": _pairs,
-    "relabel": _relabel,
-    "score": _score,
-    "evaluate": _evaluate,
-    "interpolate": _interpolate,
+COMMANDS: dict[str, tuple[Callable[..., object], type[Configuration]]] = {
+    "pairs": (generate_pairs, GeneratedPairsConfig),
+    "relabel": (make_relabelled, RelabelConfig),
+    "score": (score, ScoreConfig),
+    "evaluate": (evaluate, EvaluateConfig),
+    "interpolate": (interpolate, InterpolateConfig),
 }
 
+
+def main(argv: Sequence[str]) -> None:
+    """Command line: the first word says which experiment."""
+    if argv[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        return
+    if not argv or argv[0] not in COMMANDS:
+        given = repr(argv[0]) if argv else "nothing"
+        exit_with(f"{given} where a command was expected: {', '.join(COMMANDS)}")
+    run_job(*COMMANDS[argv[0]], __doc__, argv[1:])
+
+
 if __name__ == "__main__":
-    run_command(main)
+    main(sys.argv[1:])

@@ -36,7 +36,7 @@ from ppd_model.files.artifact import sha256_of
 from ppd_model.pipeline import Pipeline
 from ppd_model.types import ImageRequest
 from training.data.shards import MANIFEST, ShardFolder
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
 from training.judges.known_choices import accuracy
@@ -54,11 +54,6 @@ from training.win_rates.methods import (
     readable_people,
 )
 from training.win_rates.win_rates_config import SPLITS, WinRatesConfig
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(WinRatesConfig, argv, __doc__)
-    win_rates(config, resume)
 
 
 def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
@@ -205,4 +200,4 @@ def plot(wins: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(win_rates, WinRatesConfig, __doc__)

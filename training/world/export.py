@@ -42,7 +42,7 @@ from PIL import Image
 
 from ppd_model.pictures.reading import read_picture
 from training.data.pickapic import SCHEMA
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration
 from training.jobs.files import write_json
 from training.jobs.shared_options import FirstPerson, Out, Seed, TieBelow
@@ -322,8 +322,7 @@ class ExportConfig(Configuration):
     """What these follow from."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(ExportConfig, argv, __doc__, resumable=False)
+def main(config: ExportConfig) -> None:
     if not (config.store / "facts.npz").exists():
         paint_store(config.store, config.paint_count, config.paint_seed, os.cpu_count() or 1)
     report = export(
@@ -339,4 +338,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, ExportConfig, __doc__)

@@ -7,14 +7,13 @@ some looks and little in the others, so that four answers can be spread over all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration
 from training.jobs.files import write_json
 from training.jobs.shared_options import Out, Seed
@@ -126,11 +125,10 @@ class PoolConfig(Configuration):
     seed: Seed = 7
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(PoolConfig, argv, __doc__, resumable=False)
+def main(config: PoolConfig) -> None:
     count = write_pool(config.out, Standardizer.load(config.standardizer), config.seed)
     print(f"{count} pairs in {config.out}")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, PoolConfig, __doc__)

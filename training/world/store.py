@@ -7,7 +7,6 @@ parallel; every picture follows from ``--seed`` and its index alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration
 from training.jobs.shared_options import Out, Seed
 from training.world.looks import STATISTICS, Standardizer, measure
@@ -123,8 +122,7 @@ class StoreConfig(Configuration):
     """Processes that paint."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(StoreConfig, argv, __doc__, resumable=False)
+def main(config: StoreConfig) -> None:
     if (config.out / "facts.npz").exists():
         print(f"{config.out} is painted already")
         return
@@ -132,4 +130,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, StoreConfig, __doc__)

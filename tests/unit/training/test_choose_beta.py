@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.choose_beta import RunScores, choose, choose_beta, main
+from training.choose_beta import ChooseBetaConfig, RunScores, choose, choose_beta
 
 
 def run(beta: float, **mean: float) -> RunScores:
@@ -71,7 +71,7 @@ def test_the_command_reads_runs_and_writes_its_choice(
     paths = [
         write(tmp_path / f"{beta}.json", beta, 20 - (beta - 1) ** 2) for beta in (0.1, 1.0, 2.0)
     ]
-    main([*map(str, paths), "--out", str(tmp_path / "choice.json")])
+    choose(ChooseBetaConfig(runs=tuple(paths), out=tmp_path / "choice.json"))
     report = json.loads((tmp_path / "choice.json").read_text())
     assert (report["beta"], report["run"]) == (1.0, str(paths[1]))
     assert "<- best" in capsys.readouterr().out.splitlines()[1]
@@ -81,10 +81,24 @@ def test_runs_on_other_captions_or_of_another_row_are_refused(tmp_path: Path) ->
     one = write(tmp_path / "one.json", 0.1, 20.0)
     other = write(tmp_path / "other.json", 1.0, 21.0, captions=100)
     with pytest.raises(ValueError, match="another captions"):
-        choose([one, other], "sd")
+        choose(
+            ChooseBetaConfig(
+                runs=(
+                    one,
+                    other,
+                )
+            )
+        )
     sft = write(tmp_path / "sft.json", 1.0, 21.0, trained={"user": "one_hot", "objective": "sft"})
     with pytest.raises(ValueError, match="another objective"):
-        choose([one, sft], "sd")
+        choose(
+            ChooseBetaConfig(
+                runs=(
+                    one,
+                    sft,
+                )
+            )
+        )
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(ValueError, match="not the scores of a run"):
-        choose([tmp_path / "bad.json"], "sd")
+        choose(ChooseBetaConfig(runs=(tmp_path / "bad.json",)))

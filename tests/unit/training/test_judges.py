@@ -417,7 +417,7 @@ def test_accuracy_is_measured_on_choices_that_neither_set_nor_training_holds(
     monkeypatch.setattr(command, "known_choices", choices)
     monkeypatch.setattr(command, "make_judge", lambda *_: lambda __: warm)
     out = tmp_path / "deep" / "accuracy.json"
-    command.main(["--judge", "taste", "--data", str(tmp_path), "--out", str(out), "--people", "4"])
+    command.measure(command.AccuracyConfig(judge="taste", data=tmp_path, out=out, people=4))
     report = json.loads(out.read_text())
     assert asked == [(tmp_path, "unseen_users", 4)]
     assert report["outcomes"] == ["first"] * 4

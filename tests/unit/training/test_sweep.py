@@ -19,10 +19,18 @@ from training.sweep import SweepConfig, sweep
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 TINY_JOB = """
-import importlib, sys
+import sys
 from tests.tiny_training import tiny_parts
+from training import reference_errors, train_dpo
+from training.dpo.dpo_config import DpoConfig
+from training.jobs.command_line import parse_command_line
+jobs = {
+    "training.train_dpo": train_dpo.train,
+    "training.reference_errors": reference_errors.write_reference_errors,
+}
+config, resume = parse_command_line(DpoConfig, sys.argv[3:], None)
 with tiny_parts():
-    importlib.import_module(sys.argv[2]).main(sys.argv[3:])
+    jobs[sys.argv[2]](config, resume)
 """
 
 

@@ -117,6 +117,7 @@ def generate_pairs(config: GeneratedPairsConfig, resume: bool = False) -> Path:
             flush=True,
         )
     folder.finish()
+    print(f"complete: {config.out}")
     return config.out
 
 
