@@ -21,8 +21,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from ppd_model.pipeline import Pipeline
-from ppd_model.types import Generated, ImageRequest
-from ppd_model.user_encoder import Choice, EncodedUser, UserEncoder
+from ppd_model.types import Generated, ImageRequest, LabelledPair
+from ppd_model.user_encoder import EncodedUser, UserEncoder
 
 ROOT = Path(__file__).parents[1]
 DIGESTS = ROOT / "tests" / "unit" / "ppd_model" / "same_picture.json"
@@ -88,11 +88,11 @@ def some_embedding(number: int, width: int) -> npt.NDArray[np.float32]:
     return (drawn / 64).astype(np.float32)
 
 
-def four_pairs() -> list[Choice]:
+def four_pairs() -> list[LabelledPair]:
     """The first four of the quiz's pool, answered in turn."""
     pairs = json.loads((POOL / "pairs.json").read_text())["pairs"][:4]
     return [
-        Choice(pair["caption"], *(opened(side["file"]) for side in pair["images"]), index % 2)
+        LabelledPair(pair["caption"], *(opened(side["file"]) for side in pair["images"]), index % 2)
         for index, pair in enumerate(pairs)
     ]
 

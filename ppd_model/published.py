@@ -16,12 +16,13 @@ import torch
 
 from ppd_model.files.artifact import ArtifactError
 from ppd_model.files.repositories import Repository, locate
+from ppd_model.files.safetensor_files import named_dtype
 from ppd_model.nets.decoder import Decoder, load_published_decoder
 from ppd_model.nets.stage_c import StageC, load_published_stage_c
 from ppd_model.nets.text_encoder import TextEncoder, load_published_text_encoder
 from ppd_model.presets import Preset
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "bfloat16")
 BASE_PARTS = ("stage_c", "text_encoder", "tokenizer", "stage_b", "stage_a")
 
 HIDDEN_BY_SHAPES = {
@@ -48,9 +49,7 @@ def generator_dtype(name: str | None, device: str) -> torch.dtype:
     """
     if name is None:
         return torch.bfloat16 if device.startswith("cuda") else torch.float32
-    if name not in DTYPES:
-        raise ValueError(f"dtype {name!r}: the generator runs in {' or '.join(DTYPES)}")
-    return DTYPES[name]
+    return named_dtype(name, DTYPES, "the generator")
 
 
 def load_generator(

@@ -41,7 +41,7 @@ from ppd_model.files.artifact import (
     sha256_of,
 )
 from ppd_model.files.repositories import Repository, locate
-from ppd_model.files.safetensor_files import BF16, align
+from ppd_model.files.safetensor_files import BF16, align, named_dtype
 from ppd_model.nets.vlm_precision import make_wide
 from ppd_model.presets import Preset, get_preset
 from ppd_model.sampling.placement import own_dtype, placed
@@ -49,7 +49,6 @@ from ppd_model.types import EncodedUser as EncodedUser
 from ppd_model.types import LabelledPair
 from ppd_model.words import is_blank, split_words
 
-Choice = LabelledPair
 Decoding = Literal["greedy", "sample"]
 SAMPLING_TEMPERATURE = 0.7
 """Paper, B.2; without nucleus sampling."""
@@ -58,7 +57,7 @@ EMBEDDING_LAYER = -1
 IMAGES_PER_USER = 2 * prompts.N_PAIRS
 VLM_FILE = "vlm.safetensors"
 TOKENIZER_FILE = "vlm_tokenizer.json"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = ("float32", "bfloat16", "float16")
 _PUBLISHED_MAX_NEW_TOKENS = 1024
 PLAIN_CAPTION = "a picture of a tree in the hills"
 """Read in the place of a caption that cannot be read; captions never name a look."""
@@ -227,7 +226,7 @@ class UserEncoder:
         return int((vision.image_size // vision.patch_size) ** 2 + 1)
 
     def encode(
-        self, choices: Sequence[Choice], *, seed: int = 0, profile: str | None = None
+        self, choices: Sequence[LabelledPair], *, seed: int = 0, profile: str | None = None
     ) -> EncodedUser:
         """Profile and embedding of one person from exactly four choices.
 
@@ -240,7 +239,7 @@ class UserEncoder:
     @torch.inference_mode()
     def encode_batch(
         self,
-        many: Sequence[Sequence[Choice]],
+        many: Sequence[Sequence[LabelledPair]],
         *,
         seed: int = 0,
         profiles: Sequence[str | None] | None = None,
@@ -258,7 +257,7 @@ class UserEncoder:
             return self._encode(many, seed, edits)
 
     def _encode(
-        self, many: Sequence[Sequence[Choice]], seed: int, edits: Sequence[str | None]
+        self, many: Sequence[Sequence[LabelledPair]], seed: int, edits: Sequence[str | None]
     ) -> list[EncodedUser]:
         asked = [self._prompt(choices) for choices in many]
         images = [_in_order(choices, p.images) for choices, p in zip(many, asked, strict=True)]
@@ -316,7 +315,7 @@ class UserEncoder:
                 responses[row] = f"{head} {tail}"
         return responses
 
-    def _prompt(self, choices: Sequence[Choice]) -> prompts.Prompt:
+    def _prompt(self, choices: Sequence[LabelledPair]) -> prompts.Prompt:
         pairs = [prompts.LabelledCaption(self._caption(c.caption), c.preferred) for c in choices]
         prompt = prompts.build_prompt(pairs, self.prompt_variant, self._special_tokens)
         plain = [prompts.LabelledCaption("", c.preferred) for c in choices]
@@ -568,9 +567,7 @@ def _published_id(preset: Preset, repository: Repository, dtype: torch.dtype) ->
 def _dtype(name: str | None, device: str) -> torch.dtype:
     if name is None:
         return torch.bfloat16 if device.startswith("cuda") else torch.float32
-    if name not in DTYPES:
-        raise ValueError(f"dtype {name!r}: the VLM runs in {', '.join(DTYPES)}")
-    return DTYPES[name]
+    return named_dtype(name, DTYPES, "the VLM")
 
 
 def _version(weights_id: str, prompt_variant: str, decoding: str) -> str:
@@ -582,7 +579,7 @@ def _special_tokens(tokenizer: Any) -> tuple[str, ...]:
     return tuple(sorted(known))
 
 
-def _in_order(choices: Sequence[Choice], order: list[tuple[int, int]]) -> list[Image.Image]:
+def _in_order(choices: Sequence[LabelledPair], order: list[tuple[int, int]]) -> list[Image.Image]:
     """The eight pictures in the order in which the prompt shows them, as RGB."""
     pictures = [(choice.image_0, choice.image_1) for choice in choices]
     return [pictures[pair][image].convert("RGB") for pair, image in order]

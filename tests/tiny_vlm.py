@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
 from ppd_model import user_encoder
-from ppd_model.user_encoder import Choice, UserEncoder
+from ppd_model.types import LabelledPair
+from ppd_model.user_encoder import UserEncoder
 from training.pretrain.vlm.tokenizer import train_tokenizer
 
 RESPONSE = "Pair 1: Image 1: dark. Image 2: bright.\n\nUser Profile: Prefers bright pictures."
@@ -107,8 +108,8 @@ def picture(seed: int) -> Image.Image:
     return Image.fromarray(rng.integers(0, 255, (side_px, 24, 3), dtype=np.uint8))
 
 
-def four_choices(seed: int = 0, caption: str = "a house") -> list[Choice]:
+def four_choices(seed: int = 0, caption: str = "a house") -> list[LabelledPair]:
     return [
-        Choice(caption, picture(seed + 2 * i), picture(seed + 2 * i + 1), preferred=i % 2)
+        LabelledPair(caption, picture(seed + 2 * i), picture(seed + 2 * i + 1), preferred=i % 2)
         for i in range(4)
     ]

@@ -33,7 +33,7 @@ from tqdm import tqdm
 from ppd_model.files.artifact import sha256_of
 from training.data.dataset import PreferencePairs, load_pairs
 from training.data.shards import MANIFEST, ShardFolder, read_manifest, verified
-from training.dpo.base_weights import DTYPES, load_base
+from training.dpo.base_weights import load_base
 from training.dpo.dpo_config import DpoConfig, check
 from training.dpo.loss import PairErrors, Reduction
 from training.dpo.pair_model import PairModel, as_pairs
@@ -102,7 +102,7 @@ def write_reference_errors(config: DpoConfig, resume: bool = False) -> Path:
     state = PartialState(cpu=not torch.accelerator.is_available())
     pairs = load_pairs(config.data_dir, "none", config.trained_preset.user_emb_dim)
     stage_c, base_sha256 = load_base(
-        config.trained_preset, config.stage_c, DTYPES[config.base_dtype], state.device
+        config.trained_preset, config.stage_c, config.dtype, state.device
     )
     model = PairModel(stage_c)
     latent_CHW = pairs.latent_NCHW.shape[1:]

@@ -40,7 +40,7 @@ from ppd_model.files.artifact import save_artifact
 from ppd_model.nets.adapter import trainable_parameters
 from ppd_model.nets.stage_c import adapter_spec
 from training.data.dataset import PreferencePairs, batch_rows, epoch_of, load_pairs
-from training.dpo.base_weights import DTYPES, load_base
+from training.dpo.base_weights import load_base
 from training.dpo.dpo_config import DpoConfig, check
 from training.dpo.objectives import objective
 from training.dpo.pair_model import PairModel
@@ -201,9 +201,7 @@ def make_model(
 ) -> tuple[PairModel, str]:
     """The base of the file with a fresh adapter, and the sha256 of the base's weights."""
     torch.manual_seed(config.seed)
-    stage_c, digest = load_base(
-        config.trained_preset, config.stage_c, DTYPES[config.base_dtype], device
-    )
+    stage_c, digest = load_base(config.trained_preset, config.stage_c, config.dtype, device)
     if config.user in CENTRED:
         stage_c.adapter.projector.center_on(pairs.user_emb_ED)
     model = PairModel(

@@ -25,10 +25,23 @@ from ppd_model.files.artifact import (
     shapes_of,
 )
 
+DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
 BF16 = "bf16"
 INDEX = ".safetensors.index"
 ALIGNMENT = 64
 """Bytes at whose multiples torch's own tensors begin, on the CPU."""
+
+
+def named_dtype(name: str, known: Collection[str], what: str) -> torch.dtype:
+    """The dtype of that name. Raises ValueError for one that `what` does not run in."""
+    if name not in known:
+        raise ValueError(f"dtype {name!r}: {what} runs in {' or '.join(known)}")
+    return DTYPES[name]
 
 
 def weight_file_names(stem: str, dtype: torch.dtype) -> list[str]:

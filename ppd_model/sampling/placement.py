@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-OWN_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+from ppd_model.files.safetensor_files import named_dtype
+
+OWN_DTYPES = ("float32", "float64")
 """What a preset that is not published may run in, by name."""
 
 
@@ -16,9 +18,7 @@ def own_dtype(preset: str, name: str | None) -> torch.dtype:
     """The dtype of that name for a preset that is not published. Raises ValueError for others."""
     if name is None:
         return torch.float32
-    if name not in OWN_DTYPES:
-        raise ValueError(f"dtype {name!r}: {preset} runs in {' or '.join(OWN_DTYPES)}")
-    return OWN_DTYPES[name]
+    return named_dtype(name, OWN_DTYPES, preset)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from ppd_model.presets import Preset
 from ppd_model.published import check_config
 
 PART = "stage_c"
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def load_base(

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from ppd_model.presets import Preset, get_preset
 from training.data.dataset import UserFeatures
 from training.dpo.loss import Reduction
@@ -199,6 +201,11 @@ class DpoConfig(Configuration):
             unread = unread | {"compile_blocks"}
         values: dict[str, Any] = self.model_dump(mode="json", exclude=FREE | unread)
         return values
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """`base_dtype` as torch names it."""
+        return torch.bfloat16 if self.base_dtype == "bf16" else torch.float32
 
     @property
     def trained_preset(self) -> Preset:

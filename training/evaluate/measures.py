@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppd_model.pipeline import Pipeline
-from ppd_model.types import ImageRequest
-from ppd_model.user_encoder import Choice, EncodedUser, EncodingError, UserEncoder
+from ppd_model.types import ImageRequest, LabelledPair
+from ppd_model.user_encoder import EncodedUser, EncodingError, UserEncoder
 from training.data.dataset import load_pairs
 from training.evaluate.evaluate_config import EvaluateConfig, first_seed
 from training.evaluate.page import png
@@ -32,7 +32,9 @@ from training.world import captions, tastes
 from training.world.scene import CONTENTS, LOOKS, SETTINGS
 
 
-def encode(encoder: UserEncoder, many: Sequence[Sequence[Choice]], batch: int) -> list[EncodedUser]:
+def encode(
+    encoder: UserEncoder, many: Sequence[Sequence[LabelledPair]], batch: int
+) -> list[EncodedUser]:
     """The VLM's reading of each person's four choices.
 
     Raises EncodingError for answers that it cannot read twice.
@@ -48,7 +50,7 @@ def encode(encoder: UserEncoder, many: Sequence[Sequence[Choice]], batch: int) -
     return encoded
 
 
-def _read_again(encoder: UserEncoder, choices: Sequence[Choice], seed: int) -> EncodedUser:
+def _read_again(encoder: UserEncoder, choices: Sequence[LabelledPair], seed: int) -> EncodedUser:
     """One person's reading, asked for once more where it cannot be used, as the service does."""
     try:
         return encoder.encode(choices, seed=seed)

@@ -19,7 +19,7 @@ import openai
 from PIL import Image
 
 from ppd_model import prompts
-from ppd_model.user_encoder import Choice
+from ppd_model.types import LabelledPair
 from training.judges.judge import JudgeError
 from training.judges.question_text import QuestionText, build_question, read_answer
 
@@ -87,7 +87,7 @@ class EndpointJudge:
 
     def prefer(
         self,
-        choices: Sequence[Choice],
+        choices: Sequence[LabelledPair],
         prompt: str,
         image_a: Image.Image,
         image_b: Image.Image,

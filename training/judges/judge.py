@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from ppd_model.user_encoder import Choice
+from ppd_model.types import LabelledPair
 from training.reports.statistics import clustered_mean
 
 Outcome = Literal["first", "second", "inconsistent", "unreadable"]
@@ -31,7 +31,7 @@ class Judge(Protocol):
 
     def prefer(
         self,
-        choices: Sequence[Choice],
+        choices: Sequence[LabelledPair],
         prompt: str,
         image_a: Image.Image,
         image_b: Image.Image,
@@ -51,7 +51,7 @@ class JudgeError(RuntimeError):
 class Question:
     """Which of two pictures of a prompt: the judge knows the person from `choices`."""
 
-    choices: Sequence[Choice]
+    choices: Sequence[LabelledPair]
     prompt: str
     first: Image.Image
     second: Image.Image

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppd_model.pictures.reading import KEPT, read_picture
-from ppd_model.user_encoder import Choice
+from ppd_model.types import LabelledPair
 from training.data.splits import SPLITS, PersonPairs
 from training.judges.judge import Judge, Question, ask_all, tally
 from training.judges.options import JudgeOf
@@ -49,10 +49,10 @@ class KnownChoice:
     query: KnownPair
     captions: tuple[str, ...]
 
-    def choices(self) -> list[Choice]:
+    def choices(self) -> list[LabelledPair]:
         """The four, as a judge is told them; the pictures are opened now."""
         return [
-            Choice(
+            LabelledPair(
                 caption=pair.caption,
                 image_0=read_picture(pair.jpegs[0], KEPT),
                 image_1=read_picture(pair.jpegs[1], KEPT),

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from ppd_model import prompts
-from ppd_model.user_encoder import Choice, UserEncoder
+from ppd_model.types import LabelledPair
+from ppd_model.user_encoder import UserEncoder
 from training.judges.judge import JudgeError
 from training.judges.question_text import build_question, read_answer
 
@@ -34,7 +35,7 @@ class LlavaJudge:
     @torch.inference_mode()
     def prefer(
         self,
-        choices: Sequence[Choice],
+        choices: Sequence[LabelledPair],
         prompt: str,
         image_a: Image.Image,
         image_b: Image.Image,

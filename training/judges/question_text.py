@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from ppd_model import prompts
-from ppd_model.user_encoder import Choice
+from ppd_model.types import LabelledPair
 
 ADDITIONAL_PROMPT = (
     "Finally, you are provided with a new pair of images, unlabeled by the user. Your task is to "
@@ -44,7 +44,7 @@ class QuestionText:
 
 
 def build_question(
-    choices: Sequence[Choice],
+    choices: Sequence[LabelledPair],
     prompt: str,
     image_a: Image.Image,
     image_b: Image.Image,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ppd_model.user_encoder import Choice
+from ppd_model.types import LabelledPair
 from training.rewards.world_rewards import contents_named
 from training.world import tastes
 from training.world.looks import Standardizer
@@ -30,7 +30,7 @@ class TasteJudge:
 
     def prefer(
         self,
-        choices: Sequence[Choice],
+        choices: Sequence[LabelledPair],
         prompt: str,
         image_a: Image.Image,
         image_b: Image.Image,

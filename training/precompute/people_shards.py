@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppd_model.user_encoder import Choice, EncodedUser, EncodingError, UserEncoder
+from ppd_model.types import LabelledPair
+from ppd_model.user_encoder import EncodedUser, EncodingError, UserEncoder
 from training.data.preferences import Preferences
 from training.data.shards import ShardFolder, read_manifest, verified
 from training.data.splits import PersonPairs
@@ -125,7 +126,9 @@ def read_sets(
                 read.encoded[index] = user
 
 
-def _alone(encoder: UserEncoder, choices: list[Choice], seed: int) -> EncodedUser | EncodingError:
+def _alone(
+    encoder: UserEncoder, choices: list[LabelledPair], seed: int
+) -> EncodedUser | EncodingError:
     try:
         return encoder.encode_batch([choices], seed=seed)[0]
     except EncodingError as error:
@@ -134,14 +137,14 @@ def _alone(encoder: UserEncoder, choices: list[Choice], seed: int) -> EncodedUse
 
 def choices_of(
     person: PersonPairs, index: int, plan: Plan, pictures: SupportPictures
-) -> list[Choice]:
+) -> list[LabelledPair]:
     """A support set as the VLM reads it."""
     preferences = plan.preferences
     choices = []
     for pair in person.support_E4[index].tolist():
         first, second = plan.support.place[preferences.picture_P2[pair]].tolist()
         choices.append(
-            Choice(
+            LabelledPair(
                 caption=preferences.captions[preferences.caption_P[pair]],
                 image_0=pictures.open(first),
                 image_1=pictures.open(second),

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ppd_model.user_encoder import Choice, EncodedUser, EncodingError, UserEncoder
+from ppd_model.types import LabelledPair
+from ppd_model.user_encoder import EncodedUser, EncodingError, UserEncoder
 from training.data.preferences import CHOICES_PER_PROFILE
 from training.world import captions
 from training.world.people import answer
@@ -102,10 +103,10 @@ def answer_sets(
 
 def choices_of(
     answered: AnsweredSets, index: int, store: PictureStore, rng: np.random.Generator
-) -> list[Choice]:
+) -> list[LabelledPair]:
     """One set as the VLM is asked, with captions in random words."""
     return [
-        Choice(
+        LabelledPair(
             caption=captions.caption(int(store.subject[a]), int(store.setting[a]), rng),
             image_0=Image.fromarray(np.asarray(store.pictures[a])),
             image_1=Image.fromarray(np.asarray(store.pictures[b])),
@@ -119,7 +120,7 @@ def choices_of(
 
 def read_sets(
     encoder: UserEncoder,
-    many: Sequence[Sequence[Choice]],
+    many: Sequence[Sequence[LabelledPair]],
     *,
     batch: int,
     seed: int = 0,
@@ -155,7 +156,7 @@ def read_sets(
     )
 
 
-def _alone(encoder: UserEncoder, choices: Sequence[Choice], seed: int) -> EncodedUser | None:
+def _alone(encoder: UserEncoder, choices: Sequence[LabelledPair], seed: int) -> EncodedUser | None:
     try:
         return encoder.encode(choices, seed=seed)
     except EncodingError:

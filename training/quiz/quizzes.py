@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppd_model.pictures.reading import KEPT, read_picture
-from ppd_model.user_encoder import Choice
+from ppd_model.types import LabelledPair
 from training.data.preferences import CHOICES_PER_PROFILE
 from training.quiz.pair_strategies import Asked, QuizPool, QuizRules, play
 from training.world import captions, tastes
@@ -50,7 +50,7 @@ class Person:
     """
 
     taste_L: FloatArray
-    choices: list[Choice]
+    choices: list[LabelledPair]
     delta_4L: FloatArray
     preferred_4: IntArray
 
@@ -85,7 +85,7 @@ class RandomPairs:
         self.tie_below = tie_below
 
     def __call__(self, taste_L: FloatArray, rng: np.random.Generator) -> Person:
-        choices: list[Choice] = []
+        choices: list[LabelledPair] = []
         deltas: list[FloatArray] = []
         while len(choices) < CHOICES_PER_PROFILE:
             subject, setting = divmod(int(rng.integers(CONTENTS)), len(SETTINGS))
@@ -95,7 +95,7 @@ class RandomPairs:
             if preferred is None:
                 continue
             choices.append(
-                Choice(
+                LabelledPair(
                     caption=captions.caption(subject, setting, rng),
                     image_0=Image.fromarray(images[0]),
                     image_1=Image.fromarray(images[1]),
@@ -163,11 +163,11 @@ def load_quiz_pool(
     )
 
 
-def choices_of(asked: Asked, pool: QuizPool, places: Sequence[int]) -> list[Choice]:
+def choices_of(asked: Asked, pool: QuizPool, places: Sequence[int]) -> list[LabelledPair]:
     """Decided answers at these places, as the VLM is asked."""
     pairs_N, answers_N = asked.decided()
     return [
-        Choice(
+        LabelledPair(
             caption=pool.captions[pairs_N[place]],
             image_0=pool.images[pairs_N[place]][0],
             image_1=pool.images[pairs_N[place]][1],

@@ -473,5 +473,5 @@ def test_an_offloaded_vlm_is_on_its_device_only_while_it_reads(
 
 
 def test_a_vlm_in_no_other_precision(preset: Preset, published: Path) -> None:
-    with pytest.raises(ValueError, match="dtype 'int4': the VLM runs in float32, bfloat16, float"):
+    with pytest.raises(ValueError, match="dtype 'int4': the VLM runs in float32 or bfloat16 or fl"):
         Scripted.load(preset.name, published, dtype="int4")

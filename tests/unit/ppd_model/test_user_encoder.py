@@ -28,10 +28,10 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from ppd_model import prompts, user_encoder
 from ppd_model.nets.vlm_precision import WideRMSNorm, WideRotary, make_wide
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
+from ppd_model.types import LabelledPair
 from ppd_model.user_encoder import (
     PLAIN_CAPTION,
     TOKENIZER_FILE,
-    Choice,
     Decoding,
     EncodingError,
     NothingReadError,
@@ -236,7 +236,7 @@ def test_generation_in_a_batch_equals_solo(tokenizer_path: Path, decoding: Decod
     make_wide(encoder.model)  # else the largest of two near scores may be another one in company
     people = [four_choices(0), four_choices(4, "a longer caption than that")]
 
-    def generate(rows: list[list[Choice]], seeds: list[int]) -> list[str]:
+    def generate(rows: list[list[LabelledPair]], seeds: list[int]) -> list[str]:
         asked = [encoder._prompt(row) for row in rows]
         images = [user_encoder._in_order(row, p.images) for row, p in zip(rows, asked, strict=True)]
         return encoder._generate(encoder._inputs([p.text for p in asked], images), seeds)

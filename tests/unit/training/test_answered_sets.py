@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppd_model.user_encoder import Choice, EncodedUser, EncodingError
+from ppd_model.types import LabelledPair
+from ppd_model.user_encoder import EncodedUser, EncodingError
 from training.quiz.answered_sets import answer_sets, choices_of, read_sets
 from training.world.scene import LOOKS
 
@@ -64,7 +65,9 @@ class Reader:
 
     user_emb_dim = 3
 
-    def encode_batch(self, many: Sequence[Sequence[Choice]], *, seed: int) -> list[EncodedUser]:
+    def encode_batch(
+        self, many: Sequence[Sequence[LabelledPair]], *, seed: int
+    ) -> list[EncodedUser]:
         if any(choices[0].caption == "bad" for choices in many):
             raise EncodingError("no profile")
         return [
@@ -72,13 +75,13 @@ class Reader:
             for i, c in enumerate(many)
         ]
 
-    def encode(self, choices: Sequence[Choice], *, seed: int) -> EncodedUser:
+    def encode(self, choices: Sequence[LabelledPair], *, seed: int) -> EncodedUser:
         return self.encode_batch([choices], seed=seed)[0]
 
 
 def test_one_unreadable_set_costs_one_set_and_no_seed() -> None:
     picture = Image.new("RGB", (2, 2))
-    many = [[Choice(caption, picture, picture, 0)] for caption in ("a", "bad", "c", "d")]
+    many = [[LabelledPair(caption, picture, picture, 0)] for caption in ("a", "bad", "c", "d")]
     read = read_sets(Reader(), many, batch=3, seed=10)  # type: ignore[arg-type]
     assert read.readable.tolist() == [True, False, True, True]
     assert read.profiles == ["a", "", "c", "d"]

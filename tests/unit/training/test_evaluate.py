@@ -16,8 +16,8 @@ import pytest
 
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import get_preset
-from ppd_model.types import Generated, ImageRequest
-from ppd_model.user_encoder import Choice, EncodedUser
+from ppd_model.types import Generated, ImageRequest, LabelledPair
+from ppd_model.user_encoder import EncodedUser
 from training.evaluate import __main__ as module
 from training.evaluate.__main__ import evaluate
 from training.evaluate.evaluate_config import EvaluateConfig
@@ -62,10 +62,12 @@ class FakeJudge(module.Judge):
 class FakeEncoder:
     encoder_version = "fake"
 
-    def encode_batch(self, many: Sequence[Sequence[Choice]], *, seed: int) -> list[EncodedUser]:
+    def encode_batch(
+        self, many: Sequence[Sequence[LabelledPair]], *, seed: int
+    ) -> list[EncodedUser]:
         return [self.encode(choices) for choices in many]
 
-    def encode(self, choices: Sequence[Choice]) -> EncodedUser:
+    def encode(self, choices: Sequence[LabelledPair]) -> EncodedUser:
         taste_L = np.zeros(L, np.float32)
         for choice in choices:
             looks_2L = read_looks(np.stack([choice.image_0, choice.image_1]))

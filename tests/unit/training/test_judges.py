@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
-from ppd_model.user_encoder import Choice, UserEncoder
+from ppd_model.types import LabelledPair
+from ppd_model.user_encoder import UserEncoder
 from training.judges.endpoint import KEY, MODEL, URL, EndpointJudge, EndpointSettings
 from training.judges.judge import JudgeError, Outcome, Question, ask_all, ask_twice, tally
 from training.judges.llava import LlavaJudge
@@ -36,7 +37,8 @@ def plain(value: int) -> Image.Image:
 
 
 CHOICES = [
-    Choice(f"caption {n}", plain(10 * n), plain(10 * n + 5), preferred=n % 2) for n in range(4)
+    LabelledPair(f"caption {n}", plain(10 * n), plain(10 * n + 5), preferred=n % 2)
+    for n in range(4)
 ]
 QUESTION = Question(CHOICES, "a boat at the sea", plain(100), plain(200))
 
@@ -51,7 +53,11 @@ class Scripted:
         self.shown: list[tuple[int, int]] = []
 
     def prefer(
-        self, choices: Sequence[Choice], prompt: str, image_a: Image.Image, image_b: Image.Image
+        self,
+        choices: Sequence[LabelledPair],
+        prompt: str,
+        image_a: Image.Image,
+        image_b: Image.Image,
     ) -> int | None:
         self.shown.append((np.asarray(image_a)[0, 0, 0], np.asarray(image_b)[0, 0, 0]))
         return self.answers.pop(0)

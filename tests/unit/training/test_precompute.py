@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from ppd_model.pictures.reading import read_picture
 from ppd_model.presets import get_preset
-from ppd_model.user_encoder import Choice, EncodedUser, EncodingError
+from ppd_model.types import LabelledPair
+from ppd_model.user_encoder import EncodedUser, EncodingError
 from tests.fake_pickapic import jpeg, row, write
 from tests.small_world import PRESET, write_small_world
 from tests.tiny_published import modules, tiny_preset, write_published
@@ -49,7 +50,9 @@ class FakeEncoder:
     seeds: list[int] = []  # noqa: RUF012
     unreadable: frozenset[str] = frozenset()
 
-    def encode_batch(self, many: Sequence[Sequence[Choice]], *, seed: int) -> list[EncodedUser]:
+    def encode_batch(
+        self, many: Sequence[Sequence[LabelledPair]], *, seed: int
+    ) -> list[EncodedUser]:
         FakeEncoder.calls += 1
         FakeEncoder.seeds += range(seed, seed + len(many))
         assert all(len(choices) == 4 for choices in many)
@@ -57,7 +60,7 @@ class FakeEncoder:
             raise EncodingError("no profile in the response")
         return [self._encode(choices) for choices in many]
 
-    def _encode(self, choices: Sequence[Choice]) -> EncodedUser:
+    def _encode(self, choices: Sequence[LabelledPair]) -> EncodedUser:
         emb_D = np.ones(WIDTH, np.float32)
         emb_D[0] = sum(choice.preferred for choice in choices)
         emb_D[1] = np.mean([np.asarray(choice.image_0).mean() for choice in choices])
@@ -223,7 +226,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     encode_batch = FakeEncoder.encode_batch
 
     def fail_in_second_shard(
-        self: FakeEncoder, many: Sequence[Sequence[Choice]], *, seed: int
+        self: FakeEncoder, many: Sequence[Sequence[LabelledPair]], *, seed: int
     ) -> list[EncodedUser]:
         if (config.output_dir / "people-00000.safetensors").exists():
             raise KeyboardInterrupt

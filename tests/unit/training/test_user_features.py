@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ppd_model.user_encoder import Choice, EncodedUser, UserEncoder
+from ppd_model.types import LabelledPair
+from ppd_model.user_encoder import EncodedUser, UserEncoder
 from training.data.dataset import PreferencePairs, load_pairs, read_profiles
 from training.data.shards import read_manifest, verified
 from training.data.splits import Split
@@ -47,11 +48,13 @@ class ReadingEncoder:
         self.encoder_version = version
         self.read = 0
 
-    def encode_batch(self, many: Sequence[Sequence[Choice]], seed: int = 0) -> list[EncodedUser]:
+    def encode_batch(
+        self, many: Sequence[Sequence[LabelledPair]], seed: int = 0
+    ) -> list[EncodedUser]:
         self.read += len(many)
         return [self.encode(choices) for choices in many]
 
-    def encode(self, choices: Sequence[Choice], seed: int = 0) -> EncodedUser:
+    def encode(self, choices: Sequence[LabelledPair], seed: int = 0) -> EncodedUser:
         text = "".join(f"{choice.caption}{choice.preferred}" for choice in choices)
         emb_D = np.zeros(WIDTH, np.float32)
         emb_D[sum(text.encode()) % WIDTH] = 1

@@ -20,8 +20,8 @@ from PIL import Image
 from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
+from ppd_model.types import LabelledPair
 from ppd_model.user_encoder import (
-    Choice,
     EncodedUser,
     EncodingError,
     UserEncoder,
@@ -126,10 +126,10 @@ def encode_people(
     return users, sum(user is None for user in users)
 
 
-def choices_of(answers: Answers, store: PictureStore) -> list[Choice]:
+def choices_of(answers: Answers, store: PictureStore) -> list[LabelledPair]:
     """A person's answers as the service would hand them to the encoder."""
     return [
-        Choice(
+        LabelledPair(
             caption,
             Image.fromarray(store.pictures[int(first)]),
             Image.fromarray(store.pictures[int(second)]),
@@ -158,7 +158,9 @@ def apply_ridge(emb_ND: NDArray[np.float32], weights: NDArray[np.float64]) -> ND
     return read_NL
 
 
-def _or_none(encoder: UserEncoder, choices: list[Choice], text: str | None) -> EncodedUser | None:
+def _or_none(
+    encoder: UserEncoder, choices: list[LabelledPair], text: str | None
+) -> EncodedUser | None:
     try:
         return encoder.encode(choices, profile=text)
     except EncodingError:
