@@ -34,10 +34,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ppd_model.nets.text_encoder import TextEncoder
-from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
 from ppd_model.words import FRAMING_TOKENS
-from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
+from training.evaluate.evaluate_config import PersonalPictures
 from training.evaluate.painting import (
     SAME_WITHIN,
     Judge,
@@ -47,21 +46,9 @@ from training.evaluate.painting import (
     spread_prompts,
 )
 from training.jobs.command_line import run_job
-from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
-from training.jobs.shared_options import (
-    Adapter,
-    EncodeBatch,
-    FirstPerson,
-    ModelName,
-    Out,
-    PictureBatch,
-    PromptsEach,
-    Seed,
-    Threads,
-    TieBelow,
-    WeightsDir,
-)
+from training.jobs.shared_options import FirstPerson, SolverOptions
 from training.quiz.answered_sets import read_sets
 from training.quiz.quizzes import RandomPairs, quiz_people
 from training.reports.plots import OTHER, OURS, as_png, error_bar
@@ -73,13 +60,9 @@ from training.world.people import SeedRange, person_seeds
 FloatArray = NDArray[np.float32]
 
 
-class AugmentedConfig(Configuration):
+class AugmentedConfig(PersonalPictures):
     """Who, with how many prompts, and which adapters."""
 
-    out: Out
-    preset: ModelName = "mini"
-    weights_dir: WeightsDir = None
-    adapter: Adapter = None
     diffusion_dpo_adapter: Path | None = None
     """Adapter trained with objective diffusion_dpo; null leaves its row out."""
     people: int = 64
@@ -87,20 +70,13 @@ class AugmentedConfig(Configuration):
     split: SeedRange = "test"
     """People of which seeds."""
     first_person: FirstPerson = 40_000
-    prompts: PromptsEach = 4
-    tie_below: TieBelow = 0.1
-    encode_batch: EncodeBatch = 32
-    picture_batch: PictureBatch = 32
-    threads: Threads = 1
-    seed: Seed = 0
 
 
 def run(config: AugmentedConfig) -> dict[str, Any]:
     """Read profiles, count words, paint every row, write; returns the report."""
     torch.set_num_threads(config.threads)
     save_resolved(config, config.out)
-    weights_dir = config.weights_dir or MINI_WEIGHTS_DIR
-    judge = Judge.load(weights_dir / "standardizer.json", CLASSIFIER)
+    judge = Judge.load(config.weights_dir)
     seeds = person_seeds(config.split, config.people, config.first_person)
     people = quiz_people(RandomPairs(judge.looks, config.tie_below), seeds)
     encoder = UserEncoder.load(config.preset, config.weights_dir)
@@ -115,8 +91,8 @@ def run(config: AugmentedConfig) -> dict[str, Any]:
     ]
     own_BD = list(np.repeat(read.user_emb_ED, config.prompts, axis=0))
     nobody = [None] * len(plain)
-    options = EvaluateConfig(preset=config.preset, out=config.out, batch=config.picture_batch)
-    painter = Painter.load(config.weights_dir, config.adapter, judge, options)
+    options = SolverOptions(batch=config.picture_batch)
+    painter = Painter.load(config, judge, options)
     pipeline = painter.pipeline
     rows = {
         "base": painter.paint("base", plain, nobody),

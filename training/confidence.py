@@ -33,27 +33,18 @@ from safetensors.torch import load_file
 from scipy.optimize import isotonic_regression
 from scipy.stats import spearmanr
 
-from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
 from training.data.shards import ShardFolder
-from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
+from training.evaluate.evaluate_config import PersonalPictures
 from training.evaluate.painting import SAME_WITHIN, Judge, Painter, spread_prompts
 from training.jobs.command_line import run_job
-from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
 from training.jobs.shared_options import (
-    Adapter,
     EncodeBatch,
     FirstPerson,
-    ModelName,
-    Out,
-    PictureBatch,
     PopulationSamples,
-    PromptsEach,
-    Seed,
-    Threads,
-    TieBelow,
-    WeightsDir,
+    SolverOptions,
 )
 from training.quiz.answered_sets import read_sets
 from training.quiz.pair_strategies import likelihood
@@ -68,13 +59,9 @@ Measure = Literal["agreement", "token_probability", "best_estimate"]
 MEASURES: tuple[Measure, ...] = ("agreement", "token_probability", "best_estimate")
 
 
-class ConfidenceConfig(Configuration):
+class ConfidenceConfig(PersonalPictures):
     """Whose profiles, read how often, and how wins are counted."""
 
-    out: Out
-    preset: ModelName = "mini"
-    weights_dir: WeightsDir = None
-    adapter: Adapter = None
     calibrate_people: int = 128
     """People of "validate" who fit the map."""
     test_people: int = 64
@@ -82,13 +69,8 @@ class ConfidenceConfig(Configuration):
     first_person: FirstPerson = 30_000
     readings: int = 5
     """Sampled readings of each person."""
-    prompts: PromptsEach = 4
-    tie_below: TieBelow = 0.1
     population_samples: PopulationSamples = 20_000
     encode_batch: EncodeBatch = 16
-    picture_batch: PictureBatch = 32
-    threads: Threads = 1
-    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -125,10 +107,9 @@ def run(config: ConfidenceConfig, resume: bool = False) -> dict[str, Any]:
         raise ValueError(f"readings {config.readings}: agreement needs two or more")
     torch.set_num_threads(config.threads)
     save_resolved(config, config.out)
-    weights_dir = config.weights_dir or MINI_WEIGHTS_DIR
-    judge = Judge.load(weights_dir / "standardizer.json", CLASSIFIER)
-    options = EvaluateConfig(preset=config.preset, out=config.out, batch=config.picture_batch)
-    painter = Painter.load(config.weights_dir, config.adapter, judge, options)
+    judge = Judge.load(config.weights_dir)
+    options = SolverOptions(batch=config.picture_batch)
+    painter = Painter.load(config, judge, options)
     fitted = measure("validate", config.calibrate_people, painter, None, config, resume)
     tested = measure("test", config.test_people, painter, fitted.center_D, config, resume)
     calibration = {

@@ -27,7 +27,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
+from ppd_model.pipeline import Pipeline
 from ppd_model.presets import Preset
 from ppd_model.sampling.plan import plan_of
 from ppd_model.sampling.requests import SOLVERS
@@ -134,15 +134,14 @@ def compare(config: StepsConfig) -> dict[str, Any]:
     variants = [Variant.parse(name) for name in config.variants]
     torch.set_num_threads(config.threads)
     save_resolved(config, config.out)
-    weights_dir = config.weights_dir or MINI_WEIGHTS_DIR
-    judge = Judge.load(weights_dir / "standardizer.json", config.classifier)
+    judge = Judge.load(config.weights_dir, config.classifier)
     encoder = UserEncoder.load(
         config.preset,
         config.weights_dir,
         prompt_variant=config.prompt_variant,
         decoding=config.decoding,
     )
-    painter = Painter.load(config.weights_dir, config.adapter, judge, config)
+    painter = Painter.load(config, judge, config, config.strength)
     quiz = make_quiz(config.quiz, judge.looks, config.tie_below)
     people = quiz_people(quiz, person_seeds(config.split, config.people, config.first_person))
     emb_UD = [
@@ -161,7 +160,7 @@ def compare(config: StepsConfig) -> dict[str, Any]:
     }
     reference = None
     for variant in variants:
-        painter.config = config.model_copy(
+        painter.options = config.model_copy(
             update={
                 "steps": variant.steps,
                 "solver": variant.solver,

@@ -37,21 +37,18 @@ from ppd_model.user_encoder import UserEncoder
 from training.data.pickapic import PickAPic
 from training.data.preferences import Preferences, read_preferences
 from training.jobs.command_line import run_job
-from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
-from training.jobs.shared_options import ModelName, Out, Seed, Threads, WeightsDir
+from training.jobs.shared_options import ModelJob
 from training.quiz.taste_model import TasteSpace, fit, held_out_accuracy
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-class TasteSpaceConfig(Configuration):
+class TasteSpaceConfig(ModelJob):
     """Whose choices, in which features."""
 
-    out: Out
-    preset: ModelName = "mini"
-    weights_dir: WeightsDir = None
     data: str | tuple[str, ...] | None = None
     """Parquet files in Pick-a-Pic's schema, folders of them, or glob patterns."""
     table: Path | None = None
@@ -70,10 +67,8 @@ class TasteSpaceConfig(Configuration):
     """Of the fit."""
     pool_dir: Path | None = None
     """A pool whose pairs are written anew with their coordinates."""
-    threads: Threads = 1
     batch: int = 64
     """Pictures that the compressor reads at a time."""
-    seed: Seed = 0
 
 
 @dataclass(frozen=True)

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
-from training.jobs.configuration import Configuration
-from training.jobs.shared_options import (
-    EncodeBatch,
-    FirstPerson,
-    ModelName,
-    Out,
-    Seed,
-    Threads,
-    TieBelow,
-    WeightsDir,
-)
+from training.jobs.shared_options import EncodeBatch, FirstPerson, ModelJob, TieBelow
+from training.world.people import SeedRange
 
 
-class ClassifyConfig(Configuration):
+class ClassifyConfig(ModelJob):
     """Whose sets, and how the classifier is trained."""
 
-    out: Out
     data: Path | None = None
     """What training.precompute wrote; null: people of the world are asked."""
-    preset: ModelName = "mini"
-    weights_dir: WeightsDir = None
     store_dir: Path | None = None
     """Pictures that these are asked about, of training.world.store."""
     people: int = 300
@@ -36,7 +23,7 @@ class ClassifyConfig(Configuration):
     first_person: FirstPerson = 0
     sets: int = 20
     """Sets of each person, at most."""
-    split: Literal["train", "validate", "test"] = "test"
+    split: SeedRange = "test"
     """People of which seeds."""
     tie_below: TieBelow = 0.1
     people_per_shard: int = 8
@@ -64,8 +51,6 @@ class ClassifyConfig(Configuration):
     """At most."""
     patience: int = 20
     """Epochs without a lower validation loss before training stops."""
-    threads: Threads = 1
-    seed: Seed = 0
 
     def unread(self) -> Set[str]:
         """How people of the world are asked, where a folder has been read before."""

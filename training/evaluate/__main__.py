@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import EncodedUser, UserEncoder
 from training.evaluate.evaluate_config import EvaluateConfig, check, first_seed
 from training.evaluate.measures import (
@@ -59,15 +58,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     torch.set_num_threads(config.threads)
     started_s = time.monotonic()
     save_resolved(config, config.out)
-    weights_dir = config.weights_dir or MINI_WEIGHTS_DIR
-    judge = Judge.load(weights_dir / "standardizer.json", config.classifier)
+    judge = Judge.load(config.weights_dir, config.classifier)
     encoder = UserEncoder.load(
         config.preset,
         config.weights_dir,
         prompt_variant=config.prompt_variant,
         decoding=config.decoding,
     )
-    painter = Painter.load(config.weights_dir, config.adapter, judge, config)
+    painter = Painter.load(config, judge, config, config.strength)
     pipeline = painter.pipeline
     pipeline.set_personalize_below(config.personalize_below)
     if pipeline.encoder_id != encoder.encoder_version:

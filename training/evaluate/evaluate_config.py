@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ppd_model.types import Solver
-from training.jobs.configuration import Configuration
 from training.jobs.shared_options import (
     Adapter,
+    EncodeBatch,
     FirstPerson,
-    GuidanceScale,
-    ModelName,
-    Out,
+    ModelJob,
     PersonalizeBelow,
     PictureBatch,
     PopulationSamples,
     PromptsEach,
-    Seed,
+    SolverOptions,
     Strength,
     Threads,
     TieBelow,
@@ -27,19 +24,30 @@ from training.world.people import SeedRange, person_seeds
 CLASSIFIER = Path(__file__).parents[1] / "content_classifier" / "classifier.safetensors"
 
 
-class EvaluateConfig(Configuration):
+class PersonalModel(ModelJob):
+    """A model with its adapter, or with another one."""
+
+    adapter: Adapter = None
+
+
+class PersonalPictures(PersonalModel):
+    """What experiments have that ask people of the world and paint for them."""
+
+    first_person: FirstPerson = 0
+    prompts: PromptsEach = 4
+    tie_below: TieBelow = 0.1
+    encode_batch: EncodeBatch = 32
+    picture_batch: PictureBatch = 32
+
+
+class EvaluateConfig(PersonalModel, SolverOptions):
     """What is measured, and with how much.
 
     Without `taste_adapter` and `probe_data` the bounds and the probe are reported as not measured.
     """
 
-    preset: ModelName = "mini"
-    out: Out
-    weights_dir: Path | None = None
-    """The model and the looks' standardizer.json; null: as shipped."""
     classifier: Path = CLASSIFIER
     """The judge of content."""
-    adapter: Adapter = None
     taste_adapter: Path | None = None
     """Adapter trained on true tastes, for the upper bounds."""
     probe_data: Path | None = None
@@ -68,20 +76,11 @@ class EvaluateConfig(Configuration):
     """Times that every content is painted by the base."""
     population_samples: PopulationSamples = 20_000
     tie_below: TieBelow = 0.1
-    steps: int | None = None
-    """Denoising steps of a picture; null: the preset's own, as the two below."""
-    solver: Solver | None = None
-    """What makes a step."""
-    guidance_interval: tuple[float, float] | None = None
-    """Guidance acts at diffusion times above the first and up to the second."""
-    guidance_scale: GuidanceScale = 4.0
     strength: Strength = 1.0
     personalize_below: PersonalizeBelow = None
-    batch: PictureBatch = 32
     threads: Threads = 2
     time_calls: bool = True
     """Whether single calls are timed."""
-    seed: Seed = 0
 
 
 def check(config: EvaluateConfig) -> None:

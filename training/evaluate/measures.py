@@ -62,7 +62,7 @@ def paint_people(
     painter: Painter, what: str, prompts_GK: list[list[Prompt]], emb_UD: Sequence[FloatArray]
 ) -> Shown:
     """Each person's pictures of their group's prompts, U * K of them, person by person."""
-    group = painter.config.group
+    group = len(emb_UD) // len(prompts_GK)
     prompts = [prompt for user in range(len(emb_UD)) for prompt in prompts_GK[user // group]]
     per_person = len(prompts_GK[0])
     return painter.paint(what, prompts, [emb_D for emb_D in emb_UD for _ in range(per_person)])

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ppd_model.pipeline import Pipeline
-from ppd_model.types import ImageRequest
+from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
 from training.content_classifier.network import ContentClassifier, load_classifier
-from training.evaluate.evaluate_config import EvaluateConfig
+from training.evaluate.evaluate_config import CLASSIFIER, PersonalModel
+from training.jobs.picture_batches import painted, picture_requests
+from training.jobs.shared_options import SolverOptions
 from training.world import captions
 from training.world.looks import Standardizer
 from training.world.scene import CONTENTS, SETTINGS
@@ -54,8 +55,10 @@ class Judge:
         self.classifier = classifier
 
     @classmethod
-    def load(cls, standardizer: Path, classifier: Path) -> Judge:
-        return cls(Standardizer.load(standardizer), load_classifier(classifier))
+    def load(cls, weights_dir: Path | None, classifier: Path = CLASSIFIER) -> Judge:
+        """With the standardizer that lies beside the model's weights; None: the shipped one."""
+        path = (weights_dir or MINI_WEIGHTS_DIR) / "standardizer.json"
+        return cls(Standardizer.load(path), load_classifier(classifier))
 
     def looks(self, images: Pictures, content_B: NDArray[np.int64]) -> FloatArray:
         """Looks in standard deviations within each picture's content."""
@@ -68,52 +71,40 @@ class Judge:
 
 
 class Painter:
-    """Asks the pipeline for pictures in large batches, and says how far it is."""
+    """Asks the pipeline for pictures in large batches, and the judge what they show."""
 
-    def __init__(self, pipeline: Pipeline, judge: Judge, config: EvaluateConfig) -> None:
+    def __init__(
+        self, pipeline: Pipeline, judge: Judge, options: SolverOptions, strength: float = 1.0
+    ) -> None:
         self.pipeline = pipeline
         self.judge = judge
-        self.config = config
+        self.options = options
+        self.strength = strength
         self.made = 0
         self.seconds = 0.0
 
     @classmethod
     def load(
-        cls, weights_dir: Path | None, adapter: Path | None, judge: Judge, config: EvaluateConfig
+        cls, config: PersonalModel, judge: Judge, options: SolverOptions, strength: float = 1.0
     ) -> Painter:
-        """With the config's model, and an adapter file in the place of its own, if one is given."""
-        pipeline = Pipeline.load(config.preset, weights_dir, with_adapter=adapter is None)
-        if adapter is not None:
-            pipeline.use_adapter(adapter)
-        return cls(pipeline, judge, config)
+        pipeline = Pipeline.load(
+            config.preset, config.weights_dir, with_adapter=config.adapter is None
+        )
+        if config.adapter is not None:
+            pipeline.use_adapter(config.adapter)
+        return cls(pipeline, judge, options, strength)
 
     def paint(
         self, what: str, prompts: Sequence[Prompt], user_emb: Sequence[FloatArray | None]
     ) -> Shown:
         """One picture for each prompt and embedding (None: the base model)."""
-        requests = [
-            ImageRequest(
-                prompt=prompt.text,
-                seed=prompt.seed,
-                user_emb_D=emb_D,
-                strength=self.config.strength,
-                steps=self.config.steps,
-                guidance_scale=self.config.guidance_scale,
-                solver=self.config.solver,
-                guidance_interval=self.config.guidance_interval,
-            )
-            for prompt, emb_D in zip(prompts, user_emb, strict=True)
-        ]
-        images: list[Pictures] = []
+        texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
+        requests = picture_requests(self.options, texts, seeds, user_emb, self.strength)
         started_s = time.monotonic()
-        for first in range(0, len(requests), self.config.batch):
-            made = self.pipeline.generate(requests[first : first + self.config.batch])
-            images += [one.image_HWC for one in made]
-            rate = len(images) / (time.monotonic() - started_s)
-            print(f"{what}: {len(images)}/{len(requests)} {rate:.1f} pictures/s", flush=True)
+        images = np.concatenate(list(painted(self.pipeline, requests, self.options.batch, what)))
         self.made += len(images)
         self.seconds += time.monotonic() - started_s
-        return self.judge.judge(np.stack(images), prompts)
+        return self.judge.judge(images, prompts)
 
 
 def spread_contents(count: int, rng: np.random.Generator) -> list[int]:

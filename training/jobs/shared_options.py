@@ -1,4 +1,4 @@
-"""Options that many jobs have, each with the meaning that --help shows."""
+"""Options that many jobs have, each with the meaning that --help shows, alone or in groups."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
+
+from ppd_model.types import Solver
+from training.jobs.configuration import Configuration
 
 ModelName = Annotated[str, Field(description="The model: mini, stable-cascade-1b, stable-cascade.")]
 WeightsDir = Annotated[
@@ -27,7 +30,9 @@ TieBelow = Annotated[
 PopulationSamples = Annotated[
     int, Field(description="Tastes drawn from the population, which answers are weighed against.")
 ]
-SamplingSteps = Annotated[int, Field(description="Denoising steps of a picture.")]
+SamplingSteps = Annotated[
+    int | None, Field(description="Denoising steps of a picture; null: the preset's own.")
+]
 GuidanceScale = Annotated[float, Field(description="Classifier-free guidance of a picture.")]
 Strength = Annotated[float, Field(description="How strongly the adapter acts.")]
 PersonalizeBelow = Annotated[
@@ -36,3 +41,31 @@ PersonalizeBelow = Annotated[
 ]
 PictureBatch = Annotated[int, Field(description="Pictures that the model makes at a time.")]
 EncodeBatch = Annotated[int, Field(description="Sets of four that the VLM reads at a time.")]
+
+
+class ModelJob(Configuration):
+    """What a job that runs a model has: which one, where it writes, and what it follows from."""
+
+    preset: ModelName = "mini"
+    weights_dir: WeightsDir = None
+    out: Out
+    threads: Threads = 1
+    seed: Seed = 0
+
+
+class SamplingOptions(Configuration):
+    """How pictures are made. The paper takes 30 steps."""
+
+    steps: SamplingSteps = 30
+    guidance_scale: GuidanceScale = 4.0
+    batch: PictureBatch = 32
+
+
+class SolverOptions(SamplingOptions):
+    """The same, with what makes a step."""
+
+    steps: SamplingSteps = None
+    solver: Solver | None = None
+    """What makes a step; null: the preset's own."""
+    guidance_interval: tuple[float, float] | None = None
+    """Guidance acts at diffusion times above the first and up to the second; null: the preset's."""

@@ -53,7 +53,6 @@ def measure(config: AccuracyConfig) -> dict[str, Any]:
         "commit": git_commit(),
         **outcome,
     }
-    config.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(config.out, report)
     shown = {key: report[key] for key in ("share_right", "kept", "inconsistent", "unreadable")}
     print(json.dumps(shown, indent=2))

@@ -42,13 +42,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
-from training.evaluate.evaluate_config import CLASSIFIER, EvaluateConfig
 from training.evaluate.painting import SAME_WITHIN, Judge, Painter, spread_prompts
 from training.jobs.command_line import run_job
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
+from training.jobs.shared_options import SolverOptions
 from training.pair_choice.pair_choice_config import PairChoiceConfig
 from training.pair_choice.readings import by_strategy, cosines, embed, probe
 from training.quiz.pair_strategies import (
@@ -71,8 +70,7 @@ def run(config: PairChoiceConfig, resume: bool = False) -> dict[str, Any]:
     """Ask, estimate, read, paint, write; returns the report."""
     torch.set_num_threads(config.threads)
     save_resolved(config, config.out)
-    weights_dir = config.weights_dir or MINI_WEIGHTS_DIR
-    judge = Judge.load(weights_dir / "standardizer.json", CLASSIFIER)
+    judge = Judge.load(config.weights_dir)
     encoder = UserEncoder.load(config.preset, config.weights_dir)
     space = TasteSpace.load(config.taste_space)
     coordinates_PK = space.coordinates(pool_deltas(config.pool_dir, encoder))
@@ -138,8 +136,8 @@ def win_rates(
 
     Every strategy and number of answers has a person's same prompts and seeds.
     """
-    options = EvaluateConfig(preset=config.preset, out=config.out, batch=config.picture_batch)
-    painter = Painter.load(config.weights_dir, config.adapter, judge, options)
+    options = SolverOptions(batch=config.picture_batch)
+    painter = Painter.load(config, judge, options)
     rng = np.random.default_rng([config.seed, seeds[0], 24])
     prompts = spread_prompts(len(seeds) * config.prompts, seeds[0] + 1000, rng)
     base = painter.paint("base", prompts, [None] * len(prompts))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,6 +24,15 @@ from ppd_model.files.artifact import ArtifactSpec, load_artifact, sha256_of
 from ppd_model.pipeline import Pipeline
 from ppd_model.types import ImageRequest
 from training.jobs.files import write_json
+from training.jobs.picture_batches import painted, picture_requests
+from training.jobs.shared_options import (
+    Device,
+    ModelJob,
+    PersonalizeBelow,
+    SamplingOptions,
+    Threads,
+)
+from training.rewards.catalog import RewardSources, load_rewards
 from training.rewards.reward import Reward
 from training.synthetic_users.prompt_lists import PromptList
 
@@ -44,14 +54,40 @@ class Arm:
     embedding_D: FloatArray | None
 
 
-@dataclass(frozen=True)
-class ArmOptions:
-    """How pictures are made. The paper takes 30 steps."""
+class ScoredPictures(RewardSources, ModelJob, SamplingOptions):
+    """A model's pictures, and the rewards that score them."""
 
-    steps: int
-    guidance_scale: float
-    batch: int
-    seed: int
+    device: Device = "cpu"
+    rewards: tuple[str, ...]
+    """In the order of the relabelled data, which is that of the one-hot users."""
+    personalize_below: PersonalizeBelow = None
+    threads: Threads = 2
+
+    def load(self) -> tuple[Pipeline, list[Reward]]:
+        """The model without an adapter, and the rewards."""
+        torch.set_num_threads(self.threads)
+        rewards = load_rewards(self.rewards, self)
+        pipeline = Pipeline.load(self.preset, self.weights_dir, self.device, with_adapter=False)
+        pipeline.set_personalize_below(self.personalize_below)
+        return pipeline, rewards
+
+
+def paint_and_score(
+    pipeline: Pipeline,
+    requests: Sequence[ImageRequest],
+    rewards: Sequence[Reward],
+    batch: int,
+    what: str,
+) -> tuple[FloatArray, list[NDArray[np.uint8]]]:
+    """Every reward of the requests' pictures, A x K, and the first of the pictures."""
+    scores, shown = [], []
+    done = 0
+    for images in painted(pipeline, requests, batch, what):
+        prompts = [request.prompt for request in requests[done : done + len(images)]]
+        scores.append(np.stack([reward.score(images, prompts) for reward in rewards]))
+        shown += list(images[: max(0, KEPT_PICTURES - done)])
+        done += len(images)
+    return np.concatenate(scores, axis=1), shown
 
 
 class ArmScores:
@@ -61,23 +97,15 @@ class ArmScores:
     ValueError for a folder that holds arms otherwise.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        rewards: Sequence[Reward],
-        prompts: PromptList,
-        options: ArmOptions,
-        folder: Path,
-        resume: bool,
-    ) -> None:
-        self.pipeline = pipeline
-        self.rewards = rewards
+    def __init__(self, config: ScoredPictures, prompts: PromptList, resume: bool) -> None:
+        self.started_s = time.monotonic()
+        self.config = config
         self.prompts = prompts
-        self.options = options
-        self.folder = folder / "arms"
+        self.folder = config.out / "arms"
         if self.folder.exists() and any(self.folder.glob("*.json")) and not resume:
-            raise ValueError(f"{folder} holds arms: pass --resume or choose another folder")
+            raise ValueError(f"{config.out} holds arms: pass --resume or choose another folder")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.pipeline, self.rewards = config.load()
 
     def score(self, arm: Arm) -> FloatArray:
         """All rewards of the arm's pictures, A x K.
@@ -104,17 +132,16 @@ class ArmScores:
 
     def identity(self, arm: Arm) -> dict[str, Any]:
         emb_D = arm.embedding_D
-        options = self.options
         return {
             "model": self.pipeline.model_id,
             "adapter": None if arm.adapter is None else sha256_of(arm.adapter),
             "embedding": None if emb_D is None else [float(x) for x in np.trim_zeros(emb_D, "b")],
             "prompts": self.prompts.sha256,
             "rewards": {reward.name: reward.identity for reward in self.rewards},
-            "steps": options.steps,
-            "guidance_scale": options.guidance_scale,
+            "steps": self.config.steps,
+            "guidance_scale": self.config.guidance_scale,
             "personalize_below": self.pipeline.preset.personalize_below,
-            "seed": options.seed,
+            "seed": self.config.seed,
         }
 
     def strip(self, arm: Arm) -> NDArray[np.uint8]:
@@ -125,29 +152,11 @@ class ArmScores:
     def _paint(self, arm: Arm) -> tuple[FloatArray, list[NDArray[np.uint8]]]:
         if arm.adapter is not None:
             self.pipeline.use_adapter(arm.adapter)
-        texts, options = self.prompts.prompts, self.options
-        scores_AK = np.empty((len(self.rewards), len(texts)), dtype=np.float32)
-        shown: list[NDArray[np.uint8]] = []
-        started_s = time.monotonic()
-        for first in range(0, len(texts), options.batch):
-            part = slice(first, min(first + options.batch, len(texts)))
-            requests = [
-                ImageRequest(
-                    prompt=texts[k],
-                    seed=FIRST_SEED + 1_000_000 * options.seed + k,
-                    user_emb_D=arm.embedding_D,
-                    steps=options.steps,
-                    guidance_scale=options.guidance_scale,
-                )
-                for k in range(part.start, part.stop)
-            ]
-            images = np.stack([one.image_HWC for one in self.pipeline.generate(requests)])
-            for row, reward in enumerate(self.rewards):
-                scores_AK[row, part] = reward.score(images, texts[part])
-            shown += list(images[: max(0, KEPT_PICTURES - len(shown))])
-            rate = part.stop / (time.monotonic() - started_s)
-            print(f"{arm.name}: {part.stop}/{len(texts)} {rate:.1f} pictures/s", flush=True)
-        return scores_AK, shown
+        config, count = self.config, len(self.prompts)
+        first_seed = FIRST_SEED + 1_000_000 * config.seed
+        seeds = range(first_seed, first_seed + count)
+        requests = picture_requests(config, self.prompts.prompts, seeds, [arm.embedding_D] * count)
+        return paint_and_score(self.pipeline, requests, self.rewards, config.batch, arm.name)
 
 
 def adapter_of(path: Path, users: Sequence[str]) -> ArtifactSpec:

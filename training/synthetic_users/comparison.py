@@ -11,40 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
 from ppd_model.files.artifact import ArtifactSpec, sha256_of
-from ppd_model.pipeline import Pipeline
 from training.data.shards import MANIFEST, read_manifest
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
-from training.jobs.shared_options import (
-    Device,
-    GuidanceScale,
-    ModelName,
-    Out,
-    PersonalizeBelow,
-    PictureBatch,
-    SamplingSteps,
-    Seed,
-    Threads,
-    WeightsDir,
-)
-from training.rewards.catalog import RewardSources, load_rewards
 from training.synthetic_users.arms import (
     Arm,
-    ArmOptions,
     ArmScores,
+    ScoredPictures,
     adapter_of,
     everybody,
     one_hot,
     weighted,
 )
 from training.synthetic_users.comparison_plots import plot_edges, plot_simplex, plot_wins
-from training.synthetic_users.prompt_lists import PromptList, load_prompts
+from training.synthetic_users.prompt_lists import load_prompts
 from training.synthetic_users.simplex import edge, follow_weights, simplex
 from training.synthetic_users.table_one import BASE, BOUND, OURS, as_markdown, table_one
 
@@ -52,29 +37,17 @@ FloatArray = NDArray[np.float32]
 REPORT = "report.json"
 
 
-class PaintingConfig(RewardSources):
+class PaintingConfig(ScoredPictures):
     """Options of both experiments."""
 
-    preset: ModelName
-    weights_dir: WeightsDir = None
-    device: Device = "cpu"
-    out: Out
-    rewards: tuple[str, ...]
-    """In the order of the relabelled data, which is that of the one-hot users."""
     relabelled: Path
-    """That data, to check the order by."""
+    """Data of `relabel`, to check the order of the rewards by."""
     ppd: Path
     """Adapter trained with objective ppd."""
     prompts: str = "world"
     """"world", a tsv of PartiPrompts, or a text file."""
     first_prompts: int | None = None
     """An even choice of so many prompts; null: all."""
-    steps: SamplingSteps = 30
-    guidance_scale: GuidanceScale = 4.0
-    personalize_below: PersonalizeBelow = None
-    batch: PictureBatch = 32
-    threads: Threads = 2
-    seed: Seed = 0
 
 
 class EvaluateConfig(PaintingConfig):
@@ -111,7 +84,7 @@ def evaluate(config: EvaluateConfig, resume: bool = False) -> dict[str, Any]:
             spec = adapter_of(path, ("one_hot",) if method in ("ppd", "sft") else ("none",))
             if method != "diffusion_dpo":  # which learned what people said, not rewards
                 check_trained_on(config.relabelled, path, spec)
-    scores, prompts, started_s = start(config, resume)
+    scores = start(config, resume)
     width = scores.pipeline.preset.user_emb_dim
 
     base_AK = scores.score(Arm(BASE, None, None))
@@ -137,10 +110,9 @@ def evaluate(config: EvaluateConfig, resume: bool = False) -> dict[str, Any]:
         by_condition[BOUND] = conditions(names, bounds)
         own_AK[BOUND] = np.stack([bounds[a][a] for a in range(len(names))])
 
-    report = facts(config, scores, prompts)
+    report = facts(config, scores)
     report |= table_one(names, own_AK, np.random.default_rng([config.seed, 41]))
     report["every_reward_for_every_user"] = by_condition
-    report["minutes"] = (time.monotonic() - started_s) / 60
     table = as_markdown(names, report)
     write_json(config.out / REPORT, report)
     (config.out / "table.md").write_text(table + "\n")
@@ -157,7 +129,7 @@ def interpolate(config: InterpolateConfig, resume: bool = False) -> dict[str, An
         raise ValueError(f"rewards {list(names)}: the triangle of Figure 4 needs three")
     check_trained_on(config.relabelled, config.ppd, adapter_of(config.ppd, ("one_hot",)))
     points = simplex(len(names), config.parts)
-    scores, prompts, started_s = start(config, resume)
+    scores = start(config, resume)
     width = scores.pipeline.preset.user_emb_dim
     arms = [
         Arm("weights-" + "-".join(f"{weight:.3f}" for weight in point), config.ppd, emb_D)
@@ -166,14 +138,13 @@ def interpolate(config: InterpolateConfig, resume: bool = False) -> dict[str, An
     ]
     scores_WAK = np.stack([scores.score(arm) for arm in arms])
     mean_WA = scores_WAK.mean(2)
-    report = facts(config, scores, prompts)
+    report = facts(config, scores)
     report["points"] = [
         {"weights": list(point), "mean": dict(zip(names, mean_A.tolist(), strict=True))}
         for point, mean_A in zip(points, mean_WA, strict=True)
     ]
     rng = np.random.default_rng([config.seed, 42])
     report |= {"spearman": follow_weights(names, points, scores_WAK, rng)}
-    report["minutes"] = (time.monotonic() - started_s) / 60
     write_json(config.out / REPORT, report)
     (config.out / "simplex.png").write_bytes(plot_simplex(names, points, mean_WA))
     (config.out / "edges.png").write_bytes(plot_edges(names, lines(names, points, mean_WA)))
@@ -187,19 +158,13 @@ def interpolate(config: InterpolateConfig, resume: bool = False) -> dict[str, An
     return report
 
 
-def start(config: PaintingConfig, resume: bool) -> tuple[ArmScores, PromptList, float]:
+def start(config: PaintingConfig, resume: bool) -> ArmScores:
     """Everything that is loaded before the first picture."""
-    started_s = time.monotonic()
-    torch.set_num_threads(config.threads)
     check_order(config.relabelled, config.rewards)
     prompts = load_prompts(config.prompts).first(config.first_prompts)
-    rewards = load_rewards(config.rewards, config)
-    pipeline = Pipeline.load(config.preset, config.weights_dir, config.device, with_adapter=False)
-    pipeline.set_personalize_below(config.personalize_below)
-    options = ArmOptions(config.steps, config.guidance_scale, config.batch, config.seed)
-    scores = ArmScores(pipeline, rewards, prompts, options, config.out, resume)
+    scores = ArmScores(config, prompts, resume)
     save_resolved(config, config.out)
-    return scores, prompts, started_s
+    return scores
 
 
 def check_order(relabelled: Path, rewards: Sequence[str]) -> None:
@@ -216,8 +181,9 @@ def check_trained_on(relabelled: Path, adapter: Path, spec: ArtifactSpec) -> Non
         raise ValueError(f"{adapter} was trained on other data than {relabelled}")
 
 
-def facts(config: PaintingConfig, scores: ArmScores, prompts: PromptList) -> dict[str, Any]:
+def facts(config: PaintingConfig, scores: ArmScores) -> dict[str, Any]:
     """What every report says of how it came about."""
+    prompts = scores.prompts
     return {
         "preset": config.preset,
         "commit": git_commit(),
@@ -228,6 +194,7 @@ def facts(config: PaintingConfig, scores: ArmScores, prompts: PromptList) -> dic
         "guidance_scale": config.guidance_scale,
         "personalize_below": scores.pipeline.preset.personalize_below,
         "seed": config.seed,
+        "minutes": (time.monotonic() - scores.started_s) / 60,
     }
 
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -31,14 +30,15 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from ppd_model.files.artifact import sha256_of
 from ppd_model.pipeline import Pipeline
-from ppd_model.types import ImageRequest
 from training.data.shards import MANIFEST, ShardFolder
 from training.jobs.command_line import run_job
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
+from training.jobs.picture_batches import picture_requests
 from training.judges.known_choices import accuracy
 from training.judges.options import make_judge
 from training.reports.plots import OTHER, OURS, as_png, error_bar
@@ -135,32 +135,18 @@ def paint(
     folder: ShardFolder,
 ) -> None:
     """Every task painted by every method, part by part; what is there is passed by."""
+    prompts, seeds = [task.prompt for task in tasks], [task.seed for task in tasks]
     for method in methods:
         if method.adapter is not None:
             pipeline.use_adapter(method.adapter)
-        started_s, made = time.monotonic(), 0
-        for part, first in enumerate(range(0, len(tasks), config.batch)):
+        requests = picture_requests(config, prompts, seeds, method.user_emb, config.strength)
+        parts = range(0, len(requests), config.batch)
+        for part, first in enumerate(tqdm(parts, desc=method.name, unit="part", mininterval=5)):
             name = shard_name(method.name, part)
-            if folder.has(name):
-                continue
-            own = slice(first, first + config.batch)
-            requests = [
-                ImageRequest(
-                    prompt=task.prompt,
-                    seed=task.seed,
-                    user_emb_D=emb_D,
-                    strength=config.strength,
-                    steps=config.steps,
-                    guidance_scale=config.guidance_scale,
-                )
-                for task, emb_D in zip(tasks[own], method.user_emb[own], strict=True)
-            ]
-            images = np.stack([one.image_HWC for one in pipeline.generate(requests)])
-            folder.write(name, {"image_BHW3": torch.from_numpy(images)})
-            made += len(requests)
-            rate = made / (time.monotonic() - started_s)
-            done = min(own.stop, len(tasks))
-            print(f"{method.name}: {done}/{len(tasks)} {rate:.1f} pictures/s", flush=True)
+            if not folder.has(name):
+                made = pipeline.generate(requests[first : first + config.batch])
+                images_BHW3 = np.stack([one.image_HWC for one in made])
+                folder.write(name, {"image_BHW3": torch.from_numpy(images_BHW3)})
     folder.finish()
 
 

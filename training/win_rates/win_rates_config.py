@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.jobs.shared_options import (
-    GuidanceScale,
-    Out,
-    PictureBatch,
-    SamplingSteps,
-    Seed,
-    Strength,
-    Threads,
-)
+from training.jobs.shared_options import Out, SamplingOptions, Seed, Strength, Threads
 from training.judges.known_choices import TestSplit
 from training.judges.options import JudgeOptions
 from training.win_rates.user_features import Answers
@@ -23,11 +15,11 @@ FIRST_SEED = 800_000_000
 """Of the first picture: far from the seeds of pictures that are trained on."""
 
 
-class WinRatesConfig(JudgeOptions):
+class WinRatesConfig(JudgeOptions, SamplingOptions):
     """Who is asked for, about what, and who paints.
 
     An adapter is given of a person what it was trained with, from these `answers`
-    (user_features.py). The paper takes 30 steps.
+    (user_features.py).
     """
 
     out: Out
@@ -40,9 +32,6 @@ class WinRatesConfig(JudgeOptions):
     prompts: int = 1
     """Of each person, at most."""
     strength: Strength = 1.0
-    steps: SamplingSteps = 30
-    guidance_scale: GuidanceScale = 4.0
-    batch: PictureBatch = 32
     threads: Threads = 1
     seed: Seed = 0
 

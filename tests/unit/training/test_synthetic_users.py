@@ -31,7 +31,7 @@ from training.jobs.configuration import read_configuration
 from training.judges.__main__ import AccuracyConfig, measure
 from training.judges.known_choices import known_choices
 from training.precompute import source_plan
-from training.synthetic_users import __main__, comparison, validation_scores
+from training.synthetic_users import __main__, arms, comparison
 from training.synthetic_users.arms import one_hot, weighted
 from training.synthetic_users.comparison import (
     EvaluateConfig,
@@ -40,7 +40,7 @@ from training.synthetic_users.comparison import (
     interpolate,
     triangle_of,
 )
-from training.synthetic_users.pairs import generated_pairs, relabel_command
+from training.synthetic_users.pairs import relabel_command
 from training.synthetic_users.pairs.generated_pairs import (
     GeneratedPairsConfig,
     draw_captions,
@@ -187,10 +187,8 @@ class FakePipeline:
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     fake = FakePipeline()
-    for module in (comparison, validation_scores, generated_pairs):
-        monkeypatch.setattr(module.Pipeline, "load", lambda *_, **__: fake)
-    monkeypatch.setattr(comparison, "load_rewards", lambda *_: rewards())
-    monkeypatch.setattr(validation_scores, "load_rewards", lambda *_: rewards())
+    monkeypatch.setattr(Pipeline, "load", lambda *_, **__: fake)
+    monkeypatch.setattr(arms, "load_rewards", lambda *_: rewards())
     return fake
 
 

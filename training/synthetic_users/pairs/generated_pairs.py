@@ -13,7 +13,6 @@ Legend: P pairs, N pictures, K captions, C H W latent.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,39 +20,32 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ppd_model.pipeline import Pipeline
-from ppd_model.types import ImageRequest
 from training.data.shards import ShardFolder
 from training.data.splits import SPLITS, SplitRule, side_of
-from training.jobs.configuration import Configuration
+from training.jobs.picture_batches import picture_requests
 from training.jobs.shared_options import (
     Device,
-    GuidanceScale,
-    ModelName,
-    Out,
-    PictureBatch,
+    ModelJob,
+    SamplingOptions,
     SamplingSteps,
-    Seed,
     Threads,
-    WeightsDir,
 )
 from training.synthetic_users.pairs.pair_folder import RELABELLED
 from training.world import captions
 from training.world.scene import CONTENTS, SETTINGS
 
 
-class GeneratedPairsConfig(Configuration):
+class GeneratedPairsConfig(ModelJob, SamplingOptions):
     """How many pairs, of which model.
 
     The shares tell which captions may be used, and must be those of the data set that is trained on
     with them (splits.py).
     """
 
-    preset: ModelName = "mini"
-    weights_dir: WeightsDir = None
     device: Device = "cpu"
-    out: Out
     pairs: int
     """How many pairs."""
     pairs_per_shard: int = 256
@@ -65,10 +57,7 @@ class GeneratedPairsConfig(Configuration):
     salt: str = "ppd"
     """Of the splits."""
     steps: SamplingSteps = 20
-    guidance_scale: GuidanceScale = 4.0
-    batch: PictureBatch = 32
     threads: Threads = 2
-    seed: Seed = 0
 
 
 def generate_pairs(config: GeneratedPairsConfig, resume: bool = False) -> Path:
@@ -80,8 +69,8 @@ def generate_pairs(config: GeneratedPairsConfig, resume: bool = False) -> Path:
     pipeline = Pipeline.load(config.preset, config.weights_dir, config.device, with_adapter=False)
     asked = draw_captions(config)
     folder = ShardFolder(config.out, provenance(config, pipeline), resume)
-    started_s, made = time.monotonic(), 0
-    for shard, first in enumerate(range(0, len(asked), config.pairs_per_shard)):
+    shards = range(0, len(asked), config.pairs_per_shard)
+    for shard, first in enumerate(tqdm(shards, desc="pairs", unit="shard", mininterval=5)):
         own = asked[first : first + config.pairs_per_shard]
         name = f"unlabelled-{shard:05d}.safetensors"
         if folder.has(name):
@@ -108,13 +97,6 @@ def generate_pairs(config: GeneratedPairsConfig, resume: bool = False) -> Path:
                 "caption_P": place_P,
                 "split_P": torch.tensor([split for _, split in own]),
             },
-        )
-        made += len(prompts)
-        rate = made / (time.monotonic() - started_s)
-        left = 2 * (len(asked) - first - len(own))
-        print(
-            f"pairs {first + len(own)}/{len(asked)} {rate:.1f} pictures/s eta {left / rate:.0f} s",
-            flush=True,
         )
     folder.finish()
     print(f"complete: {config.out}")
@@ -156,19 +138,13 @@ def paint(
     pipeline: Pipeline, prompts: Sequence[str], seed: int, config: GeneratedPairsConfig
 ) -> tuple[Tensor, Tensor]:
     """Latents N x C x H x W and uint8 pictures N x H x W x 3, seeds counting up from `seed`."""
+    seeds = range(seed, seed + len(prompts))
+    requests = picture_requests(config, prompts, seeds, [None] * len(prompts))
     latents, images = [], []
-    for first in range(0, len(prompts), config.batch):
-        requests = [
-            ImageRequest(
-                prompt=prompt,
-                seed=seed + first + index,
-                steps=config.steps,
-                guidance_scale=config.guidance_scale,
-            )
-            for index, prompt in enumerate(prompts[first : first + config.batch])
-        ]
-        generators = [torch.Generator().manual_seed(request.seed) for request in requests]
-        latent_BCHW = pipeline.sample_latents(requests, generators)
-        images.append(torch.from_numpy(pipeline.decode(requests, latent_BCHW, generators)))
+    for first in range(0, len(requests), config.batch):
+        part = requests[first : first + config.batch]
+        generators = [torch.Generator().manual_seed(request.seed) for request in part]
+        latent_BCHW = pipeline.sample_latents(part, generators)
+        images.append(torch.from_numpy(pipeline.decode(part, latent_BCHW, generators)))
         latents.append(latent_BCHW.float().cpu())
     return torch.cat(latents), torch.cat(images)
