@@ -188,7 +188,7 @@ def readings(
         what = f"{split}, greedy"
         read = read_sets(greedy, choices, batch=config.encode_batch, what=what).complete()
         tensors = {"user_emb_UD": read.user_emb_ED, "confidence_U": read.confidence_E}
-        folder.write("greedy.safetensors", {k: torch.from_numpy(v) for k, v in tensors.items()})
+        folder.write("greedy.safetensors", tensors)
     sampler = UserEncoder.load(config.preset, config.weights_dir, decoding="sample")
     for number in range(config.readings):
         name = f"sampled-{number:02d}.safetensors"
@@ -202,7 +202,7 @@ def readings(
             seed=first_seed,
             what=f"{split}, reading {number + 1} of {config.readings}",
         ).complete()
-        folder.write(name, {"user_emb_UD": torch.from_numpy(read.user_emb_ED)})
+        folder.write(name, {"user_emb_UD": read.user_emb_ED})
     folder.finish()
     sampled = [
         load_file(folder.folder / f"sampled-{number:02d}.safetensors")["user_emb_UD"].double()

@@ -26,13 +26,12 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from ppd_model.files.artifact import sha256_of
 from training.data.dataset import PreferencePairs, load_pairs
-from training.data.shards import MANIFEST, ShardFolder, read_manifest, verified
+from training.data.shards import MANIFEST, ShardFolder, read_manifest, read_shards
 from training.dpo.base_weights import load_base
 from training.dpo.dpo_config import DpoConfig, check
 from training.dpo.loss import PairErrors, Reduction
@@ -155,7 +154,7 @@ def load_reference_errors(
     """What `write_reference_errors` wrote; each file's sha256 is checked.
 
     Raises ValueError when it was made with another base, data or draws, or on another device,
-    each named, when it is not complete, and when a shard is missing or changed.
+    each named, when it is not finished, and when a shard is missing or changed.
     """
     assert config.reference_dir is not None, "check first"
     folder = config.reference_dir
@@ -171,9 +170,8 @@ def load_reference_errors(
     ]
     if differing:
         raise ValueError(f"{folder} holds the errors of another {', '.join(differing)}")
-    if not manifest["complete"]:
-        raise ValueError(f"{folder} is not complete; run training.reference_errors with --resume")
-    shards = [load_file(path) for path in verified(folder, manifest, SHARD)]
+    read_manifest(folder, finished=True)
+    shards = read_shards(folder, SHARD)
     return ReferenceErrors(
         row_R=torch.cat([shard["row_P"] for shard in shards]),
         error_RK2=torch.cat([shard["error_PK2"] for shard in shards]),

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ppd_model.user_encoder import UserEncoder
 from training.classify_users.classify_config import ClassifyConfig
-from training.data.shards import ShardFolder, read_manifest, verified
+from training.data.shards import ShardFolder, read_manifest, read_shards
 from training.quiz.answered_sets import answer_sets, choices_of, read_sets
 from training.world import tastes
 from training.world.people import person_seeds, taste_of
@@ -61,11 +61,8 @@ def ask_people(config: ClassifyConfig, resume: bool) -> Path:
     folder = ShardFolder(config.out / SETS_FOLDER, made_with, resume)
     seeds = person_seeds(config.split, config.people, config.first_person)
     population = tastes.Population()
-    for shard, first in enumerate(range(0, len(seeds), config.people_per_shard)):
-        name = f"people-{shard:05d}.safetensors"
-        if folder.has(name):
-            continue
-        part = seeds[first : first + config.people_per_shard]
+    for name, members in folder.missing("people", len(seeds), config.people_per_shard):
+        part = seeds[members]
         taste_UL = np.stack([taste_of(population, seed) for seed in part])
         answered = [
             answer_sets(seed, taste_L, store, config.sets, tie_below=config.tie_below)
@@ -76,16 +73,15 @@ def ask_people(config: ClassifyConfig, resume: bool) -> Path:
             for seed, one in zip(part, answered, strict=True)
             for index in range(config.sets)
         ]
-        what = f"people {first}-{first + len(part)} of {len(seeds)}"
-        read = read_sets(encoder, asked, batch=config.encode_batch, what=what)
-        tensors = {
+        read = read_sets(encoder, asked, batch=config.encode_batch)
+        tensors: dict[str, NDArray[Any]] = {
             "user_emb_ED": read.user_emb_ED,
             "person_E": np.repeat(np.arange(len(part)), config.sets),
             "taste_UL": taste_UL,
             "support_delta_E4L": np.concatenate([one.deltas(store.looks) for one in answered]),
             "support_preferred_E4": np.concatenate([one.preferred_E4 for one in answered]),
         }
-        folder.write(name, {key: torch.from_numpy(value) for key, value in tensors.items()})
+        folder.write(name, tensors)
     folder.finish()
     return config.out / SETS_FOLDER
 
@@ -95,10 +91,8 @@ def load_sets(folder: Path, people: int, sets: int) -> PeoplesSets:
 
     Raises ValueError for a folder that is not complete or has no embeddings.
     """
-    manifest = read_manifest(folder)
-    if not manifest["complete"]:
-        raise ValueError(f"{folder} is not finished; run its job again with --resume")
-    shards = [load_file(path) for path in verified(folder, manifest, "people-")]
+    read_manifest(folder, finished=True)
+    shards = read_shards(folder, "people-")
     if any("user_emb_ED" not in shard for shard in shards):
         raise ValueError(f"{folder} holds no user embeddings: its people were not read by the VLM")
     emb_ED = torch.cat([shard["user_emb_ED"] for shard in shards]).float()

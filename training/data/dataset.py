@@ -9,7 +9,6 @@ batch, D embedding, S text tokens, T text width, L looks, C H W latent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,10 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from training.data.shards import ShardedRows, read_manifest, verified
+from training.data.shards import ShardedRows, read_lists, read_manifest, read_shards, verified
 from training.data.splits import SPLITS, Split
 
 UserFeatures = Literal["vlm", "taste", "posterior", "none", "one_hot"]
@@ -122,12 +120,9 @@ def load_pairs(
     when precompute had not finished, when no pair is of these splits, when the folder lacks what
     `user` needs, and when features are wider than `user_emb_dim`.
     """
-    manifest = read_manifest(folder)
-    if not manifest["complete"]:
-        raise ValueError(f"{folder}: precompute has not finished; run it again with --resume")
-    latents = verified(folder, manifest, "latents-")
-    captions = verified(folder, manifest, "captions")
-    shards = [load_file(path) for path in verified(folder, manifest, "people-")]
+    manifest = read_manifest(folder, finished=True)
+    latents, captions = verified(folder, "latents-"), verified(folder, "captions-")
+    shards = read_shards(folder, "people-")
     for shard in shards:
         if "split_P" not in shard:
             raise ValueError(f"{folder} was precomputed without splits; run training.precompute")
@@ -170,7 +165,7 @@ def load_pairs(
         chosen_P=torch.cat([shard["chosen_P"] for shard in shards])[rows_R],
         rejected_P=torch.cat([shard["rejected_P"] for shard in shards])[rows_R],
         caption_P=torch.cat([shard["caption_P"] for shard in shards])[rows_R],
-        provenance=json.loads(json.dumps(manifest["provenance"])),
+        provenance=manifest["provenance"],
     )
 
 
@@ -179,8 +174,7 @@ def read_profiles(folder: Path) -> list[dict[str, Any]]:
 
     Raises ValueError when a file is missing or changed.
     """
-    paths = verified(folder, read_manifest(folder), "profiles-")
-    people = [person for path in paths for person in json.loads(path.read_text())]
+    people = read_lists(folder, "profiles-")
     return [person for person in people if person["sets"] or not person["failed"]]
 
 

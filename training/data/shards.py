@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from ppd_model.files.artifact import sha256_of
 from training.jobs.files import replacing, write_json
@@ -59,6 +61,19 @@ class ShardFolder:
             raise ValueError(f"{folder} was made with something else: {'; '.join(differing)}")
         self._manifest["shards"] = found["shards"]
 
+    def missing(
+        self, kind: str, total: int, size: int, process: int = 0, processes: int = 1
+    ) -> Iterator[tuple[str, slice]]:
+        """Names KIND-NUMBER.safetensors, and members, of this process's shards that are not there.
+
+        `total` things are written, `size` of them in a shard; a bar says how far it is.
+        """
+        own = range(process, -(-total // size), processes)
+        for shard in tqdm(own, desc=kind, unit="shard", mininterval=5):
+            name = f"{kind}-{shard:05d}.safetensors"
+            if not self.has(name):
+                yield name, slice(shard * size, min((shard + 1) * size, total))
+
     def has(self, name: str) -> bool:
         """Whether that file is finished and unchanged."""
         path, digest = self.folder / name, self._digest_path(name)
@@ -67,10 +82,11 @@ class ShardFolder:
         )
         return path.exists() and recorded == sha256_of(path)
 
-    def write(self, name: str, tensors: dict[str, Tensor]) -> None:
+    def write(self, name: str, tensors: Mapping[str, Tensor | NDArray[Any]]) -> None:
         """Write one shard and record it; a crash leaves either all of it or none."""
         with self._recording(name) as unfinished:
-            save_file({key: value.contiguous() for key, value in tensors.items()}, unfinished)
+            stored = {key: torch.as_tensor(of).contiguous() for key, of in tensors.items()}
+            save_file(stored, unfinished)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one json file and record it, like a shard."""
@@ -139,17 +155,20 @@ def mapped(path: Path, key: str) -> Tensor:
     return tensor
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest. Raises ValueError when there is none."""
+def read_manifest(folder: Path, *, finished: bool = False) -> dict[str, Any]:
+    """The manifest. Raises ValueError when there is none, or a finished one is asked for."""
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
     except FileNotFoundError as error:
         raise ValueError(f"{folder} holds no {MANIFEST}; run training.precompute first") from error
+    if finished and not manifest["complete"]:
+        raise ValueError(f"{folder} is not finished; run its job again with --resume")
     return manifest
 
 
-def verified(folder: Path, manifest: dict[str, Any], prefix: str) -> list[Path]:
+def verified(folder: Path, prefix: str) -> list[Path]:
     """The files whose names start so, in order. Raises ValueError when one is not as recorded."""
+    manifest = read_manifest(folder)
     names = sorted(name for name in manifest["shards"] if name.startswith(prefix))
     if not names:
         raise ValueError(f"{folder} holds no shard named {prefix}*")
@@ -159,3 +178,14 @@ def verified(folder: Path, manifest: dict[str, Any], prefix: str) -> list[Path]:
         if found != manifest["shards"][name]:
             raise ValueError(f"{path}: sha256 {manifest['shards'][name]} expected, {found} found")
     return [folder / name for name in names]
+
+
+def read_shards(folder: Path, prefix: str) -> list[dict[str, Tensor]]:
+    """What those files hold, by name. Raises ValueError as `verified`."""
+    return [load_file(path) for path in verified(folder, prefix)]
+
+
+def read_lists(folder: Path, prefix: str) -> list[Any]:
+    """The lists of those json files, joined. Raises ValueError as `verified`."""
+    paths = verified(folder, prefix)
+    return [each for path in paths for each in json.loads(path.read_text(encoding="utf-8"))]

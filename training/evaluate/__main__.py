@@ -77,7 +77,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     quiz = make_quiz(config.quiz, judge.looks, config.tie_below)
     seeds = person_seeds(config.split, config.people, config.first_person)
     people = quiz_people(quiz, seeds)
-    encoded = encode(encoder, [person.choices for person in people], config.batch)
+    encoded = encode(encoder, people, config.batch)
     prompts_GK = group_prompts(config)
     base = paint_base(painter, prompts_GK)
     emb_UD = [user.user_emb_D for user in encoded]

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppd_model.pipeline import Pipeline
-from ppd_model.types import ImageRequest, LabelledPair
+from ppd_model.types import ImageRequest
 from ppd_model.user_encoder import EncodedUser, EncodingError, UserEncoder
 from training.data.dataset import load_pairs
+from training.data.vlm_readings import read_each
 from training.evaluate.evaluate_config import EvaluateConfig, first_seed
 from training.evaluate.page import png
 from training.evaluate.painting import (
@@ -32,30 +33,18 @@ from training.world import captions, tastes
 from training.world.scene import CONTENTS, LOOKS, SETTINGS
 
 
-def encode(
-    encoder: UserEncoder, many: Sequence[Sequence[LabelledPair]], batch: int
-) -> list[EncodedUser]:
+def encode(encoder: UserEncoder, people: Sequence[Person], batch: int) -> list[EncodedUser]:
     """The VLM's reading of each person's four choices.
 
-    Raises EncodingError for answers that it cannot read twice.
+    One that cannot be used is asked for once more, as the service does; raises EncodingError where
+    that cannot be used either.
     """
-    encoded: list[EncodedUser] = []
-    for first in range(0, len(many), batch):
-        part = many[first : first + batch]
-        try:
-            encoded += encoder.encode_batch(part, seed=first)
-        except EncodingError:
-            encoded += [_read_again(encoder, one, first + i) for i, one in enumerate(part)]
-        print(f"profiles: {len(encoded)}/{len(many)}", flush=True)
-    return encoded
-
-
-def _read_again(encoder: UserEncoder, choices: Sequence[LabelledPair], seed: int) -> EncodedUser:
-    """One person's reading, asked for once more where it cannot be used, as the service does."""
-    try:
-        return encoder.encode(choices, seed=seed)
-    except EncodingError:
-        return encoder.encode(choices, seed=seed + 1)
+    many = [person.choices for person in people]
+    read = read_each(encoder, many, len(many), batch=batch, what="profiles")
+    return [
+        encoder.encode(many[place], seed=place + 1) if isinstance(one, EncodingError) else one
+        for place, one in enumerate(read)
+    ]
 
 
 def paint_people(
@@ -147,7 +136,7 @@ def one_look_report(
         )
         for look, sign, index in askers
     ]
-    encoded = encode(encoder, [person.choices for person in people], config.batch)
+    encoded = encode(encoder, people, config.batch)
     rng = np.random.default_rng([config.seed, first_seed(config), 10])
     count = config.one_look_quizzes * config.one_look_prompts
     prompts = spread_prompts(count, first_seed(config) + 5000, rng)

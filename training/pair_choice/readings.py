@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
 
 from ppd_model.user_encoder import UserEncoder
 from training.data.preferences import CHOICES_PER_PROFILE
-from training.data.shards import ShardFolder, read_manifest, verified
+from training.data.shards import ShardFolder, read_shards
 from training.pair_choice.pair_choice_config import PairChoiceConfig
 from training.quiz.answered_sets import read_sets
 from training.quiz.pair_strategies import (
@@ -62,7 +61,7 @@ def embed(
         if not folder.has(name):
             many = [choices_of(quiz, pool, places) for quiz in quizzes for places in wanted]
             read = read_sets(encoder, many, batch=config.encode_batch, what=strategy).complete()
-            folder.write(name, {"user_emb_ED": torch.from_numpy(read.user_emb_ED)})
+            folder.write(name, {"user_emb_ED": read.user_emb_ED})
         emb_ED = load_file(folder.folder / name)["user_emb_ED"].double().numpy()
         emb_UWD = emb_ED.reshape(len(quizzes), len(wanted), -1)
         of_set = {places: emb_UWD[:, place] for place, places in enumerate(wanted)}
@@ -82,8 +81,7 @@ def probe(
     embedded: dict[str, dict[str, FloatArray]], probe_data: Path
 ) -> dict[str, dict[str, FloatArray]]:
     """Tastes as a ridge regression reads them from embeddings, U x N x L."""
-    manifest = read_manifest(probe_data)
-    shards = [load_file(path) for path in verified(probe_data, manifest, "people-")]
+    shards = read_shards(probe_data, "people-")
     seen_ED = np.concatenate([shard["user_emb_ED"].double().numpy() for shard in shards])
     taste_EL = np.concatenate(
         [shard["taste_UL"].double().numpy()[shard["person_E"].numpy()] for shard in shards]

@@ -22,7 +22,6 @@ Legend: N pictures, K captions, U people, E support sets, P query pairs, L looks
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from ppd_model.files.artifact import sha256_of
 from ppd_model.presets import get_preset
 from ppd_model.user_encoder import UserEncoder
 from training.data.pickapic import PickAPic
-from training.data.shards import read_manifest, verified
+from training.data.shards import read_lists
 from training.jobs.command_line import run_job
 from training.jobs.configuration import save_resolved
 from training.jobs.files import write_json
@@ -49,6 +48,7 @@ from training.precompute.query_shards import write_captions, write_latents
 from training.world.truth import GroundTruth
 
 SUMMARY = "summary.json"
+"""What became of every row, person and set."""
 
 
 def main(config: PrecomputeConfig, resume: bool) -> None:
@@ -81,7 +81,7 @@ def precompute(
     folder = open_folder(config.output_dir, made_with, resume, worker)
     if worker.is_first:
         save_resolved(config, config.output_dir)
-        write_summary(config, plan.counts)
+        write_json(config.output_dir / SUMMARY, plan.counts)
 
     write_latents(config, plan, compressor, folder, worker)
     write_captions(config, plan, text, folder, worker)
@@ -93,7 +93,8 @@ def precompute(
     worker.wait()
     if worker.is_first:
         folder.finish()
-        write_summary(config, plan.counts | {"encoded": encoded_counts(config.output_dir)})
+        counts = plan.counts | {"encoded": encoded_counts(config.output_dir)}
+        write_json(config.output_dir / SUMMARY, counts)
         print(f"complete: {config.output_dir}", flush=True)
     return config.output_dir
 
@@ -133,18 +134,9 @@ def provenance(
     }
 
 
-def write_summary(config: PrecomputeConfig, counts: dict[str, dict[str, int]]) -> None:
-    """summary.json: what became of every row, person and set."""
-    write_json(config.output_dir / SUMMARY, counts)
-
-
 def encoded_counts(folder: Path) -> dict[str, int]:
     """How many sets were read, how many could not be, and who is left without any."""
-    people = [
-        person
-        for path in verified(folder, read_manifest(folder), "profiles-")
-        for person in json.loads(path.read_text())
-    ]
+    people = read_lists(folder, "profiles-")
     return {
         "support_sets": sum(len(person["sets"]) for person in people),
         "failed_sets": sum(len(person["failed"]) for person in people),

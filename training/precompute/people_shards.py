@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from ppd_model.types import LabelledPair
 from ppd_model.user_encoder import EncodedUser, EncodingError, UserEncoder
 from training.data.preferences import Preferences
-from training.data.shards import ShardFolder, read_manifest, verified
+from training.data.shards import ShardFolder, verified
 from training.data.splits import PersonPairs
+from training.data.vlm_readings import read_each
 from training.precompute.plan import Plan
 from training.precompute.precompute_config import FloatArray, PrecomputeConfig, prior_samples
-from training.precompute.processes import Progress, Worker, open_folder
+from training.precompute.processes import Worker, open_folder
+from training.precompute.query_shards import beside
 from training.precompute.support_pictures import SupportPictures, write_pictures
 from training.world import tastes
 from training.world.truth import GroundTruth
@@ -32,18 +33,14 @@ def gather_support(
     """Copy what the VLM reads into support_pictures/, all processes together, and open it."""
     path = config.output_dir / SUPPORT_FOLDER
     folder = open_folder(path, made_with, resume, worker)
-    progress = Progress("support pictures", len(plan.support), worker)
-    for shard, places in worker.shards(len(plan.support), config.pictures_per_shard):
-        name = f"jpegs-{shard:05d}.safetensors"
-        if not folder.has(name):
-            sources = plan.support.source_N2[places.start : places.stop]
-            write_pictures(folder, name, list(plan.files.pictures(sources)))
-        progress.made(len(places))
+    size = config.pictures_per_shard
+    for name, part in worker.missing(folder, "jpegs", len(plan.support), size):
+        write_pictures(folder, name, list(plan.files.pictures(plan.support.source_N2[part])))
     worker.wait()
     if worker.is_first:
         folder.finish()
     worker.wait()
-    return SupportPictures(verified(path, read_manifest(path), "jpegs-"))
+    return SupportPictures(verified(path, "jpegs-"))
 
 
 def write_people(
@@ -57,17 +54,13 @@ def write_people(
 ) -> None:
     """people-*.safetensors and profiles-*.json, `people_per_shard` people each."""
     prior = None if truth is None else prior_samples(config)
-    progress = Progress("people", len(plan.people), worker)
     first_set_U = np.cumsum([0, *(len(person.support_E4) for person in plan.people)])
-    for shard, places in worker.shards(len(plan.people), config.people_per_shard):
-        name = f"people-{shard:05d}.safetensors"
-        if folder.has(name):
-            progress.passed(len(places))
-            continue
-        people = [Read(person) for person in plan.people[places.start : places.stop]]
+    size = config.people_per_shard
+    for name, part in worker.missing(folder, "people", len(plan.people), size):
+        people = [Read(person) for person in plan.people[part]]
         if encoder is not None:
             assert pictures is not None
-            seed = config.seed + int(first_set_U[places.start])
+            seed = config.seed + int(first_set_U[part.start])
             read_sets(people, plan, pictures, encoder, config.encode_batch, seed)
         kept = [read for read in people if read.sets or config.support_sets == 0]
         if not kept:
@@ -75,9 +68,10 @@ def write_people(
         tensors = people_tensors(kept, plan)
         if truth is not None and prior is not None:
             tensors |= truth_tensors(kept, plan.preferences, truth, prior)
-        folder.write_json(f"profiles-{shard:05d}.json", [notes(read, plan) for read in people])
+        folder.write_json(
+            beside(name, "people", "profiles"), [notes(read, plan) for read in people]
+        )
         folder.write(name, tensors)
-        progress.made(len(places))
 
 
 class Read:
@@ -103,36 +97,18 @@ def read_sets(
 ) -> None:
     """Let the VLM read every set of these people.
 
-    A set of which it makes no profile is read again on its own, and left out with the reason if it
-    fails again: one answer in thousands that has no profile must not cost the rest.
+    A set of which it makes no profile is left out with the reason: one answer in thousands that
+    has no profile must not cost the rest.
     """
     asked = [(read, index) for read in people for index in read.sets]
-    for begin in range(0, len(asked), batch):
-        part = asked[begin : begin + batch]
-        choices = [choices_of(read.person, index, plan, pictures) for read, index in part]
-        try:
-            encoded: list[EncodedUser | EncodingError] = [
-                *encoder.encode_batch(choices, seed=seed + begin)
-            ]
-        except EncodingError:
-            encoded = [
-                _alone(encoder, each, seed + begin + place) for place, each in enumerate(choices)
-            ]
-        for (read, index), user in zip(part, encoded, strict=True):
-            if isinstance(user, EncodingError):
-                read.sets.remove(index)
-                read.failed.append({"set": index, "reason": str(user)})
-            else:
-                read.encoded[index] = user
-
-
-def _alone(
-    encoder: UserEncoder, choices: list[LabelledPair], seed: int
-) -> EncodedUser | EncodingError:
-    try:
-        return encoder.encode_batch([choices], seed=seed)[0]
-    except EncodingError as error:
-        return error
+    choices = (choices_of(read.person, index, plan, pictures) for read, index in asked)
+    found = read_each(encoder, choices, len(asked), batch=batch, seed=seed)
+    for (read, index), user in zip(asked, found, strict=True):
+        if isinstance(user, EncodingError):
+            read.sets.remove(index)
+            read.failed.append({"set": index, "reason": str(user)})
+        else:
+            read.encoded[index] = user
 
 
 def choices_of(
@@ -154,7 +130,7 @@ def choices_of(
     return choices
 
 
-def people_tensors(people: Sequence[Read], plan: Plan) -> dict[str, Tensor]:
+def people_tensors(people: Sequence[Read], plan: Plan) -> dict[str, NDArray[Any]]:
     """One shard's tensors. `person_*` count from 0 within the shard.
 
     Someone without any set (support_sets 0) has one row of E all the same: whatever stands for
@@ -174,21 +150,15 @@ def people_tensors(people: Sequence[Read], plan: Plan) -> dict[str, Tensor]:
         "rejected_P": picture_P2[rows, 1 - preferred_P],
         "caption_P": plan.caption_place[preferences.caption_P[query_P]],
     }
-    written = {name: torch.from_numpy(np.ascontiguousarray(of)) for name, of in tensors.items()}
-    embeddings = [user.user_emb_D for read in people for user in in_order(read)]
-    if embeddings:
-        written["user_emb_ED"] = torch.from_numpy(np.stack(embeddings))
-    return written
-
-
-def in_order(read: Read) -> list[EncodedUser]:
-    """What the VLM made of the sets that are kept."""
-    return [read.encoded[index] for index in read.sets if index in read.encoded]
+    encoded = [read.encoded[index] for read in people for index in read.sets if read.encoded]
+    if encoded:
+        tensors["user_emb_ED"] = np.stack([user.user_emb_D for user in encoded])
+    return tensors
 
 
 def truth_tensors(
     people: Sequence[Read], preferences: Preferences, truth: GroundTruth, prior: FloatArray
-) -> dict[str, Tensor]:
+) -> dict[str, NDArray[Any]]:
     """For the upper bounds: each person's taste, and the best estimate each set's answers allow.
 
     Also what that estimate was made of: support_delta_E4L, looks of the second picture minus
@@ -211,7 +181,7 @@ def truth_tensors(
                 for delta_4L, preferred_4 in zip(delta_E4L, preferred_E4, strict=True)
             ]
         )
-    return {name: torch.from_numpy(np.ascontiguousarray(of)) for name, of in tensors.items()}
+    return tensors
 
 
 def notes(read: Read, plan: Plan) -> dict[str, Any]:

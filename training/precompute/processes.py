@@ -1,8 +1,7 @@
-"""The processes of one run: whose shards are whose, and how far each is."""
+"""The processes of one run, and whose shards are whose."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,10 +30,11 @@ class Worker:
         """Whether this one writes what there is one of."""
         return self.index == 0
 
-    def shards(self, total: int, size: int) -> Iterator[tuple[int, range]]:
-        """Number and members of the shards that are this process's."""
-        for shard in range(self.index, -(-total // size), self.count):
-            yield shard, range(shard * size, min((shard + 1) * size, total))
+    def missing(
+        self, folder: ShardFolder, kind: str, total: int, size: int
+    ) -> Iterator[tuple[str, slice]]:
+        """This process's shards that the folder lacks, as `ShardFolder.missing`."""
+        return folder.missing(kind, total, size, self.index, self.count)
 
 
 def open_folder(path: Path, made_with: dict[str, Any], resume: bool, worker: Worker) -> ShardFolder:
@@ -43,27 +43,3 @@ def open_folder(path: Path, made_with: dict[str, Any], resume: bool, worker: Wor
         folder = ShardFolder(path, made_with, resume)
     worker.wait()
     return folder if worker.is_first else ShardFolder(path, made_with, resume=True)
-
-
-class Progress:
-    """Prints how far this process is, and for how long it still has to go."""
-
-    def __init__(self, what: str, total: int, worker: Worker) -> None:
-        self._what, self._total = what, total
-        self._share = f" (process {worker.index})" if worker.count > 1 else ""
-        self._left = total / worker.count
-        self._made = 0
-        self._started_s = time.monotonic()
-
-    def passed(self, count: int) -> None:
-        self._left -= count
-
-    def made(self, count: int) -> None:
-        self._made += count
-        self._left -= count
-        rate = self._made / (time.monotonic() - self._started_s)
-        print(
-            f"{self._what}{self._share}: {self._made} of {self._total}, {rate:.1f}/s, "
-            f"eta {max(0.0, self._left) / rate:.0f} s",
-            flush=True,
-        )

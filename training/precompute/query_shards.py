@@ -4,9 +4,7 @@ Legend: N pictures, K captions, S T text features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -15,15 +13,15 @@ from numpy.typing import NDArray
 from ppd_model.nets.text_encoder import TextEncoder
 from ppd_model.pictures.reading import read_picture
 from training.data.shards import ShardFolder
+from training.data.vlm_readings import in_batches
 from training.precompute.frozen_parts import (
     Compressor,
     square,
 )
 from training.precompute.plan import Plan
 from training.precompute.precompute_config import PrecomputeConfig
-from training.precompute.processes import Progress, Worker
+from training.precompute.processes import Worker
 
-Item = TypeVar("Item")
 IntArray = NDArray[np.int64]
 
 
@@ -35,22 +33,16 @@ def write_latents(
     worker: Worker,
 ) -> None:
     """latents-*.safetensors: latent_NCHW in float16, in the order of plan.query."""
-    progress = Progress("latents", len(plan.query), worker)
-    for shard, places in worker.shards(len(plan.query), config.pictures_per_shard):
-        name = f"latents-{shard:05d}.safetensors"
-        if folder.has(name):
-            progress.passed(len(places))
-            continue
-        part = slice(places.start, places.stop)
+    size = config.pictures_per_shard
+    for name, part in worker.missing(folder, "latents", len(plan.query), size):
         images = decoded(plan, plan.query.source_N2[part], compressor.side_px)
         latents = [
             compressor.latents(np.stack(batch), worker.device)
             for batch in in_batches(images, config.picture_batch)
         ]
         uids = [plan.preferences.pictures[number] for number in plan.query.picture_N[part]]
-        folder.write_json(f"pictures-{shard:05d}.json", uids)
+        folder.write_json(beside(name, "latents", "pictures"), uids)
         folder.write(name, {"latent_NCHW": torch.cat(latents)})
-        progress.made(len(places))
 
 
 def decoded(plan: Plan, source_N2: IntArray, side_px: int) -> Iterator[NDArray[np.uint8]]:
@@ -63,10 +55,9 @@ def decoded(plan: Plan, source_N2: IntArray, side_px: int) -> Iterator[NDArray[n
             raise ValueError(f"{plan.files.place_of(row)}, jpg_{side}: {error}") from error
 
 
-def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def beside(name: str, kind: str, other: str) -> str:
+    """The name of a json file of another kind with a shard's number."""
+    return name.replace(kind, other).replace(".safetensors", ".json")
 
 
 @torch.inference_mode()
@@ -74,15 +65,11 @@ def write_captions(
     config: PrecomputeConfig, plan: Plan, text: TextEncoder, folder: ShardFolder, worker: Worker
 ) -> None:
     """captions-*.safetensors: text_KST and pooled_K1T in float16; texts-*.json: the captions."""
-    progress = Progress("captions", len(plan.captions), worker)
-    for shard, places in worker.shards(len(plan.captions), config.captions_per_shard):
-        name = f"captions-{shard:05d}.safetensors"
-        if folder.has(name):
-            progress.passed(len(places))
-            continue
-        texts = plan.captions[places.start : places.stop]
+    size = config.captions_per_shard
+    for name, part in worker.missing(folder, "captions", len(plan.captions), size):
+        texts = plan.captions[part]
         features = [text.encode(batch) for batch in in_batches(texts, config.caption_batch)]
-        folder.write_json(f"texts-{shard:05d}.json", texts)
+        folder.write_json(beside(name, "captions", "texts"), texts)
         folder.write(
             name,
             {
@@ -90,4 +77,3 @@ def write_captions(
                 "pooled_K1T": torch.cat([each.pooled_B1D.half().cpu() for each in features]),
             },
         )
-        progress.made(len(places))

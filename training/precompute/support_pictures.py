@@ -15,7 +15,6 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ppd_model.pictures.reading import KEPT, read_picture
@@ -26,7 +25,7 @@ def write_pictures(folder: ShardFolder, name: str, jpegs: Sequence[bytes]) -> No
     """One shard: all bytes after each other, and where each picture ends."""
     ends_N = np.cumsum([len(jpeg) for jpeg in jpegs])
     joined = np.frombuffer(b"".join(jpegs), dtype=np.uint8).copy()
-    folder.write(name, {"jpeg_X": torch.from_numpy(joined), "end_N": torch.from_numpy(ends_N)})
+    folder.write(name, {"jpeg_X": joined, "end_N": ends_N})
 
 
 class SupportPictures:

@@ -1,15 +1,11 @@
 """Simulated people who answer several sets of four pairs, and the VLM's reading of each set.
 
-A job that reads thousands of sets asks for them here, so that one unreadable answer of the VLM
-costs one set and not the run.
-
 Legend: E sets, 4 answers each, 2 pictures each, L looks, D embedding.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppd_model.types import LabelledPair
-from ppd_model.user_encoder import EncodedUser, EncodingError, UserEncoder
+from ppd_model.user_encoder import EncodingError, UserEncoder
 from training.data.preferences import CHOICES_PER_PROFILE
+from training.data.vlm_readings import read_each
 from training.world import captions
 from training.world.people import answer
 from training.world.store import PictureStore
@@ -126,24 +123,11 @@ def read_sets(
     seed: int = 0,
     what: str = "sets",
 ) -> ReadSets:
-    """Profiles and embeddings of many sets, `batch` at a time, saying how far it is.
-
-    With decoding "sample" set i is sampled with seed + i.
-    """
-    read: list[EncodedUser | None] = []
-    started_s = time.monotonic()
-    for first in range(0, len(many), batch):
-        part = many[first : first + batch]
-        try:
-            read += encoder.encode_batch(part, seed=seed + first)
-        except EncodingError:
-            read += [_alone(encoder, one, seed + first + i) for i, one in enumerate(part)]
-        rate = len(read) / (time.monotonic() - started_s)
-        left_s = (len(many) - len(read)) / rate
-        print(
-            f"{what}: {len(read)}/{len(many)} {rate:.1f} sets/s eta {left_s:.0f} s",
-            flush=True,
-        )
+    """Profiles and embeddings of many sets, as `read_each` comes to them."""
+    read = [
+        None if isinstance(one, EncodingError) else one
+        for one in read_each(encoder, many, len(many), batch=batch, seed=seed, what=what)
+    ]
     width = encoder.user_emb_dim
     nothing_D = np.full(width, np.nan, dtype=np.float32)
     rows = [nothing_D if user is None else user.user_emb_D for user in read]
@@ -154,10 +138,3 @@ def read_sets(
         confidence_E=np.array(sure, dtype=np.float32),
         what=what,
     )
-
-
-def _alone(encoder: UserEncoder, choices: Sequence[LabelledPair], seed: int) -> EncodedUser | None:
-    try:
-        return encoder.encode(choices, seed=seed)
-    except EncodingError:
-        return None

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.data.dataset import load_pairs
-from training.data.shards import read_manifest, verified
+from training.data.shards import read_lists
 from training.jobs.configuration import git_commit
 from training.jobs.files import write_json
 from training.jobs.picture_batches import picture_requests
@@ -106,12 +106,7 @@ def validation_people(
     """Captions to paint and for whom: people with their own captions, or all alike."""
     known = user if user in ("vlm", "taste", "posterior") else "none"
     pairs = load_pairs(config.data, known, width, splits=("validation",))  # type: ignore[arg-type]
-    manifest = read_manifest(config.data)
-    captions = [
-        text
-        for path in verified(config.data, manifest, "texts-")
-        for text in json.loads(path.read_text(encoding="utf-8"))
-    ]
+    captions = read_lists(config.data, "texts-")
     person_P = pairs.person_P if known != "none" else torch.zeros_like(pairs.person_P)
     asked_Q2 = torch.unique(torch.stack([pairs.caption_P, person_P], dim=1), dim=0)
     count = min(config.captions, len(asked_Q2))

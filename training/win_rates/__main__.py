@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from ppd_model.files.artifact import sha256_of
 from ppd_model.pipeline import Pipeline
@@ -44,7 +43,7 @@ from training.judges.options import make_judge
 from training.reports.plots import OTHER, OURS, as_png, error_bar
 from training.reports.statistics import as_shares
 from training.reports.tables import markdown_table
-from training.win_rates.judging import judged, shard_name
+from training.win_rates.judging import judged
 from training.win_rates.methods import (
     FloatArray,
     Method,
@@ -140,13 +139,9 @@ def paint(
         if method.adapter is not None:
             pipeline.use_adapter(method.adapter)
         requests = picture_requests(config, prompts, seeds, method.user_emb, config.strength)
-        parts = range(0, len(requests), config.batch)
-        for part, first in enumerate(tqdm(parts, desc=method.name, unit="part", mininterval=5)):
-            name = shard_name(method.name, part)
-            if not folder.has(name):
-                made = pipeline.generate(requests[first : first + config.batch])
-                images_BHW3 = np.stack([one.image_HWC for one in made])
-                folder.write(name, {"image_BHW3": torch.from_numpy(images_BHW3)})
+        for name, part in folder.missing(method.name, len(requests), config.batch):
+            made = pipeline.generate(requests[part])
+            folder.write(name, {"image_BHW3": np.stack([one.image_HWC for one in made])})
     folder.finish()
 
 

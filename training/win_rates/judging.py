@@ -20,14 +20,10 @@ from training.win_rates.methods import Task
 from training.win_rates.win_rates_config import BASE, SPLITS, WinRatesConfig
 
 
-def shard_name(method: str, part: int) -> str:
-    return f"{method}-{part:05d}.safetensors"
-
-
 def pictures_of(config: WinRatesConfig, method: str, count: int) -> Iterator[Image.Image]:
     """What a method painted, in the order of the tasks; one part in memory at a time."""
     for part in range(-(-count // config.batch)):
-        shard = load_file(config.out / "pictures" / shard_name(method, part))
+        shard = load_file(config.out / "pictures" / f"{method}-{part:05d}.safetensors")
         for image_HW3 in shard["image_BHW3"].numpy():
             yield Image.fromarray(image_HW3)
 

@@ -24,13 +24,12 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
 from training.data.dataset import PreferencePairs, load_pairs, pad_features, read_profiles
-from training.data.shards import read_manifest, verified
+from training.data.shards import read_manifest, read_shards
 from training.data.splits import Split
 from training.precompute.precompute_config import PrecomputeConfig, prior_samples
 from training.precompute.source_plan import config_of, truth_of
@@ -112,9 +111,7 @@ class FeaturesOfPeople:
 
     def _of_all_answers(self, pairs: PreferencePairs) -> Tensor:
         """The best estimate from all answers of each of the people of `pairs`, U x L."""
-        shards = [
-            load_file(path) for path in verified(self.data, read_manifest(self.data), "people-")
-        ]
+        shards = read_shards(self.data, "people-")
         delta_of, preferred_of = [], []
         for shard in shards:
             for person in range(int(shard["person_E"].max()) + 1):

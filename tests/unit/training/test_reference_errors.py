@@ -346,7 +346,7 @@ def test_errors_of_another_base_of_other_data_or_other_numbers_are_refused(
     manifest = folder / "manifest.json"
     whole = manifest.read_text()
     manifest.write_text(whole.replace('"complete": true', '"complete": false'))
-    with pytest.raises(ValueError, match="not complete"):
+    with pytest.raises(ValueError, match="not finished"):
         load(config)
     manifest.write_text(whole)
     (folder / "errors-00001.safetensors").write_bytes(b"cut short")

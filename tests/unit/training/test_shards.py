@@ -28,8 +28,8 @@ def test_what_several_processes_wrote_is_one_folder(tmp_path: Path) -> None:
         "rows-00000.safetensors",
         "rows-00001.safetensors",
     ]
-    assert [p.name[5:10] for p in verified(tmp_path, manifest, "rows-")] == ["00000", "00001"]
-    assert json.loads(verified(tmp_path, manifest, "names-")[0].read_text()) == ["ä"]
+    assert [p.name[5:10] for p in verified(tmp_path, "rows-")] == ["00000", "00001"]
+    assert json.loads(verified(tmp_path, "names-")[0].read_text()) == ["ä"]
     assert not list(tmp_path.glob("*.sha256"))
 
 

@@ -93,9 +93,7 @@ def test_all_sets_are_the_mean_of_what_each_set_tells(
 
 
 def test_the_best_estimate_of_all_sets_weighs_all_answers_at_once(precomputed: Path) -> None:
-    shards = [
-        load_file(path) for path in verified(precomputed, read_manifest(precomputed), "people-")
-    ]
+    shards = [load_file(path) for path in verified(precomputed, "people-")]
     places = load_pairs(precomputed, "posterior", WIDTH, SPLITS).place_U.tolist()
     prior = prior_samples(config_of(precomputed))
     found = told(precomputed, "all_sets").of("posterior", WIDTH)

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ppd_model.pipeline import Pipeline
 from training.data.shards import ShardFolder
@@ -33,7 +32,8 @@ from training.jobs.shared_options import (
     SamplingSteps,
     Threads,
 )
-from training.synthetic_users.pairs.pair_folder import RELABELLED
+from training.precompute.query_shards import beside
+from training.synthetic_users.pairs.pair_folder import RELABELLED, UNLABELLED
 from training.world import captions
 from training.world.scene import CONTENTS, SETTINGS
 
@@ -69,20 +69,16 @@ def generate_pairs(config: GeneratedPairsConfig, resume: bool = False) -> Path:
     pipeline = Pipeline.load(config.preset, config.weights_dir, config.device, with_adapter=False)
     asked = draw_captions(config)
     folder = ShardFolder(config.out, provenance(config, pipeline), resume)
-    shards = range(0, len(asked), config.pairs_per_shard)
-    for shard, first in enumerate(tqdm(shards, desc="pairs", unit="shard", mininterval=5)):
-        own = asked[first : first + config.pairs_per_shard]
-        name = f"unlabelled-{shard:05d}.safetensors"
-        if folder.has(name):
-            continue
+    for name, part in folder.missing("unlabelled", len(asked), config.pairs_per_shard):
+        own, first = asked[part], part.start
         prompts = [caption for caption, _ in own for _ in range(2)]
         latents, images = paint(pipeline, prompts, first_seed(config, first), config)
         features = pipeline.text_encoder.encode([caption for caption, _ in own])
-        folder.write(f"latents-{shard:05d}.safetensors", {"latent_NCHW": latents.half()})
-        folder.write(f"images-{shard:05d}.safetensors", {"image_NHW3": images})
-        folder.write_json(f"texts-{shard:05d}.json", [caption for caption, _ in own])
+        folder.write(name.replace(UNLABELLED, "latents-"), {"latent_NCHW": latents.half()})
+        folder.write(name.replace(UNLABELLED, "images-"), {"image_NHW3": images})
+        folder.write_json(beside(name, "unlabelled", "texts"), [caption for caption, _ in own])
         folder.write(
-            f"captions-{shard:05d}.safetensors",
+            name.replace(UNLABELLED, "captions-"),
             {
                 "text_KST": features.tokens_BSD.half().cpu(),
                 "pooled_K1T": features.pooled_B1D.half().cpu(),

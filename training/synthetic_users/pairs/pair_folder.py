@@ -12,7 +12,6 @@ Legend: N pictures, K captions, P pairs of the sources, X pictures shown with a 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -21,12 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ppd_model.files.artifact import sha256_of
-from training.data.shards import MANIFEST, read_manifest, verified
+from training.data.shards import (
+    MANIFEST,
+    ShardedRows,
+    read_lists,
+    read_manifest,
+    read_shards,
+    verified,
+)
 from training.data.splits import SPLITS, Split
 from training.jobs.files import write_json
 from training.synthetic_users.pairs.relabel import Answers
@@ -76,11 +81,9 @@ def read_source(folder: Path) -> SourcePairs:
     A pair that several people answered counts once for each, as it would in training. Raises
     ValueError for a folder that is not finished, lacks splits, or has no pair to train on.
     """
-    manifest = read_manifest(folder)
-    if not manifest["complete"]:
-        raise ValueError(f"{folder} is not finished; make it again with --resume")
+    manifest = read_manifest(folder, finished=True)
     kind = UNLABELLED if any(name.startswith(UNLABELLED) for name in manifest["shards"]) else None
-    shards = [load_file(path) for path in verified(folder, manifest, kind or LABELLED)]
+    shards = read_shards(folder, kind or LABELLED)
     if any("split_P" not in shard for shard in shards):
         raise ValueError(f"{folder} was precomputed without splits; run training.precompute")
     first, second = ("first_P", "second_P") if kind else ("chosen_P", "rejected_P")
@@ -90,22 +93,16 @@ def read_source(folder: Path) -> SourcePairs:
     if not bool((split_P[rows_R] == SPLITS.index("train")).any()):
         raise ValueError(f"{folder} holds no pair to train on")
     picture_P2 = torch.cat([torch.stack([shard[first], shard[second]], 1) for shard in shards])
-    texts = verified(folder, manifest, "texts-")
     return SourcePairs(
         folder=folder,
         # In the order of their places, so that nothing of the labels is left.
         picture_P2=picture_P2[rows_R].sort(dim=1).values,
         caption_P=torch.cat([shard["caption_P"] for shard in shards])[rows_R],
         split_P=split_P[rows_R],
-        captions=[text for path in texts for text in json.loads(path.read_text(encoding="utf-8"))],
-        pictures=sum(rows_of(path) for path in verified(folder, manifest, "latents-")),
+        captions=read_lists(folder, "texts-"),
+        pictures=len(ShardedRows(verified(folder, "latents-"), "latent_NCHW")),
         provenance=manifest["provenance"],
     )
-
-
-def rows_of(path: Path) -> int:
-    with safe_open(path, framework="pt") as file:
-        return int(file.get_slice("latent_NCHW").get_shape()[0])
 
 
 def people_tensors(

@@ -8,16 +8,13 @@ Legend: A rewards, X pictures shown with a caption, H W sides in pixels.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
-from training.data.shards import ShardFolder
+from training.data.shards import ShardFolder, read_shards
 from training.rewards.reward import Reward
 from training.synthetic_users.pairs.pair_folder import SourcePairs
 from training.synthetic_users.pairs.source_pictures import PictureReader
@@ -45,24 +42,11 @@ def score_source(
         "source": source.provenance,
     }
     folder = ShardFolder(out, provenance, resume=True)
-    started_s, made = time.monotonic(), 0
-    parts = []
-    for part, first in enumerate(range(0, len(shown_X2), ROWS_PER_PART)):
-        name = f"scores-{part:05d}.safetensors"
-        rows_X2 = shown_X2[first : first + ROWS_PER_PART]
-        if not folder.has(name):
-            scores = _score_rows(rows_X2, source.captions, rewards, read, batch)
-            folder.write(name, {"score_AX": torch.from_numpy(scores)})
-            made += len(rows_X2)
-            rate = made / (time.monotonic() - started_s)
-            left = len(shown_X2) - first - len(rows_X2)
-            print(
-                f"scores {first + len(rows_X2)}/{len(shown_X2)} {rate:.1f} pictures/s "
-                f"eta {left / rate:.0f} s",
-                flush=True,
-            )
-        parts.append(load_file(out / name)["score_AX"].numpy())
+    for name, part in folder.missing("scores", len(shown_X2), ROWS_PER_PART):
+        scores = _score_rows(shown_X2[part], source.captions, rewards, read, batch)
+        folder.write(name, {"score_AX": scores})
     folder.finish()
+    parts = [shard["score_AX"].numpy() for shard in read_shards(out, "scores-")]
     return np.concatenate(parts, axis=1)
 
 

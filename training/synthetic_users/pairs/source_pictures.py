@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from training.data.shards import mapped, read_manifest, verified
+from training.data.shards import ShardedRows, read_manifest, verified
 from training.precompute.query_shards import decoded
 from training.precompute.source_plan import plan_of
 
@@ -33,7 +34,7 @@ def reader_of(folder: Path, side_px: int) -> PictureReader:
     """
     manifest = read_manifest(folder)
     if any(name.startswith(IMAGES) for name in manifest["shards"]):
-        return _of_shards(verified(folder, manifest, IMAGES))
+        return _of_shards(verified(folder, IMAGES))
     plan = plan_of(folder)
 
     def read(places_X: IntArray) -> Iterator[Picture]:
@@ -43,12 +44,10 @@ def reader_of(folder: Path, side_px: int) -> PictureReader:
 
 
 def _of_shards(paths: list[Path]) -> PictureReader:
-    parts = [mapped(path, "image_NHW3") for path in paths]
-    first_S = np.cumsum([0, *(len(part) for part in parts)])
+    rows_NHW3 = ShardedRows(paths, "image_NHW3")
 
     def read(places_X: IntArray) -> Iterator[Picture]:
         for place in places_X.tolist():
-            shard = int(np.searchsorted(first_S, place, side="right")) - 1
-            yield parts[shard][place - int(first_S[shard])].numpy()
+            yield rows_NHW3[torch.tensor([place])][0].numpy()
 
     return read
