@@ -9,9 +9,7 @@ Dimension letters: P pairs, 2 pictures as shown, U people, K captions, N picture
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,114 +76,64 @@ class Preferences:
         return len(self.user_P)
 
 
-@dataclass(frozen=True)
-class _Row:
-    row: int
-    user: str
-    caption: str
-    uid_0: str
-    uid_1: str
-    preferred: int
-
-
-class _Names:
-    """Numbers for strings, in the order of their first use."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self._numbers: dict[str, int] = {}
-
-    def number(self, name: str) -> int:
-        number = self._numbers.setdefault(name, len(self.names))
-        if number == len(self.names):
-            self.names.append(name)
-        return number
-
-
-@dataclass
-class _Answer:
-    """One person's answer to one pair of pictures, and how many rows gave it."""
-
-    user: int
-    caption: int
-    pictures: tuple[int, int]
-    preferred: int
-    row: int
-    rows: int = 1
-    reversed: bool = False
-
-    @property
-    def winner(self) -> int:
-        return self.pictures[self.preferred]
-
-
 def read_preferences(files: PickAPic, batch_rows: int = 16_384) -> Preferences:
-    """All decided pairs of people with at least four of them.
+    """All decided pairs of people with at least four of them, in the order of the files.
 
     What is kept does not depend on the order of the rows. Raises ValueError when nothing is left.
+    Legend: D decided rows, A answers (of one person to the same two pictures, in D's order).
     """
     reasons: Counter[str] = Counter()
-    users, captions, pictures = _Names(), _Names(), _Names()
-    answers: dict[tuple[int, int, int], _Answer] = {}
-    for row in _decided_rows(files, batch_rows, reasons):
-        user = users.number(row.user)
-        shown = (pictures.number(row.uid_0), pictures.number(row.uid_1))
-        new = _Answer(user, captions.number(row.caption), shown, row.preferred, row.row)
-        old = answers.setdefault((user, min(shown), max(shown)), new)
-        if old is new:
-            continue
-        old.rows += 1
-        old.reversed |= old.winner != new.winner
-        # Of equal answers the least by caption and first picture stays, in whatever order they
-        # come.
-        if (row.caption, row.uid_0) < (
-            captions.names[old.caption],
-            pictures.names[old.pictures[0]],
-        ):
-            old.caption, old.pictures = new.caption, new.pictures
-            old.preferred, old.row = new.preferred, new.row
-    return _collect(len(files), reasons, list(answers.values()), users, captions, pictures)
+    table = _decided_rows(files, batch_rows, reasons)
+    user_D, users = _numbered(table["user_id"].combine_chunks())
+    caption_D, captions = _numbered(table["caption"].combine_chunks())
+    shown_D2 = [table[name].to_numpy() for name in ("image_0_uid", "image_1_uid")]
+    picture_2D, pictures = _numbered(pa.array(np.stack(shown_D2, axis=1).ravel(), pa.string()))
+    picture_D2 = picture_2D.reshape(-1, 2)
+    preferred_D = table["preferred"].to_numpy()
 
+    key_D3 = np.column_stack([user_D, picture_D2.min(1), picture_D2.max(1)])
+    _, first_A, answer_D = np.unique(key_D3, axis=0, return_index=True, return_inverse=True)
+    answer_D = answer_D.ravel()
+    winner_D = picture_D2[np.arange(len(picture_D2)), preferred_D]
+    rows_A = np.bincount(answer_D)
+    reversed_A = np.bincount(answer_D, winner_D != winner_D[first_A][answer_D]) > 0
+    # Of equal answers the least by caption and first picture stays, in whatever order they come.
+    least = np.lexsort((_ranks(pictures)[picture_D2[:, 0]], _ranks(captions)[caption_D], answer_D))
+    stays_A = least[np.unique(answer_D[least], return_index=True)[1]]
 
-def _collect(
-    rows: int,
-    reasons: Counter[str],
-    answers: list[_Answer],
-    users: _Names,
-    captions: _Names,
-    pictures: _Names,
-) -> Preferences:
-    clear = [answer for answer in answers if not answer.reversed]
-    of_user = Counter(answer.user for answer in clear)
-    kept = [answer for answer in clear if of_user[answer.user] >= CHOICES_PER_PROFILE]
-    if not kept:
+    clear = np.argsort(first_A)
+    clear = clear[~reversed_A[clear]]
+    of_user_U = np.bincount(user_D[stays_A[clear]], minlength=len(users))
+    kept_P = stays_A[clear]
+    kept_P = kept_P[of_user_U[user_D[kept_P]] >= CHOICES_PER_PROFILE]
+    if not len(kept_P):
         raise ValueError(
-            f"none of {rows} rows is a decided pair of a person with at least "
+            f"none of {len(files)} rows is a decided pair of a person with at least "
             f"{CHOICES_PER_PROFILE} of them: {dict(reasons)}"
         )
-    user_P, user_names = _renumbered([answer.user for answer in kept], users.names)
-    caption_P, caption_names = _renumbered([answer.caption for answer in kept], captions.names)
-    picture_P2, picture_names = _renumbered([answer.pictures for answer in kept], pictures.names)
+    user_P, user_names = _renumbered(user_D[kept_P], users)
+    caption_P, caption_names = _renumbered(caption_D[kept_P], captions)
+    picture_P2, picture_names = _renumbered(picture_D2[kept_P], pictures)
     return Preferences(
         user_P=user_P,
         caption_P=caption_P,
         picture_P2=picture_P2,
-        preferred_P=np.array([answer.preferred for answer in kept], dtype=np.int64),
-        row_P=np.array([answer.row for answer in kept], dtype=np.int64),
+        preferred_P=preferred_D[kept_P],
+        row_P=table["row"].to_numpy()[kept_P],
         users=user_names,
         captions=caption_names,
         pictures=picture_names,
         counts=ReadCounts(
-            rows=rows,
+            rows=len(files),
             incomplete=reasons["incomplete"],
             unlabelled=reasons["unlabelled"],
             ties=reasons["ties"],
             contradictions=reasons["contradictions"],
-            duplicates=sum(answer.rows - 1 for answer in clear),
-            reversed=sum(answer.rows for answer in answers if answer.reversed),
-            of_small_users=len(clear) - len(kept),
-            pairs=len(kept),
-            small_users=sum(count < CHOICES_PER_PROFILE for count in of_user.values()),
+            duplicates=int((rows_A[clear] - 1).sum()),
+            reversed=int(rows_A[reversed_A].sum()),
+            of_small_users=len(clear) - len(kept_P),
+            pairs=len(kept_P),
+            small_users=int(((of_user_U > 0) & (of_user_U < CHOICES_PER_PROFILE)).sum()),
             users=len(user_names),
             captions=len(caption_names),
             pictures=len(picture_names),
@@ -193,30 +141,39 @@ def _collect(
     )
 
 
-def _renumbered(numbers: list[Any], names: list[str]) -> tuple[IntArray, list[str]]:
+def _numbered(names: pa.Array) -> tuple[IntArray, list[str]]:
+    """Numbers for strings, in the order of their first use, and the strings."""
+    coded = names.dictionary_encode()
+    return coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
+
+
+def _ranks(names: list[str]) -> IntArray:
+    """Each name's place in the alphabet."""
+    ranks = np.empty(len(names), dtype=np.int64)
+    ranks[np.argsort(np.array(names, dtype=object))] = np.arange(len(names))
+    return ranks
+
+
+def _renumbered(numbers: IntArray, names: list[str]) -> tuple[IntArray, list[str]]:
     """Numbers without gaps, and the names that are left."""
-    used, again = np.unique(np.array(numbers, dtype=np.int64), return_inverse=True)
-    shape = (len(numbers), -1) if numbers and isinstance(numbers[0], tuple) else (len(numbers),)
-    return again.reshape(shape).astype(np.int64), [names[number] for number in used]
+    used, again = np.unique(numbers, return_inverse=True)
+    return again.reshape(numbers.shape).astype(np.int64), [names[number] for number in used]
 
 
-def _decided_rows(files: PickAPic, batch_rows: int, reasons: Counter[str]) -> Iterator[_Row]:
+def _decided_rows(files: PickAPic, batch_rows: int, reasons: Counter[str]) -> pa.Table:
+    """Who was shown what, which of the two they preferred, and the row; others are counted."""
+    names = ["user_id", "caption", "image_0_uid", "image_1_uid"]
+    kinds = {**dict.fromkeys(names, pa.string()), "preferred": pa.int64(), "row": pa.int64()}
+    schema = pa.schema(kinds)
+    decided = []
     for first_row, batch in files.labels(batch_rows):
         verdict_R, preferred_R = judge_rows(batch)
         reasons.update(Counter(_VERDICTS[code] for code in verdict_R.tolist()))
-        user, caption, uid_0, uid_1 = (
-            batch.column(name).to_pylist()
-            for name in ("user_id", "caption", "image_0_uid", "image_1_uid")
-        )
-        for at in np.flatnonzero(verdict_R == _DECIDED).tolist():
-            yield _Row(
-                row=first_row + at,
-                user=str(user[at]),
-                caption=caption[at],
-                uid_0=uid_0[at],
-                uid_1=uid_1[at],
-                preferred=int(preferred_R[at]),
-            )
+        at_D = np.flatnonzero(verdict_R == _DECIDED)
+        columns = [batch.column(name).take(at_D).cast(pa.string()) for name in names]
+        columns += [pa.array(preferred_R[at_D]), pa.array(first_row + at_D)]
+        decided.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+    return pa.Table.from_batches(decided, schema)
 
 
 _VERDICTS = ("decided", "incomplete", "unlabelled", "ties", "contradictions")
