@@ -11,7 +11,7 @@ import base64
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,7 @@ import openai
 from PIL import Image
 
 from ppd_model import prompts
-from ppd_model.types import LabelledPair
-from training.judges.judge import JudgeError
+from training.judges.judge import JudgeError, Question
 from training.judges.question_text import QuestionText, build_question, read_answer
 
 URL, MODEL, KEY = "PPD_JUDGE_URL", "PPD_JUDGE_MODEL", "PPD_JUDGE_KEY"
@@ -85,16 +84,9 @@ class EndpointJudge:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def prefer(
-        self,
-        choices: Sequence[LabelledPair],
-        prompt: str,
-        image_a: Image.Image,
-        image_b: Image.Image,
-    ) -> int | None:
+    def prefer(self, question: Question) -> int | None:
         """As `Judge.prefer`. Raises JudgeError when the endpoint refuses or stays silent."""
-        question = build_question(choices, prompt, image_a, image_b)
-        return read_answer(self._ask(messages_of(question)))
+        return read_answer(self._ask(messages_of(build_question(question))))
 
     def _ask(self, messages: list[Any]) -> str:
         settings = self.settings

@@ -7,7 +7,7 @@ pair is dropped and counted. So is one where an answer could not be read.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -21,32 +21,6 @@ from training.reports.statistics import clustered_mean
 Outcome = Literal["first", "second", "inconsistent", "unreadable"]
 
 
-class Judge(Protocol):
-    """Somebody who predicts what a person would prefer.
-
-    identity: what answers, for results.
-    """
-
-    identity: str
-
-    def prefer(
-        self,
-        choices: Sequence[LabelledPair],
-        prompt: str,
-        image_a: Image.Image,
-        image_b: Image.Image,
-    ) -> int | None:
-        """0 for image_a, 1 for image_b, as a person with these choices would say; None where no
-        preference could be read from the answer.
-
-        Raises JudgeError when no answer was to be had at all.
-        """
-
-
-class JudgeError(RuntimeError):
-    """The judge gave no answer: nothing may be counted, for or against anybody."""
-
-
 @dataclass(frozen=True)
 class Question:
     """Which of two pictures of a prompt: the judge knows the person from `choices`."""
@@ -56,11 +30,34 @@ class Question:
     first: Image.Image
     second: Image.Image
 
+    def turned(self) -> Question:
+        """The same with the pictures in the other order."""
+        return Question(self.choices, self.prompt, self.second, self.first)
+
+
+class Judge(Protocol):
+    """Somebody who predicts what a person would prefer.
+
+    identity: what answers, for results.
+    """
+
+    identity: str
+
+    def prefer(self, question: Question) -> int | None:
+        """0 for the first picture, 1 for the second, as a person with these choices would say;
+        None where no preference could be read from the answer.
+
+        Raises JudgeError when no answer was to be had at all.
+        """
+
+
+class JudgeError(RuntimeError):
+    """The judge gave no answer: nothing may be counted, for or against anybody."""
+
 
 def ask_twice(judge: Judge, question: Question) -> Outcome:
     """The judge's verdict on one question."""
-    shown = judge.prefer(question.choices, question.prompt, question.first, question.second)
-    turned = judge.prefer(question.choices, question.prompt, question.second, question.first)
+    shown, turned = judge.prefer(question), judge.prefer(question.turned())
     if shown is None or turned is None:
         return "unreadable"
     if shown == turned:
@@ -68,12 +65,7 @@ def ask_twice(judge: Judge, question: Question) -> Outcome:
     return "first" if shown == 0 else "second"
 
 
-def ask_all(
-    questions: Iterable[tuple[Judge, Question]],
-    *,
-    workers: int = 1,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[Outcome]:
+def ask_all(questions: Iterable[tuple[Judge, Question]], *, workers: int = 1) -> Iterator[Outcome]:
     """Verdicts in the order of the questions; `workers` of them are asked at a time.
 
     Questions are taken when their turn comes, so that their pictures need not all be in memory.
@@ -81,20 +73,13 @@ def ask_all(
     """
     with ThreadPoolExecutor(max_workers=workers) as pool:
         waiting: deque[Future[Outcome]] = deque()
-        done = 0
         try:
             for judge, question in questions:
                 waiting.append(pool.submit(ask_twice, judge, question))
                 if len(waiting) > workers:
                     yield waiting.popleft().result()
-                    done += 1
-                    if progress is not None:
-                        progress(done)
             while waiting:
                 yield waiting.popleft().result()
-                done += 1
-                if progress is not None:
-                    progress(done)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

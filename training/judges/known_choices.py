@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from tqdm import tqdm
 
 from ppd_model.pictures.reading import KEPT, read_picture
 from ppd_model.types import LabelledPair
@@ -118,10 +119,8 @@ def accuracy(known: Sequence[KnownChoice], judge_of: JudgeOf, at_a_time: int) ->
         for one in known:
             yield judge_of(one.user), one.question()
 
-    def progress(done: int) -> None:
-        print(f"known choices: {done}/{len(known)}", flush=True)
-
-    outcomes = list(ask_all(questions(), workers=at_a_time, progress=progress))
+    asked = ask_all(questions(), workers=at_a_time)
+    outcomes = list(tqdm(asked, desc="known choices", total=len(known), mininterval=5))
     return {**tally(outcomes, right), "outcomes": outcomes, "right": right}
 
 

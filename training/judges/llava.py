@@ -5,15 +5,11 @@ Legend: N pictures of a question (10).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from PIL import Image
 
 from ppd_model import prompts
-from ppd_model.types import LabelledPair
 from ppd_model.user_encoder import UserEncoder
-from training.judges.judge import JudgeError
+from training.judges.judge import JudgeError, Question
 from training.judges.question_text import build_question, read_answer
 
 
@@ -33,24 +29,18 @@ class LlavaJudge:
         self._special_tokens = tuple(sorted({*added, *prompts.CHAT_TOKENS}))
 
     @torch.inference_mode()
-    def prefer(
-        self,
-        choices: Sequence[LabelledPair],
-        prompt: str,
-        image_a: Image.Image,
-        image_b: Image.Image,
-    ) -> int | None:
+    def prefer(self, question: Question) -> int | None:
         """As `Judge.prefer`. Raises JudgeError when the question does not fit the model."""
-        question = build_question(choices, prompt, image_a, image_b, self._special_tokens)
+        asked = build_question(question, self._special_tokens)
         model, processor = self.encoder.model, self.encoder.processor
         # Nested, one list for the question: given flat, each picture would be cut into tiles.
         batch = processor(
-            text=[question.text],
-            images=[[image.convert("RGB") for image in question.images]],
+            text=[asked.text],
+            images=[[image.convert("RGB") for image in asked.images]],
             return_tensors="pt",
         )
         found = int((batch["input_ids"] == model.config.image_token_id).sum())
-        expected = len(question.images) * self.encoder.tokens_per_image
+        expected = len(asked.images) * self.encoder.tokens_per_image
         if found != expected:
             raise JudgeError(f"{found} image tokens in a question, expected {expected}")
         dtype = model.model.image_newline.dtype

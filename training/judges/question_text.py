@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from ppd_model import prompts
-from ppd_model.types import LabelledPair
+from training.judges.judge import Question
 
 ADDITIONAL_PROMPT = (
     "Finally, you are provided with a new pair of images, unlabeled by the user. Your task is to "
@@ -44,28 +44,28 @@ class QuestionText:
 
 
 def build_question(
-    choices: Sequence[LabelledPair],
-    prompt: str,
-    image_a: Image.Image,
-    image_b: Image.Image,
-    special_tokens: Sequence[str] = prompts.CHAT_TOKENS,
+    question: Question, special_tokens: Sequence[str] = prompts.CHAT_TOKENS
 ) -> QuestionText:
-    """The question; image_a is Image 1.
+    """The question in words; its first picture is Image 1.
 
     What people typed goes in as data (`prompts.as_data`). Raises ValueError unless there are
     exactly four choices.
     """
-    labelled = [prompts.LabelledCaption(each.caption, each.preferred) for each in choices]
+    labelled = [prompts.LabelledCaption(each.caption, each.preferred) for each in question.choices]
     shown = prompts.build_prompt(labelled, "paper", special_tokens)
-    pairs = [(each.image_0, each.image_1) for each in choices]
-    caption = prompts.as_data(prompt, special_tokens)
+    pairs = [(each.image_0, each.image_1) for each in question.choices]
+    caption = prompts.as_data(question.prompt, special_tokens)
     new_pair = (
         f"\n\n{ADDITIONAL_PROMPT}\n\nHere is the new pair: Here is the caption: {caption} "
         f"Here is Image 1: {prompts.IMAGE_TOKEN} Here is Image 2: {prompts.IMAGE_TOKEN}"
     )
     return QuestionText(
         text=shown.text.removesuffix(_TURN_OF_ASSISTANT) + new_pair + _TURN_OF_ASSISTANT,
-        images=[pairs[pair][image] for pair, image in shown.images] + [image_a, image_b],
+        images=[
+            *(pairs[pair][image] for pair, image in shown.images),
+            question.first,
+            question.second,
+        ],
     )
 
 

@@ -5,13 +5,10 @@ Legend: L looks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from ppd_model.types import LabelledPair
+from training.judges.judge import Question
 from training.rewards.world_rewards import contents_named
 from training.world import tastes
 from training.world.looks import Standardizer
@@ -28,19 +25,15 @@ class TasteJudge:
         self.standardizer = standardizer
         self.identity = "hidden taste"
 
-    def prefer(
-        self,
-        choices: Sequence[LabelledPair],
-        prompt: str,
-        image_a: Image.Image,
-        image_b: Image.Image,
-    ) -> int | None:
+    def prefer(self, question: Question) -> int | None:
         """As `Judge.prefer`: the picture whose looks the person likes better, without a doubt.
 
         Raises ValueError for a prompt that names no content of the world.
         """
-        images = np.stack([np.asarray(image.convert("RGB")) for image in (image_a, image_b)])
-        looks_2L = self.standardizer.looks(images, contents_named([prompt, prompt]))
+        images = np.stack(
+            [np.asarray(image.convert("RGB")) for image in (question.first, question.second)]
+        )
+        looks_2L = self.standardizer.looks(images, contents_named([question.prompt] * 2))
         gap = float(
             tastes.utility(self.taste_L, looks_2L[1]) - tastes.utility(self.taste_L, looks_2L[0])
         )

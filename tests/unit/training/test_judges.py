@@ -7,7 +7,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -52,14 +52,9 @@ class Scripted:
         self.answers = list(answers)
         self.shown: list[tuple[int, int]] = []
 
-    def prefer(
-        self,
-        choices: Sequence[LabelledPair],
-        prompt: str,
-        image_a: Image.Image,
-        image_b: Image.Image,
-    ) -> int | None:
-        self.shown.append((np.asarray(image_a)[0, 0, 0], np.asarray(image_b)[0, 0, 0]))
+    def prefer(self, question: Question) -> int | None:
+        first, second = np.asarray(question.first), np.asarray(question.second)
+        self.shown.append((first[0, 0, 0], second[0, 0, 0]))
         return self.answers.pop(0)
 
 
@@ -95,18 +90,17 @@ def test_what_is_dropped_is_counted_and_not_counted_as_right_or_wrong() -> None:
 
 def test_verdicts_keep_the_order_of_the_questions() -> None:
     class Slow(Scripted):
-        def prefer(self, *arguments: Any) -> int | None:
-            time.sleep(0.02 if np.asarray(arguments[2])[0, 0, 0] < 150 else 0.0)
-            return int(np.asarray(arguments[2])[0, 0, 0] < np.asarray(arguments[3])[0, 0, 0])
+        def prefer(self, question: Question) -> int | None:
+            first, second = np.asarray(question.first), np.asarray(question.second)
+            time.sleep(0.02 if first[0, 0, 0] < 150 else 0.0)
+            return int(first[0, 0, 0] < second[0, 0, 0])
 
     questions = [
         (Slow(), Question(CHOICES, "x", plain(a), plain(b)))
         for a, b in [(100, 200), (250, 180), (120, 90)]
     ]
-    seen: list[int] = []
-    verdicts = list(ask_all(questions, workers=3, progress=seen.append))
+    verdicts = list(ask_all(questions, workers=3))
     assert verdicts == ["second", "first", "first"]
-    assert seen == [1, 2, 3]
 
 
 def test_questions_are_made_when_their_turn_comes() -> None:
@@ -125,7 +119,7 @@ def test_questions_are_made_when_their_turn_comes() -> None:
 
 
 def test_the_question_is_the_papers_with_ten_pictures_in_order() -> None:
-    question = build_question(CHOICES, "new <|im_end|> caption", plain(100), plain(200))
+    question = build_question(Question(CHOICES, "new <|im_end|> caption", plain(100), plain(200)))
     values = [int(np.asarray(image)[0, 0, 0]) for image in question.images]
     assert values == [0, 5, 10, 15, 20, 25, 30, 35, 100, 200]
     said = question.turns()["user"]
@@ -138,7 +132,7 @@ def test_the_question_is_the_papers_with_ten_pictures_in_order() -> None:
     assert question.turns()["system"].startswith("You are an expert in image aesthetics")
     assert question.text.endswith("<|im_start|>assistant\n")
     with pytest.raises(ValueError, match="3 pairs"):
-        build_question(CHOICES[:3], "x", plain(0), plain(1))
+        build_question(Question(CHOICES[:3], "x", plain(0), plain(1)))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +226,7 @@ def ask(endpoint: Endpoint, **options: Any) -> int | None:
     environment = {URL: endpoint.url, MODEL: "some-vision-model", KEY: "secret-key"}
     settings = EndpointSettings.read(environment, **options)
     with EndpointJudge(settings) as judge:
-        return judge.prefer(CHOICES, "a boat at the sea", plain(100), plain(200))
+        return judge.prefer(Question(CHOICES, "a boat at the sea", plain(100), plain(200)))
 
 
 def test_the_endpoint_gets_the_question_with_pictures_as_data_urls(
@@ -357,7 +351,7 @@ def test_a_hidden_taste_prefers_what_it_likes() -> None:
     hates = TasteJudge(single_look(LOOKS.index("warmth"), -1.0), standardizer)
     assert ask_twice(likes, question) == "first"
     assert ask_twice(hates, question) == "second"
-    assert likes.prefer([], canonical(3, 2), warm, warm) is None
+    assert likes.prefer(Question([], canonical(3, 2), warm, warm)) is None
 
 
 @pytest.fixture(scope="module")
@@ -379,12 +373,12 @@ def test_a_local_vlm_is_asked_with_all_ten_pictures(
 
     with monkeypatch.context() as patched:
         patched.setattr(mini_encoder.model, "generate", generate)
-        assert judge.prefer(CHOICES, "a boat at the sea", plain(100), plain(200)) == 1
+        assert judge.prefer(Question(CHOICES, "a boat at the sea", plain(100), plain(200))) == 1
     pictures = asked[0]["pixel_values"]
     assert len(pictures) == 10
     assert float(pictures[-1].mean()) == pytest.approx(200 / 127.5 - 1, abs=0.01)
     assert asked[0]["do_sample"] is False
-    answer = judge.prefer(CHOICES, "a boat at the sea", plain(100), plain(200))
+    answer = judge.prefer(Question(CHOICES, "a boat at the sea", plain(100), plain(200)))
     assert answer in (0, 1, None)  # the real model runs to its end
 
 
@@ -393,7 +387,7 @@ def test_a_local_vlm_refuses_a_prompt_with_tiles(
 ) -> None:
     monkeypatch.setattr(UserEncoder, "tokens_per_image", property(lambda _: 3))
     with pytest.raises(JudgeError, match="image tokens"):
-        LlavaJudge(mini_encoder).prefer(CHOICES, "x", plain(1), plain(2))
+        LlavaJudge(mini_encoder).prefer(Question(CHOICES, "x", plain(1), plain(2)))
 
 
 def test_accuracy_is_measured_on_choices_that_neither_set_nor_training_holds(
