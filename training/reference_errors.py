@@ -33,7 +33,7 @@ from ppd_model.files.artifact import sha256_of
 from training.data.dataset import PreferencePairs, load_pairs
 from training.data.shards import MANIFEST, ShardFolder, read_manifest, read_shards
 from training.dpo.base_weights import load_base
-from training.dpo.dpo_config import DpoConfig, check
+from training.dpo.dpo_config import DpoConfig
 from training.dpo.loss import PairErrors, Reduction
 from training.dpo.pair_model import PairModel, as_pairs
 from training.dpo.randomness import draw_of_pairs
@@ -95,7 +95,6 @@ def write_reference_errors(config: DpoConfig, resume: bool = False) -> Path:
     Raises ValueError or ArtifactError for data or weights that do not fit, for a configuration
     whose reference is live, and for a folder that holds other errors, or any unless `resume`.
     """
-    check(config)
     if config.reference_dir is None or config.reference != "cached":
         raise ValueError(f"reference is {config.reference!r}: nothing would read what is written")
     state = PartialState(cpu=not torch.accelerator.is_available())

@@ -30,11 +30,16 @@ from ppd_model.files.artifact import sha256_of
 from ppd_model.presets import get_preset
 from training.data.shards import MANIFEST, read_manifest
 from training.dpo.dpo_config import DpoConfig
-from training.dpo.dpo_config import check as check_training
 from training.evaluate.__main__ import evaluate
 from training.evaluate.evaluate_config import EvaluateConfig
 from training.jobs.command_line import run_job
-from training.jobs.configuration import Configuration, git_commit, read_configuration, save_resolved
+from training.jobs.configuration import (
+    Configuration,
+    git_commit,
+    read_configuration,
+    read_file,
+    save_resolved,
+)
 from training.jobs.files import write_json
 from training.jobs.shared_options import Out, PersonalizeBelow, Strength, Threads, WeightsDir
 from training.reference_errors import DRAWN_BY
@@ -91,13 +96,11 @@ class SweepConfig(Configuration):
 
         Where the reference is cached and no place for its errors is named, it is OUT.
         """
-        varied = {self.key: value, "output_dir": self.run_dir(value)}
-        config = read_configuration(DpoConfig, self.train, self.overrides | varied)
-        if config.reference == "cached" and config.reference_dir is None:
-            place = {"reference_dir": self.out / REFERENCE_ERRORS}
-            config = config.model_copy(update=place)
-        check_training(config)
-        return config
+        given = self.overrides | {self.key: value, "output_dir": self.run_dir(value)}
+        of_all = read_file(self.train) | given
+        if of_all.get("reference") == "cached" and of_all.get("reference_dir") is None:
+            given["reference_dir"] = self.out / REFERENCE_ERRORS
+        return read_configuration(DpoConfig, self.train, given)
 
 
 def sweep(config: SweepConfig) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from ppd_model.nets.adapter import trainable_parameters
 from ppd_model.nets.stage_c import adapter_spec
 from training.data.dataset import PreferencePairs, batch_rows, epoch_of, load_pairs
 from training.dpo.base_weights import load_base
-from training.dpo.dpo_config import DpoConfig, check
+from training.dpo.dpo_config import DpoConfig
 from training.dpo.objectives import objective
 from training.dpo.pair_model import PairModel
 from training.dpo.randomness import draw, draw_of_pairs
@@ -68,7 +68,6 @@ def train(config: DpoConfig, resume: bool = False) -> Path:
     another run unless `resume`, and for a run to resume that differs; FileNotFoundError when there
     is none to resume; FloatingPointError when a loss is not finite.
     """
-    check(config)
     accelerator = make_accelerator(config)
     pairs = read_pairs(config)
     train_rows, validation_rows = split_rows(pairs, config)

@@ -48,19 +48,6 @@ SCHEMA = pa.schema(
 )
 """All columns of the published files. Only those of LABELS and PICTURES are needed."""
 
-LABELS = (
-    "are_different",
-    "best_image_uid",
-    "caption",
-    "has_label",
-    "image_0_uid",
-    "image_1_uid",
-    "label_0",
-    "label_1",
-    "user_id",
-)
-PICTURES = ("jpg_0", "jpg_1")
-
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
@@ -99,6 +86,8 @@ _EXPECTED: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
     "jpg_0": _PICTURE,
     "jpg_1": _PICTURE,
 }
+PICTURES = ("jpg_0", "jpg_1")
+LABELS = tuple(name for name in _EXPECTED if name not in PICTURES)
 
 
 class PickAPic:

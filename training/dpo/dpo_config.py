@@ -11,9 +11,10 @@ import math
 from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ppd_model.presets import Preset, get_preset
 from training.data.dataset import UserFeatures
@@ -62,21 +63,21 @@ class DpoConfig(Configuration):
     user: UserFeatures = "vlm"
     """What stands for a person; "none" gives everybody the same constant embedding: diffusion_dpo
     asks for it, sft may have it, ppd and nft may not."""
-    user_tokens: int | None = None
+    user_tokens: int | None = Field(None, ge=2)
     """Tokens that the adapter makes of an embedding; null: the preset's number."""
     only_person: int | None = None
     """Train on one person's pairs alone (the single-reward upper bounds of Table 1)."""
     seed: Seed = 0
-    steps: int | None = None
+    steps: PositiveInt | None = None
     """Length of the run in steps; give this or epochs."""
-    epochs: float | None = None
+    epochs: PositiveFloat | None = None
     """Length in epochs, each the whole batches in the training pairs."""
-    batch: int
+    batch: PositiveInt
     """Pairs of one optimiser step over all processes."""
-    micro_batch: int | None = None
+    micro_batch: PositiveInt | None = None
     """Pairs of one forward pass of one process, the gradient of the others accumulated; null:
     all."""
-    lr: float
+    lr: PositiveFloat
     """Learning rate; the paper has 1e-5, for real users 3e-6."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "linear"
     """After the warm-up: constant, or falling to zero."""
@@ -84,11 +85,11 @@ class DpoConfig(Configuration):
     """Steps over which the learning rate rises."""
     weight_decay: float = 0.01
     """Of AdamW."""
-    clip_norm: float = 1.0
+    clip_norm: PositiveFloat = 1.0
     """Largest norm of the gradient."""
-    beta: float
+    beta: PositiveFloat
     """Eq. 6, see loss.py; under sft and nft it only scales the margins that are logged."""
-    timesteps: int = 1000
+    timesteps: PositiveInt = 1000
     """T of Eq. 6, see loss.py."""
     reduction: Reduction = "mean"
     """Of the squared errors in Eq. 6, see loss.py."""
@@ -99,7 +100,7 @@ class DpoConfig(Configuration):
     two."""
     shared_timestep: bool = True
     """One time for both pictures of a pair, as in the paper."""
-    user_dropout: float = 0.1
+    user_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of pairs whose embedding is zeroed. The adapter has no bias, so such a pair equals the
     reference: it costs log 2, gives no gradient, takes no second pass (under nft it takes one),
     and counts one half in the logged implicit accuracy."""
@@ -107,21 +108,21 @@ class DpoConfig(Configuration):
     """Live computes the reference's errors in every step; cached reads them from reference_dir."""
     reference_dir: Path | None = None
     """What training.reference_errors wrote, for a cached reference."""
-    draws_per_pair: int = 1
+    draws_per_pair: PositiveInt = 1
     """Noises and times of a pair under a cached reference, taken in turn, one each epoch: a run of
     no more epochs than that meets none twice."""
-    draws_seed: int = 0
+    draws_seed: NonNegativeInt = 0
     """Decides them, so that runs which differ in seed, beta, omega, user tokens or the learning
     rate can read the same errors."""
-    min_time: float = 0.001
+    min_time: float = Field(0.001, ge=0, lt=1)
     """Lowest time that is drawn."""
-    max_time: float = 1.0
+    max_time: float = Field(1.0, le=1)
     """Highest time that is drawn."""
-    time_power: float = 1.0
+    time_power: PositiveFloat = 1.0
     """Times are max - (max - min) * u ** time_power, u uniform: above 1 they crowd near max. The
     paper draws them uniformly from all; how a picture looks as a whole is decided at high noise,
     and there most of a small run's signal is (docs/decisions/0004)."""
-    ema_decay: float = 0.0
+    ema_decay: float = Field(0.0, ge=0, lt=1)
     """Decay of the exported moving average of the adapter; 0 exports the last weights."""
     base_dtype: Literal["bf16", "fp32"] = "fp32"
     """Of the frozen base; the adapter and all errors are float32 in any case."""
@@ -131,7 +132,7 @@ class DpoConfig(Configuration):
     """Compile the base's residual and timestep blocks (torch.compile)."""
     deterministic: bool = False
     """On CUDA, only kernels that give the same bits each time."""
-    export_strength: float = 1.0
+    export_strength: PositiveFloat = 1.0
     """The exported adapter acts at strength 1 as the trained one does at this strength (its W'_v
     are scaled). beta and the length of a run fix how far it goes from the base, validation by
     pictures how far it should; to change it later, resume the finished run. Logs and sample grids
@@ -140,27 +141,27 @@ class DpoConfig(Configuration):
     """The last people of the data, whose pairs are never trained on."""
     validation_pairs: int = 192
     """Pairs of them that are measured."""
-    validate_every: int = 200
+    validate_every: PositiveInt = 200
     """Steps between measurements of the weights that would be exported now."""
     decoder: Path | None = None
     """Folder of a whole model, whose decoder and text encoder draw the sample grids; null draws
     none."""
-    sample_every: int = 200
+    sample_every: PositiveInt = 200
     """Steps between sample grids."""
     sample_prompts: tuple[str, ...] = ()
     """A row of the grid for each, with the validation people in turn, under seeds that never
     change."""
-    sample_people: int = 4
+    sample_people: PositiveInt = 4
     """Validation people in the grid."""
     sample_strengths: tuple[float, ...] = (0.5, 1.0, 1.5)
     """Columns of the grid, beside the base."""
-    sample_steps: int = 20
+    sample_steps: PositiveInt = 20
     """Denoising steps of its pictures."""
     sample_seed: int = 0
     """Of its pictures."""
-    log_every: int = 10
+    log_every: PositiveInt = 10
     """Steps between printed lines; log.jsonl and the trackers get every step."""
-    checkpoint_every: int = 200
+    checkpoint_every: PositiveInt = 200
     """Steps between checkpoints."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """Who is told of every step."""
@@ -225,51 +226,23 @@ class DpoConfig(Configuration):
             return self.lr * 0.5 * (1 + math.cos(math.pi * done))
         return self.lr
 
-
-def check(config: DpoConfig) -> None:
-    """Raises ValueError for values that would train nothing or something else than asked."""
-    if (config.steps is None) == (config.epochs is None):
-        raise ValueError(
-            f"steps is {config.steps} and epochs is {config.epochs}, expected one of the two"
-        )
-    positive = (
-        "steps",
-        "epochs",
-        "batch",
-        "micro_batch",
-        "lr",
-        "beta",
-        "timesteps",
-        "time_power",
-        "draws_per_pair",
-        "clip_norm",
-        "export_strength",
-        "validate_every",
-        "checkpoint_every",
-        "log_every",
-        "sample_every",
-        "sample_people",
-        "sample_steps",
-    )
-    for name in positive:
-        value = getattr(config, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} is {value}, expected a positive number")
-    for name in ("user_dropout", "ema_decay", "min_time"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}, expected a number in [0, 1)")
-    if not config.min_time < config.max_time <= 1:
-        raise ValueError(
-            f"max_time is {config.max_time}, expected a number above min_time "
-            f"{config.min_time} and up to 1"
-        )
-    if config.user_tokens is not None and config.user_tokens < 2:
-        raise ValueError(f"user_tokens is {config.user_tokens}, expected 2 or more")
-    _check_user(config)
-    if config.reference == "cached":
-        _check_cached(config)
-    if config.decoder is not None and not config.sample_prompts:
-        raise ValueError("decoder is given and sample_prompts is empty: what should be drawn?")
+    @model_validator(mode="after")
+    def _trains_what_is_asked(self) -> Self:
+        """Raises ValueError for values that would train nothing or something else than asked."""
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(
+                f"steps is {self.steps} and epochs is {self.epochs}, expected one of the two"
+            )
+        if not self.min_time < self.max_time:
+            raise ValueError(
+                f"max_time is {self.max_time}, expected a number above min_time {self.min_time}"
+            )
+        _check_user(self)
+        if self.reference == "cached":
+            _check_cached(self)
+        if self.decoder is not None and not self.sample_prompts:
+            raise ValueError("decoder is given and sample_prompts is empty: what should be drawn?")
+        return self
 
 
 def _check_cached(config: DpoConfig) -> None:
@@ -290,8 +263,6 @@ def _check_cached(config: DpoConfig) -> None:
             "compile_blocks with reference 'cached': the errors are computed with blocks that are "
             "not, and in bfloat16 they differ enough to move the loss"
         )
-    if config.draws_seed < 0:
-        raise ValueError(f"draws_seed is {config.draws_seed}, expected 0 or more")
 
 
 def _check_user(config: DpoConfig) -> None:

@@ -21,7 +21,9 @@ from training.jobs.files import write_json
 class Configuration(BaseModel):
     """Base of every job's configuration: immutable, and no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     def unread(self) -> Set[str]:
         """Keys that nothing reads with the other values as they are: not for the command line."""
@@ -54,9 +56,9 @@ def read_configuration(
         return kind.model_validate(values | overrides)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            ": ".join(filter(None, (".".join(map(str, item["loc"])), item["msg"])))
             for item in error.errors()
-        )
+        ).replace("Value error, ", "")
         raise ValueError(f"{path}: {problems}" if path else problems) from error
 
 

@@ -23,7 +23,7 @@ Adapter = Annotated[
 Seed = Annotated[int, Field(description="What all random choices follow from.")]
 Threads = Annotated[int, Field(description="CPU threads of torch.")]
 FirstPerson = Annotated[int, Field(description="Number of the first person of the split.")]
-PromptsEach = Annotated[int, Field(description="Prompts of each person.")]
+PromptsEach = Annotated[int, Field(ge=1, description="Prompts of each person.")]
 TieBelow = Annotated[
     float, Field(description="Differences of utility below this are ties, and not answered.")
 ]
@@ -39,8 +39,8 @@ PersonalizeBelow = Annotated[
     float | None,
     Field(description="Highest diffusion time at which the adapter acts; null: the preset's own."),
 ]
-PictureBatch = Annotated[int, Field(description="Pictures that the model makes at a time.")]
-EncodeBatch = Annotated[int, Field(description="Sets of four that the VLM reads at a time.")]
+PictureBatch = Annotated[int, Field(ge=1, description="Pictures that the model makes at a time.")]
+EncodeBatch = Annotated[int, Field(ge=1, description="Sets of four that the VLM reads at a time.")]
 
 
 class ModelJob(Configuration):

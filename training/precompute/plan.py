@@ -64,8 +64,6 @@ def make_plan(
     """
     preferences = read_preferences(files)
     assignment = assign(preferences, rule, support_sets)
-    if people is not None and people < 1:
-        raise ValueError(f"people is {people}, expected 1 or more")
     chosen = assignment.people[:people]
     query_P = np.concatenate([person.query_P for person in chosen])
     support_P = np.concatenate([person.support_E4.ravel() for person in chosen])

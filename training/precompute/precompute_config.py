@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
 
 from training.data.splits import SplitRule
 from training.jobs.shared_options import (
@@ -33,9 +34,9 @@ class PrecomputeConfig(SplitRule):
     weights_dir: WeightsDir = None
     output_dir: Out
     seed: Seed = 0
-    people: int | None = None
+    people: PositiveInt | None = None
     """Keep only so many people; null: all."""
-    support_sets: int = 4
+    support_sets: NonNegativeInt = 4
     """Four-pair sets that each person is read from, at most."""
     vlm: bool = True
     """Whether the VLM reads people at all."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import PositiveInt
+
 from training.jobs.shared_options import Out, SamplingOptions, Seed, Strength, Threads
 from training.judges.known_choices import TestSplit
 from training.judges.options import JudgeOptions
@@ -27,9 +29,9 @@ class WinRatesConfig(JudgeOptions, SamplingOptions):
     """A file for each method; the first is compared with all others too."""
     answers: Answers = "first_set"
     """Which of a person's answers stand for them."""
-    people: int | None = None
+    people: PositiveInt | None = None
     """Of each split, the first so many that could be read; null: all."""
-    prompts: int = 1
+    prompts: PositiveInt = 1
     """Of each person, at most."""
     strength: Strength = 1.0
     threads: Threads = 1
@@ -39,6 +41,3 @@ class WinRatesConfig(JudgeOptions, SamplingOptions):
         """Raises ValueError where nothing could be compared."""
         if not self.adapters or BASE in self.adapters:
             raise ValueError(f"adapters {list(self.adapters)}: one at least, none called {BASE!r}")
-        for key in ("people", "prompts", "batch"):
-            if (value := getattr(self, key)) is not None and value < 1:
-                raise ValueError(f"{key} is {value}, expected 1 or more")

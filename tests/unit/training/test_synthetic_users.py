@@ -26,7 +26,7 @@ from ppd_model.types import Generated, ImageRequest
 from tests.small_world import PRESET
 from training.data.dataset import load_pairs
 from training.data.splits import SPLITS, SplitRule, side_of
-from training.dpo.dpo_config import DpoConfig, check
+from training.dpo.dpo_config import DpoConfig
 from training.jobs.configuration import read_configuration
 from training.judges.__main__ import AccuracyConfig, measure
 from training.judges.known_choices import known_choices
@@ -619,8 +619,6 @@ def test_every_command_and_every_row_of_mini_is_configured() -> None:
         name: read_configuration(DpoConfig, CONFIGS / f"mini_synthetic_{name}.yaml", {})
         for name in ("ppd", "sft", "dpo", *(f"bound_{reward}" for reward in table.rewards))
     }
-    for row in rows.values():
-        check(row)
     found = {row.output_dir / "adapter.safetensors" for row in rows.values()}
     assert found == {table.ppd, table.sft, table.diffusion_dpo, *table.bounds.values()}
     objectives = {name: (row.objective, row.user, row.only_person) for name, row in rows.items()}
