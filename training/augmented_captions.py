@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ppd_model.nets.text_encoder import TextEncoder
@@ -51,7 +50,7 @@ from training.jobs.files import write_json
 from training.jobs.shared_options import FirstPerson, SolverOptions
 from training.quiz.answered_sets import read_sets
 from training.quiz.quizzes import RandomPairs, quiz_people
-from training.reports.plots import OTHER, OURS, as_png, error_bar
+from training.reports.plots import OTHER, OURS, grouped_bars
 from training.reports.statistics import as_shares, clustered_mean, wins
 from training.reports.tables import markdown_table
 from training.world import tastes
@@ -202,24 +201,11 @@ def format_table(report: dict[str, Any]) -> str:
 def plot(report: dict[str, Any]) -> bytes:
     """Wins and content kept of every row but the base."""
     rows = {name: row for name, row in report["rows"].items() if name != "base"}
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for offset, key, colour in ((-0.2, "wins", OURS), (0.2, "content_kept", OTHER)):
-        for place, row in enumerate(rows.values()):
-            value = row[key]
-            axes.bar(
-                place + offset,
-                value["mean"],
-                width=0.4,
-                color=colour,
-                label=key.replace("_", " ") if place == 0 else None,
-            )
-            axes.errorbar(place + offset, value["mean"], error_bar(value), color="black", capsize=3)
-    axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
-    axes.set_xticks(range(len(rows)), [name.replace("_", "\n") for name in rows])
-    axes.set_ylim(0, 1.02)
-    axes.legend(frameon=False)
-    return as_png(figure)
+    series = {
+        key.replace("_", " "): (colour, [row[key] for row in rows.values()])
+        for key, colour in (("wins", OURS), ("content_kept", OTHER))
+    }
+    return grouped_bars(series, [name.replace("_", "\n") for name in rows], "share of pictures")
 
 
 if __name__ == "__main__":

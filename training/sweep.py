@@ -43,7 +43,7 @@ from training.jobs.configuration import (
 from training.jobs.files import write_json
 from training.jobs.shared_options import Out, PersonalizeBelow, Strength, Threads, WeightsDir
 from training.reference_errors import DRAWN_BY
-from training.reports.plots import OTHER, OURS, as_png
+from training.reports.plots import OTHER, OURS, as_png, error_bars
 from training.reports.statistics import as_shares
 from training.reports.tables import markdown_table
 
@@ -273,12 +273,11 @@ def plot(report: Mapping[str, Any]) -> bytes:
     accuracy = [run["validation_accuracy"] for run in runs]
     axes.plot(places, accuracy, "o--", color=OTHER, label="validation accuracy")
     if "wins" in runs[0]:
-        mean = [run["wins"]["mean"] for run in runs]
-        error = [
-            [run["wins"]["mean"] - run["wins"]["low"] for run in runs],
-            [run["wins"]["high"] - run["wins"]["mean"] for run in runs],
-        ]
-        axes.errorbar(places, mean, error, marker="o", color=OURS, capsize=3, label="wins")
+        wins = [run["wins"] for run in runs]
+        mean = [each["mean"] for each in wins]
+        axes.errorbar(
+            places, mean, error_bars(wins), marker="o", color=OURS, capsize=3, label="wins"
+        )
     axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
     axes.set_xticks(places, [str(run["value"]) for run in runs])
     axes.set_xlabel(report["key"])

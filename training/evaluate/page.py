@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from training.reports.plots import INK, OTHER, OURS, as_png, error_bar
+from training.reports.plots import INK, OTHER, OURS, as_png, error_bars, grouped_bars
 
 ASKED = {"random": "random pairs", "served": "pairs as the quiz asks them"}
 WHO = {
@@ -103,30 +103,21 @@ def plot_wins(report: dict[str, Any]) -> bytes:
         for name, label in names.items()
         if name in report["bounds"]
     ]
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for index, (_, value, colour) in enumerate(bars):
-        axes.bar(index, value["mean"], color=colour, width=0.6)
-        axes.errorbar(index, value["mean"], error_bar(value), color="black", capsize=4)
-    axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
-    axes.set_xticks(range(len(bars)), [label for label, _, _ in bars])
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("wins against base")
-    return as_png(figure)
+    labels, values, colours = zip(*bars, strict=True)
+    return grouped_bars({"": (colours, values)}, labels, "wins against base")
 
 
 def plot_looks(report: dict[str, Any]) -> bytes:
     """Effect per look of one-look people, with the half sd that is asked for."""
     effects = report["one_look"]["effect_sd"]
+    means = [effect["mean"] for effect in effects.values()]
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
-    for index, value in enumerate(effects.values()):
-        colour = OURS if value["mean"] >= 0.5 else OTHER
-        axes.barh(index, value["mean"], color=colour, height=0.6)
-        axes.errorbar(value["mean"], index, xerr=error_bar(value), color="black", capsize=3)
+    axes.barh(list(effects), means, color=[OURS if mean >= 0.5 else OTHER for mean in means])
+    xerr = error_bars(list(effects.values()))
+    axes.errorbar(means, list(effects), xerr=xerr, fmt="none", ecolor="black", capsize=3)
     axes.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(effects)), list(effects))
     axes.invert_yaxis()
     axes.set_xlabel("change in the wanted direction, sd")
     return as_png(figure)

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.reports.plots import as_png
+from training.reports.plots import as_png, grouped_bars
 
 COLOURS = ("#3f6fb5", "#b9b9c2", "#d08a3e", "#6a9a58")
 TITLES = {
@@ -27,31 +27,12 @@ CORNERS = np.array([[0.5, 3**0.5 / 2], [0.0, 0.0], [1.0, 0.0]])
 
 def plot_wins(rewards: Sequence[str], won: Mapping[str, Mapping[str, Any]]) -> bytes:
     """Figure 3: PPD's win rates over each method, one group of bars for each reward."""
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
-    axes = figure.subplots()
     methods = [method for method in TITLES if method in won]
-    width = 0.8 / len(methods)
-    for row, method in enumerate(methods):
-        x = np.arange(len(rewards)) + (row - (len(methods) - 1) / 2) * width
-        values = [won[method][reward] for reward in rewards]
-        mean = np.array([value["mean"] for value in values])
-        low = mean - [value["low"] for value in values]
-        high = np.array([value["high"] for value in values]) - mean
-        axes.bar(x, mean, width * 0.92, color=COLOURS[row % len(COLOURS)], label=TITLES[method])
-        axes.errorbar(
-            x,
-            mean,
-            [np.maximum(low, 0), np.maximum(high, 0)],
-            fmt="none",
-            ecolor="black",
-            capsize=3,
-        )
-    axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
-    axes.set_xticks(range(len(rewards)), list(rewards))
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("wins of PPD over")
-    figure.legend(frameon=False, ncols=len(methods), fontsize=8, loc="outside lower center")
-    return as_png(figure)
+    series = {
+        TITLES[method]: (colour, [won[method][reward] for reward in rewards])
+        for method, colour in zip(methods, COLOURS, strict=False)
+    }
+    return grouped_bars(series, rewards, "wins of PPD over")
 
 
 def plot_simplex(

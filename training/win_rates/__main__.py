@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from ppd_model.files.artifact import sha256_of
 from ppd_model.pipeline import Pipeline
@@ -40,7 +39,7 @@ from training.jobs.files import write_json
 from training.jobs.picture_batches import picture_requests
 from training.judges.known_choices import accuracy
 from training.judges.options import make_judge
-from training.reports.plots import OTHER, OURS, as_png, error_bar
+from training.reports.plots import OTHER, OURS, grouped_bars
 from training.reports.statistics import as_shares
 from training.reports.tables import markdown_table
 from training.win_rates.judging import judged
@@ -162,22 +161,11 @@ def format_table(report: Mapping[str, Any]) -> str:
 
 def plot(wins: Mapping[str, Mapping[str, Any]]) -> bytes:
     """Figure 6: win rates of every match, for seen and unseen people."""
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for offset, split, colour in ((-0.2, SPLITS[0], OTHER), (0.2, SPLITS[1], OURS)):
-        for place, rates in enumerate(wins.values()):
-            share = rates[split]["share"]
-            if share is None:
-                continue
-            mean = share["mean"]
-            axes.bar(place + offset, mean, 0.4, color=colour, label=split if not place else None)
-            axes.errorbar(place + offset, mean, error_bar(share), color="black", capsize=3)
-    axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
-    axes.set_xticks(range(len(wins)), [match.replace(" over ", "\nover ") for match in wins])
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("win rate")
-    axes.legend(frameon=False)
-    return as_png(figure)
+    series: dict[str, tuple[str, list[Any]]] = {
+        split: (colour, [rates[split]["share"] for rates in wins.values()])
+        for split, colour in zip(SPLITS, (OTHER, OURS), strict=True)
+    }
+    return grouped_bars(series, [match.replace(" over ", "\nover ") for match in wins], "win rate")
 
 
 if __name__ == "__main__":
