@@ -44,9 +44,10 @@ def export(run: Path, out: Path, *, partial: bool) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for kind, load in _TRAINED.items():
-        if partial and not (run / FINISHED_IN.get(kind, kind) / "ema.pt").exists():
+        folder = run / FINISHED_IN.get(kind, kind)
+        if partial and not (folder / "ema.pt").exists():
             continue
-        module = load(run)
+        module = load(folder)
         spec = ArtifactSpec(kind, {}, get_preset("mini").base_model, {"commit": git_commit()})
         save_artifact(out / f"{kind}.safetensors", module.state_dict(), spec, dtype=torch.float16)
         written.append(kind)
@@ -60,18 +61,13 @@ def export(run: Path, out: Path, *, partial: bool) -> list[str]:
     return written
 
 
-def _text_model(run: Path) -> nn.Module:
-    model: nn.Module = trained_text_encoder(run / "text_encoder").model
-    return model
-
-
 _TRAINED: dict[str, Callable[[Path], nn.Module]] = {
-    "stage_a": lambda run: trained_stage_a(run / FINISHED_IN["stage_a"]),
-    "stage_b": lambda run: trained_stage_b(run / FINISHED_IN["stage_b"]),
-    "stage_c": lambda run: trained_stage_c(run / "stage_c"),
-    "text_encoder": _text_model,
-    "compressor": lambda run: trained_compressor(run / "compressor"),
-    "previewer": lambda run: trained_previewer(run / "previewer"),
+    "stage_a": trained_stage_a,
+    "stage_b": trained_stage_b,
+    "stage_c": trained_stage_c,
+    "text_encoder": lambda out: trained_text_encoder(out).model,
+    "compressor": trained_compressor,
+    "previewer": trained_previewer,
 }
 
 

@@ -9,7 +9,7 @@ for what the picture is of and how it looks, so that Stage C finds both easily.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from ppd_model.nets.compressor import SmallCompressor
 from ppd_model.presets import get_preset
@@ -138,15 +139,14 @@ class CompressorJob:
         """
         compressor, previewer = averaged["compressor"], averaged["previewer"]
         generator = torch.Generator().manual_seed(self.config.seed)
-        for module in (compressor, previewer):
-            _forget_statistics(module)
-            with torch.no_grad():
-                module.train()
-                for _ in range(batches):
-                    indices = draw_indices(len(self.store) - HELD_OUT, 64, generator)
-                    given = to_tensor(self.store.pictures[indices])
-                    module(given if module is compressor else compressor(given))
-                module.eval()
+
+        def pictures() -> Iterator[Tensor]:
+            for _ in range(batches):
+                indices = draw_indices(len(self.store) - HELD_OUT, 64, generator)
+                yield to_tensor(self.store.pictures[indices])
+
+        update_bn(pictures(), compressor)
+        update_bn((compressor(picture) for picture in pictures()), previewer)
 
     def grid(self, averaged: Mapping[str, Any]) -> NDArray[np.uint8]:
         """Held-out pictures above their reconstructions."""
@@ -168,14 +168,6 @@ class CompressorJob:
     def _split(said: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         subject, setting, looks = said.split([len(SUBJECTS), len(SETTINGS), len(LOOKS)], dim=1)
         return subject, setting, looks
-
-
-def _forget_statistics(module: nn.Module) -> None:
-    """Reset batch normalisations, and have them take the plain mean over all batches to come."""
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.reset_running_stats()
-            layer.momentum = None
 
 
 def main(config: CompressorConfig, resume: bool) -> None:

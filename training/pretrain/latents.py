@@ -29,15 +29,11 @@ BATCH = 100
 
 
 def trained_compressor(out: Path) -> SmallCompressor:
-    compressor = SmallCompressor(**get_preset("mini").compressor)
-    load_averaged(out, {"compressor": compressor})
-    return compressor
+    return load_averaged(out, "compressor", SmallCompressor(**get_preset("mini").compressor))
 
 
 def trained_stage_a(out: Path) -> PaellaVQModel:
-    stage_a = build_stage_a(get_preset("mini"))
-    load_averaged(out, {"stage_a": stage_a})
-    return stage_a
+    return load_averaged(out, "stage_a", build_stage_a(get_preset("mini")))
 
 
 def stage_c_latents(run: Path) -> NDArray[np.float16]:

@@ -102,9 +102,7 @@ def new_previewer() -> Previewer:
 
 
 def trained_previewer(out: Path) -> Previewer:
-    previewer = new_previewer()
-    load_averaged(out, {"previewer": previewer})
-    return previewer
+    return load_averaged(out, "previewer", new_previewer())
 
 
 def main(config: PreviewerConfig, resume: bool) -> None:

@@ -114,9 +114,7 @@ def new_stage_b() -> StableCascadeUNet:
 
 
 def trained_stage_b(out: Path) -> StableCascadeUNet:
-    stage_b = new_stage_b()
-    load_averaged(out, {"stage_b": stage_b})
-    return stage_b
+    return load_averaged(out, "stage_b", new_stage_b())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -60,8 +60,7 @@ class StageCJob:
         self.encoder = trained_text_encoder(config.run / "text_encoder")
         self.features = self._caption_features()
         self.no_text = self.encoder.encode([""])
-        self.previewer = Previewer().eval()
-        load_averaged(config.run / "compressor", {"previewer": self.previewer})
+        self.previewer = load_averaged(config.run / "compressor", "previewer", Previewer())
         self.stage_c = new_stage_c()
         self.modules: Mapping[str, nn.Module] = {"stage_c": self.stage_c}
 
@@ -199,9 +198,7 @@ def new_stage_c() -> StageCUNet:
 
 
 def trained_stage_c(out: Path) -> StageCUNet:
-    unet = new_stage_c()
-    load_averaged(out, {"stage_c": unet})
-    return unet
+    return load_averaged(out, "stage_c", new_stage_c())
 
 
 def main(config: StageCConfig, resume: bool) -> None:

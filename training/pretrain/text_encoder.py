@@ -147,7 +147,7 @@ def new_text_encoder() -> TextEncoder:
 def trained_text_encoder(out: Path) -> TextEncoder:
     """The averaged text encoder of a run of this job."""
     encoder = new_text_encoder()
-    load_averaged(out, {"text_encoder": encoder.model})
+    load_averaged(out, "text_encoder", encoder.model)
     return encoder
 
 

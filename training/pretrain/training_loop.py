@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from tqdm import tqdm
 from training.jobs.configuration import Configuration, save_resolved
 from training.jobs.files import replacing
 from training.jobs.shared_options import Out, Seed, Threads
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class LoopConfig(Configuration):
@@ -138,15 +140,13 @@ def run(job: Job, config: LoopConfig, resume: bool) -> dict[str, nn.Module]:
     return _eval_modules(averaged)
 
 
-def load_averaged(out: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Load a run's averaged weights into freshly built modules, strictly, and set eval mode."""
+def load_averaged(out: Path, name: str, module: ModuleT) -> ModuleT:
+    """A freshly built module with a run's averaged weights of that name, strictly, in eval mode."""
     path = out / "ema.pt"
     if not path.exists():
         raise FileNotFoundError(f"{path}: train {out.name} first")
-    states = torch.load(path, weights_only=True)
-    for name, module in modules.items():
-        module.load_state_dict(states[name])
-        module.eval().requires_grad_(False)
+    module.load_state_dict(torch.load(path, weights_only=True)[name])
+    return module.eval().requires_grad_(False)
 
 
 def save_averaged(out: Path, modules: Mapping[str, nn.Module]) -> None:

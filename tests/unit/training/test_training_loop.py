@@ -50,7 +50,7 @@ def _keep_threads() -> Iterator[None]:
 def test_it_learns_and_its_average_can_be_loaded(tmp_path: Path) -> None:
     trained = run(Line(), config(tmp_path, steps=200), resume=False)
     loaded = nn.Linear(1, 1)
-    load_averaged(tmp_path, {"line": loaded})
+    load_averaged(tmp_path, "line", loaded)
     assert loaded.weight.item() == trained["line"].weight.item()
     assert loaded.weight.item() == pytest.approx(3, abs=0.1)
 
