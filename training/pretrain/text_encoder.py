@@ -45,21 +45,34 @@ class TextEncoderConfig(LoopConfig):
     """Share of words replaced by an unknown one, so that ``[UNK]`` is read as nothing much."""
 
 
+PICTURE_CHANNELS = (32, 64, 96)
+
+
+class PictureTower(nn.Sequential):
+    """Three strided convolutions and a linear map: pictures of 32 x 32 to the text's space."""
+
+    def __init__(self, width: int) -> None:
+        layers: list[nn.Module] = []
+        channels = 3
+        for wider in PICTURE_CHANNELS:
+            layers += [nn.Conv2d(channels, wider, kernel_size=3, stride=2, padding=1), nn.GELU()]
+            channels = wider
+        side = 32 // 2 ** len(PICTURE_CHANNELS)
+        super().__init__(*layers, nn.Flatten(), nn.Linear(channels * side * side, width))
+
+    @torch.inference_mode()
+    def read(self, images_BHW3: NDArray[np.uint8]) -> Tensor:
+        """Unit vectors of uint8 pictures of 128 x 128, B x D."""
+        vectors_BD: Tensor = self(_small(images_BHW3))
+        return nn.functional.normalize(vectors_BD, dim=-1)
+
+
 class _Reader(nn.Module):
     """Picture side and read-outs: used in training only."""
 
     def __init__(self, width: int, words: int) -> None:
         super().__init__()
-        self.picture = nn.Sequential(
-            nn.Conv2d(3, 32, kernel_size=3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Conv2d(32, 64, kernel_size=3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Conv2d(64, 96, kernel_size=3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Flatten(),
-            nn.Linear(96 * 16, width),
-        )
+        self.picture = PictureTower(width)
         self.content = nn.Linear(width, len(SUBJECTS) + len(SETTINGS))
         self.word = nn.Linear(width, words)
 

@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, normalize
+from torch.nn.functional import normalize
 
 from ppd_model.files.artifact import (
     ArtifactError,
@@ -37,6 +36,7 @@ from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration
 from training.jobs.shared_options import Out
 from training.pretrain.pictures import HELD_OUT
+from training.pretrain.text_encoder import PictureTower
 from training.world.captions import canonical
 from training.world.scene import CONTENTS, SETTINGS
 from training.world.store import PictureStore
@@ -47,29 +47,6 @@ TEXT_ENCODER = "text_encoder.safetensors"
 TEXT_TOKENIZER = "text_tokenizer.json"
 PART = "picture."
 """Where the tower's weights lie among those of the text encoder's run."""
-
-SIDE_PX = 32
-_CHANNELS = (32, 64, 96)
-
-
-class PictureTower(nn.Sequential):
-    """Three strided convolutions and a linear map: pictures of 32 x 32 to the text's space."""
-
-    def __init__(self, width: int) -> None:
-        layers: list[nn.Module] = []
-        channels = 3
-        for wider in _CHANNELS:
-            layers += [nn.Conv2d(channels, wider, kernel_size=3, stride=2, padding=1), nn.GELU()]
-            channels = wider
-        side = SIDE_PX // 2 ** len(_CHANNELS)
-        super().__init__(*layers, nn.Flatten(), nn.Linear(channels * side * side, width))
-
-    @torch.inference_mode()
-    def read(self, images_BHW3: NDArray[np.uint8]) -> Tensor:
-        """Unit vectors of uint8 pictures of 128 x 128, B x D."""
-        image_B3HW = torch.from_numpy(np.array(images_BHW3)).permute(0, 3, 1, 2)
-        vectors_BD: Tensor = self(avg_pool2d(image_B3HW.float() / 255, 128 // SIDE_PX))
-        return normalize(vectors_BD, dim=-1)
 
 
 def export(run: Path, weights_dir: Path, out: Path) -> Path:

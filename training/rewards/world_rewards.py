@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from ppd_model.nets.text_encoder import TextEncoder
-from training.rewards.picture_tower import PictureTower
+from training.pretrain.text_encoder import PictureTower
 from training.rewards.reward import Pictures, ScoresB, check_batch
 from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS
 from training.world.looks import Standardizer, measure_all
