@@ -16,7 +16,7 @@ from training.precompute import __main__ as precompute_module
 from training.precompute.__main__ import precompute
 from training.precompute.precompute_config import PrecomputeConfig
 from training.world.captions import vocabulary
-from training.world.export import export
+from training.world.export import ExportConfig, export
 from training.world.store import PictureStore
 
 MINI = get_preset("mini")
@@ -42,7 +42,8 @@ def write_small_world(folder: Path) -> None:
     save_artifact(weights / "text_encoder.safetensors", text.state_dict(), spec)
     save_word_tokenizer(tokenizer, weights / "text_tokenizer.json")
     store = cast(PictureStore, FakeStore())
-    export(folder / "world", store, people=14, pairs=16, rows_per_file=100, measured=2)
+    config = ExportConfig(out=folder / "world", users=14, pairs=16)
+    export(config, store, rows_per_file=100, measured=2)
 
 
 def precompute_small_world(folder: Path) -> Path:

@@ -24,37 +24,30 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from ppd_model.nets.stage_c import load_stage_c, read_adapter
-from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from training.data.dataset import load_pairs
 from training.jobs.command_line import run_job
-from training.jobs.configuration import Configuration, git_commit, save_resolved
+from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
-from training.jobs.shared_options import Out, Seed, Threads
-from training.look_signal import common_directions, errors, shift, show
+from training.jobs.shared_options import Threads
+from training.look_signal import StorePictures, common_directions, errors, shift, show
 from training.world.scene import LOOKS
 
 PENALTY = 1.0
 
 
-class DirectionsConfig(Configuration):
+class DirectionsConfig(StorePictures):
     """Which adapters are compared, on how many of the store's pictures, at which time."""
 
-    weights_dir: Path = MINI_WEIGHTS_DIR
-    """Folder of the base's weights."""
-    store_dir: Path
-    """Pictures of the world, which training.world.store painted."""
     data: Path
     """Folder of training.precompute with people of the world and their tastes."""
     adapters: tuple[Path, ...]
     """The adapter files."""
-    out: Out
     pictures: int = 4096
-    """How many pictures."""
+    """How many of the store's pictures."""
     time: float = 0.8
     """The diffusion time."""
     threads: Threads = 2
-    seed: Seed = 0
 
 
 def measure(config: DirectionsConfig) -> dict[str, Any]:

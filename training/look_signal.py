@@ -46,8 +46,8 @@ from training.world.store import PictureStore
 BATCH = 128
 
 
-class SignalConfig(Configuration):
-    """What is measured on how many of the store's pictures."""
+class StorePictures(Configuration):
+    """Pictures of the world, as mini's base sees them."""
 
     weights_dir: Path = MINI_WEIGHTS_DIR
     """Folder of the base's weights."""
@@ -56,9 +56,14 @@ class SignalConfig(Configuration):
     out: Out
     pictures: int = 2048
     """How many of them."""
+    seed: Seed = 0
+
+
+class SignalConfig(StorePictures):
+    """At which times it is measured."""
+
     times: tuple[float, ...] = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
     """Diffusion times at which the error is taken."""
-    seed: Seed = 0
 
 
 @dataclass(frozen=True)

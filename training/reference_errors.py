@@ -39,7 +39,7 @@ from training.dpo.pair_model import PairModel, as_pairs
 from training.dpo.randomness import draw_of_pairs
 from training.dpo.run_state import device_name
 from training.jobs.command_line import run_job
-from training.jobs.configuration import save_resolved
+from training.jobs.configuration import differences, save_resolved
 
 PAIRS_PER_SHARD = 1024
 SHARD = "errors-"
@@ -160,15 +160,9 @@ def load_reference_errors(
     if not (folder / MANIFEST).exists():
         raise ValueError(f"{folder} holds no {MANIFEST}; run training.reference_errors first")
     manifest = read_manifest(folder)
-    found = manifest["provenance"]
     wanted = provenance(config, base_sha256, latent_CHW, device)
-    differing = [
-        f"{key} ({found.get(key)!r} there, {wanted.get(key)!r} now)"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
-    ]
-    if differing:
-        raise ValueError(f"{folder} holds the errors of another {', '.join(differing)}")
+    if differing := differences(manifest["provenance"], wanted):
+        raise ValueError(f"{folder} holds the errors of another {differing}")
     read_manifest(folder, finished=True)
     shards = read_shards(folder, SHARD)
     return ReferenceErrors(

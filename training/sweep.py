@@ -35,6 +35,7 @@ from training.evaluate.evaluate_config import EvaluateConfig
 from training.jobs.command_line import run_job
 from training.jobs.configuration import (
     Configuration,
+    differences,
     git_commit,
     read_configuration,
     read_file,
@@ -181,9 +182,8 @@ def train(config: SweepConfig, training: DpoConfig) -> None:
         wanted = json.loads(training.model_dump_json())
         if training.epochs is not None:  # a run writes the steps that they came to
             wanted |= {"steps": found["steps"], "epochs": found["epochs"]}
-        differing = [key for key in wanted if found.get(key) != wanted[key]]
-        if differing:
-            raise ValueError(f"{folder} was trained with another {', '.join(differing)}")
+        if differing := differences(found, wanted):
+            raise ValueError(f"{folder} was trained with another {differing}")
         return
     resume = ["--resume"] if (folder / CHECKPOINT).exists() else []
     launch(config, "training.train_dpo", training, folder, resume)

@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppd_model.files.artifact import sha256_of
+from training.jobs.configuration import differences
 from training.jobs.files import replacing, write_json
 
 MANIFEST = "manifest.json"
@@ -52,13 +53,9 @@ class ShardFolder:
         found = read_manifest(folder)
         if not resume:
             raise ValueError(f"{folder} already holds shards; pass --resume or choose another")
-        differing = [
-            f"{key}: {found['provenance'].get(key)!r} there, {value!r} now"
-            for key, value in json.loads(json.dumps(provenance)).items()
-            if found["provenance"].get(key) != value
-        ]
-        if differing:
-            raise ValueError(f"{folder} was made with something else: {'; '.join(differing)}")
+        now = json.loads(json.dumps(provenance))
+        if differing := differences(found["provenance"], now):
+            raise ValueError(f"{folder} was made with something else: {differing}")
         self._manifest["shards"] = found["shards"]
 
     def missing(

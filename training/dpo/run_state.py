@@ -20,6 +20,7 @@ from ppd_model.nets.adapter import Adapter
 from training.data.shards import MANIFEST
 from training.dpo.dpo_config import DpoConfig
 from training.dpo.time_weight import Omega
+from training.jobs.configuration import differences
 from training.jobs.files import replacing
 
 CHECKPOINT = "checkpoint.pt"
@@ -69,13 +70,8 @@ class RunState:
         except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is not a checkpoint of this trainer: {error!r}") from error
         ignored = ELSEWHERE if elsewhere else ()
-        differing = [
-            f"{key} ({found.get(key)!r} there, {identity.get(key)!r} now)"
-            for key in sorted(identity.keys() | found.keys())
-            if key not in ignored and identity.get(key) != found.get(key)
-        ]
-        if differing:
-            raise ValueError(f"{path} belongs to a run with another {', '.join(differing)}")
+        if differing := differences(found, identity, ignored):
+            raise ValueError(f"{path} belongs to a run with another {differing}")
         self.adapter.load_state_dict(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         for key, value in state["average"].items():

@@ -8,7 +8,7 @@ job ran with, and the commit it ran at, is written beside its outputs.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Set
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +60,17 @@ def read_configuration(
             for item in error.errors()
         ).replace("Value error, ", "")
         raise ValueError(f"{path}: {problems}" if path else problems) from error
+
+
+def differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], ignored: Collection[str] = ()
+) -> str:
+    """Every key whose values are not the same, "KEY (THERE there, NOW now), ..."; "" for none."""
+    return ", ".join(
+        f"{key} ({found.get(key)!r} there, {wanted.get(key)!r} now)"
+        for key in sorted((found.keys() | wanted.keys()) - set(ignored))
+        if found.get(key) != wanted.get(key)
+    )
 
 
 def save_resolved(config: Configuration, folder: Path) -> None:

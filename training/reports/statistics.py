@@ -25,6 +25,14 @@ class Estimate:
     count: int
     clusters: int
 
+    @classmethod
+    def of_draws(
+        cls, value: float, value_D: FloatArray, count: int, clusters: int | None = None
+    ) -> Estimate:
+        """With the interval that bootstrap draws of the value give."""
+        low, high = np.quantile(value_D, [0.025, 0.975])
+        return cls(value, float(low), float(high), count, clusters or count)
+
     def contains(self, value: float) -> bool:
         return self.low <= value <= self.high
 
@@ -79,9 +87,8 @@ def clustered_ratio(
     below_D = below_U[picks_DU].sum(1)
     if not (below_D > 0).all():
         raise NothingToDivideByError("the mean that is divided by is too close to zero")
-    low, high = np.quantile(above_U[picks_DU].sum(1) / below_D, [0.025, 0.975])
     ratio = float(above_R.sum() / below_R.sum())
-    return Estimate(ratio, float(low), float(high), len(above_R), len(names))
+    return Estimate.of_draws(ratio, above_U[picks_DU].sum(1) / below_D, len(above_R), len(names))
 
 
 def ridge_probe(

@@ -23,6 +23,7 @@ from PIL import Image
 from ppd_model.files.artifact import ArtifactSpec, load_artifact, sha256_of
 from ppd_model.pipeline import Pipeline
 from ppd_model.types import ImageRequest
+from training.jobs.configuration import differences
 from training.jobs.files import write_json
 from training.jobs.picture_batches import painted, picture_requests
 from training.jobs.shared_options import (
@@ -116,9 +117,8 @@ class ArmScores:
         identity = self.identity(arm)
         if path.exists():
             record = json.loads(path.read_text())
-            differing = [key for key in identity if record["identity"].get(key) != identity[key]]
-            if differing:
-                raise ValueError(f"{path} was made with another {', '.join(differing)}")
+            if differing := differences(record["identity"], identity):
+                raise ValueError(f"{path} was made with another {differing}")
             return np.array([record["scores"][r.name] for r in self.rewards], dtype=np.float32)
         scores_AK, shown = self._paint(arm)
         names = [reward.name for reward in self.rewards]

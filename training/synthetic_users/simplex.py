@@ -66,15 +66,16 @@ def follow_weights(
         measured = {}
         for a in (first, second):
             rho, rho_D = _rho(a, places, points, scores_WAK, counts_DK)
-            measured[rewards[a]] = _estimate(rho, rho_D, count)
+            measured[rewards[a]] = Estimate.of_draws(rho, rho_D, count).to_dict()
             values.append(rho)
             draws.append(rho_D)
         report["edges"][f"{rewards[first]}-{rewards[second]}"] = measured
     for a, reward in enumerate(rewards):
         rho, rho_D = _rho(a, all_points, points, scores_WAK, counts_DK)
-        report["all_points"][reward] = _estimate(rho, rho_D, count)
+        report["all_points"][reward] = Estimate.of_draws(rho, rho_D, count).to_dict()
     mean_D = np.mean(draws, axis=0)
-    report["mean_over_edges"] = _estimate(float(np.mean(values)), mean_D, count)
+    mean = float(np.mean(values))
+    report["mean_over_edges"] = Estimate.of_draws(mean, mean_D, count).to_dict()
     return report
 
 
@@ -99,8 +100,3 @@ def rank_correlation(weight_W: FloatArray, score_DW: FloatArray) -> FloatArray:
     norm_D = np.sqrt((weight_W**2).sum() * (score_DW**2).sum(1))
     rho_D: FloatArray = (score_DW @ weight_W) / np.where(norm_D > 0, norm_D, 1)
     return rho_D
-
-
-def _estimate(rho: float, rho_D: FloatArray, count: int) -> dict[str, float | int]:
-    low, high = np.quantile(rho_D, [0.025, 0.975])
-    return Estimate(rho, float(low), float(high), count, count).to_dict()

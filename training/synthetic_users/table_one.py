@@ -86,10 +86,8 @@ def share_of_bound(
         return report
     picks_DK = rng.integers(len(base_K), size=(DRAWS, len(base_K)))
     share_D = gain_K[picks_DK].mean(1) / reach_K[picks_DK].mean(1)
-    low, high = np.quantile(share_D, [0.025, 0.975])
     share = float(gain_K.mean() / reach_K.mean())
-    count = len(base_K)
-    report["share"] = Estimate(share, float(low), float(high), count, count).to_dict()
+    report["share"] = Estimate.of_draws(share, share_D, len(base_K)).to_dict()
     return report
 
 

@@ -39,6 +39,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field, PositiveInt
 
 from ppd_model.pictures.reading import read_picture
 from training.data.pickapic import SCHEMA
@@ -73,6 +74,25 @@ MODEL = "procedural-world-1"
 FloatArray = NDArray[np.float32]
 
 
+class ExportConfig(Configuration):
+    """How many people answer how many pairs of which pictures."""
+
+    out: Out
+    store: Path = Path("runs/mini/world")
+    """Pictures that training.world.store painted; where there are none they are painted first."""
+    users: PositiveInt = 400
+    """How many people."""
+    pairs: int = Field(80, ge=4)
+    """Answered by a person, on average."""
+    seed: Seed = 0
+    first_person: FirstPerson = 0
+    tie_below: TieBelow = 0.1
+    paint_count: int = 30_000
+    """Pictures that are painted where there are none."""
+    paint_seed: int = 1
+    """What these follow from."""
+
+
 @dataclass(frozen=True)
 class Visitor:
     """One person: `seed` is the user id. Shares say what captions they type."""
@@ -99,31 +119,23 @@ class Comparison:
 
 
 def export(
-    out: Path,
-    store: PictureStore,
-    *,
-    people: int,
-    pairs: int,
-    seed: int = 0,
-    first_person: int = 0,
-    tie_below: float = 0.1,
-    rows_per_file: int = 8_000,
-    measured: int = 960,
+    config: ExportConfig, store: PictureStore, *, rows_per_file: int = 8_000, measured: int = 960
 ) -> dict[str, Any]:
     """Write everything; returns what export.json holds. `measured` pictures tell JPEG's loss.
 
-    Raises ValueError for numbers that make no data set and for a folder that holds one already.
+    Raises ValueError for a folder that holds a data set already.
     """
-    if people < 1 or pairs < 4:
-        raise ValueError(f"people {people}, pairs {pairs}: expected 1 and 4 or more")
+    out, seed = config.out, config.seed
     data, unfinished = out / "data", out / "data.unfinished"
     if data.exists():
         raise ValueError(f"{data} is there already: choose another folder")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    crowd = visitors(people, pairs, seed, first_person)
+    crowd = visitors(config.users, config.pairs, seed, config.first_person)
     by_content = store.by_content()
-    rows = [row for visitor in crowd for row in answers(visitor, store, by_content, tie_below)]
+    rows = [
+        row for visitor in crowd for row in answers(visitor, store, by_content, config.tie_below)
+    ]
     order = np.random.default_rng([seed, 21]).permutation(len(rows))
     uid_of = cache(lambda picture: picture_uid(store.pictures[picture]))
     prompts = _prompt_counts(rows)
@@ -142,14 +154,14 @@ def export(
     used = sorted({picture for row in rows for picture in row.pictures})
     _truth(crowd, store, used, [uid_of(picture) for picture in used]).save(out / "truth.npz")
     report = {
-        "people": people,
+        "people": config.users,
         "rows": len(rows),
         "pictures": len(used),
         "ties": sum(row.preferred is None for row in rows if row.labelled),
         "not_labelled": sum(not row.labelled for row in rows),
         "seed": seed,
-        "first_person": first_person,
-        "tie_below": tie_below,
+        "first_person": config.first_person,
+        "tie_below": config.tie_below,
         "jpeg": {"quality": JPEG_QUALITY, **jpeg_loss(store, used, measured)},
     }
     write_json(out / "export.json", report)
@@ -303,37 +315,10 @@ def _truth(
     )
 
 
-class ExportConfig(Configuration):
-    """How many people answer how many pairs of which pictures."""
-
-    out: Out
-    store: Path = Path("runs/mini/world")
-    """Pictures that training.world.store painted; where there are none they are painted first."""
-    users: int = 400
-    """How many people."""
-    pairs: int = 80
-    """Answered by a person, on average."""
-    seed: Seed = 0
-    first_person: FirstPerson = 0
-    tie_below: TieBelow = 0.1
-    paint_count: int = 30_000
-    """Pictures that are painted where there are none."""
-    paint_seed: int = 1
-    """What these follow from."""
-
-
 def main(config: ExportConfig) -> None:
     if not (config.store / "facts.npz").exists():
         paint_store(config.store, config.paint_count, config.paint_seed, os.cpu_count() or 1)
-    report = export(
-        config.out,
-        PictureStore(config.store),
-        people=config.users,
-        pairs=config.pairs,
-        seed=config.seed,
-        first_person=config.first_person,
-        tie_below=config.tie_below,
-    )
+    report = export(config, PictureStore(config.store))
     print(json.dumps(report, indent=2))
 
 

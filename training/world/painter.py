@@ -8,7 +8,8 @@ vignette, in that order. Every picture follows from its scene alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import skia
@@ -73,9 +74,16 @@ class _Pen:
         self.ink_px = ink_px
         self._scale = 1.0
 
-    def placed(self, x_px: float, y_px: float, radius_px: float) -> _Placed:
+    @contextmanager
+    def placed(self, x_px: float, y_px: float, radius_px: float) -> Iterator[None]:
         """Inside the ``with``, coordinates are in units of ``radius_px`` around a point."""
-        return _Placed(self, x_px, y_px, radius_px)
+        self.canvas.save()
+        self.canvas.translate(x_px, y_px)
+        self.canvas.scale(radius_px, radius_px)
+        self._scale = radius_px
+        yield
+        self.canvas.restore()
+        self._scale = 1.0
 
     def fill(self, path: skia.Path, colour: tuple[int, int, int], ink: float = 1.0) -> None:
         """Fill a shape and draw ``ink`` times the picture's outline around it."""
@@ -98,21 +106,6 @@ class _Pen:
             StrokeCap=skia.Paint.kRound_Cap,
             StrokeJoin=skia.Paint.kRound_Join,
         )
-
-
-class _Placed:
-    def __init__(self, pen: _Pen, x_px: float, y_px: float, radius_px: float) -> None:
-        self.pen, self.x_px, self.y_px, self.radius_px = pen, x_px, y_px, radius_px
-
-    def __enter__(self) -> None:
-        self.pen.canvas.save()
-        self.pen.canvas.translate(self.x_px, self.y_px)
-        self.pen.canvas.scale(self.radius_px, self.radius_px)
-        self.pen._scale = self.radius_px
-
-    def __exit__(self, *_: object) -> None:
-        self.pen.canvas.restore()
-        self.pen._scale = 1.0
 
 
 # Shapes

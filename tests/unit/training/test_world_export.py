@@ -18,7 +18,7 @@ from training.data.pickapic import SCHEMA, PickAPic
 from training.data.preferences import read_preferences
 from training.world import tastes
 from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS
-from training.world.export import export, jpeg, visitors
+from training.world.export import ExportConfig, export, jpeg, visitors
 from training.world.looks import Standardizer, measure
 from training.world.painter import paint
 from training.world.scene import LOOKS, SETTINGS, SUBJECTS, Scene
@@ -30,8 +30,8 @@ PEOPLE = 40
 
 
 def write(out: Path, **changes: Any) -> dict[str, Any]:
-    numbers = {"people": PEOPLE, "pairs": 20, "rows_per_file": 400, "measured": 4} | changes
-    return export(out, cast(PictureStore, STORE), **numbers)
+    config = ExportConfig.model_validate({"out": out, "users": PEOPLE, "pairs": 20} | changes)
+    return export(config, cast(PictureStore, STORE), rows_per_file=400, measured=4)
 
 
 @pytest.fixture(scope="module")
@@ -152,15 +152,15 @@ def test_the_looks_hold_through_jpeg() -> None:
 
 
 def test_the_same_numbers_write_the_same_rows(tmp_path: Path, folder: Path) -> None:
-    write(tmp_path, people=3)
-    write(tmp_path / "again", people=3)
+    write(tmp_path, users=3)
+    write(tmp_path / "again", users=3)
     one, other = (
         [pq.read_table(path) for path in sorted((out / "data").iterdir())]
         for out in (tmp_path, tmp_path / "again")
     )
     assert all(a.equals(b) for a, b in zip(one, other, strict=True))
     with pytest.raises(ValueError, match="is there already"):
-        write(tmp_path, people=3)
+        write(tmp_path, users=3)
 
 
 def test_a_ground_truth_of_another_data_set_is_refused(tmp_path: Path, folder: Path) -> None:
