@@ -20,14 +20,7 @@ from scipy import ndimage
 from training.world.scene import CONTENTS, LOOKS, SIDE_PX
 
 STATISTICS = (
-    "brightness",
-    "contrast",
-    "saturation",
-    "warmth",
-    "detail",
-    "size",
-    "outline",
-    "vignette",
+    *LOOKS,
     "mean_luma",
     "fine_lines",
     "wide_lines",

@@ -142,6 +142,14 @@ def _curve(*points: tuple[float, float]) -> skia.Path:
     return path
 
 
+def _symmetric(*half: tuple[float, float]) -> skia.Path:
+    """A curve whose other half, back from the last point to the first, is this one's mirror image.
+
+    The first and the last point lie on the axis, x = 0.
+    """
+    return _curve(*half, *((-x, y) for x, y in half[-2::-1]))
+
+
 def _segment(x0: float, y0: float, x1: float, y1: float) -> skia.Path:
     path = skia.Path()
     path.moveTo(x0, y0)
@@ -325,30 +333,12 @@ def _fish(pen: _Pen, rng: np.random.Generator) -> None:
 
 
 def _mushroom(pen: _Pen, rng: np.random.Generator) -> None:
-    pen.fill(
-        _curve(
-            (-0.3, 0.0), (-0.2, 0.6), (-0.36, 1.0), (0, 1.1), (0.36, 1.0), (0.2, 0.6), (0.3, 0.0)
-        ),
-        (244, 230, 206),
-    )
-    pen.fill(
-        _curve(
-            (-1.0, 0.1),
-            (-0.95, -1.0),
-            (0.0, -1.0),
-            (0.95, -1.0),
-            (1.0, 0.1),
-            (0, 0.36),
-            (-1.0, 0.1),
-        ),
-        (206, 48, 52),
-    )
-    for x, y, r in (
-        (-0.5, -0.32, 0.16),
-        (0.04, -0.6, 0.19),
-        (0.52, -0.26, 0.15),
-        (0.02, -0.12, 0.12),
-    ):
+    stem = _curve((-0.3, 0), (-0.2, 0.6), (-0.36, 1), (0, 1.1), (0.36, 1), (0.2, 0.6), (0.3, 0))
+    pen.fill(stem, (244, 230, 206))
+    cap = _curve((-1, 0.1), (-0.95, -1), (0, -1), (0.95, -1), (1, 0.1), (0, 0.36), (-1, 0.1))
+    pen.fill(cap, (206, 48, 52))
+    spots = ((-0.5, -0.32, 0.16), (0.04, -0.6, 0.19), (0.52, -0.26, 0.15), (0.02, -0.12, 0.12))
+    for x, y, r in spots:
         pen.fill(_oval(x, y, r, r * 0.85), (252, 244, 232), 0.0)
 
 
@@ -385,63 +375,20 @@ def _rocket(pen: _Pen, rng: np.random.Generator) -> None:
     pen.fill(_polygon((-0.22, 0.6), (0.22, 0.6), (0.0, 1.2)), (250, 178, 52), 0.6)
     pen.fill(_polygon((-0.3, 0.05), (-0.74, 0.78), (-0.3, 0.6)), (206, 52, 66))
     pen.fill(_polygon((0.3, 0.05), (0.74, 0.78), (0.3, 0.6)), (206, 52, 66))
-    pen.fill(
-        _curve(
-            (0, -1.12),
-            (0.44, -0.55),
-            (0.34, 0.62),
-            (0, 0.74),
-            (-0.34, 0.62),
-            (-0.44, -0.55),
-            (0, -1.12),
-        ),
-        (240, 236, 238),
-    )
-    pen.fill(
-        _curve(
-            (0, -1.12),
-            (0.27, -0.78),
-            (0.33, -0.55),
-            (0, -0.42),
-            (-0.33, -0.55),
-            (-0.27, -0.78),
-            (0, -1.12),
-        ),
-        (206, 52, 66),
-    )
+    body = _symmetric((0, -1.12), (0.44, -0.55), (0.34, 0.62), (0, 0.74))
+    pen.fill(body, (240, 236, 238))
+    nose = _symmetric((0, -1.12), (0.27, -0.78), (0.33, -0.55), (0, -0.42))
+    pen.fill(nose, (206, 52, 66))
     pen.fill(_oval(0, -0.12, 0.18, 0.18), (96, 176, 216), 0.7)
 
 
 def _balloon(pen: _Pen, rng: np.random.Generator) -> None:
     pen.line(_segment(-0.34, 0.3, -0.16, 0.8), (112, 74, 48), 0.05)
     pen.line(_segment(0.34, 0.3, 0.16, 0.8), (112, 74, 48), 0.05)
-    envelope = (
-        (0, 0.55),
-        (-0.95, 0.1),
-        (-0.82, -0.45),
-        (-0.6, -1.1),
-        (0, -1.1),
-        (0.6, -1.1),
-        (0.82, -0.45),
-        (0.95, 0.1),
-        (0, 0.55),
-    )
-    pen.fill(_curve(*envelope), (152, 72, 176))
-    pen.fill(
-        _curve(
-            (0, 0.55),
-            (-0.5, 0.0),
-            (-0.4, -0.55),
-            (-0.3, -1.0),
-            (0, -1.1),
-            (0.3, -1.0),
-            (0.4, -0.55),
-            (0.5, 0.0),
-            (0, 0.55),
-        ),
-        (246, 190, 72),
-        0.5,
-    )
+    envelope = _symmetric((0, 0.55), (-0.95, 0.1), (-0.82, -0.45), (-0.6, -1.1), (0, -1.1))
+    pen.fill(envelope, (152, 72, 176))
+    stripe = _symmetric((0, 0.55), (-0.5, 0.0), (-0.4, -0.55), (-0.3, -1.0), (0, -1.1))
+    pen.fill(stripe, (246, 190, 72), 0.5)
     pen.fill(_box(-0.2, 0.76, 0.2, 1.08), (150, 96, 56))
 
 
