@@ -184,36 +184,24 @@ def readings(
     }
     folder = ShardFolder(config.out / "readings" / split, made_with, resume)
     choices = [person.choices for person in people]
-    if not folder.has("greedy.safetensors"):
-        what = f"{split}, greedy"
-        read = read_sets(greedy, choices, batch=config.encode_batch, what=what).complete()
-        tensors = {"user_emb_UD": read.user_emb_ED, "confidence_U": read.confidence_E}
-        folder.write("greedy.safetensors", tensors)
     sampler = UserEncoder.load(config.preset, config.weights_dir, decoding="sample")
-    for number in range(config.readings):
-        name = f"sampled-{number:02d}.safetensors"
-        if folder.has(name):
-            continue
-        first_seed = config.seed + 1_000_003 * (number + 1) + seeds[0]
-        read = read_sets(
-            sampler,
-            choices,
-            batch=config.encode_batch,
-            seed=first_seed,
-            what=f"{split}, reading {number + 1} of {config.readings}",
-        ).complete()
-        folder.write(name, {"user_emb_UD": read.user_emb_ED})
+    encoders = {"greedy": greedy} | {f"sampled-{n:02d}": sampler for n in range(config.readings)}
+    read: list[dict[str, torch.Tensor]] = []
+    for number, (name, encoder) in enumerate(encoders.items()):
+        file = f"{name}.safetensors"
+        if not folder.has(file):
+            first_seed = config.seed + 1_000_003 * number + seeds[0]
+            what = f"{split}, {name}"
+            found = read_sets(
+                encoder, choices, batch=config.encode_batch, seed=first_seed, what=what
+            ).complete()
+            tensors = {"user_emb_UD": found.user_emb_ED, "confidence_U": found.confidence_E}
+            folder.write(file, tensors)
+        read.append(load_file(folder.folder / file))
     folder.finish()
-    sampled = [
-        load_file(folder.folder / f"sampled-{number:02d}.safetensors")["user_emb_UD"].double()
-        for number in range(config.readings)
-    ]
-    kept = load_file(folder.folder / "greedy.safetensors")
-    return (
-        torch.stack(sampled, dim=1).numpy(),
-        kept["user_emb_UD"].double().numpy(),
-        kept["confidence_U"].double().numpy(),
-    )
+    emb_UD, *sampled = [one["user_emb_UD"].double() for one in read]
+    sure_U = read[0]["confidence_U"].double()
+    return torch.stack(sampled, dim=1).numpy(), emb_UD.numpy(), sure_U.numpy()
 
 
 def agreement(readings_URD: FloatArray, center_D: FloatArray) -> FloatArray:

@@ -10,10 +10,7 @@ from torch import Tensor
 
 from training.data.dataset import PreferencePairs
 from training.dpo.dpo_config import DpoConfig
-from training.dpo.loss import (
-    error_dtype,
-    sft_loss,
-)
+from training.dpo.loss import error_dtype, sft_loss
 from training.dpo.objectives import preference
 from training.dpo.pair_model import PairModel, as_pairs
 from training.dpo.randomness import draw
@@ -38,7 +35,10 @@ def validate(
     still = config.model_copy(update={"user_dropout": 0.0})
     emb_RD = pairs.batch(rows_R, torch.zeros(len(rows_R))).user_emb_BD.roll(len(rows_R) // 2, 0)
     size = config.micro_batch or config.batch // accelerator.num_processes
-    sums: dict[str, Tensor] = {}
+    # The same in every process, whether or not it has a piece.
+    names = ["loss", "accuracy", "margin", "chosen_gain", "rejected_gain"]
+    names += ["swapped_accuracy"] if config.user != "none" else []
+    sums = {name: torch.zeros((), device=accelerator.device) for name in names}
     pieces = [
         (begin, slice(offset, min(offset + size, begin + config.batch, len(rows_R))))
         for begin in range(0, len(rows_R), config.batch)
@@ -74,18 +74,9 @@ def validate(
             numbers["swapped_accuracy"] = other.implicit_accuracy
         weight = (piece.stop - piece.start) / len(rows_R)
         for name, value in numbers.items():
-            sums[name] = sums.get(name, torch.zeros_like(value)) + weight * value
-    names, dtype = validation_names(config), error_dtype(accelerator.device)
-    mine_N = torch.stack(
-        [sums.get(name, torch.zeros((), device=accelerator.device)).to(dtype) for name in names]
+            sums[name] = sums[name] + weight * value
+    dtype = error_dtype(accelerator.device)
+    total_N = accelerator.reduce(
+        torch.stack([value.to(dtype) for value in sums.values()]), reduction="sum"
     )
-    total_N = accelerator.reduce(mine_N, reduction="sum")
-    return {
-        f"validation_{name}": value for name, value in zip(names, total_N.tolist(), strict=True)
-    }
-
-
-def validation_names(config: DpoConfig) -> list[str]:
-    """What `validate` measures, in the same order in every process."""
-    names = ["loss", "accuracy", "margin", "chosen_gain", "rejected_gain"]
-    return names if config.user == "none" else [*names, "swapped_accuracy"]
+    return {f"validation_{name}": value for name, value in zip(sums, total_N.tolist(), strict=True)}
