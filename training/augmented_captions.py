@@ -139,24 +139,22 @@ def reading(
     different words, before the cut, that are known. cut: share of prompts that are cut.
     caption_cut: the same of the plain captions. places: tokens that a prompt can have.
     """
-    known, reached, understood, cut, caption_cut = [], [], [], [], []
+    read = []
     for caption, profile in zip(captions, profiles, strict=True):
         text = augmented(caption, profile)
         unread = encoder.unread(text)
-        reached.append(1 - min(1.0, len(unread) / len(profile)))
-        cut.append(float(bool(unread)))
-        caption_cut.append(float(bool(encoder.unread(caption))))
-        known.append(1 - len(encoder.unknown_words(profile)) / len(different_words(profile)))
-        read = text[: len(text) - len(unread)]
-        understood.append(1 - len(encoder.unknown_words(read)) / len(different_words(read)))
-    return {
-        "known": float(np.mean(known)),
-        "reached": float(np.mean(reached)),
-        "understood": float(np.mean(understood)),
-        "cut": float(np.mean(cut)),
-        "caption_cut": float(np.mean(caption_cut)),
-        "places": float(encoder.max_tokens - FRAMING_TOKENS),
-    }
+        seen = text[: len(text) - len(unread)]
+        read.append(
+            {
+                "known": 1 - len(encoder.unknown_words(profile)) / len(different_words(profile)),
+                "reached": 1 - min(1.0, len(unread) / len(profile)),
+                "understood": 1 - len(encoder.unknown_words(seen)) / len(different_words(seen)),
+                "cut": bool(unread),
+                "caption_cut": bool(encoder.unread(caption)),
+            }
+        )
+    means = {name: float(np.mean([one[name] for one in read])) for name in read[0]}
+    return means | {"places": float(encoder.max_tokens - FRAMING_TOKENS)}
 
 
 def different_words(text: str) -> set[str]:

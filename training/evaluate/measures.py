@@ -284,7 +284,7 @@ def bounds_report(
     base: Shown,
     config: EvaluateConfig,
 ) -> dict[str, Any]:
-    """Wins when the adapter is told the true taste, or the best estimate from the four answers.
+    """Wins when the adapter is given the true taste, or the best estimate from the four answers.
 
     Uses an adapter of the same design trained on true tastes; {} without one.
     """
@@ -293,7 +293,7 @@ def bounds_report(
     painter.pipeline.use_adapter(config.taste_adapter)
     few = people[: config.bound_people]
     groups = config.bound_people // config.group
-    told = {
+    features = {
         "true_taste": np.stack([person.taste_L for person in few]),
         "best_estimate": estimates(few, config),
     }
@@ -301,7 +301,7 @@ def bounds_report(
     part = base.looks[: groups * config.prompts]
     few_base = Shown(base.images[: len(part)], part, base.content_named[: len(part)])
     report: dict[str, Any] = {}
-    for name, feature_UL in told.items():
+    for name, feature_UL in features.items():
         emb_UD = np.pad(feature_UL, ((0, 0), (0, width - feature_UL.shape[1])))
         shown = paint_people(painter, name, prompts_GK[:groups], list(emb_UD))
         measured = wins_report(few, shown, few_base, config)

@@ -93,23 +93,34 @@ def tally(outcomes: Sequence[Outcome], right: Sequence[int]) -> dict[str, Any]:
     """
     if len(outcomes) != len(right):
         raise ValueError(f"{len(outcomes)} outcomes and {len(right)} answers")
-    verdict = {"first": 0, "second": 1}
-    kept = np.array(
-        [
-            verdict[outcome] == answer
-            for outcome, answer in zip(outcomes, right, strict=True)
-            if outcome in verdict
-        ],
-        dtype=np.float64,
-    )
-    estimate = None
-    if len(kept) >= 2:
-        places = np.arange(len(kept))
-        estimate = clustered_mean(kept, places, np.random.default_rng(51)).to_dict()
+    share, kept = consistent_share(outcomes, right, range(len(right)), np.random.default_rng(51))
     return {
         "questions": len(outcomes),
-        "share_right": estimate,
-        "kept": len(kept),
-        "inconsistent": sum(outcome == "inconsistent" for outcome in outcomes),
-        "unreadable": sum(outcome == "unreadable" for outcome in outcomes),
+        "share_right": share,
+        "kept": kept,
+        **{what: outcomes.count(what) for what in ("inconsistent", "unreadable")},
     }
+
+
+def consistent_share(
+    outcomes: Sequence[Outcome],
+    wanted: Sequence[int],
+    people: Sequence[object],
+    rng: np.random.Generator,
+) -> tuple[dict[str, float | int] | None, int]:
+    """How often consistent verdicts name the picture that is wanted, and how many are consistent.
+
+    The interval redraws people. The share is None when fewer than two have a consistent verdict.
+    """
+    verdict = {"first": 0, "second": 1}
+    kept = [
+        (float(verdict[outcome] == picture), person)
+        for outcome, picture, person in zip(outcomes, wanted, people, strict=True)
+        if outcome in verdict
+    ]
+    numbers = {person: number for number, person in enumerate(dict.fromkeys(p for _, p in kept))}
+    if len(numbers) < 2:
+        return None, len(kept)
+    won_R = np.array([won for won, _ in kept])
+    person_R = np.array([numbers[person] for _, person in kept])
+    return clustered_mean(won_R, person_R, rng).to_dict(), len(kept)

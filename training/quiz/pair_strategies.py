@@ -152,10 +152,10 @@ def active_gain(delta_PK: FloatArray, asked: Asked, left: Sequence[int]) -> Floa
 
     The service's quiz (service/core/quiz.py) computes the same; a test holds the two together.
     """
-    told = [0.5 if answer is None else float(answer) for answer in asked.answers]
+    answers = [0.5 if answer is None else float(answer) for answer in asked.answers]
     dimensions = delta_PK.shape[1]
     mean_K, covariance_KK = posterior(
-        delta_PK[asked.pairs], np.array(told), np.zeros(dimensions), np.eye(dimensions)
+        delta_PK[asked.pairs], np.array(answers), np.zeros(dimensions), np.eye(dimensions)
     )
     return information(delta_PK[left] @ mean_K, deviations(delta_PK[left], covariance_KK))
 

@@ -108,19 +108,19 @@ def posterior(
 
 
 def held_out_accuracy(
-    coordinates_PK: FloatArray, preferred_P: IntArray, person_P: IntArray, told: int = 4
+    coordinates_PK: FloatArray, preferred_P: IntArray, person_P: IntArray, known: int = 4
 ) -> dict[str, float | None]:
-    """How often the answers of people who were not fitted are foretold from `told` of their own.
+    """How often the answers of people who were not fitted are foretold from `known` of their own.
 
-    "told_nine_tenths" tells nine tenths of the answers instead. None where nobody has more answers
-    than they are told.
+    For "told_nine_tenths" nine tenths of the answers are known. None where nobody has more answers
+    than are known.
     """
     dimensions = coordinates_PK.shape[1]
     prior = (np.zeros(dimensions), np.eye(dimensions))
     right: dict[str, list[float]] = {"told_4": [], "told_nine_tenths": []}
     for person in np.unique(person_P):
         rows = np.flatnonzero(person_P == person)
-        for name, count in (("told_4", told), ("told_nine_tenths", len(rows) * 9 // 10)):
+        for name, count in (("told_4", known), ("told_nine_tenths", len(rows) * 9 // 10)):
             if count >= len(rows):
                 continue
             mean_K, _ = posterior(coordinates_PK[rows[:count]], preferred_P[rows[:count]], *prior)

@@ -20,11 +20,10 @@ WORLD, PLAIN, PARTI = "world", ".txt", ".tsv"
 
 @dataclass(frozen=True)
 class PromptList:
-    """Prompts in the order of their file, each with its category, and the sha256 of them all."""
+    """Prompts in the order of their file, and the sha256 of them all."""
 
     name: str
     prompts: tuple[str, ...]
-    categories: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -44,11 +43,7 @@ class PromptList:
         if not 1 <= count < len(self):
             raise ValueError(f"{count} prompts of {self.name}, which has {len(self)}")
         kept = [index * len(self) // count for index in range(count)]
-        return PromptList(
-            f"{self.name}[{count}]",
-            tuple(self.prompts[index] for index in kept),
-            tuple(self.categories[index] for index in kept),
-        )
+        return PromptList(f"{self.name}[{count}]", tuple(self.prompts[index] for index in kept))
 
 
 def load_prompts(source: str) -> PromptList:
@@ -68,7 +63,7 @@ def load_prompts(source: str) -> PromptList:
 
 def _plain(path: Path, name: str) -> PromptList:
     prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return _checked(path, name, [prompt for prompt in prompts if prompt], None)
+    return _checked(path, name, [prompt for prompt in prompts if prompt])
 
 
 def _parti(path: Path) -> PromptList:
@@ -77,18 +72,17 @@ def _parti(path: Path) -> PromptList:
         missing = [name for name in PARTI_COLUMNS if name not in (rows.fieldnames or ())]
         if missing:
             raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}")
-        prompts, categories = [], []
+        prompts = []
         for line, row in enumerate(rows, start=2):
             if not (row["Prompt"] or "").strip() or row["Category"] is None:
                 raise ValueError(f"{path}, line {line}: expected a prompt and a category")
             if "\n" in row["Prompt"]:
                 raise ValueError(f"{path}, line {line}: a quotation mark is left open")
             prompts.append(row["Prompt"].strip())
-            categories.append(row["Category"].strip())
-    return _checked(path, path.name, prompts, categories)
+    return _checked(path, path.name, prompts)
 
 
-def _checked(path: Path, name: str, prompts: list[str], categories: list[str] | None) -> PromptList:
+def _checked(path: Path, name: str, prompts: list[str]) -> PromptList:
     if not prompts:
         raise ValueError(f"{path}: holds no prompts")
-    return PromptList(name, tuple(prompts), tuple(categories or [""] * len(prompts)))
+    return PromptList(name, tuple(prompts))

@@ -13,9 +13,8 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
 
-from training.judges.judge import Judge, Outcome, Question, ask_all
+from training.judges.judge import Judge, Outcome, Question, ask_all, consistent_share
 from training.judges.options import JudgeOf
-from training.reports.statistics import clustered_mean
 from training.win_rates.methods import Task
 from training.win_rates.win_rates_config import BASE, SPLITS, WinRatesConfig
 
@@ -99,20 +98,11 @@ def share_won(tasks: Sequence[Task], outcomes: Sequence[Outcome], seed: int) -> 
 
     "share" is None when fewer than two people have a consistent verdict.
     """
-    kept = [
-        (float(outcome == "first"), task.person.user)
-        for task, outcome in zip(tasks, outcomes, strict=True)
-        if outcome in ("first", "second")
-    ]
-    share = None
-    people = {user: number for number, user in enumerate(dict.fromkeys(user for _, user in kept))}
-    if len(people) >= 2:
-        won_R = np.array([won for won, _ in kept])
-        person_R = np.array([people[user] for _, user in kept])
-        share = clustered_mean(won_R, person_R, np.random.default_rng([seed, 61])).to_dict()
+    people = [task.person.user for task in tasks]
+    first = [0] * len(tasks)
+    share, _ = consistent_share(outcomes, first, people, np.random.default_rng([seed, 61]))
     return {
         "share": share,
         "asked": len(tasks),
-        "inconsistent": sum(outcome == "inconsistent" for outcome in outcomes),
-        "unreadable": sum(outcome == "unreadable" for outcome in outcomes),
+        **{what: outcomes.count(what) for what in ("inconsistent", "unreadable")},
     }

@@ -31,7 +31,6 @@ def test_parti_prompts_are_read_as_published(tmp_path: Path) -> None:
     path.write_text(HEADER + rows)
     prompts = load_prompts(str(path))
     assert prompts.prompts == ('a sign that says "Hello"', 'a "quoted" cat')
-    assert prompts.categories == ("World", "Animals")
 
 
 @pytest.mark.parametrize(
