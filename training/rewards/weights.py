@@ -11,7 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ppd_model.files.artifact import ArtifactError
+from ppd_model.files.artifact import (
+    ArtifactError,
+    refuse_non_finite,
+    refuse_other_keys,
+    shapes_of,
+)
 
 
 def first_file(folder: Path, names: Sequence[str]) -> Path:
@@ -57,19 +62,6 @@ def give_weights(
     Raises ArtifactError, naming file and keys, unless the keys are exactly the module's, each of
     its shape, and every value is finite.
     """
-    own = module.state_dict()
-    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    if missing or unknown:
-        raise ArtifactError(
-            f"{path}: {len(missing)} keys missing {missing[:3]}, "
-            f"{len(unknown)} keys unknown {unknown[:3]}"
-        )
-    for key, value in own.items():
-        if tensors[key].shape != value.shape:
-            raise ArtifactError(
-                f"{path}: {key} has shape {tuple(tensors[key].shape)}, "
-                f"expected {tuple(value.shape)}"
-            )
-        if not bool(torch.isfinite(tensors[key]).all()):
-            raise ArtifactError(f"{path}: {key} holds NaN or infinity")
+    refuse_other_keys(str(path), shapes_of(module.state_dict()), shapes_of(tensors))
+    refuse_non_finite(path, tensors)
     module.load_state_dict({key: value.to(dtype) for key, value in tensors.items()}, assign=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from training.train_dpo import train
 
 LATENT_CHW = torch.Size((16, 8, 8))
 CPU = torch.device("cpu")
+EPS = torch.finfo(torch.float32).eps
 TRAINING_PAIRS = 40  # 5 of 8 people each; 30 are left when two people are held out
 APART: dict[str, object] = {"shared_noise": False, "shared_timestep": False}
 
@@ -101,9 +103,11 @@ def test_a_cached_step_costs_what_a_live_step_with_the_same_draws_costs(
 ) -> None:
     """Over six steps, in which the adapter moves, users are dropped and an epoch ends.
 
-    The base's errors differ by rounding when other pairs are in the batch, and beta * T magnifies
-    that: 1e-6 holds at the least beta of the paper.
+    The base's predictions differ by rounding when other pairs are in the batch: each of the K
+    numbers by about eps on its own, their mean by eps / sqrt(K), and beta * T (times K for a sum)
+    magnifies that by a hundred here, the least beta of the paper. Three times it is allowed.
     """
+    rounding = 100 * EPS / math.sqrt(LATENT_CHW.numel())
     options: dict[str, object] = dict(steps=6, batch=8, draws_per_pair=2, user_dropout=0.3)
     options |= {"beta": 0.1 if not changes else 1e-4} | changes
     cached = cached_config(world, tmp_path, **options)
@@ -127,7 +131,7 @@ def test_a_cached_step_costs_what_a_live_step_with_the_same_draws_costs(
     train(live)
     assert "validation_loss" in losses_of(live)[-1]
     for one, other in zip(losses_of(cached), losses_of(live), strict=True):
-        assert one == pytest.approx(other, rel=1e-6, abs=1e-6)
+        assert one == pytest.approx(other, rel=3 * rounding, abs=3 * rounding)
 
 
 def test_a_cached_step_does_not_ask_the_base(
@@ -250,7 +254,8 @@ def test_two_processes_write_the_errors_of_one_and_take_its_steps(
         for process in both:
             process.join()
         assert [process.exitcode for process in both] == [0, 0]
-    torch.testing.assert_close(load(two).error_RK2, load(one).error_RK2, rtol=1e-6, atol=0.0)
+    # Batches of other sizes are summed in another order: a few eps.
+    torch.testing.assert_close(load(two).error_RK2, load(one).error_RK2, rtol=8 * EPS, atol=0.0)
     for alone, together in zip(losses_of(one), losses_of(two), strict=True):
         assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
 
