@@ -47,12 +47,12 @@ class Shown:
     content_named: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
 class Judge:
     """The world's own eyes: measured looks, and a classifier of content."""
 
-    def __init__(self, standardizer: Standardizer, classifier: ContentClassifier) -> None:
-        self.standardizer = standardizer
-        self.classifier = classifier
+    standardizer: Standardizer
+    classifier: ContentClassifier
 
     @classmethod
     def load(cls, weights_dir: Path | None, classifier: Path = CLASSIFIER) -> Judge:
@@ -70,18 +70,16 @@ class Judge:
         return Shown(images, self.looks(images, content_B), subject_B * len(SETTINGS) + setting_B)
 
 
+@dataclass
 class Painter:
     """Asks the pipeline for pictures in large batches, and the judge what they show."""
 
-    def __init__(
-        self, pipeline: Pipeline, judge: Judge, options: SolverOptions, strength: float = 1.0
-    ) -> None:
-        self.pipeline = pipeline
-        self.judge = judge
-        self.options = options
-        self.strength = strength
-        self.made = 0
-        self.seconds = 0.0
+    pipeline: Pipeline
+    judge: Judge
+    options: SolverOptions
+    strength: float = 1.0
+    made: int = 0
+    seconds: float = 0.0
 
     @classmethod
     def load(

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +48,7 @@ TIE_BELOW = 0.1
 """As people of the world answer elsewhere (training.world.export)."""
 
 
+@dataclass
 class FeaturesOfPeople:
     """What adapters are given of these people.
 
@@ -54,28 +57,19 @@ class FeaturesOfPeople:
     standardizer. A person's first set is the first that could be read.
     """
 
-    def __init__(
-        self,
-        data: Path,
-        splits: Sequence[Split],
-        user_ids: Sequence[str],
-        answers: Answers,
-        preset: str,
-        weights_dir: Path | None,
-        device: str = "cpu",
-        batch: int = 32,
-    ) -> None:
-        self.data = data
-        self.splits = splits
-        self.people = list(dict.fromkeys(user_ids))
-        self.answers = answers
-        self.preset = preset
-        self.weights_dir = weights_dir
-        self.device = device
-        self.batch = batch
-        self._place = [self.people.index(user_id) for user_id in user_ids]
+    data: Path
+    splits: Sequence[Split]
+    user_ids: Sequence[str]
+    answers: Answers
+    preset: str
+    weights_dir: Path | None
+    device: str = "cpu"
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        self.people = list(dict.fromkeys(self.user_ids))
+        self._place = [self.people.index(user_id) for user_id in self.user_ids]
         self._known: dict[Features, FloatArray] = {}
-        self._quizzed: list[Person] | None = None
 
     def of(self, features: Features, width: int) -> list[FloatArray]:
         """An embedding of that width for each of the user ids, read or computed once.
@@ -127,7 +121,7 @@ class FeaturesOfPeople:
 
     def _of_quiz(self, features: Features) -> FloatArray:
         read_with = config_of(self.data)
-        people = self.quizzed()
+        people = self.quizzed
         if features == "vlm":
             return self._read(people, read_with)
         if features == "posterior":
@@ -137,21 +131,20 @@ class FeaturesOfPeople:
             )
         return np.stack([person.taste_L for person in people])
 
+    @cached_property
     def quizzed(self) -> list[Person]:
         """The people, each once, with four choices of the quiz's own pairs.
 
         Raises ValueError for people who are not of the world.
         """
-        if self._quizzed is None:
-            truth = truth_of(self.data)
-            weights_dir = self.weights_dir or MINI_WEIGHTS_DIR
-            standardizer = Standardizer.load(weights_dir / "standardizer.json")
-            quiz = make_quiz("served", standardizer.looks, TIE_BELOW)
-            self._quizzed = [
-                quiz(truth.taste(user_id), np.random.default_rng(seed_of(user_id)))
-                for user_id in self.people
-            ]
-        return self._quizzed
+        truth = truth_of(self.data)
+        weights_dir = self.weights_dir or MINI_WEIGHTS_DIR
+        standardizer = Standardizer.load(weights_dir / "standardizer.json")
+        quiz = make_quiz("served", standardizer.looks, TIE_BELOW)
+        return [
+            quiz(truth.taste(user_id), np.random.default_rng(seed_of(user_id)))
+            for user_id in self.people
+        ]
 
     def _read(self, people: Sequence[Person], read_with: PrecomputeConfig) -> FloatArray:
         encoder = UserEncoder.load(

@@ -127,7 +127,7 @@ def test_the_quiz_tells_each_feature_of_the_same_four_answers(
     read_with = config_of(precomputed)
     prior = prior_samples(read_with)
     truth = GroundTruth.load(read_with.truth or Path())
-    for user_id, person, emb_D in zip(asked.people, asked.quizzed(), found, strict=True):
+    for user_id, person, emb_D in zip(asked.people, asked.quizzed, found, strict=True):
         expected: np.ndarray = {
             "vlm": encoder.encode(person.choices).user_emb_D,
             "none": np.ones(WIDTH, np.float32),
@@ -157,4 +157,4 @@ def test_real_people_cannot_be_quizzed(precomputed: Path, monkeypatch: pytest.Mo
     real = config_of(precomputed).model_copy(update={"truth": None})
     monkeypatch.setattr(source_plan, "config_of", lambda _: real)
     with pytest.raises(ValueError, match="without the ground truth"):
-        told(precomputed, "quiz").quizzed()
+        _ = told(precomputed, "quiz").quizzed
