@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -210,15 +211,12 @@ def lines(
     names: Sequence[str], points: Sequence[tuple[float, ...]], mean_WA: FloatArray
 ) -> dict[str, list[tuple[float, float]]]:
     """Each reward's mean along each of its edges, by its weight."""
-    drawn = {}
-    for a, name in enumerate(names):
-        for b, other in enumerate(names):
-            if a != b:
-                places = edge(points, b, a)
-                drawn[f"{name} from {other}"] = [
-                    (points[place][a], float(mean_WA[place, a])) for place in places
-                ]
-    return drawn
+    return {
+        f"{name} from {other}": [
+            (points[place][a], float(mean_WA[place, a])) for place in edge(points, b, a)
+        ]
+        for (a, name), (b, other) in permutations(enumerate(names), 2)
+    }
 
 
 def triangle_of(strips: Sequence[NDArray[np.uint8]], parts: int) -> NDArray[np.uint8]:
