@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from tqdm import tqdm
 
 from ppd_model.files.artifact import ArtifactSpec, save_artifact
 from training.content_classifier.network import ARTIFACT_KIND, ContentClassifier, to_tensor
@@ -109,9 +109,11 @@ def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
         schedule.load_state_dict(state["schedule"])
         first = state["step"]
         print(f"resumed at step {first}", flush=True)
-    started_s = time.monotonic()
     model.train()
-    for step in range(first, config.steps):
+    bar = tqdm(
+        range(first, config.steps), initial=first, total=config.steps, unit="step", mininterval=5
+    )
+    for step in bar:
         rng = np.random.default_rng([config.seed, step])
         rows = np.sort(rng.choice(train_rows, config.batch, replace=False))
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -126,12 +128,7 @@ def train(config: ClassifierConfig, resume: bool = False) -> dict[str, float]:
         schedule.step()
         done = step + 1
         if done % 50 == 0:
-            rate = (done - first) / (time.monotonic() - started_s)
-            print(
-                f"step {done}/{config.steps} loss {loss.item():.3f} "
-                f"{rate * config.batch:.0f} pictures/s eta {(config.steps - done) / rate:.0f} s",
-                flush=True,
-            )
+            bar.set_postfix(loss=f"{loss.item():.3f}")
         if done % config.checkpoint_every == 0 and done < config.steps:
             state = {
                 "model": model.state_dict(),
