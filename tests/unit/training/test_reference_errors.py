@@ -254,8 +254,8 @@ def test_two_processes_write_the_errors_of_one_and_take_its_steps(
         for process in both:
             process.join()
         assert [process.exitcode for process in both] == [0, 0]
-    # Batches of other sizes are summed in another order: a few eps.
-    torch.testing.assert_close(load(two).error_RK2, load(one).error_RK2, rtol=8 * EPS, atol=0.0)
+    # Batches of other sizes are summed in another order, layer by layer: some eps.
+    torch.testing.assert_close(load(two).error_RK2, load(one).error_RK2, rtol=16 * EPS, atol=0.0)
     for alone, together in zip(losses_of(one), losses_of(two), strict=True):
         assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
 
