@@ -37,11 +37,11 @@ from training.evaluate.__main__ import group_prompts, paint_base
 from training.evaluate.evaluate_config import EvaluateConfig, check
 from training.evaluate.measures import encode, paint_people
 from training.evaluate.painting import SAME_WITHIN, Judge, Painter, Pictures, Prompt, Shown
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
 from training.quiz.quizzes import Person, make_quiz, quiz_people
-from training.reports.plots import OTHER, OURS, as_png, error_bar
+from training.reports.plots import OTHER, OURS, as_png, error_bars
 from training.reports.statistics import (
     Estimate,
     FloatArray,
@@ -123,11 +123,6 @@ def _solver(name: str) -> Solver:
     return SOLVERS[SOLVERS.index(name)]  # raises ValueError for others
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, _ = parse_command_line(StepsConfig, argv, __doc__, resumable=False)
-    compare(config)
-
-
 def compare(config: StepsConfig) -> dict[str, Any]:
     """Measure every variant, write the report and its figure; returns the report."""
     check(config)
@@ -144,9 +139,7 @@ def compare(config: StepsConfig) -> dict[str, Any]:
     painter = Painter.load(config, judge, config, config.strength)
     quiz = make_quiz(config.quiz, judge.looks, config.tie_below)
     people = quiz_people(quiz, person_seeds(config.split, config.people, config.first_person))
-    emb_UD = [
-        user.user_emb_D for user in encode(encoder, [p.choices for p in people], config.batch)
-    ]
+    emb_UD = [user.user_emb_D for user in encode(encoder, people, config.batch)]
     prompts_GK = group_prompts(config)
     report: dict[str, Any] = {
         "commit": git_commit(),
@@ -278,7 +271,7 @@ def figure(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
                 axes.errorbar(
                     one["passes"],
                     one[key]["mean"],
-                    error_bar(one[key]),
+                    error_bars([one[key]]),
                     marker="o" if whole else "^",
                     color=colour,
                     label=solver,
@@ -291,4 +284,4 @@ def figure(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(compare, StepsConfig, __doc__)
