@@ -12,7 +12,7 @@ near its latents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from torch.nn.functional import (
 
 from ppd_model.nets.decoder import Decoder
 from ppd_model.presets import get_preset
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.pretrain.crispness import crispness
 from training.pretrain.latents import stage_a_latents, stage_c_latents, trained_stage_a
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_pictures, to_tensor
@@ -267,10 +267,9 @@ def _like(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(x.shape, generator=generator)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(DecoderConfig, argv, __doc__)
+def main(config: DecoderConfig, resume: bool) -> None:
     run(DecoderJob(config), config, resume)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, DecoderConfig, __doc__)

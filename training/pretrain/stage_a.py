@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ppd_model.nets.stage_a import build_stage_a
 from ppd_model.presets import get_preset
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
 from training.pretrain.training_loop import LoopConfig, run
 from training.world.store import PictureStore
@@ -90,10 +90,9 @@ class StageAJob:
         return to_tensor(self.store.pictures[indices, rows, columns])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(StageAConfig, argv, __doc__)
+def main(config: StageAConfig, resume: bool) -> None:
     run(StageAJob(config), config, resume)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, StageAConfig, __doc__)

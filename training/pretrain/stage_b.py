@@ -8,7 +8,7 @@ conditioning implies (the noise tells nothing of it there), so few samples give 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ppd_model.nets.decoder import Decoder
 from ppd_model.nets.diffusion import add_noise, sampling_times, training_target
 from ppd_model.presets import get_preset
-from training.jobs.command_line import parse_command_line, run_command
+from training.jobs.command_line import run_job
 from training.pretrain.latents import stage_a_latents, stage_c_latents, trained_stage_a
 from training.pretrain.pictures import HELD_OUT, draw_indices, psnr_db, tile, to_tensor
 from training.pretrain.training_loop import LoopConfig, load_averaged, run
@@ -117,10 +117,9 @@ def trained_stage_b(out: Path) -> StableCascadeUNet:
     return load_averaged(out, "stage_b", new_stage_b())
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resume = parse_command_line(StageBConfig, argv, __doc__)
+def main(config: StageBConfig, resume: bool) -> None:
     run(StageBJob(config), config, resume)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_job(main, StageBConfig, __doc__)
