@@ -47,7 +47,7 @@ class Shown:
     content_named: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Judge:
     """The world's own eyes: measured looks, and a classifier of content."""
 
