@@ -28,8 +28,8 @@ from torch import Tensor
 from benchmarks.same_picture_digests import POOL, opened
 from ppd_model.nets.compressor import load_compressor
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
-from ppd_model.types import ImageRequest
-from ppd_model.user_encoder import Choice, UserEncoder
+from ppd_model.types import ImageRequest, LabelledPair
+from ppd_model.user_encoder import UserEncoder
 from training.content_classifier.network import ContentClassifier, load_classifier
 from training.evaluate.evaluate_config import CLASSIFIER
 from training.jobs.configuration import git_commit
@@ -166,7 +166,7 @@ def embeddings(encoder: UserEncoder, rng: np.random.Generator) -> list[NDArray[n
         answered = [pairs[at] for at in rng.choice(len(pairs), ANSWERED, replace=False)]
         choices.append(
             [
-                Choice(
+                LabelledPair(
                     pair["caption"],
                     *(opened(side["file"]) for side in pair["images"]),
                     int(np.dot(taste_L, pair["look_delta"]) > 0),
