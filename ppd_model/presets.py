@@ -269,7 +269,9 @@ def _mini() -> Preset:
         stage_c_x0_clamp=2.5,
         stage_b_x0_clamp=3.0,
         stage_b_target="velocity",
-        stage_b_steps=6,
+        stage_b_steps=3,
+        stage_b_solver="dpm++2m",
+        sampling=Sampling(steps=8, solver="dpm++2m-sde", guidance_interval=(0.3, 1.0)),
         stage_b_uses_text=False,
         compressor=dict(widths=(24, 48, 96, 128), latent_channels=16),
     )
