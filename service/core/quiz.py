@@ -9,7 +9,7 @@ Legend: P pairs, N answers, K coordinates, Q quadrature points.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,19 +32,18 @@ _WEIGHTS_Q /= _WEIGHTS_Q.sum()
 
 def next_pairs(
     pairs: Sequence[Pair],
-    answered: Mapping[str, int | None] | Collection[str],
+    answers: Mapping[str, int | None],
     person: str,
     count: int,
 ) -> list[Pair]:
     """The `count` pairs to ask now, most informative first; fewer when the pool has no more.
 
-    answered: the answers by pair id, 0 or 1 for the preferred picture and None for no preference,
-    which counts as half an answer either way; or ids alone, of which each counts as none. An answer
-    moves what is asked next; the pairs after the first are planned as if those before them were
-    answered as expected. No answered pair comes again, and no caption while there are others.
+    answers: by pair id, 0 or 1 for the preferred picture and None for no preference, which counts
+    as half an answer either way. An answer moves what is asked next; the pairs after the first are
+    planned as if those before them were answered as expected. No answered pair comes again, and no
+    caption while there are others.
     person: any stable string, which gives the same pairs for the same answers.
     """
-    answers = answered if isinstance(answered, Mapping) else dict.fromkeys(answered)
     order = np.random.default_rng(_seed(person)).permutation(len(pairs))
     left = [pairs[i] for i in order if pairs[i].pair_id not in answers]
     asked = [pair for pair in pairs if pair.pair_id in answers]

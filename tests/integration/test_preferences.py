@@ -2,6 +2,7 @@
 
 import base64
 import io
+from typing import Any
 
 import httpx
 import pytest
@@ -24,7 +25,7 @@ async def post(
     )
 
 
-async def quiz_of(client: httpx.AsyncClient, user_id: str) -> dict[str, object]:
+async def quiz_of(client: httpx.AsyncClient, user_id: str) -> dict[str, Any]:
     return dict((await client.get(f"/users/{user_id}/quiz")).json())
 
 
@@ -44,6 +45,17 @@ async def test_four_answers_posted_together_become_a_profile(service: Service) -
     assert state["profile"]["dislikes"] == ["clutter"]
     assert set(state["profile"]) == {"text", "likes", "dislikes"}  # no number nobody checked
     assert (await client.get(state["links"]["job"])).json()["status"] == "succeeded"
+
+
+async def test_what_is_asked_next_depends_on_what_was_answered(service: Service) -> None:
+    client, asked = service.client(), []
+    first, second = [pair["pair_id"] for pair in (await quiz_of(client, "ann"))["pairs"]][:2]
+    for one, other in ((0, 0), (0, 1), (1, 0), (1, 1)):  # the later answer to a pair counts
+        answers = [{"pair_id": first, "preferred": one}, {"pair_id": second, "preferred": other}]
+        await post(client, "ann", answers)
+        asked.append([pair["pair_id"] for pair in (await quiz_of(client, "ann"))["pairs"]])
+    assert not {first, second} & {pair_id for pairs in asked for pair_id in pairs}
+    assert len({tuple(pairs) for pairs in asked}) > 1
 
 
 async def test_without_waiting_the_answer_is_202_encoding(service: Service) -> None:

@@ -46,7 +46,7 @@ async def quiz(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -> 
     person = _person(caller, user_id)
     pairs = next_pairs(
         services.pool.pairs,
-        {answer.pair_id for answer in answers if answer.pair_id is not None},
+        {answer.pair_id: answer.preferred for answer in answers if answer.pair_id is not None},
         person,
         still or CHOICES_PER_EMBEDDING,
     )

@@ -24,7 +24,7 @@ def along(axis: int, length: float = 2.0) -> list[float]:
 def test_four_picks_cover_four_looks_though_one_look_fills_the_pool() -> None:
     pool = [pair(f"many-{i}", along(0, 3.0)) for i in range(10)]
     pool += [pair(f"axis-{axis}", along(axis)) for axis in (1, 2, 3)]
-    picked = next_pairs(pool, set(), "default/ann", 4)
+    picked = next_pairs(pool, {}, "default/ann", 4)
     covered = {int(np.argmax(np.abs(p.look_delta_L))) for p in picked}
     assert covered == {0, 1, 2, 3}
 
@@ -37,7 +37,7 @@ def test_picks_tell_more_than_picks_by_chance() -> None:
         deltas_PL = np.array([p.look_delta_L for p in picked])
         return float(np.linalg.slogdet(deltas_PL.T @ deltas_PL + 0.5 * np.eye(LOOKS))[1])
 
-    chosen = [volume(next_pairs(pool, set(), f"t/{i}", 4)) for i in range(20)]
+    chosen = [volume(next_pairs(pool, {}, f"t/{i}", 4)) for i in range(20)]
     by_chance = [volume([pool[j] for j in rng.choice(64, 4, replace=False)]) for _ in range(200)]
     assert min(chosen) > np.quantile(by_chance, 0.8)
     assert np.median(chosen) > np.quantile(by_chance, 0.95)
@@ -120,14 +120,15 @@ def test_the_same_answers_give_the_same_pairs(person: str) -> None:
     assert next_pairs(pool, answers, person, 4) == next_pairs(pool, backwards, person, 4)
 
 
-def test_answered_pairs_are_not_asked_again_and_the_rest_stays() -> None:
+def test_answered_pairs_are_not_asked_again_and_all_others_are() -> None:
     rng = np.random.default_rng(1)
     pool = [pair(f"p{i}", rng.normal(size=LOOKS).tolist()) for i in range(40)]
-    first = next_pairs(pool, set(), "default/ann", 4)
+    first = next_pairs(pool, {}, "default/ann", 4)
     for done in range(1, 4):
-        answered = {p.pair_id for p in first[:done]}
-        assert next_pairs(pool, answered, "default/ann", 4 - done) == first[done:]
-    everything = {p.pair_id for p in pool}
+        answered = {p.pair_id: 1 for p in first[:done]}
+        next_ones = next_pairs(pool, answered, "default/ann", len(pool))
+        assert {p.pair_id for p in next_ones} == {p.pair_id for p in pool} - set(answered)
+    everything = {p.pair_id: None for p in pool}
     assert next_pairs(pool, everything, "default/ann", 4) == []
 
 
@@ -135,14 +136,14 @@ def test_captions_are_not_repeated_while_there_are_others() -> None:
     rng = np.random.default_rng(2)
     pool = [pair(f"p{i}", rng.normal(size=LOOKS).tolist(), f"caption {i % 5}") for i in range(40)]
     for person in ("a", "b", "c"):
-        assert len({p.caption for p in next_pairs(pool, set(), person, 4)}) == 4
+        assert len({p.caption for p in next_pairs(pool, {}, person, 4)}) == 4
 
 
 def test_people_differ_in_pairs_and_sides() -> None:
     rng = np.random.default_rng(3)
     pool = [pair(f"p{i}", rng.normal(size=LOOKS).tolist()) for i in range(64)]
     people = [f"default/{i}" for i in range(20)]
-    assert len({tuple(p.pair_id for p in next_pairs(pool, set(), m, 4)) for m in people}) > 10
+    assert len({tuple(p.pair_id for p in next_pairs(pool, {}, m, 4)) for m in people}) > 10
     swapped = sum(sides(m, p.pair_id) == (1, 0) for m in people for p in pool)
     assert 0.4 < swapped / (20 * 64) < 0.6
 
