@@ -252,7 +252,14 @@ def _mini() -> Preset:
             dropout=(0.0, 0.0),
         ),
         stage_a=_STAGE_A
-        | dict(bottleneck_blocks=1, embed_dim=64, num_vq_embeddings=1024, scale_factor=1.0),
+        | dict(
+            bottleneck_blocks=1,
+            embed_dim=64,
+            num_vq_embeddings=1024,
+            scale_factor=1.0,
+            decoder_channels=(48, 32, 8),
+            decoder_blocks=(2, 1),
+        ),
         text_encoder=dict(
             hidden_size=text_width,
             intermediate_size=4 * text_width,
@@ -269,9 +276,8 @@ def _mini() -> Preset:
         stage_c_x0_clamp=2.5,
         stage_b_x0_clamp=3.0,
         stage_b_target="velocity",
-        stage_b_steps=3,
-        stage_b_solver="dpm++2m",
-        sampling=Sampling(steps=8, solver="dpm++2m-sde", guidance_interval=(0.3, 1.0)),
+        stage_b_steps=1,
+        sampling=Sampling(steps=8, solver="dpm++2m-sde"),
         stage_b_uses_text=False,
         compressor=dict(widths=(24, 48, 96, 128), latent_channels=16),
     )
