@@ -48,14 +48,15 @@ async def test_four_answers_posted_together_become_a_profile(service: Service) -
 
 
 async def test_what_is_asked_next_depends_on_what_was_answered(service: Service) -> None:
-    client, asked = service.client(), []
-    first, second = [pair["pair_id"] for pair in (await quiz_of(client, "ann"))["pairs"]][:2]
-    for one, other in ((0, 0), (0, 1), (1, 0), (1, 1)):  # the later answer to a pair counts
-        answers = [{"pair_id": first, "preferred": one}, {"pair_id": second, "preferred": other}]
-        await post(client, "ann", answers)
-        asked.append([pair["pair_id"] for pair in (await quiz_of(client, "ann"))["pairs"]])
-    assert not {first, second} & {pair_id for pairs in asked for pair_id in pairs}
-    assert len({tuple(pairs) for pairs in asked}) > 1
+    client, asked = service.client(), set()
+    pair_ids = [pair["pair_id"] for pair in (await quiz_of(client, "ann"))["pairs"]]
+    for preferred in ((0, 0, 0, 0), (1, 1, 1, 1), (0, 0, 1, 1), (1, 0, 1, 0)):
+        given = zip(pair_ids, preferred, strict=True)  # the later answer to a pair counts
+        await post(client, "ann", [{"pair_id": p, "preferred": one} for p, one in given])
+        pairs = (await quiz_of(client, "ann"))["pairs"]
+        assert not {pair["pair_id"] for pair in pairs} & set(pair_ids)
+        asked.add(tuple(pair["pair_id"] for pair in pairs))
+    assert len(asked) > 1
 
 
 async def test_without_waiting_the_answer_is_202_encoding(service: Service) -> None:
