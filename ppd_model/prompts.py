@@ -59,6 +59,11 @@ and dispreferred images into a user profile.
 Format your response as follows for the four pairs of images:
 """
 
+_NO_PICTURES = (
+    "The user has not labeled any images, but has described their taste in images in their own "
+    "words. These are their user profile."
+)
+
 
 class NoProfileError(ValueError):
     """A response holds no profile."""
@@ -127,6 +132,19 @@ def build_prompt(
     return Prompt("".join(pieces), images)
 
 
+def build_words_prompt(variant: Variant = "paper") -> Prompt:
+    """The prompt for a person of whom nothing is known but their own words: no pictures.
+
+    It is not the paper's. The words stand in the response, as the profile.
+    """
+    system = _PAPER_SYSTEM if variant == "paper" else _RELEASED_SYSTEM
+    return Prompt(
+        f"{TURN_START}system\n{system}{TURN_END}\n"
+        f"{TURN_START}user\n{_NO_PICTURES}{TURN_END}\n{TURN_START}assistant\n",
+        [],
+    )
+
+
 def response_headings(variant: Variant, pair: int) -> tuple[str, str, str]:
     """The headings before the first description, the second, and the differences of a pair.
 
@@ -155,6 +173,7 @@ def fixed_phrases(variant: Variant) -> list[str]:
     same with any other tokenizer.
     """
     phrases = [_head(variant), _tail(variant), _first_image(variant), profile_heading()]
+    phrases.append(build_words_prompt(variant).text)
     for number in range(N_PAIRS):
         for preferred in (0, 1):
             phrases += _pair_frame(variant, number, preferred)

@@ -87,7 +87,7 @@ class LabelledPair:
 
 @dataclass(frozen=True)
 class EncodedUser:
-    """What four answers say about a person.
+    """What four answers, or a text, or both, say about a person.
 
     ``transcript`` is the whole response, chain of thought included, that was read to make
     ``user_emb_D``; where that is not kept, it is empty. ``confidence`` in [0, 1] is the geometric
@@ -102,6 +102,8 @@ class EncodedUser:
     confidence: float
     likes: list[str] = field(default_factory=list)
     dislikes: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    """Words of a given text that the model was not trained on; it may pass over them."""
 
 
 class CacheState(TypedDict):

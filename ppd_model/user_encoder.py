@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -44,6 +44,7 @@ from ppd_model.files.repositories import Repository, locate
 from ppd_model.files.safetensor_files import BF16, align, named_dtype
 from ppd_model.nets.vlm_precision import make_wide
 from ppd_model.presets import Preset, get_preset
+from ppd_model.profile_texts import AllowedTokens, Grammar, KnownWords
 from ppd_model.sampling.placement import own_dtype, placed
 from ppd_model.types import EncodedUser as EncodedUser
 from ppd_model.types import LabelledPair
@@ -98,6 +99,18 @@ class NothingReadError(EncodingError):
     """The model wrote no profile: no words, or no end of its own format."""
 
 
+class NoWordReadError(EncodingError):
+    """A text without choices names no look in a word that the model knows."""
+
+
+@dataclass(frozen=True)
+class TrainedTexts:
+    """What a VLM's file says of texts. None: any profile may be written, any word is read."""
+
+    profiles: Grammar | None = None
+    words: KnownWords | None = None
+
+
 class ImageTextProcessor(LlavaOnevisionProcessor):  # type: ignore[misc]
     """LLaVA-OneVision's processor without its video part, which alone needs torchvision."""
 
@@ -126,6 +139,7 @@ class UserEncoder:
         decoding: str = "greedy",
         max_new_tokens: int = _PUBLISHED_MAX_NEW_TOKENS,
         knows_all_words: bool = True,
+        texts: TrainedTexts = TrainedTexts(),
         device: str = "cpu",
         offload: bool = False,
     ) -> None:
@@ -143,6 +157,8 @@ class UserEncoder:
         self.offload = offload
         self._tokenizer = processor.tokenizer
         self._special_tokens = _special_tokens(self._tokenizer)
+        self._words = texts.words
+        self._allowed = self._allowed_by(texts.profiles)
 
     @classmethod
     def load(
@@ -171,10 +187,10 @@ class UserEncoder:
             model, processor, weights_id = _load_published(
                 spec, weights_dir, rest, _dtype(dtype, device)
             )
-            max_new_tokens = _PUBLISHED_MAX_NEW_TOKENS
+            max_new_tokens, texts = _PUBLISHED_MAX_NEW_TOKENS, TrainedTexts()
         else:
             precision = own_dtype(preset, dtype)
-            model, processor, weights_id, max_new_tokens = _load_small(
+            model, processor, weights_id, max_new_tokens, texts = _load_small(
                 _small_folder(spec, weights_dir), spec
             )
             if precision == torch.float64:
@@ -193,6 +209,7 @@ class UserEncoder:
             decoding=decoding,
             max_new_tokens=max_new_tokens,
             knows_all_words=bool(spec.published),
+            texts=texts,
             device=device,
             offload=offload,
         )
@@ -228,11 +245,12 @@ class UserEncoder:
     def encode(
         self, choices: Sequence[LabelledPair], *, seed: int = 0, profile: str | None = None
     ) -> EncodedUser:
-        """Profile and embedding of one person from exactly four choices.
+        """Profile and embedding of one person from exactly four choices, or from none.
 
-        ``profile`` is an edited text that is read in the place of the generated one; ``seed``
-        matters to decoding "sample" only. Raises ValueError for choices that are not four or
-        not well formed, EncodingError for an unusable answer of the model.
+        ``profile`` is a text that is read in the place of the generated one; without choices it
+        is all that is read. ``seed`` matters to decoding "sample" only. Raises ValueError for
+        choices that are not four or not well formed, or for neither choices nor text;
+        EncodingError for an unusable answer of the model, and NoWordReadError, which is one.
         """
         return self.encode_batch([choices], seed=seed, profiles=[profile])[0]
 
@@ -259,9 +277,24 @@ class UserEncoder:
     def _encode(
         self, many: Sequence[Sequence[LabelledPair]], seed: int, edits: Sequence[str | None]
     ) -> list[EncodedUser]:
+        encoded: dict[int, EncodedUser] = {}
+        with_choices = [row for row, choices in enumerate(many) if choices]
+        alone = [row for row, choices in enumerate(many) if not choices]
+        for rows, read in ((with_choices, self._encode_choices), (alone, self._encode_alone)):
+            if rows:
+                seeds = [seed + row for row in rows]
+                users = read([many[row] for row in rows], seeds, [edits[row] for row in rows])
+                encoded.update(zip(rows, users, strict=True))
+        return [encoded[row] for row in range(len(many))]
+
+    def _encode_choices(
+        self,
+        many: Sequence[Sequence[Choice]],
+        seeds: Sequence[int],
+        edits: Sequence[str | None],
+    ) -> list[EncodedUser]:
         asked = [self._prompt(choices) for choices in many]
         images = [_in_order(choices, p.images) for choices, p in zip(many, asked, strict=True)]
-        seeds = range(seed, seed + len(many))
         responses = self._respond([p.text for p in asked], images, seeds)
         for row, response in enumerate(responses):
             if not prompts.has_profile(response):
@@ -270,6 +303,31 @@ class UserEncoder:
                 responses[row] = again[0]
                 if edits[row] is None and not prompts.has_profile(again[0]):
                     raise NothingReadError(f"the reading came to no profile: {again[0][-200:]!r}")
+        return self._users(asked, images, responses, edits)
+
+    def _encode_alone(
+        self,
+        many: Sequence[Sequence[Choice]],
+        seeds: Sequence[int],
+        edits: Sequence[str | None],
+    ) -> list[EncodedUser]:
+        """People's own words, in the place of a response that there is none of."""
+        for edit in edits:
+            if edit is None:
+                raise ValueError("neither choices nor a profile text: there is nothing to read")
+            if self._words is not None and not self._words.name_a_look(edit):
+                raise NoWordReadError("the text names no look in a word that the model knows")
+        asked = [prompts.build_words_prompt(self.prompt_variant) for _ in many]
+        blank = f"{prompts.profile_heading()} -"
+        return self._users(asked, [[] for _ in many], [blank for _ in many], edits)
+
+    def _users(
+        self,
+        asked: Sequence[prompts.Prompt],
+        images: Sequence[Sequence[Image.Image]],
+        responses: Sequence[str],
+        edits: Sequence[str | None],
+    ) -> list[EncodedUser]:
         try:
             read = [
                 response if edit is None else self._edited(response, edit)
@@ -287,6 +345,7 @@ class UserEncoder:
                 confidence=confidence,
                 likes=p.likes,
                 dislikes=p.dislikes,
+                unread=[] if edit is None or self._words is None else self._words.unread(edit),
             )
             for p, edit, response, emb_D, confidence in zip(
                 parsed, edits, read, embs_BD, confidences, strict=True
@@ -347,15 +406,16 @@ class UserEncoder:
         The images are nested, one list per person: given flat, LLaVA-OneVision would cut each
         into tiles and silently make the prompt five to ten times as long.
         """
+        nested = [list(row) for row in images if row]
         batch = self.processor(
             text=list(texts),
-            images=[list(row) for row in images],
+            images=nested or None,
             padding=True,
             padding_side="left",
             return_tensors="pt",
         )
         counts = (batch["input_ids"] == self.model.config.image_token_id).sum(dim=1).tolist()
-        expected = IMAGES_PER_USER * self.tokens_per_image
+        expected = IMAGES_PER_USER * self.tokens_per_image if nested else 0
         if any(count != expected for count in counts):
             raise ValueError(
                 f"{counts} image tokens in the prompts; expected {expected} "
@@ -382,6 +442,7 @@ class UserEncoder:
             eos_token_id=self._tokenizer.convert_tokens_to_ids(prompts.TURN_END),
             begin_suppress_tokens=[self._tokenizer.convert_tokens_to_ids(prompts.TURN_END)],
             suppress_tokens=[i for i in blocked if i < self.model.lm_head.out_features],
+            prefix_allowed_tokens_fn=self._allowed,
         )
         length = inputs["input_ids"].shape[1]
         return [self._response(row_S[length:]) for row_S in ids_BS]
@@ -423,6 +484,17 @@ class UserEncoder:
             if not math.isfinite(confidence):
                 raise EncodingError(f"the profile's confidence is {confidence}")
         return list(embs_BD.astype(np.float32)), confidences
+
+    def _allowed_by(self, profiles: Grammar | None) -> AllowedTokens | None:
+        if profiles is None:
+            return None
+        return AllowedTokens(
+            profiles,
+            lambda text: self._tokenizer(text)["input_ids"],
+            heading=self._tokenizer.convert_tokens_to_ids(prompts.profile_heading()),
+            end=self._tokenizer.convert_tokens_to_ids(prompts.TURN_END),
+            vocabulary=self.model.lm_head.out_features,
+        )
 
     def _count(self, text: str) -> int:
         return len(self._tokenizer(text)["input_ids"])
@@ -483,7 +555,7 @@ def small_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
 def _load_small(
     folder: Path, preset: Preset
-) -> tuple[LlavaOnevisionForConditionalGeneration, ImageTextProcessor, str, int]:
+) -> tuple[LlavaOnevisionForConditionalGeneration, ImageTextProcessor, str, int, TrainedTexts]:
     path = folder / VLM_FILE
     tensors, spec = load_artifact(path, kind="vlm", base_model=preset.base_model)
     tokenizer_path = folder / TOKENIZER_FILE
@@ -501,7 +573,12 @@ def _load_small(
         small_image_processor(config.vision_config.image_size),
         config,
     )
-    return model, processor, _small_id(path), int(spec.config["max_new_tokens"])
+    profiles, words = spec.config.get("profiles"), spec.config.get("words")
+    texts = TrainedTexts(
+        None if profiles is None else Grammar.read(profiles),
+        None if words is None else KnownWords.read(words),
+    )
+    return model, processor, _small_id(path), int(spec.config["max_new_tokens"]), texts
 
 
 def _small_folder(preset: Preset, weights_dir: Path | None) -> Path:

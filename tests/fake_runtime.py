@@ -117,14 +117,17 @@ class FakeRuntime:
             pass
         if self.fail_with is not None:
             raise self.fail_with
-        assert len(pairs) == 4
+        assert len(pairs) == 4 or (not pairs and text)
+        if not pairs and "zzz" in (text or ""):
+            raise JobFailure("no_word_read")
         self.encoded.append((list(pairs), seed, text))
         answers = "".join(f"{p.caption}{p.preferred}" for p in pairs)
         seen = f"{answers}{text or ''}{self.encoder_version}"
         digest = np.frombuffer(hashlib.sha256(seen.encode()).digest(), dtype=np.uint8)
         user_emb_D = ((digest[:EMB_DIM] - 127.5) / 128).astype(np.float32)
         written = text or f"Likes what was chosen ({digest[0]})."
-        return EncodedUser(written, "", user_emb_D, 0.5, ["warm light"], ["clutter"])
+        unread = [word for word in (text or "").split() if word.startswith("zz")]
+        return EncodedUser(written, "", user_emb_D, 0.5, ["warm light"], ["clutter"], unread)
 
 
 def paint(spec: ImageRequest, adapter: AdapterFile | None = None) -> NDArray[np.uint8]:

@@ -29,8 +29,8 @@ FINISHED_IN = {"stage_a": "decoder", "stage_b": "decoder"}
 """Folder of a part that its own job only begins."""
 COPIED = {
     "text_tokenizer.json": "text_encoder/text_tokenizer.json",
-    "vlm.safetensors": "vlm/export/vlm.safetensors",
-    "vlm_tokenizer.json": "vlm/export/vlm_tokenizer.json",
+    "vlm.safetensors": "words/export/vlm.safetensors",
+    "vlm_tokenizer.json": "words/export/vlm_tokenizer.json",
     "adapter.safetensors": "adapter/adapter.safetensors",
     "standardizer.json": "world/standardizer.json",
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole recipe of the shipped `mini` weights, in order. Run it again after an interruption:
-# what is finished is passed by, what was started continues. Takes about four hours of one core.
+# what is finished is passed by, what was started continues. Takes about five and a half hours of one core.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${BIN:-.venv/bin}/python"
@@ -13,7 +13,7 @@ job() {
   shift 3
   [ ! -e "$out/finished" ] || return 0
   local resume=()
-  if compgen -G "$out/*checkpoint*" >/dev/null || [ -e "$out/manifest.json" ] || [ -e "$out/vision.pt" ]; then
+  if compgen -G "$out/*checkpoint*" >/dev/null || [ -e "$out/manifest.json" ] || [ -e "$out/vision.pt" ] || [ -e "$out/language.pt" ]; then
     resume=(--resume)
   fi
   "$python" -m "training.$module" --config "training/configs/$config.yaml" "$@" ${resume[@]+"${resume[@]}"}
@@ -27,6 +27,7 @@ world=(--world "$run/world")
   job "$run/stage_a" pretrain.stage_a mini_stage_a --out "$run/stage_a" "${world[@]}"
   job "$run/text_encoder" pretrain.text_encoder mini_text_encoder --out "$run/text_encoder" "${world[@]}"
   job "$run/vlm" pretrain.vlm mini_vlm --out "$run/vlm" "${world[@]}"
+  job "$run/words" pretrain.words mini_words --out "$run/words" --vlm "$run/vlm/export" "${world[@]}"
 ) &
 first=$!
 job "$run/compressor" pretrain.compressor mini_compressor --out "$run/compressor" "${world[@]}"

@@ -118,7 +118,7 @@ class PreferencesIn(Body):
 
 
 class ProfileIn(Body):
-    """An edited profile text."""
+    """A profile in a person's own words."""
 
     text: Annotated[str, Field(min_length=1, max_length=2000), NotBlank]
 
@@ -291,6 +291,8 @@ class ProfileOut(BaseModel):
     text: str
     likes: list[str]
     dislikes: list[str]
+    not_understood: list[str] = []
+    """Words of a given text that the model does not know, and passes over."""
 
 
 class ErrorOut(BaseModel):
@@ -327,7 +329,7 @@ class ProfileVersionOut(BaseModel):
     """A version of a profile."""
 
     version: int
-    source: Literal["generated", "edited", "reencoded"]
+    source: Literal["generated", "edited", "reencoded", "written"]
     status: Literal["encoding", "ready", "failed", "superseded"]
     text: str | None
     likes: list[str]

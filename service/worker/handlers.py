@@ -51,7 +51,7 @@ class Tools(Parts):
 
 
 async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable[[], bool]) -> bool:
-    """Read four answers into a profile version. False when the job is not ours any more.
+    """Read answers, a text, or both into a profile version. False when the job is not ours.
 
     A reading cannot be stopped once it has begun.
     """
@@ -90,6 +90,7 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         "text": taste.profile,
         "likes": taste.likes,
         "dislikes": taste.dislikes,
+        "unread": taste.unread,
         "confidence": min(1.0, max(0.0, float(taste.confidence))),
         "embedding": taste.user_emb_D.astype("<f4").tobytes(),
         "encoder_version": versions.encoder_version,
@@ -373,7 +374,9 @@ async def _embedding(tools: Tools, tenant: str, profile: Profile) -> Embedding:
         return cached.user_emb_D
     user_emb_D = np.frombuffer(profile.embedding, dtype="<f4").astype(np.float32)
     likes, dislikes = profile.likes or [], profile.dislikes or []
-    taste = EncodedUser(profile.text, "", user_emb_D, profile.confidence, likes, dislikes)
+    taste = EncodedUser(
+        profile.text, "", user_emb_D, profile.confidence, likes, dislikes, profile.unread or []
+    )
     await tools.cache.put(key, taste)
     return user_emb_D
 
@@ -390,7 +393,8 @@ def _check(taste: EncodedUser, given: str | None) -> None:
         raise JobFailure("encoder_invalid")
     if given is None and not any(character.isalpha() for character in taste.profile):
         raise JobFailure("nothing_read")
-    if "\0" in "".join([taste.profile, *taste.likes, *taste.dislikes]):  # no database keeps it
+    written = [taste.profile, *taste.likes, *taste.dislikes, *taste.unread]
+    if "\0" in "".join(written):  # no database keeps it
         raise JobFailure("encoder_invalid", "The encoder gave a profile with a NUL in it.")
 
 

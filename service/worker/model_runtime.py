@@ -21,7 +21,7 @@ from ppd_model.published import DTYPES as PUBLISHED_DTYPES
 from ppd_model.sampling.placement import OWN_DTYPES
 from ppd_model.sampling.requests import Cancelled, LoadedAdapter, NumericalError
 from ppd_model.types import EncodedUser, EngineState, Generated, ImageRequest, LabelledPair
-from ppd_model.user_encoder import EncodingError, NothingReadError, UserEncoder
+from ppd_model.user_encoder import EncodingError, NothingReadError, NoWordReadError, UserEncoder
 from ppd_model.words import vocabulary_of
 from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU, Place
@@ -244,7 +244,7 @@ class PpdRuntime:
             return _shared_out(self._result(handle))
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
-        """Read four pairs; an answer that cannot be used is asked for once more."""
+        """Read four pairs, a text, or both; an unusable answer is asked for once more."""
         if self._encoder is None:
             raise ValueError("the encoder is not loaded in this process: it reads no choices")
         encoder = self._encoder
@@ -252,6 +252,8 @@ class PpdRuntime:
             try:
                 try:
                     return encoder.encode(pairs, seed=seed, profile=text)
+                except NoWordReadError as error:
+                    raise JobFailure("no_word_read") from error
                 except EncodingError:
                     return encoder.encode(pairs, seed=seed + 1, profile=text)
             except NothingReadError as error:

@@ -31,6 +31,6 @@ async def queue_stale(database: Database, versions: Versions) -> int:
 
 
 async def _queue(store: Store, tenant: str, old: Profile, turn: int) -> None:
-    source = "edited" if old.source == "edited" else "reencoded"
+    source = old.source if old.source in ("edited", "written") else "reencoded"
     new = await store.profiles.add(old.user_pk, source, old.choices, old.seed, old.text)
     await store.jobs.add(encode_job(tenant, new, turn))

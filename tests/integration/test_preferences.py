@@ -208,14 +208,40 @@ async def test_an_edited_text_is_read_in_the_place_of_the_generated_one(service:
     assert before["result"]["profile_version"] == 2
 
 
-async def test_a_text_needs_four_choices_to_be_read_with(service: Service) -> None:
+async def test_a_profile_begins_with_words_alone_and_makes_pictures(service: Service) -> None:
     client = service.client()
-    unknown = await client.put("/users/ann/profile", json={"text": "I like fog."})
-    assert (unknown.status_code, unknown.json()["code"]) == (404, "user_not_found")
+    wait = {"Prefer": "wait=60"}
+    answer = await client.put("/users/ann/profile", json={"text": "I like fog."}, headers=wait)
+    state = answer.json()
+    assert (state["status"], state["choices"], state["needed"]) == ("ready", 0, 4)
+    assert service.runtime.encoded[-1][0] == []
+    assert (await service.generate(client, user_id="ann"))["result"]["personalization_applied"]
     quiz = await quiz_of(client, "ann")
     await post(client, "ann", [{"pair_id": quiz["pairs"][0]["pair_id"], "preferred": 0}])
-    early = await client.put("/users/ann/profile", json={"text": "I like fog."})
-    assert (early.status_code, early.json()["code"]) == (409, "not_enough_choices")
+    await client.put("/users/ann/profile", json={"text": "I like sun."}, headers=wait)
+    assert service.runtime.encoded[-1][0] == []
+    versions = (await client.get("/users/ann/preferences")).json()["profiles"]
+    assert [v["source"] for v in versions] == ["written", "written"]
+
+
+async def test_words_that_the_model_does_not_know_are_named(service: Service) -> None:
+    client = service.client()
+    wait = {"Prefer": "wait=60"}
+    text = {"text": "warm zzebras and zzithers"}
+    answer = (await client.put("/users/ann/profile", json=text, headers=wait)).json()
+    assert answer["profile"]["not_understood"] == ["zzebras", "zzithers"]
+    again = (await client.get("/users/ann/preferences")).json()["profile"]["not_understood"]
+    assert again == ["zzebras", "zzithers"]
+    known = await client.put("/users/ann/profile", json={"text": "warm"}, headers=wait)
+    assert known.json()["profile"]["not_understood"] == []
+
+
+async def test_words_alone_of_which_none_is_known_are_no_profile(service: Service) -> None:
+    client = service.client()
+    answer = await client.put(
+        "/users/ann/profile", json={"text": "zzz"}, headers={"Prefer": "wait=60"}
+    )
+    assert (answer.json()["status"], answer.json()["error"]["code"]) == ("failed", "no_word_read")
 
 
 async def test_newer_answers_overtake_an_encoding_that_still_waits(start: Start) -> None:

@@ -101,12 +101,23 @@ def posterior_mean(
     ``looks_delta_PL`` holds looks of picture 1 minus picture 0 for each pair, ``preferred_P`` the
     choices (0 or 1).
     """
+    weight_N = posterior_weights(looks_delta_PL, preferred_P, prior_NL)
+    mean: NDArray[np.float32] = (weight_N @ prior_NL).astype(np.float32)
+    return mean
+
+
+def posterior_weights(
+    looks_delta_PL: NDArray[np.float32],
+    preferred_P: NDArray[np.int64],
+    prior_NL: TasteNL,
+) -> NDArray[np.float64]:
+    """How probable each sample of the prior is, given some choices; they sum to 1."""
     sign_P = np.where(preferred_P == 1, 1.0, -1.0)
     margin_NP = CHOICE_SCALE * (prior_NL @ looks_delta_PL.T) * sign_P
     log_weight_N = -np.logaddexp(0, -margin_NP).sum(axis=1)
     weight_N = np.exp(log_weight_N - log_weight_N.max())
-    mean: NDArray[np.float32] = (weight_N @ prior_NL / weight_N.sum()).astype(np.float32)
-    return mean
+    share_N: NDArray[np.float64] = weight_N / weight_N.sum()
+    return share_N
 
 
 def _sparse(count: int, rng: np.random.Generator) -> NDArray[np.float64]:

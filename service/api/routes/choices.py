@@ -118,14 +118,14 @@ async def put_profile(
     services: ServicesDep,
     wait_s: WaitDep,
 ) -> PreferencesStateOut:
-    """Put an edited text in the place of the profile; the same encoder reads it anew."""
+    """Put a text in the place of the profile; it is read together with the newest four choices.
+
+    Until there are four, the text alone is read, and the user need not be known yet.
+    """
     async with services.database.write() as store:
-        user = await store.users.alone(caller.tenant, user_id)
-        if user is None:
-            raise ServiceError(404, "user_not_found")
+        user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
         newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)
-        if len(newest) < CHOICES_PER_EMBEDDING:
-            raise ServiceError(409, "not_enough_choices")
+        alone = len(newest) < CHOICES_PER_EMBEDDING
         encoding = await queue_encoding(
             store,
             services,
@@ -133,8 +133,8 @@ async def put_profile(
             caller,
             user,
             encoder_version=await services.worker.encoder_version(),
-            source="edited",
-            choices=newest,
+            source="written" if alone else "edited",
+            choices=[] if alone else newest,
             text=body.text,
         )
     _announce(services, encoding.overtaken, encoding.ids["job_id"])
@@ -188,7 +188,12 @@ def choice_out(services: Services, choice: Choice) -> ChoiceOut:
 def profile_out(profile: Profile) -> ProfileOut:
     """A ready profile as clients see it."""
     assert profile.text is not None
-    return ProfileOut(text=profile.text, likes=profile.likes or [], dislikes=profile.dislikes or [])
+    return ProfileOut(
+        text=profile.text,
+        likes=profile.likes or [],
+        dislikes=profile.dislikes or [],
+        not_understood=profile.unread or [],
+    )
 
 
 def version_out(profile: Profile) -> ProfileVersionOut:

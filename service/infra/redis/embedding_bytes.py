@@ -20,6 +20,7 @@ class _Kept(BaseModel):
     text: str
     likes: list[str]
     dislikes: list[str]
+    unread: list[str]
     confidence: float
     embedding_base64: Base64Bytes
 
@@ -30,6 +31,7 @@ def to_bytes(name: str, taste: EncodedUser) -> bytes:
         text=taste.profile,
         likes=taste.likes,
         dislikes=taste.dislikes,
+        unread=taste.unread,
         confidence=float(taste.confidence),
         embedding_base64=taste.user_emb_D.astype("<f4").tobytes(),
     ).model_dump_json()
@@ -48,7 +50,9 @@ def from_bytes(name: str, data: bytes) -> EncodedUser:
     norm = float(np.linalg.norm(emb_D.astype(np.float64)))
     if not math.isfinite(norm) or norm == 0:
         raise ValueError(f"an embedding of norm {norm}")
-    return EncodedUser(kept.text, "", emb_D, kept.confidence, kept.likes, kept.dislikes)
+    return EncodedUser(
+        kept.text, "", emb_D, kept.confidence, kept.likes, kept.dislikes, kept.unread
+    )
 
 
 def _digest(name: str, body: bytes) -> bytes:

@@ -119,8 +119,9 @@ class Choice(Base):
 class Profile(Base):
     """One version of a user's profile. `choices`: the four answers that it was read from.
 
-    `status`: encoding, ready, failed, superseded. `source`: generated, edited, reencoded.
-    `embedding`: little-endian float32.
+    `status`: encoding, ready, failed, superseded. `source`: generated, edited, reencoded, written
+    (without choices). `embedding`: little-endian float32. `unread`: words of the text that the
+    model does not know.
     """
 
     __tablename__ = "profiles"
@@ -136,6 +137,7 @@ class Profile(Base):
     text: Mapped[str | None] = mapped_column(Text)
     likes: Mapped[list[Any] | None]
     dislikes: Mapped[list[Any] | None]
+    unread: Mapped[list[Any] | None]
     confidence: Mapped[float | None] = mapped_column(Float)
     embedding: Mapped[bytes | None] = mapped_column(LargeBinary)
     encoder_version: Mapped[str | None] = mapped_column(String(256))

@@ -29,13 +29,16 @@ from ppd_model import prompts, user_encoder
 from ppd_model.nets.vlm_precision import WideRMSNorm, WideRotary, make_wide
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.types import LabelledPair
+from ppd_model.profile_texts import Grammar, KnownWords
 from ppd_model.user_encoder import (
     PLAIN_CAPTION,
     TOKENIZER_FILE,
     Decoding,
     EncodingError,
     NothingReadError,
+    NoWordReadError,
     SeededDraws,
+    TrainedTexts,
     UserEncoder,
 )
 from tests.tiny_vlm import (
@@ -510,3 +513,63 @@ def test_the_shipped_encoder_in_float64_is_the_same_encoder() -> None:
     assert wide.encoder_version == UserEncoder.version_of("mini")
     with pytest.raises(ValueError, match="dtype 'bfloat16': mini runs in float32 or float64"):
         UserEncoder.load("mini", dtype="bfloat16")
+
+
+def reader_grammar() -> Grammar:
+    return Grammar(((("dark", True), ("bright", True)), (("plain", False), ("busy", True))), 2)
+
+
+def knowing(encoder: UserEncoder) -> UserEncoder:
+    """The same model, with words that it is said to know and profiles that it may write."""
+    return UserEncoder(
+        encoder.model,
+        encoder.processor,
+        weights_id="tiny",
+        max_new_tokens=60,
+        texts=TrainedTexts(
+            reader_grammar(),
+            KnownWords(frozenset({"bright", "dark"}), frozenset({"pictures"})),
+        ),
+    )
+
+
+def test_words_alone_are_read_without_pictures(encoder: UserEncoder) -> None:
+    bright = encoder.encode([], profile="bright pictures")
+    assert bright.profile == "bright pictures"
+    assert bright.user_emb_D.shape == (DIM,)
+    other = encoder.encode([], profile="dark pictures")
+    assert not np.allclose(bright.user_emb_D, other.user_emb_D)
+    with pytest.raises(ValueError, match="neither choices nor a profile text"):
+        encoder.encode([])
+
+
+def test_words_alone_are_read_alike_beside_people_with_choices(wide: UserEncoder) -> None:
+    alone = wide.encode([], profile="bright pictures")
+    chosen = wide.encode(four_choices())
+    many = wide.encode_batch(
+        [four_choices(), [], four_choices()], profiles=[None, "bright pictures", "dark"]
+    )
+    np.testing.assert_allclose(many[1].user_emb_D, alone.user_emb_D, rtol=LAST_BIT)
+    np.testing.assert_allclose(many[0].user_emb_D, chosen.user_emb_D, rtol=LAST_BIT)
+    assert many[2].profile == "dark"
+
+
+def test_words_that_are_not_known_are_named_and_nothing_known_is_refused(
+    encoder: UserEncoder,
+) -> None:
+    reader = knowing(encoder)
+    assert reader.encode([], profile="Bright zebras").unread == ["zebras"]
+    with pytest.raises(NoWordReadError):
+        reader.encode([], profile="pictures of zebras")
+    assert reader.encode_batch([four_choices()], profiles=["zebras"])[0].unread == ["zebras"]
+
+
+def test_a_profile_is_written_within_its_grammar(encoder: UserEncoder) -> None:
+    reader = knowing(encoder)
+    written = reader._respond(
+        [reader._prompt(four_choices()).text + prompts.profile_heading()],
+        [[picture(i) for i in range(8)]],
+        [0],
+    )
+    (profile,) = [prompts.split_profile(text)[1] for text in written]
+    assert profile in set(reader_grammar().every_profile())

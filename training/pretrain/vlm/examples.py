@@ -95,7 +95,7 @@ class World:
         self.store = store
         self._by_content = store.by_content(part)
         self._population = Population()
-        self._prior_NL = self._population.sample(prior_size, np.random.default_rng(seed))
+        self.prior_NL = self._population.sample(prior_size, np.random.default_rng(seed))
 
     def person(self, rng: np.random.Generator) -> Answers:
         """A fresh person, and answers to four random pairs of same-content pictures."""
@@ -114,7 +114,7 @@ class World:
             captions.append(caption(content // len(SETTINGS), content % len(SETTINGS), rng))
         pictures_P2, preferred_P = np.stack(pictures), np.array(preferred)
         looks_P2L = self.store.looks[pictures_P2]
-        estimate_L = posterior_mean(looks_P2L[:, 1] - looks_P2L[:, 0], preferred_P, self._prior_NL)
+        estimate_L = posterior_mean(looks_P2L[:, 1] - looks_P2L[:, 0], preferred_P, self.prior_NL)
         return Answers(taste_L, pictures_P2, preferred_P, captions, estimate_L)
 
     def fresh_taste(self, rng: np.random.Generator) -> NDArray[np.float32]:

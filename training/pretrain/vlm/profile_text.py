@@ -8,11 +8,13 @@ without chance; only the profiles that people might type themselves are varied a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppd_model import prompts
+from ppd_model.profile_texts import Grammar, listed
 
 Floats = NDArray[np.floating]
 
@@ -91,8 +93,11 @@ DESCRIBED_SD = 0.6
 """A look within this many standard deviations of the ordinary is not mentioned."""
 _MOST_WORDS = 3
 _MOST_DIFFERENCES = 4
+_MOST_STATED = 5
 _STATED_SHARE = 0.35
 """A profile states the axes with at least this share of its strongest preference."""
+SURE = 0.7
+"""And of these only those whose direction is at least this probable, where that is known."""
 
 
 def describe(looks_L: Floats) -> str:
@@ -108,19 +113,50 @@ def differences(delta_L: Floats) -> str:
     return f" preferred is {listed or 'much like the other'}."
 
 
-def profile(taste_L: Floats) -> str:
+def profile(taste_L: Floats, sure_L: Floats | None = None) -> str:
     """A taste in two sentences, without leading space.
 
     The strongest preferences are stated, at most five, in the order of ``LOOKS``. A look that a
     picture has more or less of, such as outlines, is liked or avoided; of the others, such as
-    warm or cool, the one is liked.
+    warm or cool, the one is liked. ``sure_L`` as for ``stated``.
     """
-    stated = sorted(i for _, i in _ranked(taste_L))
-    avoided = [i for i in stated if _HAS_MORE_OR_LESS[i] and taste_L[i] < 0]
-    likes = [_thing(taste_L, i, liked=True) for i in stated if i not in avoided]
-    avoids = [_thing(taste_L, i, liked=False) for i in avoided]
-    sentences = [f"Prefers {_listed(likes)}."] if likes else []
-    return " ".join([*sentences, f"Avoids {_listed(avoids)}."] if avoids else sentences)
+    return grammar().profile((i, int(taste_L[i] > 0)) for i in stated(taste_L, sure_L))
+
+
+def stated(taste_L: Floats, sure_L: Floats | None = None) -> list[int]:
+    """The looks that a profile of the taste names, strongest first; at least one.
+
+    ``sure_L`` is the probability of each look's direction, where it is known: a look that is less
+    than ``SURE`` is passed over, unless it is the strongest.
+    """
+    ranked = [i for _, i in _ranked(taste_L)]
+    if sure_L is None:
+        return ranked
+    return [i for i in ranked if sure_L[i] >= SURE] or ranked[:1]
+
+
+@cache
+def grammar() -> Grammar:
+    """Every profile that ``profile`` can give."""
+    looks = tuple(
+        (
+            (high[1], False) if more_or_less else (low[0], True),
+            (high[0], True),
+        )
+        for (low, high), more_or_less in zip(_THINGS, _HAS_MORE_OR_LESS, strict=True)
+    )
+    return Grammar(looks, _MOST_STATED)
+
+
+def typed_phrases() -> list[str]:
+    """Every phrase that ``typed_profile`` may use."""
+    return [
+        phrase
+        for table in (_THINGS, _TYPED_THINGS)
+        for poles in table
+        for pole in poles
+        for phrase in pole
+    ]
 
 
 def typed_profile(taste_L: Floats, rng: np.random.Generator) -> tuple[str, list[int]]:
@@ -171,14 +207,9 @@ def response(
 def _ranked(taste_L: Floats) -> list[tuple[int, int]]:
     """(rank, axis) of the stated preferences, strongest first; at least one."""
     strength_L = np.abs(taste_L)
-    order = np.argsort(-strength_L, kind="stable")[:5]
+    order = np.argsort(-strength_L, kind="stable")[:_MOST_STATED]
     floor = _STATED_SHARE * strength_L[order[0]]
     return [(rank, int(i)) for rank, i in enumerate(order) if rank == 0 or strength_L[i] >= floor]
-
-
-def _thing(taste_L: Floats, axis: int, *, liked: bool) -> str:
-    pole = int((taste_L[axis] > 0) == liked)
-    return _THINGS[axis][pole][0 if liked else 1]
 
 
 def _typed_thing(taste_L: Floats, axis: int, liked: bool, rng: np.random.Generator) -> str:
@@ -193,9 +224,5 @@ def _strongest(values_L: Floats, most: int, floor: float) -> list[int]:
     return sorted(int(i) for i in order if abs(values_L[i]) >= floor)
 
 
-def _listed(things: Sequence[str]) -> str:
-    return things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}"
-
-
 def _joined(things: Sequence[str], rng: np.random.Generator) -> str:
-    return ", ".join(things) if rng.random() < 0.4 else _listed(things)
+    return ", ".join(things) if rng.random() < 0.4 else listed(things)

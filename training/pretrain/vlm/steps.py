@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from training.jobs.files import replacing
-from training.pretrain.vlm.vlm_config import VlmConfig
+from training.pretrain.vlm.vlm_config import StepsConfig
 
 
 def run_steps(
@@ -27,7 +27,7 @@ def run_steps(
     stage: str,
     steps: int,
     lr: float,
-    config: VlmConfig,
+    config: StepsConfig,
 ) -> None:
     """AdamW with warm-up and cosine decay; step n follows from the seed and n alone, so a resumed
     run is the uninterrupted one."""
@@ -48,6 +48,7 @@ def run_steps(
     parameters = [p for p in trained.parameters() if p.requires_grad]
     saved_at = evaluated_at = logged_at = time.monotonic()
     sums: dict[str, float] = {}
+    summed = 0
     for number in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * schedule(number, steps, config.warmup_steps)
@@ -58,19 +59,20 @@ def run_steps(
         optimizer.zero_grad()
         for name, value in {"loss": float(loss.detach()), "norm": float(norm), **parts}.items():
             sums[name] = sums.get(name, 0.0) + value
+        summed += 1
         now = time.monotonic()
         if (number + 1) % config.log_every == 0:
-            means = {name: round(value / config.log_every, 4) for name, value in sums.items()}
-            rate = config.log_every / (now - logged_at)
+            means = {name: round(value / summed, 4) for name, value in sums.items()}
+            rate = summed / (now - logged_at)
             log.write(stage, step=number + 1, of=steps, steps_per_s=round(rate, 2), **means)
-            sums, logged_at = {}, now
+            sums, summed, logged_at = {}, 0, now
         if now - saved_at > config.checkpoint_every_s:
             save_checkpoint(path, trained, optimizer, number + 1)
             saved_at = now
         if now - evaluated_at > config.evaluate_every_s:
             evaluate(number + 1)
             evaluated_at = logged_at = time.monotonic()
-            sums = {}
+            sums, summed = {}, 0
     if start < steps:
         save_checkpoint(path, trained, optimizer, steps)
         evaluate(steps)

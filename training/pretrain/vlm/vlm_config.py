@@ -9,7 +9,22 @@ from training.jobs.shared_options import Out, Seed, Threads
 from training.world.store import PictureStore
 
 
-class VlmConfig(Configuration):
+class StepsConfig(Configuration):
+    """How a training steps."""
+
+    weight_decay: float = 0.05
+    """Of AdamW."""
+    warmup_steps: int = 60
+    """Steps over which the learning rate rises."""
+    log_every: int = 20
+    """Steps between lines of the log."""
+    checkpoint_every_s: float = 180
+    """Seconds between checkpoints."""
+    evaluate_every_s: float = 600
+    """Seconds between evaluations."""
+
+
+class VlmConfig(StepsConfig):
     """One run: the vision tower, then the language model."""
 
     world: Path
@@ -53,10 +68,6 @@ class VlmConfig(Configuration):
     """Steps of the language model."""
     lr: float = 1.5e-3
     """Learning rate of the language model."""
-    weight_decay: float = 0.05
-    """Of AdamW."""
-    warmup_steps: int = 60
-    """Steps over which the learning rate rises."""
     words_weight: float = 1.0
     """Of the loss of the words."""
     looks_weight: float = 1.0
@@ -67,12 +78,6 @@ class VlmConfig(Configuration):
     """Of the loss of the taste."""
     prior_size: int = 8192
     """Tastes that answers are weighed against."""
-    log_every: int = 20
-    """Steps between lines of the log."""
-    checkpoint_every_s: float = 180
-    """Seconds between checkpoints."""
-    evaluate_every_s: float = 600
-    """Seconds between evaluations."""
     evaluation_people: int = 512
     """People who are read in one."""
 

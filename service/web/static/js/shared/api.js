@@ -6,7 +6,7 @@
  * @typedef {{pair_id: string, caption: string, images: [PairImage, PairImage], order?: [0 | 1, 0 | 1]}} Pair
  *   order: which picture of `images` hangs left and which right; the service draws it
  * @typedef {0 | 1 | null} Preferred   index into a pair's images, wherever they hung; null is a tie
- * @typedef {{text: string, likes: string[], dislikes: string[]}} Profile
+ * @typedef {{text: string, likes: string[], dislikes: string[], not_understood: string[]}} Profile
  * @typedef {{version: number, source: string}} ProfileVersion
  * @typedef {{pair_id: string | null, preferred: Preferred}} RecordedChoice
  * @typedef {{status: string, choices: RecordedChoice[], profile: Profile | null, profile_version: number | null, profiles: ProfileVersion[]}} Preferences
@@ -151,6 +151,14 @@ export const postChoice = (pairId, preferred, key) =>
 
 /** @param {string} text */
 export const putProfile = (text) => request("PUT", `/users/${user()}/profile`, { body: { text } });
+
+/**
+ * A profile of words alone, once it is read.
+ * @param {string} text
+ * @returns {Promise<{status: string, error: Problem | null}>}
+ */
+export const startProfile = (text) =>
+  request("PUT", `/users/${user()}/profile`, { body: { text }, waitS: 30 });
 
 export const exportUser = () => request("GET", `/users/${user()}/export`);
 export const deleteUser = () => request("DELETE", `/users/${user()}`);

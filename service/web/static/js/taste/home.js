@@ -5,8 +5,9 @@ import { byId } from "../shared/dom.js";
 import { wireProfile, showProfile } from "./profile.js";
 import { openQuiz, wireQuiz } from "./quiz.js";
 import { wireReading, readUntilReady } from "./reading.js";
+import { wireWords } from "./words.js";
 
-const SECTIONS = ["loading", "load-failed", "quiz", "reading", "profile"];
+const SECTIONS = ["loading", "load-failed", "quiz", "words", "reading", "profile"];
 
 /** @param {string} name */
 function showOnly(name) {
@@ -58,6 +59,11 @@ async function quiz(how) {
 }
 
 wireQuiz({ onComplete: () => result(), onLeave: () => open() });
+wireWords({ onRead: () => result(undefined, "edit"), onBack: () => quiz({ again: false }) });
+byId("quiz-words").addEventListener("click", () => {
+  showOnly("words");
+  byId("words-title").focus({ preventScroll: true });
+});
 wireReading({ onBack: () => quiz({ again: false }) });
 wireProfile({ onRetake: () => quiz({ again: true }), onEdited: () => result(undefined, "edit") });
 byId("load-retry").addEventListener("click", open);

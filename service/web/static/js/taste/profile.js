@@ -14,8 +14,9 @@ let readAgain;
 export function showProfile(held) {
   const profile = held.profile;
   if (!profile) throw new Error("there is no profile to show");
-  const edited = held.profiles.find((entry) => entry.version === held.profile_version)?.source === "edited";
-  byId("profile-source").textContent = edited ? "In your own words" : "Read from your choices";
+  const source = held.profiles.find((entry) => entry.version === held.profile_version)?.source;
+  const given = source === "edited" || source === "written";
+  byId("profile-source").textContent = given ? "In your own words" : "Read from your choices";
   const stale = held.status === "failed";
   showError(byId("profile-stale"), stale ? "The newest reading failed, so this is your earlier profile. Your answers are kept." : null);
   byId("profile-text").textContent = profile.text;
@@ -25,7 +26,10 @@ export function showProfile(held) {
   const removed = removal !== null && profile.text === removal.after ? removal : null;
   byId("profile-removed").hidden = removed === null;
   byId("profile-removed-text").textContent = removed ? `Removed “${removed.phrase}”.` : "";
-  byId("profile-caution").textContent = edited
+  const unread = profile.not_understood;
+  byId("profile-unread").hidden = unread.length === 0;
+  byId("profile-unread").textContent = `The model does not know these words and passes over them: ${unread.join(", ")}.`;
+  byId("profile-caution").textContent = given
     ? "The model reads your words together with what you chose."
     : "A first impression. It rests on four answers only; it can be wrong about you.";
   closeEditor();

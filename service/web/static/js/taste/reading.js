@@ -11,7 +11,7 @@ const LONG_WAIT_MS = 30_000;
 
 const WORDS = {
   choices: ["Reading your choices", "The model looks at your four pairs and puts your taste in words. This takes a few seconds."],
-  edit: ["Reading your words", "The model reads your text together with your choices. This takes a few seconds."],
+  edit: ["Reading your words", "The model reads your text, together with your choices where there are four. This takes a few seconds."],
 };
 
 let waits = 0;

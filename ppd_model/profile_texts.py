@@ -1,0 +1,135 @@
+"""How mini's VLM may put a taste into words, and which words of a person's own it reads.
+
+Both come from training and lie in the VLM's file: the phrases that a profile is made of, and the
+words that profiles were trained with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, lower case, in order; what is joined by hyphens is several."""
+    return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+
+
+def sentences(likes: Sequence[str], avoids: Sequence[str]) -> str:
+    """A profile of two sentences at most: "Prefers a, b and c. Avoids d."."""
+    said = [("Prefers", likes), ("Avoids", avoids)]
+    return " ".join(f"{verb} {listed(things)}." for verb, things in said if things)
+
+
+def listed(things: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}"
+
+
+@dataclass(frozen=True)
+class KnownWords:
+    """The words that a VLM was trained on: those that name a look, and those around them."""
+
+    naming: frozenset[str]
+    others: frozenset[str]
+
+    @classmethod
+    def read(cls, config: Mapping[str, Sequence[str]]) -> KnownWords:
+        """From what ``config`` wrote into a file. Raises ValueError for anything else."""
+        try:
+            return cls(frozenset(config["naming"]), frozenset(config["others"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a list of words: {error!r}") from error
+
+    def config(self) -> dict[str, list[str]]:
+        return {"naming": sorted(self.naming), "others": sorted(self.others)}
+
+    def unread(self, text: str) -> list[str]:
+        """The words of a text that are not known, each once, in order."""
+        known = self.naming | self.others
+        return [word for word in dict.fromkeys(words_of(text)) if word not in known]
+
+    def name_a_look(self, text: str) -> bool:
+        return not self.naming.isdisjoint(words_of(text))
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """Every profile that may be written: each look once at most, so that nothing is said twice.
+
+    ``looks`` holds, for each look, the phrases for its two poles, each with whether it stands
+    after "Prefers" or after "Avoids"; a profile names ``most`` looks at most, in this order.
+    """
+
+    looks: tuple[tuple[tuple[str, bool], tuple[str, bool]], ...]
+    most: int
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Grammar:
+        """From what ``config`` wrote into a file. Raises ValueError for anything else."""
+        try:
+            looks = tuple(
+                tuple((str(phrase), bool(liked)) for phrase, liked in poles)
+                for poles in config["looks"]
+            )
+            grammar = cls(looks, int(config["most"]))  # type: ignore[arg-type]
+            if not looks or not all(len(poles) == 2 for poles in looks) or grammar.most < 1:
+                raise ValueError(f"{len(looks)} looks, {grammar.most} at most")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a grammar of profiles: {error!r}") from error
+        return grammar
+
+    def config(self) -> dict[str, Any]:
+        looks = [[list(pole) for pole in poles] for poles in self.looks]
+        return {"looks": looks, "most": self.most}
+
+    def profile(self, named: Iterable[tuple[int, int]]) -> str:
+        """The text that names these (look, pole), pole 0 or 1."""
+        phrases = [self.looks[look][pole] for look, pole in sorted(named)]
+        likes = [phrase for phrase, liked in phrases if liked]
+        return sentences(likes, [phrase for phrase, liked in phrases if not liked])
+
+    def every_profile(self) -> Iterator[str]:
+        for count in range(1, self.most + 1):
+            for looks in combinations(range(len(self.looks)), count):
+                for poles in product((0, 1), repeat=count):
+                    yield self.profile(zip(looks, poles, strict=True))
+
+
+class AllowedTokens:
+    """The tokens that may follow, so that what stands after the heading is a profile of a grammar.
+
+    Before the heading everything is allowed. ``tokens_of`` gives a text's tokens.
+    """
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        tokens_of: Callable[[str], Sequence[int]],
+        *,
+        heading: int,
+        end: int,
+        vocabulary: int,
+    ) -> None:
+        self._heading = heading
+        self._end = end
+        self._all = list(range(vocabulary))
+        next_tokens: dict[tuple[int, ...], set[int]] = {}
+        for text in grammar.every_profile():
+            tokens = (*tokens_of(f" {text}"), end)
+            for length, token in enumerate(tokens):
+                next_tokens.setdefault(tokens[:length], set()).add(token)
+        self._next = {begun: sorted(tokens) for begun, tokens in next_tokens.items()}
+
+    def __call__(self, row: int, ids_S: Any) -> list[int]:
+        """For ``prefix_allowed_tokens_fn``: of the row's tokens so far, on the device or not."""
+        ids = ids_S.tolist()
+        if self._heading not in ids:
+            return self._all
+        begun = tuple(ids[len(ids) - ids[::-1].index(self._heading) :])
+        return self._next.get(begun, [self._end])
