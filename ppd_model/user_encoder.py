@@ -289,7 +289,7 @@ class UserEncoder:
 
     def _encode_choices(
         self,
-        many: Sequence[Sequence[Choice]],
+        many: Sequence[Sequence[LabelledPair]],
         seeds: Sequence[int],
         edits: Sequence[str | None],
     ) -> list[EncodedUser]:
@@ -307,7 +307,7 @@ class UserEncoder:
 
     def _encode_alone(
         self,
-        many: Sequence[Sequence[Choice]],
+        many: Sequence[Sequence[LabelledPair]],
         seeds: Sequence[int],
         edits: Sequence[str | None],
     ) -> list[EncodedUser]:

@@ -28,8 +28,8 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from ppd_model import prompts, user_encoder
 from ppd_model.nets.vlm_precision import WideRMSNorm, WideRotary, make_wide
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
-from ppd_model.types import LabelledPair
 from ppd_model.profile_texts import Grammar, KnownWords
+from ppd_model.types import LabelledPair
 from ppd_model.user_encoder import (
     PLAIN_CAPTION,
     TOKENIZER_FILE,
