@@ -24,7 +24,6 @@ from service.core.errors import JobFailure, StorageFull
 from service.core.generation import blend
 from service.core.messages import JobEvent, preview_event, step_event
 from service.core.ports import AdapterFile, EmbeddingKey, ModelRuntime, Preview, Usage, Versions
-from service.core.words import not_read
 from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
 from service.infra.pictures.keys import generated_key
@@ -33,6 +32,7 @@ from service.infra.sql.store import Store
 from service.infra.sql.tables import Adapter, Image, Job, Profile, new_id, now
 from service.worker.presence import MeasuredPace
 from service.worker.previews import Previews
+from service.worker.words import not_read
 
 log = logging.getLogger("ppd.worker")
 

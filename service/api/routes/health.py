@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from service.api.deps import ServicesDep, StrictRoute
 from service.api.services import Services
-from service.core.deadlines import in_time
+from service.infra.ending import in_time
 
 router = APIRouter(prefix="/health", tags=["health"], route_class=StrictRoute)
 

@@ -8,8 +8,8 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry, Gauge
 from sqlalchemy import func, select
 
-from service.core.deadlines import in_time
 from service.core.messages import KINDS
+from service.infra.ending import in_time
 from service.infra.sql.clock import in_seconds
 from service.infra.sql.database import Database
 from service.infra.sql.tables import Job, WorkerRow, seconds_since

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from service.core.deadlines import in_time
+from service.infra.ending import in_time
 
 pytestmark = pytest.mark.anyio
 
