@@ -1,6 +1,7 @@
 """Who waits where in the queue, and a guess of how long: one look serves all who ask."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from service.core.fairness import Working, expected_waits_s
 from service.infra.sql.database import Database
 from service.infra.sql.jobs.line import InLine
 from service.infra.sql.tables import seconds_since
+
+log = logging.getLogger("ppd.http")
 
 _FRESH_S = 1.0
 _NOT_BEFORE_S = 0.1
@@ -40,15 +43,25 @@ class QueuePlaces:
         self._places: Mapping[str, Place] = {}
 
     async def of(self, job_id: str) -> Place | None:
-        """A waiting job's place; None for one that does not wait, or came in this moment."""
+        """A waiting job's place; None for one that does not wait, or came in this moment.
+
+        None too where the queue cannot be looked at: whatever else is told of a job does without.
+        """
         async with self._turn:
             patience_s = _FRESH_S if job_id in self._places else _NOT_BEFORE_S
             if time.monotonic() - self._looked_s >= patience_s:
-                async with self._database.read() as store:
-                    line = await store.jobs.line()
-                self._places = places(line, await self._working())
+                self._places = await self._look()
                 self._looked_s = time.monotonic()
         return self._places.get(job_id)
+
+    async def _look(self) -> Mapping[str, Place]:
+        try:
+            async with self._database.read() as store:
+                line = await store.jobs.line()
+            return places(line, await self._working())
+        except Exception:  # of the database, or of where workers say what they do
+            log.warning("a look at the queue failed; it comes again", exc_info=True)
+            return {}
 
 
 def places(line: Sequence[InLine], working: Sequence[Working]) -> dict[str, Place]:

@@ -89,8 +89,8 @@ class ProtectedRoute(StrictRoute):
         except ServiceError:
             await count_stranger(request, rates)
             raise
-        await count_caller(request, rates, caller)
         request.state.caller = caller
+        await count_caller(request, rates, caller)
 
 
 class AdminRoute(ProtectedRoute):

@@ -73,6 +73,9 @@ class Once:
                     store, self._key, work
                 )
 
+    async def note(self, refusal: ServiceError) -> None:
+        """Nothing: a repetition is known by its key, and no other request has that."""
+
     async def _earlier(self, store: Store, key: str) -> dict[str, Any] | None:
         record = await store.idempotency.find(self._scope, key)
         if record is None:

@@ -1,9 +1,9 @@
 """Clients that try again by themselves and send no Idempotency-Key: OpenAI's.
 
-They say how often they have tried before. So each of their requests is remembered for a while, and
-a further try takes up the newest one like it whose answer may have been lost: the same API key, the
-same body. Each is taken up once, so of equal calls at the same time each has its own job. A try
-that was refused is remembered too: the next one is to make what it could not.
+They say how often they have tried before; who does not say has not. So each request is remembered
+for a while, and a further try takes up the newest one like it whose answer may have been lost: the
+same API key, the same body. Each is taken up once, so of equal calls at the same time each has its
+own job. A try that was refused is remembered too: the next one is to make what it could not.
 """
 
 import logging
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
 
-from service.api.deps import fingerprint, known_caller, services_of
+from service.api.deps import ProtectedRoute, fingerprint, known_caller, services_of
 from service.api.idempotency import Once, OnceDep, Work
 from service.api.services import Services
 from service.core.auth import Caller
@@ -23,6 +23,7 @@ log = logging.getLogger("ppd.http")
 
 TRIED_AGAIN_WITHIN_S = 900.0
 """OpenAI's clients wait ten minutes for an answer, and then some seconds before they try again."""
+_COUNT = "x-stainless-retry-count"
 _TRIED_AGAIN = frozenset({409, 429})
 """These refusals, and all from 500 on, are what such a client tries again after."""
 
@@ -57,9 +58,22 @@ class Tries:
                 earlier.accepted = accepted.ids
                 return accepted.ids
         except ServiceError as refusal:
-            if refusal.status in _TRIED_AGAIN or refusal.status >= 500:
-                await self._note_refusal(refusal)
+            await self.note(refusal)
             raise
+
+    async def note(self, refusal: ServiceError) -> None:
+        """Remember that this try was refused, if its client tries again after such a refusal."""
+        if isinstance(refusal, DatabaseAway):
+            return
+        if refusal.status not in _TRIED_AGAIN and refusal.status < 500:
+            return
+        try:
+            async with self._database.write() as store:
+                await self._alone(store)
+                if await self._earlier(store) is None:
+                    await self._remember(store)
+        except Exception:  # the refusal stands; its next try may be given an equal call's pictures
+            log.exception("a refusal could not be noted")
 
     async def _alone(self, store: Store) -> None:
         await store.alone(f"tries {self._scope} {self._fingerprint}")
@@ -83,17 +97,6 @@ class Tries:
         await store.idempotency.add(record)
         return record
 
-    async def _note_refusal(self, refusal: ServiceError) -> None:
-        if isinstance(refusal, DatabaseAway):
-            return
-        try:
-            async with self._database.write() as store:
-                await self._alone(store)
-                if await self._earlier(store) is None:
-                    await self._remember(store)
-        except Exception:  # the refusal stands; its next try may be given an equal call's pictures
-            log.exception("a refusal could not be noted")
-
 
 async def _tries(
     request: Request,
@@ -102,18 +105,52 @@ async def _tries(
     tries: Annotated[
         str | None,
         Header(
-            alias="x-stainless-retry-count",
+            alias=_COUNT,
             description="How often the client has tried before; OpenAI's clients send it.",
         ),
     ] = None,
 ) -> Once | Tries:
     """By the Idempotency-Key where there is one, else by what the client says of its tries."""
-    known = tries is not None and tries.isascii() and tries.isdecimal() and len(tries) < 4
-    if once.has_key or not known or tries is None:
+    count = 0 if tries is None else _count(tries)
+    if once.has_key or count is None:
         return once
+    return await _tries_of(request, response, count)
+
+
+def _count(header: str) -> int | None:
+    known = header.isascii() and header.isdecimal() and len(header) < 4
+    return int(header) if known else None
+
+
+async def _tries_of(request: Request, response: Response, count: int) -> Tries:
     caller, services = known_caller(request), services_of(request)
     seen = await fingerprint(request, caller.key_pk or "")
-    return Tries(response, caller, services, seen, int(tries))
+    return Tries(response, caller, services, seen, count)
+
+
+class TriedRoute(ProtectedRoute):
+    """A route of OpenAI's clients: what comes too often is refused there, and that is noted too."""
+
+    async def admit(self, request: Request) -> None:
+        """Only a key's tries that say their number are noted: all other refusals cost nothing."""
+        try:
+            await super().admit(request)
+        except ServiceError as refusal:
+            caller: Caller | None = getattr(request.state, "caller", None)
+            count = _count(request.headers.get(_COUNT, ""))
+            by_key = caller is not None and caller.key_pk is not None
+            is_try = request.method == "POST" and "idempotency-key" not in request.headers
+            if by_key and is_try and count is not None:
+                await _note_early(request, refusal, count)
+            raise
+
+
+async def _note_early(request: Request, refusal: ServiceError, count: int) -> None:
+    try:
+        tries = await _tries_of(request, Response(), count)
+    except Exception:  # a body that is too long, or that nobody sends any more
+        return
+    await tries.note(refusal)
 
 
 TriesDep = Annotated[Once | Tries, Depends(_tries)]

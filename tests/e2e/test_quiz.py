@@ -508,3 +508,13 @@ def test_deleting_asks_first_and_then_starts_anew(page: Page) -> None:
     steps.expect_question(page, 1)
     assert steps.user_id(page) != before
     assert steps.held(page)["choices"] == []
+
+
+def test_pictures_that_never_come_do_not_hold_up_the_quiz(page: Page) -> None:
+    page.route("**/pairs/images/**", lambda route: None)
+    page.goto("/", wait_until="commit")
+    expect(page.locator("#quiz")).to_be_visible(timeout=20_000)
+    for number in (1, 2):
+        expect(page.locator("#quiz-count")).to_have_text(f"{number} of 4", timeout=20_000)
+        expect(page.locator("#quiz-form[aria-busy]")).to_have_count(0)
+        page.keyboard.press("1")

@@ -75,6 +75,7 @@ async def test_an_equal_request_is_given_the_pictures_without_the_model(service:
     expected = {**first["result"], "cached": True, "timings": again["result"]["timings"]}
     assert again["result"] == expected
     assert again["result"]["timings"]["denoise_s"] == 0
+    assert first["result"]["ai_generated"] is again["result"]["ai_generated"] is True
     # Without `Prefer: wait` too, and the job is one like any other.
     at_once = await ask(client, **body)
     assert ids(at_once) == ids(first)

@@ -43,6 +43,9 @@ async def test_left_to_itself_a_call_gives_base64_and_says_what_it_took(service:
     async with client_of(service) as client:
         again = await client.images.generate(prompt="a red fox", n=2, extra_body=OUR_OWN)
     assert again.model_extra["ppd"]["cached"] is True
+    assert (
+        made.model_extra["ppd"]["ai_generated"] is again.model_extra["ppd"]["ai_generated"] is True
+    )
     assert again.usage == made.usage
 
 
@@ -243,9 +246,10 @@ async def test_the_clients_own_retry_after_a_lost_answer_finds_the_first_job(
     assert len(await jobs_of(service)) == 2
 
 
-def tried(service: Service, tries: int, key: str | None = None) -> Any:
-    """A call as OpenAI's client sends it when it has tried so often before."""
-    client = service.client(key, headers={"x-stainless-retry-count": str(tries)})
+def tried(service: Service, tries: int | None, key: str | None = None) -> Any:
+    """A call as OpenAI's client sends it when it has tried so often before; None: unsaid."""
+    said = {} if tries is None else {"x-stainless-retry-count": str(tries)}
+    client = service.client(key, headers=said)
 
     async def call(**body: Any) -> httpx.Response:
         return await client.post("/v1/images/generations", json={"prompt": "a", "steps": 2, **body})
@@ -305,6 +309,37 @@ async def test_a_try_after_a_refusal_makes_what_was_refused(start: Start) -> Non
     lost = await tried(service, 1)()
     assert lost.json()["ppd"]["job_id"] == first
     assert len(await jobs_of(service)) == 3
+
+
+async def test_a_call_that_does_not_say_its_number_is_a_first_try(service: Service) -> None:
+    first = (await tried(service, None)()).json()["ppd"]["job_id"]
+    again = await tried(service, 1)()
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json()["ppd"]["job_id"] == first
+    assert len(await jobs_of(service)) == 1
+
+
+async def test_a_try_after_too_many_requests_makes_what_was_refused(start: Start) -> None:
+    service: Service = await start(rate_limit_key="1/3 second")
+    first = (await tried(service, 0)()).json()["ppd"]["job_id"]
+    refused = await tried(service, 0)()
+    assert refused.status_code == 429
+    await asyncio.sleep(3.2)
+    assert (await tried(service, 1)()).json()["ppd"]["job_id"] != first
+
+
+async def test_a_try_after_a_full_house_of_streams_makes_what_was_refused(start: Start) -> None:
+    service: Service = await start(max_event_streams=1)
+    streams = service.parts.app.app.state.services.streams  # type: ignore[attr-defined]
+    first = (await tried(service, 0)(stream=True)).headers["location"]
+    async with asyncio.timeout(10):
+        while streams.count():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    with streams.hold("another"):
+        assert (await tried(service, 0)(stream=True)).status_code == 503
+    again = await tried(service, 1)(stream=True)
+    assert again.status_code == 200
+    assert again.headers["location"] != first
 
 
 async def test_what_is_remembered_of_tries_goes_with_the_person(service: Service) -> None:

@@ -24,15 +24,16 @@ async def follow(
     stream: AsyncIterator[JobEvent],
     after_seq: int,
     place: Callable[[], Awaitable[Mapping[str, Any] | None]] | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[JobEvent]:
     """The events after `after_seq`, in order, to the end of the job or of the stream.
 
-    While it waits, what `place` says of its place in the queue is an event whenever it changes.
+    While it waits, what `place` says of its place in the queue is an event whenever it is
+    another than what was `told`.
 
     Whenever none came for two seconds the row is looked at. So the end always comes, and a job
     that was erased ends the stream, whatever becomes of the events on their way.
     """
-    told = None
     while True:
         try:
             async with asyncio.timeout(LOOK_EVERY_S):

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 
 
 def chosen(accept: str, offers: Sequence[str]) -> str:
-    """One of these media types: the first wherever it is accepted at all, else the best liked.
+    """One of these media types: the best liked, of equals the first.
 
-    A header that accepts none of them is passed over, as HTTP allows, and so is one that cannot be
-    read: clients that say `application/json` of every request still get their picture.
+    A header that accepts none of them, or cannot be read, is passed over, as HTTP allows: clients
+    that say `application/json` of every request still get their picture.
     """
     ranges = [_range(part) for part in accept.lower().split(",") if part.strip()]
     liked = [_weight(offer, ranges) for offer in offers]
-    if not ranges or liked[0] > 0:
-        return offers[0]
     return offers[liked.index(max(liked))]
 
 

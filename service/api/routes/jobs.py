@@ -189,8 +189,10 @@ async def job_events(
             job = await store.jobs.get(job_id)
         if job is None:
             return
+        told = None
         if job.status in TERMINAL or seen == 0 or after == 0:
             place = await services.places.of(job_id) if job.status == "queued" else None
+            told = None if place is None else asdict(place)
             first = status_event(job.seq, job.status)  # type: ignore[arg-type]
             yield _sse(first, job_out(job, first, place), retry=True)
             after = max(after, job.seq)
@@ -201,7 +203,7 @@ async def job_events(
             now = await services.places.of(job_id)
             return None if now is None else asdict(now)
 
-        async for event in follow(services.database, job_id, stream, after, place_now):
+        async for event in follow(services.database, job_id, stream, after, place_now, told):
             if event.terminal:
                 async with services.database.read() as store:
                     job = await store.jobs.get(job_id)
@@ -274,10 +276,17 @@ def job_out(
         position=None if place is None else place.position,
         expected_wait_s=None if place is None else place.expected_wait_s,
         progress=progress,
-        result=job.result,
+        result=told_result(job),
         error=error,
         links=job_links(job.id),
     )
+
+
+def told_result(job: Job | JobSeen) -> dict[str, Any] | None:
+    """What came of a job, and of pictures that a model made them: also of those kept for long."""
+    if job.result is None or job.kind != "generate":
+        return job.result
+    return {**job.result, "ai_generated": True}
 
 
 def job_links(job_id: str) -> dict[str, str]:

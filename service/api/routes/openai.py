@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
 from ppd_model.pictures.writing import DEFAULT_QUALITY
-from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
+from service.api.deps import CallerDep, ServicesDep
 from service.api.http.openai_errors import OPENAI_ERRORS
 from service.api.image_stream import StreamLooks, image_stream
 from service.api.openai_schemas import (
@@ -24,19 +24,17 @@ from service.api.openai_schemas import (
     UsageOut,
     usage_out,
 )
-from service.api.retries import TriesDep
+from service.api.retries import TriedRoute, TriesDep
 from service.api.routes.generate import accept
 from service.api.routes.images import stored_bytes
-from service.api.routes.jobs import wait_for_end
+from service.api.routes.jobs import told_result, wait_for_end
 from service.api.routes.signed_pictures import signed_path
 from service.api.services import Services
 from service.core.auth import Caller
 from service.core.errors import CODES, FieldError, ServiceError, invalid
 from service.infra.sql.tables import Image, Job
 
-router = APIRouter(
-    prefix="/v1", tags=["openai"], route_class=ProtectedRoute, responses=OPENAI_ERRORS
-)
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=TriedRoute, responses=OPENAI_ERRORS)
 
 _DO_NOT_RETRY = {"x-should-retry": "false"}
 """OpenAI's clients would send the request again, and so pay for another job."""
@@ -62,12 +60,16 @@ async def get_model(
 
 
 async def _stream_place(
-    request: Request, caller: CallerDep, services: ServicesDep
+    request: Request, caller: CallerDep, services: ServicesDep, tries: TriesDep
 ) -> AsyncIterator[None]:
     """A place for the stream until it ends, where one is asked for."""
     with contextlib.ExitStack() as held:
         if (await request.json()).get("stream") is True:
-            held.enter_context(services.streams.hold(caller.scope))
+            try:
+                held.enter_context(services.streams.hold(caller.scope))
+            except ServiceError as refusal:
+                await tries.note(refusal)
+                raise
         yield
 
 
@@ -167,7 +169,7 @@ def _size(image: Image) -> str:
 
 def _told(job: Job, body: ImagesIn, image: Image) -> dict[str, Any]:
     """The job and its result; with a word where another size was made than was asked for."""
-    told: dict[str, Any] = {"job_id": job.id, **(job.result or {})}
+    told: dict[str, Any] = {"job_id": job.id, **(told_result(job) or {})}
     if body.sides_px not in (None, (image.width_px, image.height_px)):
         detail = f"{body.size} is not made here: this is the nearest size that is."
         told["warnings"] = [*told.get("warnings", ()), {"code": "size_changed", "detail": detail}]

@@ -1,11 +1,15 @@
 """How long jobs wait, by numbers that are derived by hand."""
 
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from service.actions.queue_places import Place, places
+from service.actions.queue_places import Place, QueuePlaces, places
 from service.core.fairness import Working, expected_waits_s
+from service.infra.sql.database import Database
 from service.infra.sql.jobs.line import InLine
 from service.worker.presence import MeasuredPace
 
@@ -95,3 +99,20 @@ def test_a_pace_is_what_was_measured_of_late() -> None:
     for _ in range(16):
         pace.made(10, 1.0)
     assert pace.of(BOTH, 4).step_s == pytest.approx(0.1)
+
+
+def test_where_the_queue_cannot_be_looked_at_there_is_no_place(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    async def nobody() -> Sequence[Working]:
+        return []
+
+    async def place() -> Place | None:
+        empty = Database(f"sqlite+aiosqlite:///{tmp_path}/empty.db")  # without a table
+        try:
+            return await QueuePlaces(empty, nobody).of("a")
+        finally:
+            await empty.close()
+
+    assert asyncio.run(place()) is None
+    assert "a look at the queue failed" in caplog.text

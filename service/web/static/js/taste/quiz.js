@@ -12,6 +12,7 @@ import { lookAhead, nextPair, pairsById } from "./pool.js";
 import * as steps from "./trail.js";
 
 const DOUBLE_CLICK_MS = 400;
+const DECODE_MS = 4000; // a picture that takes longer comes in its own time
 const SEEN_MS = 120; // how long what was chosen is seen before the next pair hangs there
 /** Which answer a key gives, as the radio button's place. @type {Record<string, number>} */
 const KEYS = { 1: 0, 2: 1, 0: 2 };
@@ -238,7 +239,8 @@ async function hang(side, image) {
   const shown = byId(`choice-image-${side}`);
   shown.alt = `${side === 0 ? "Left" : "Right"} picture: ${image.alt}`;
   shown.src = image.url;
-  await shown.decode().catch(() => undefined); // a picture that fails still has its alt text
+  const decoded = shown.decode().catch(() => undefined); // a picture that fails still has its alt text
+  await Promise.race([decoded, sleep(DECODE_MS)]);
 }
 
 /** Next is there for what is chosen and not sent yet. */
