@@ -6,18 +6,21 @@ words that profiles were trained with.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+from ppd_model.words import is_blank, pictographs, split_words
+
+_JOINING = "'\u200c\u200d"
+"""Within words: apostrophes, and what joins or parts the letters of Persian and Indic scripts."""
 
 
 def words_of(text: str) -> list[str]:
     """The words of a text, lower case, in order; what is joined by hyphens is several."""
-    return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+    words = split_words(text.replace("’", "'"), _JOINING)
+    return [word for word in words if not is_blank(word)]
 
 
 def sentences(likes: Sequence[str], avoids: Sequence[str]) -> str:
@@ -50,12 +53,25 @@ class KnownWords:
         return {"naming": sorted(self.naming), "others": sorted(self.others)}
 
     def unread(self, text: str) -> list[str]:
-        """The words of a text that are not known, each once, in order."""
+        """The words and pictographs of a text that are not known, each once, in order."""
         known = self.naming | self.others
-        return [word for word in dict.fromkeys(words_of(text)) if word not in known]
+        return [word for word in dict.fromkeys(_words_and_pictographs(text)) if word not in known]
+
+    def read_any(self, text: str) -> bool:
+        """Whether any word of a text is known."""
+        return not (self.naming | self.others).isdisjoint(words_of(text))
 
     def name_a_look(self, text: str) -> bool:
         return not self.naming.isdisjoint(words_of(text))
+
+
+def _words_and_pictographs(text: str) -> list[str]:
+    found: list[str] = []
+    place = 0
+    for start, end in pictographs(text):
+        found += [*words_of(text[place:start]), text[start:end]]
+        place = end
+    return found + words_of(text[place:])
 
 
 @dataclass(frozen=True)

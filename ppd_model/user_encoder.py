@@ -10,6 +10,7 @@ Legend: B users, S tokens, D embedding, N images of one user (8).
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,7 +101,7 @@ class NothingReadError(EncodingError):
 
 
 class NoWordReadError(EncodingError):
-    """A text without choices names no look in a word that the model knows."""
+    """A text has no word that the model knows or, without choices, none that names a look."""
 
 
 @dataclass(frozen=True)
@@ -293,6 +294,9 @@ class UserEncoder:
         seeds: Sequence[int],
         edits: Sequence[str | None],
     ) -> list[EncodedUser]:
+        for edit in edits:
+            if edit is not None and self._words is not None and not self._words.read_any(edit):
+                raise NoWordReadError("the text has no word that the model knows")
         asked = [self._prompt(choices) for choices in many]
         images = [_in_order(choices, p.images) for choices, p in zip(many, asked, strict=True)]
         responses = self._respond([p.text for p in asked], images, seeds)
@@ -390,6 +394,8 @@ class UserEncoder:
         return known_caption(text, self._tokenizer)
 
     def _edited(self, response: str, profile: str) -> str:
+        if self._words is not None:  # as `words_of` reads it, full-width letters too
+            profile = unicodedata.normalize("NFKC", profile)
         if self._specials_in(prompts.as_data(profile, self._special_tokens)):
             raise ValueError("the profile text would change the response's structure")
         return prompts.with_profile(response, profile, self._special_tokens)

@@ -33,6 +33,8 @@ INVISIBLE = (
     (0xFEFF, 0xFEFF),
     (0xFFA0, 0xFFA0),
     (0xFFF0, 0xFFFB),
+    (0x1BCA0, 0x1BCA3),  # of shorthand
+    (0x1D173, 0x1D17A),  # of musical notes
     (0xE0000, 0xE0FFF),  # tags, and more variation selectors
 )
 """Ranges of characters that show nothing: Unicode's Default_Ignorable_Code_Point and a few more."""
@@ -48,6 +50,12 @@ class Vocabulary:
     def reads(self, text: str) -> bool:
         """Whether any word of the text is read."""
         return not self.words.isdisjoint(split_words(text)[: self.most_words])
+
+    def why_unread(self, text: str) -> str:
+        """Why nothing is read of a text, said of it."""
+        if self.words.isdisjoint(split_words(text)):
+            return "has no word that the model knows"
+        return f"is cut after {self.most_words} words, before the first one that the model knows"
 
 
 def vocabulary_of(preset: Preset, weights_dir: Path | None) -> Vocabulary | None:
@@ -68,10 +76,14 @@ def is_blank(text: str) -> bool:
     return all(_shows_nothing(character) for character in text)
 
 
-def split_words(text: str) -> list[str]:
-    """The words of a text in order, lower case, without punctuation and symbols."""
+def split_words(text: str, joining: str = "") -> list[str]:
+    """The words of a text in order, lower case, without punctuation and symbols.
+
+    The characters of `joining` stay within words; at their ends they are left out, too.
+    """
     plain = unicodedata.normalize("NFKC", text).lower()
-    return "".join(c if _in_word(c) else " " for c in plain).split()
+    kept = "".join(c if _in_word(c) or c in joining else " " for c in plain).split()
+    return [word for found in kept if (word := found.strip(joining))]
 
 
 def pictographs(text: str) -> list[tuple[int, int]]:

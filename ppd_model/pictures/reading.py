@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageFile
 
-from ppd_model.pictures import png
+from ppd_model.pictures import jpeg, png
 from ppd_model.pictures.colour import on_white
 from ppd_model.pictures.formats import format_of, openers, size_before_opening
 
@@ -99,7 +99,7 @@ def opened(data: bytes, limits: Limits = ANY) -> Opened:
     opener = openers().get(format)
     if opener is None:
         raise PictureError(f"is {format}, which is not read here; {', '.join(openers())} are")
-    if format == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+    if format == "JPEG" and jpeg.scans(data) > MAX_JPEG_SCANS:
         raise PictureError(f"is a JPEG of more than {MAX_JPEG_SCANS} scans")
     with _damage_named(format):
         size = size_before_opening(format, data)

@@ -5,12 +5,14 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakValueDictionary
 
 from ppd_model.pictures.apart import read_apart
 from ppd_model.pictures.reading import PictureError
 from service.actions.limits import STORAGE_RETRY_AFTER, Limits
 from service.api.schemas import MAX_UPLOAD_BYTES, PreferencesIn
 from service.api.services import Services
+from service.core.auth import Caller
 from service.core.errors import FieldError, ServiceError, StorageFull
 from service.core.pictures import OF_ONE_REQUEST, UPLOADS, from_base64, png_size
 from service.infra.pictures.keys import upload_key
@@ -23,9 +25,23 @@ _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="ppd-uploads")
 """Apart from the threads that read and write pictures, which large uploads must not hold up."""
 
 
-async def clean_uploads(services: Services, body: PreferencesIn) -> list[list[bytes]]:
+_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+"""By caller: one that sends many large uploads at once holds one thread, and others get theirs."""
+
+
+async def clean_uploads(
+    services: Services, caller: Caller, body: PreferencesIn
+) -> list[list[bytes]]:
     """Both pictures of every answer that brings its own; raises 422 with every fault found."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, _clean, services, body)
+    _check_pairs(services, body)
+    if all(choice.images is None for choice in body.choices):
+        return [[] for _ in body.choices]
+    async with _turns.setdefault(caller.scope, asyncio.Lock()):
+        reading = asyncio.get_running_loop().run_in_executor(_threads, _clean, body)
+        try:
+            return await asyncio.shield(reading)
+        finally:  # a thread goes on when the request is canceled, and so does the caller's turn
+            await asyncio.wait((reading,))
 
 
 async def check_quota(store: Store, limits: Limits, user: User, new: Sequence[Image]) -> None:
@@ -71,7 +87,7 @@ def image_row(user: User, data: bytes) -> Image:
     )
 
 
-def _clean(services: Services, body: PreferencesIn) -> list[list[bytes]]:
+def _check_pairs(services: Services, body: PreferencesIn) -> None:
     for i, choice in enumerate(body.choices):
         if choice.pair_id is not None and services.pool.get(choice.pair_id) is None:
             raise ServiceError(
@@ -79,6 +95,9 @@ def _clean(services: Services, body: PreferencesIn) -> list[list[bytes]]:
                 "pair_not_found",
                 errors=(FieldError(f"/choices/{i}/pair_id", "the pool has no such pair"),),
             )
+
+
+def _clean(body: PreferencesIn) -> list[list[bytes]]:
     faults: list[FieldError] = []
     sent: dict[tuple[int, int], bytes] = {}
     for i, choice in enumerate(body.choices):

@@ -44,7 +44,7 @@ CODES: Mapping[str, str] = {
     "encoder_invalid": "The encoder gave an embedding that cannot be used.",
     "nothing_read": "The reading came to no profile; the profile before it stays.",
     "unreadable_prompt": "The model knows no word of the prompt; GET /vocabulary names its words.",
-    "no_word_read": "The text names nothing that the model knows; there are no choices beside it.",
+    "no_word_read": "The text has no word that the model knows or, alone, none that names a look.",
     "numerical_error": "The model gave values that are not finite.",
     "out_of_memory": "The model ran out of memory on this job; a smaller one may fit.",
     "deadline_exceeded": "The job had not been made in the time that a job may run.",

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 _NAMED = 6
-_NAMED_CHARACTERS = 40
+_LISTED = 64
+_WORD_CHARACTERS = 40
 
 
 def not_read(field: str, text: str, unread: str, unknown: Sequence[str]) -> list[dict[str, Any]]:
@@ -17,10 +18,17 @@ def not_read(field: str, text: str, unread: str, unknown: Sequence[str]) -> list
         detail = f"The model reads no more than the first {len(text) - len(unread)} characters"
         said.append({"code": "prompt_truncated", "field": field, "detail": f"{detail}."})
     if unknown:
-        named = ", ".join(f"\u201c{word[:_NAMED_CHARACTERS]}\u201d" for word in unknown[:_NAMED])
+        listed = [word[:_WORD_CHARACTERS] for word in unknown[:_LISTED]]
+        named = ", ".join(f"\u201c{word}\u201d" for word in listed[:_NAMED])
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         detail = f"The model does not know {named}{more}; it reads as if nothing stood there."
         said.append(
-            {"code": "unknown_words", "field": field, "detail": detail, "words": list(unknown)}
+            {
+                "code": "unknown_words",
+                "field": field,
+                "detail": detail,
+                "words": listed,
+                "count": len(unknown),
+            }
         )
     return said

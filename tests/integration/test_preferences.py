@@ -244,6 +244,17 @@ async def test_words_alone_of_which_none_is_known_are_no_profile(service: Servic
     assert (answer.json()["status"], answer.json()["error"]["code"]) == ("failed", "no_word_read")
 
 
+async def test_a_text_of_which_no_word_is_known_leaves_the_profile(service: Service) -> None:
+    client = service.client()
+    before = await service.answer(client, "ann")
+    answer = await client.put(
+        "/users/ann/profile", json={"text": "zzz"}, headers={"Prefer": "wait=60"}
+    )
+    assert (answer.json()["status"], answer.json()["error"]["code"]) == ("failed", "no_word_read")
+    held = (await client.get("/users/ann/preferences")).json()
+    assert held["profile"] == before["profile"]
+
+
 async def test_newer_answers_overtake_an_encoding_that_still_waits(start: Start) -> None:
     runtime = FakeRuntime()
     service: Service = await start(runtime)

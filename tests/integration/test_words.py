@@ -90,6 +90,21 @@ async def test_unknown_words_are_told(service: Service) -> None:
     assert "warnings" not in alone["result"]  # nobody reads it then
 
 
+async def test_a_prompt_cut_before_its_first_known_word_is_told_so(small_world: Service) -> None:
+    answer = await small_world.client().post("/generate", json={"prompt": "x x x x boat"})
+    message = answer.json()["errors"][0]["message"]
+    assert "cut after 4 words, before the first one that the model knows" in message
+
+
+async def test_unknown_words_are_listed_within_bounds(service: Service) -> None:
+    words = ["x" * 50, *(f"x{number}" for number in range(69))]
+    service.runtime.unknown = set(words)
+    job = await service.generate(service.client(), prompt=" ".join(words))
+    (warning,) = (w for w in job["result"]["warnings"] if w["code"] == "unknown_words")
+    assert warning["words"] == [word[:40] for word in words[:64]]
+    assert warning["count"] == 70
+
+
 @pytest.mark.parametrize("written", ["", ".", "\u202e!?", "\u200b"])
 async def test_a_reading_that_came_to_nothing_is_no_profile(
     service: Service, written: str, monkeypatch: pytest.MonkeyPatch

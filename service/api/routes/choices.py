@@ -79,7 +79,7 @@ async def post_preferences(
 
     Where these are the four that the newest version was read from, or is being, it stands.
     """
-    sent = await clean_uploads(services, body)
+    sent = await clean_uploads(services, caller, body)
     stored_keys: list[str] = []
     overtaken: list[Job] = []
 

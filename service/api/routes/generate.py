@@ -99,8 +99,9 @@ def _request(body: GenerateIn, services: Services) -> dict[str, Any]:
         if side is not None and side not in offered.sides_px:
             allowed = ", ".join(map(str, offered.sides_px))
             raise invalid(f"/{name}", f"preset {offered.preset} makes sides of {allowed} px")
-    if offered.vocabulary is not None and not offered.vocabulary.reads(body.prompt):
-        raise invalid("/prompt", "has no word that the model knows", "unreadable_prompt")
+    vocabulary = offered.vocabulary
+    if vocabulary is not None and not vocabulary.reads(body.prompt):
+        raise invalid("/prompt", vocabulary.why_unread(body.prompt), "unreadable_prompt")
     seed = body.seed if body.seed is not None else min(services.new_seed(), MAX_SEED - body.n)
     return {
         **body.model_dump(exclude={"user_id", "blend", "seed", "width", "height", "fresh"}),

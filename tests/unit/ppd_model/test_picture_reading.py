@@ -11,10 +11,12 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from ppd_model.pictures.colour import on_white
+from ppd_model.pictures.jpeg import scans
 from ppd_model.pictures.reading import ANY, KEPT, Limits, PictureError, kept_size, read_picture
 
 RED, BLUE, WHITE = (220, 30, 40), (30, 60, 200), (255, 255, 255)
 SIZE = (64, 32)
+SCAN = b"\xff\xda\0\x02"
 MIRRORED = {5, 7, 6, 8}
 
 
@@ -474,7 +476,14 @@ def test_data_sets_have_no_picture_that_the_service_would_refuse_as_too_narrow(
 def test_a_jpeg_of_many_scans_is_refused() -> None:
     jpeg = saved(halves(), "JPEG")
     with pytest.raises(PictureError, match="more than 64 scans"):
-        read_picture(jpeg + b"\xff\xda" * 65)
+        read_picture(jpeg[:-2] + SCAN * 64 + jpeg[-2:])
+
+
+def test_scans_in_a_jpegs_thumbnail_or_after_its_end_are_not_counted() -> None:
+    jpeg = saved(halves(), "JPEG", progressive=True)
+    comment = b"\xff\xfe\x02\x02" + SCAN * 128
+    assert 1 < scans(jpeg) == scans(jpeg[:2] + comment + jpeg[2:] + SCAN * 65) < 64
+    assert read_picture(jpeg[:2] + comment + jpeg[2:] + SCAN * 65).size == SIZE
 
 
 def test_a_picture_without_a_side_is_refused() -> None:

@@ -87,7 +87,32 @@ def test_a_grammar_and_words_come_back_from_their_file() -> None:
 
 
 def test_words_are_told_apart_in_any_script_and_case() -> None:
-    assert words_of("Close-ups, DON’T; 3 žluťoučký") == ["close", "ups", "don't", "žluťoučký"]
+    typed = "Close-ups, DON’T; 'quoted' 3 žluťoučký"
+    assert words_of(typed) == ["close", "ups", "don't", "quoted", "3", "žluťoučký"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("हिन्दी चित्र", ["हिन्दी", "चित्र"]),
+        ("cafe\u0301", ["caf\u00e9"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),
+        ("8k, 3d", ["8k", "3d"]),
+        ("\uff37\uff21\uff32\uff2d", ["warm"]),
+        ("\u2764\ufe0f \u200d '", []),
+    ],
+)
+def test_words_of_any_script_stay_whole(typed: str, words: list[str]) -> None:
+    assert words_of(typed) == words
+
+
+def test_numbers_and_pictographs_that_are_not_known_are_named() -> None:
+    words = KnownWords(frozenset({"warm"}), frozenset({"and"}))
+    fox, fire = "\U0001f98a", "\U0001f525"
+    assert words.unread(f"{fox}{fire}") == [fox + fire]
+    assert words.unread(f"warm {fox} and zebras{fire} 123 {fox}") == [fox, "zebras", fire, "123"]
+    assert not words.read_any(f"{fox} 123")
+    assert words.read_any(f"{fox} and")
 
 
 def test_what_is_not_known_is_named_once_in_order() -> None:

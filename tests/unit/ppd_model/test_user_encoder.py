@@ -561,7 +561,24 @@ def test_words_that_are_not_known_are_named_and_nothing_known_is_refused(
     assert reader.encode([], profile="Bright zebras").unread == ["zebras"]
     with pytest.raises(NoWordReadError):
         reader.encode([], profile="pictures of zebras")
-    assert reader.encode_batch([four_choices()], profiles=["zebras"])[0].unread == ["zebras"]
+    some = reader.encode_batch([four_choices()], profiles=["pictures of zebras"])[0]
+    assert some.unread == ["of", "zebras"]
+
+
+@pytest.mark.parametrize("text", ["zebras", "\U0001f98a\U0001f525", "123"])
+def test_choices_do_not_hide_a_text_of_which_nothing_is_read(
+    encoder: UserEncoder, text: str
+) -> None:
+    with pytest.raises(NoWordReadError):
+        knowing(encoder).encode(four_choices(), profile=text)
+
+
+def test_full_width_letters_are_read_as_others(encoder: UserEncoder) -> None:
+    reader = knowing(encoder)
+    wide = "".join(chr(ord(letter) + 0xFEE0) for letter in "bright")
+    plain, full = (reader.encode([], profile=text) for text in ("bright", wide))
+    assert (full.profile, full.unread) == (wide, [])
+    np.testing.assert_array_equal(full.user_emb_D, plain.user_emb_D)
 
 
 def test_a_profile_is_written_within_its_grammar(encoder: UserEncoder) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
 from ppd_model.nets.text_encoder import load_word_tokenizer
@@ -36,6 +38,15 @@ def vocabulary() -> Vocabulary:
 @pytest.mark.parametrize("text", ["", " \n\t", "\u2800", "\0\x1b", INVISIBLE, *INVISIBLE])
 def test_what_nobody_sees_is_blank(text: str) -> None:
     assert is_blank(text)
+
+
+def test_all_that_unicode_lets_programs_ignore_is_blank() -> None:
+    ignorable = Split(Regex(r"\p{Default_Ignorable_Code_Point}"), "isolated")
+    every = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF)
+    found = [c for c, (start, end) in ignorable.pre_tokenize_str(every) if end - start == 1]
+    found = [c for c in found if ignorable.pre_tokenize_str(f"{c}ab")[0][0] == c]
+    assert len(found) > 4000
+    assert [f"{ord(c):x}" for c in found if not is_blank(c)] == []
 
 
 @pytest.mark.parametrize("text", ["a", ".", "\u5b57", "\U0001f600", "\u05d0", "\u0301", "\u200b1"])
@@ -77,6 +88,8 @@ def test_what_is_cut_off_is_not_read(vocabulary: Vocabulary) -> None:
     assert vocabulary.most_words == 22
     assert vocabulary.reads("zeppelin " * 21 + "boat")
     assert not vocabulary.reads("zeppelin " * 22 + "boat")
+    assert "cut after 22 words" in vocabulary.why_unread("zeppelin " * 22 + "boat")
+    assert vocabulary.why_unread("zeppelin") == "has no word that the model knows"
 
 
 def test_pictographs_are_found_whole() -> None:
