@@ -45,6 +45,7 @@ GENERIC = {"GET /pairs", "GET /v1/models", "GET /v1/models/{model}"}
 NEW_TO_A_TENANT = {
     "GET /users/{user_id}/quiz",
     "POST /users/{user_id}/preferences",
+    "PUT /users/{user_id}/profile",
     "POST /generate",
     "POST /v1/images/generations",
 }

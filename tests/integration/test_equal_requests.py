@@ -12,7 +12,6 @@ from PIL import Image as PillowImage
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ppd_model.presets import get_preset
 from service.actions import housekeeping
 from service.core.errors import JobFailure
 from service.core.messages import KINDS
@@ -117,7 +116,7 @@ async def test_all_that_decides_the_picture_has_to_be_equal(
 async def test_what_is_as_by_default_is_equal_to_what_is_left_out(service: Service) -> None:
     client = service.client()
     first = await service.generate(client)
-    own = get_preset("mini").sampling
+    own = service.runtime.capabilities.sampling
     named = {
         "guidance_scale": 4,
         "width": 128,

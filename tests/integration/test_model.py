@@ -102,7 +102,7 @@ async def test_jobs_under_way_share_a_batch_and_give_the_pictures_they_give_alon
     client = service.client()
     bodies = [
         {"prompt": "a fox", "seed": 1, "steps": 6},
-        {"prompt": "blocks", "seed": 2, "steps": 2, "guidance_scale": 1},
+        {"prompt": "a fox in blocks", "seed": 2, "steps": 2, "guidance_scale": 1},
         {"prompt": "a fox", "seed": 3, "steps": 4, "n": 2},
     ]
 

@@ -559,7 +559,8 @@ def test_a_device_that_is_lost_ends_the_engine_and_blames_no_job(pipeline: Pipel
         assert engine.submit([request(1)]).result(PATIENCE_S)
         assert engine.broken is None
         pipeline.stage_c.predict_noise = lost  # type: ignore[method-assign]
-        handles = [engine.submit([request(seed)]) for seed in range(3)]
+        with engine._changed:  # all are in before the first step is made
+            handles = [engine.submit([request(seed)]) for seed in range(3)]
         assert [code_of(handle) for handle in handles] == ["engine_closed"] * 3
         engine._thread.join(PATIENCE_S)
         expected = "a step of the engine's own: RuntimeError: CUDA error: an illegal memory access"

@@ -21,6 +21,7 @@ from service.cli.terminal import in_database
 from service.core.errors import JobFailure
 from service.core.ports import AdapterFile
 from service.infra.adapters import file_sha256
+from service.infra.sql import migrate
 from service.infra.sql.database import Database
 from service.infra.sql.store import Store
 from service.settings import Settings
@@ -40,6 +41,13 @@ def scaled(path: Path, factor: float, encoder_id: str | None = None) -> Path:
         ArtifactSpec(spec.kind, spec.config, spec.base_model, extra),
     )
     return path
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """The data folder of a service that has been there."""
+    migrate.upgrade(f"sqlite:///{tmp_path / 'ppd.db'}")
+    return tmp_path
 
 
 def ppd(data_dir: Path, *arguments: str) -> tuple[int, str]:
