@@ -19,7 +19,7 @@ from tests.fake_runtime import FakeRuntime
 
 
 class DeadlyRuntime(FakeRuntime):
-    """Its prompt `poison fox` kills the process, `short circuit fox` breaks the model for good.
+    """Its prompt `a poison` kills the process, `a short circuit` breaks the model for good.
 
     It may take long to load, and wait for a file.
     """
@@ -41,10 +41,10 @@ class DeadlyRuntime(FakeRuntime):
         on_preview: Callable[[Preview], None],
         **whose: Any,
     ) -> list[Generated]:
-        if specs[0].prompt == "poison fox":
+        if specs[0].prompt == "a poison":
             time.sleep(1)  # others come beside it meanwhile
             os.kill(os.getpid(), signal.SIGKILL)
-        if specs[0].prompt == "short circuit fox":
+        if specs[0].prompt == "a short circuit":
             self.broken_by = "CUDA error"
         while self._wait_for is not None and not self._wait_for.exists():
             if cancelled():

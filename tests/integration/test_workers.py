@@ -101,7 +101,7 @@ async def test_a_worker_that_slept_over_its_lease_publishes_nothing_late(
 
 
 async def test_a_poisonous_job_fails_alone(deployed: Deployment) -> None:
-    poison = await deployed.ask(prompt="poison fox")
+    poison = await deployed.ask(prompt="a poison")
     jobs = [await deployed.ask(seed=seed) for seed in range(4)]
 
     async def ended() -> bool:
@@ -141,7 +141,7 @@ async def test_a_worker_whose_model_breaks_says_so_and_exits_for_another_to_come
     reasons = set()
     broken = deployed.worker(concurrency=4)
     await deployed.ready()
-    breaks = await deployed.ask(prompt="short circuit fox")
+    breaks = await deployed.ask(prompt="a short circuit")
 
     async def has_gone() -> bool:
         reasons.add((await deployed.client.get("/health/ready")).json().get("reason"))
