@@ -375,7 +375,8 @@ def test_a_persons_own_words_need_no_profile_of_the_models(scripted: Scripted) -
     ("caption", "shown"),
     [
         ("a boat at night", "a boat at night"),
-        ("My dog Rex by the Sea, 8k", PLAIN_CAPTION),
+        ("My dog Rex by the Sea, 8k", "my by the sea"),
+        ("Rex, 8k, by zeppelin", PLAIN_CAPTION),
         ("A SAILBOAT\u200b over the zeppelin, WATER!", "a sailboat over the water"),
         ("boat " * 59, "boat " * 8 + "boat"),
         ("\u05e9\u05dc\u05d5\u05dd", PLAIN_CAPTION),
