@@ -283,6 +283,8 @@ class QuizOut(BaseModel):
     needed: int
     answered: int
     pairs: list[QuizPairOut]
+    ahead: list[QuizPairOut]
+    """What may come once the first of `pairs` is answered: pictures worth fetching now."""
 
 
 class ProfileOut(BaseModel):

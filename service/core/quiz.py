@@ -66,6 +66,18 @@ def next_pairs(
     return picked
 
 
+def after(
+    first: Pair, pairs: Sequence[Pair], answers: Mapping[str, int | None], person: str
+) -> list[Pair]:
+    """What `next_pairs` may give once `first` is answered, by either picture or by neither."""
+    found = {
+        pair.pair_id: pair
+        for answer in (0, 1, None)
+        for pair in next_pairs(pairs, {**answers, first.pair_id: answer}, person, 1)
+    }
+    return list(found.values())
+
+
 def sides(person: str, pair_id: str) -> tuple[int, int]:
     """Which picture of a pair this person sees first: (0, 1) or (1, 0), always the same."""
     swapped = _seed(f"{person}\n{pair_id}") & 1

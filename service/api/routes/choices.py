@@ -29,7 +29,8 @@ from service.core.auth import Caller
 from service.core.choices import begins_encoding, profile_state
 from service.core.errors import CODES, ServiceError
 from service.core.messages import status_event
-from service.core.quiz import CHOICES_PER_EMBEDDING, needed, next_pairs, sides
+from service.core.pool import Pair
+from service.core.quiz import CHOICES_PER_EMBEDDING, after, needed, next_pairs, sides
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Choice, Image, Job, Profile, User
 
@@ -44,20 +45,18 @@ async def quiz(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -> 
         answers = await store.choices.of(user.pk) if user is not None else []
     still = needed(sum(answer.preferred is not None for answer in answers))
     person = _person(caller, user_id)
-    pairs = next_pairs(
-        services.pool.pairs,
-        {answer.pair_id: answer.preferred for answer in answers if answer.pair_id is not None},
-        person,
-        still or CHOICES_PER_EMBEDDING,
-    )
-    return QuizOut(
-        needed=still,
-        answered=len(answers),
-        pairs=[
+    pool = services.pool.pairs
+    given = {answer.pair_id: answer.preferred for answer in answers if answer.pair_id is not None}
+    pairs = next_pairs(pool, given, person, still or CHOICES_PER_EMBEDDING)
+    ahead = after(pairs[0], pool, given, person) if pairs else []
+
+    def asked(some: list[Pair]) -> list[QuizPairOut]:
+        return [
             QuizPairOut(**pair_out(pair).model_dump(), order=list(sides(person, pair.pair_id)))
-            for pair in pairs
-        ],
-    )
+            for pair in some
+        ]
+
+    return QuizOut(needed=still, answered=len(answers), pairs=asked(pairs), ahead=asked(ahead))
 
 
 @router.post(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.core.pool import Pair, PairImage
-from service.core.quiz import NEAR_BEST, needed, next_pairs, sides
+from service.core.quiz import NEAR_BEST, after, needed, next_pairs, sides
 from training.quiz.pair_strategies import Asked, active_gain, best_of, new_captions
 
 LOOKS = 4
@@ -150,3 +150,15 @@ def test_people_differ_in_pairs_and_sides() -> None:
 
 def test_ties_leave_the_need_where_it_was() -> None:
     assert [needed(decided) for decided in range(6)] == [4, 3, 2, 1, 0, 0]
+
+
+def test_what_comes_after_any_answer_is_foreseen() -> None:
+    rng = np.random.default_rng(5)
+    pool = [pair(f"p{i}", rng.normal(size=LOOKS).tolist()) for i in range(40)]
+    answers: dict[str, int | None] = {"p1": 0, "p2": 1, "p3": 1}
+    first = next_pairs(pool, answers, "default/ann", 1)[0]
+    foreseen = after(first, pool, answers, "default/ann")
+    for answer in (0, 1, None):
+        given = {**answers, first.pair_id: answer}
+        assert next_pairs(pool, given, "default/ann", 1)[0] in foreseen
+    assert len(foreseen) == len({p.pair_id for p in foreseen}) <= 3

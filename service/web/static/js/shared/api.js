@@ -127,7 +127,7 @@ const user = () => encodeURIComponent(sessionUser());
 /** @returns {Promise<Preferences>} */
 export const getPreferences = () => request("GET", `/users/${user()}/preferences`);
 
-/** @returns {Promise<{needed: number, answered: number, pairs: Pair[]}>} */
+/** @returns {Promise<{needed: number, answered: number, pairs: Pair[], ahead: Pair[]}>} */
 export const getQuiz = () => request("GET", `/users/${user()}/quiz`);
 
 /**

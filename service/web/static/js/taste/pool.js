@@ -34,6 +34,13 @@ export async function pairsById(ids) {
 /** What the service would ask next when it was last asked, in this order. @type {Pair[]} */
 let planned = [];
 
+/** What may come once the first of these is answered. @type {Pair[]} */
+let ahead = [];
+
+async function plan() {
+  ({ pairs: planned, ahead } = await getQuiz());
+}
+
 /** Pictures that are fetched before they are shown; kept, so that the browser keeps them too. @type {Map<string, HTMLImageElement>} */
 const fetched = new Map();
 
@@ -45,7 +52,7 @@ const fetched = new Map();
  */
 export async function nextPair(shown, skipped) {
   const fresh = (/** @type {Pair} */ pair) => !shown.has(pair.pair_id) && !skipped.has(pair.pair_id);
-  planned = (await getQuiz()).pairs;
+  await plan();
   const offered = planned.find(fresh);
   if (offered) return offered;
   for await (const pair of allPairs()) {
@@ -62,12 +69,12 @@ export async function nextPair(shown, skipped) {
 export async function lookAhead(shown, skipped) {
   const fresh = (/** @type {Pair} */ pair) => !shown.has(pair.pair_id) && !skipped.has(pair.pair_id);
   try {
-    if (!planned.some(fresh)) planned = (await getQuiz()).pairs;
+    if (!planned.some(fresh)) await plan();
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     return; // whoever needs the pair asks again, and says what is wrong
   }
-  for (const { url } of planned.filter(fresh).flatMap((pair) => pair.images)) {
+  for (const { url } of [...ahead, ...planned].filter(fresh).flatMap((pair) => pair.images)) {
     if (fetched.has(url)) continue;
     const image = new Image();
     image.src = url;
