@@ -84,6 +84,7 @@ chromium:
 	@command -v chromium >/dev/null || ($(APT_INSTALL) chromium)
 # The tests start servers of their own out of these packages, never what Debian starts from them.
 servers:
+	@command -v curl >/dev/null || ($(APT_INSTALL) curl)
 	@(ls /usr/lib/postgresql/*/bin/postgres || command -v postgres) >/dev/null 2>&1 \
 	  || ($(APT_INSTALL) postgresql)
 	@command -v redis-server >/dev/null || ($(APT_INSTALL) redis-server)

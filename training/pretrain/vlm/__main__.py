@@ -14,18 +14,14 @@ trainings continue from their last checkpoint. Progress is in ``out/log.jsonl``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
 from ppd_model import prompts
-from ppd_model.files.artifact import ArtifactSpec, save_artifact, sha256_of
-from ppd_model.presets import get_preset
-from ppd_model.user_encoder import TOKENIZER_FILE, VLM_FILE, UserEncoder, small_tokenizer
+from ppd_model.user_encoder import TOKENIZER_FILE, UserEncoder, small_tokenizer
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import save_resolved
 from training.jobs.files import write_json
@@ -34,6 +30,7 @@ from training.pretrain.vlm.examples import (
     tokenizer_sentences,
 )
 from training.pretrain.vlm.language import train_language
+from training.pretrain.vlm.saving import save_vlm
 from training.pretrain.vlm.steps import Log
 from training.pretrain.vlm.tokenizer import train_tokenizer
 from training.pretrain.vlm.vision_training import cache_features, train_vision
@@ -111,26 +108,7 @@ def export(
 ) -> str:
     """Stage 5: fp16 weights and the tokenizer in ``out/export``; returns the weights' sha256."""
     folder = config.out / "export"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / TOKENIZER_FILE).write_bytes(tokenizer_path.read_bytes())
-    spec = ArtifactSpec(
-        kind="vlm",
-        config={
-            "model": model_config_dict(model.config),
-            "max_new_tokens": config.max_new_tokens,
-        },
-        base_model=get_preset("mini").base_model,
-        extra={"tokenizer_sha256": sha256_of(tokenizer_path)},
-    )
-    return save_artifact(folder / VLM_FILE, model.state_dict(), spec, dtype=torch.float16)
-
-
-def model_config_dict(config: LlavaOnevisionConfig) -> dict[str, Any]:
-    """What rebuilds the configuration: plain values that differ from the classes' defaults."""
-    plain: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
-    for name in ("transformers_version", "architectures", "dtype"):
-        plain.pop(name, None)
-    return plain
+    return save_vlm(folder, model, tokenizer_path, {"max_new_tokens": config.max_new_tokens}, {})
 
 
 if __name__ == "__main__":

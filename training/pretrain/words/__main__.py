@@ -20,15 +20,14 @@ import numpy as np
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from ppd_model.files.artifact import SHORT_DIGEST, ArtifactSpec, save_artifact, sha256_of
-from ppd_model.presets import get_preset
+from ppd_model.files.artifact import SHORT_DIGEST, sha256_of
 from ppd_model.user_encoder import TOKENIZER_FILE, VLM_FILE, UserEncoder
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import save_resolved
 from training.jobs.files import replacing
 from training.pretrain.vlm import profile_text
-from training.pretrain.vlm.__main__ import model_config_dict
 from training.pretrain.vlm.examples import World
+from training.pretrain.vlm.saving import save_vlm
 from training.pretrain.vlm.steps import Log
 from training.pretrain.vlm.tokenizer import train_tokenizer
 from training.pretrain.vlm.vision import all_features, small_pictures
@@ -130,24 +129,13 @@ def export(
     config: WordsConfig, model: LlavaOnevisionForConditionalGeneration, tokenizer_path: Path
 ) -> str:
     """Stage 4: fp16 weights and the tokenizer in ``out/export``; returns the weights' sha256."""
-    folder = config.out / "export"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / TOKENIZER_FILE).write_bytes(tokenizer_path.read_bytes())
-    spec = ArtifactSpec(
-        kind="vlm",
-        config={
-            "model": model_config_dict(model.config),
-            "max_new_tokens": _MAX_NEW_TOKENS,
-            "profiles": profile_text.grammar().config(),
-            "words": statements.known_words().config(),
-        },
-        base_model=get_preset("mini").base_model,
-        extra={
-            "tokenizer_sha256": sha256_of(tokenizer_path),
-            "space_of": f"vlm-{sha256_of(config.vlm / VLM_FILE)[:SHORT_DIGEST]}",
-        },
-    )
-    return save_artifact(folder / VLM_FILE, model.state_dict(), spec, dtype=torch.float16)
+    read = {
+        "max_new_tokens": _MAX_NEW_TOKENS,
+        "profiles": profile_text.grammar().config(),
+        "words": statements.known_words().config(),
+    }
+    space = {"space_of": f"vlm-{sha256_of(config.vlm / VLM_FILE)[:SHORT_DIGEST]}"}
+    return save_vlm(config.out / "export", model, tokenizer_path, read, space)
 
 
 if __name__ == "__main__":
