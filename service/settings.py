@@ -105,6 +105,8 @@ class Settings(BaseSettings):
     gpu_seconds_per_user: str = "86400/day"
     """How long the models may work for one person."""
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
+    max_upload_body_bytes: int = Field(default=36 * 2**20, ge=1024)
+    """Of requests that may bring pictures: 24 MiB of files in base64, in lines, and captions."""
     max_queued_jobs: int = Field(default=64, ge=1)
     max_queued_jobs_of_sessions: int = Field(default=48, ge=1)
     max_queued_jobs_per_caller: int = Field(default=16, ge=1)

@@ -22,6 +22,8 @@ class Limits:
     """How much waits at most, and how long."""
 
     max_body_bytes: int
+    max_upload_body_bytes: int
+    """Where pictures may be sent."""
     max_queued_jobs: int
     max_queued_jobs_of_sessions: int
     """Of all browser sessions together: they cost nothing, and keys must find room beside them."""

@@ -66,7 +66,8 @@ def create_app(
         quiz_and_studio,
     ]
     for module in routers:
-        app.include_router(module.router)
+        sent = services.limits.max_upload_body_bytes if module is choices else None
+        app.include_router(module.router, max_body_size=sent)
     static = services.web_dir / "static"
     app.mount("/static", StaticFiles(directory=static, check_dir=False), name="static")
     services.metrics.streams_are(services.streams.count)

@@ -19,11 +19,9 @@ from ppd_model.types import Solver
 from ppd_model.words import INVISIBLE, is_blank
 from service.core.auth import BROWSER_TENANT, KeyScope
 from service.core.messages import JobStatus
+from service.core.pictures import MAX_PICTURE_BYTES
 
 MAX_CHOICES_PER_POST = 16
-MAX_UPLOAD_BYTES = 2 * 2**20
-MAX_IMAGE_CHARS = MAX_UPLOAD_BYTES * 3 // 2
-"""Of base64 in lines, with the beginning of a data URL."""
 MAX_SEED = 2**32 - 1
 MAX_TOTAL_STEPS = 120
 """Bound on n x steps of one request."""
@@ -87,8 +85,13 @@ class ChoiceIn(Body):
         Annotated[str, Field(min_length=1, max_length=300), NotBlank] | None, Field()
     ] = None
     images: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=MAX_IMAGE_CHARS)]] | None,
-        Field(min_length=2, max_length=2, description="Two pictures: the files in base64."),
+        list[Annotated[str, Field(min_length=1)]] | None,
+        Field(
+            min_length=2,
+            max_length=2,
+            description="Two pictures: the files in base64, of "
+            f"{MAX_PICTURE_BYTES // 2**20} MiB each before that.",
+        ),
     ] = None
     preferred: Annotated[
         Annotated[int, Field(ge=0, le=1)] | None,

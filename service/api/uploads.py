@@ -3,18 +3,25 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakValueDictionary
 
 from ppd_model.pictures.apart import read_apart
 from ppd_model.pictures.reading import PictureError
 from service.actions.limits import STORAGE_RETRY_AFTER, Limits
-from service.api.schemas import MAX_UPLOAD_BYTES, PreferencesIn
+from service.api.schemas import PreferencesIn
 from service.api.services import Services
 from service.core.auth import Caller
 from service.core.errors import FieldError, ServiceError, StorageFull
-from service.core.pictures import OF_ONE_REQUEST, UPLOADS, from_base64, png_size
+from service.core.pictures import (
+    MAX_BYTES_OF_ONE_REQUEST,
+    MAX_PICTURE_BYTES,
+    OF_ONE_REQUEST,
+    UPLOADS,
+    from_base64,
+    png_size,
+)
 from service.infra.pictures.keys import upload_key
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Image, User, new_id
@@ -103,9 +110,10 @@ def _clean(body: PreferencesIn) -> list[list[bytes]]:
     for i, choice in enumerate(body.choices):
         for j, text in enumerate(choice.images or ()):
             try:
-                sent[i, j] = from_base64(text, MAX_UPLOAD_BYTES)
+                sent[i, j] = from_base64(text)
             except ValueError as error:
                 faults.append(_fault((i, j), error))
+    _check_bytes(sent)
     uploads: list[list[bytes]] = [[] for _ in body.choices]
     outcomes = read_apart(list(sent.values()), UPLOADS, OF_ONE_REQUEST)
     for place, outcome in zip(sent, outcomes, strict=True):
@@ -116,6 +124,22 @@ def _clean(body: PreferencesIn) -> list[list[bytes]]:
     if faults:
         raise ServiceError(422, "invalid_image", errors=tuple(faults))
     return uploads
+
+
+def _check_bytes(sent: Mapping[tuple[int, int], bytes]) -> None:
+    """Raise 413 for files that are larger than they may be, alone or together."""
+    sizes = {place: len(data) for place, data in sent.items()}
+    too_large = [
+        _fault(place, ValueError(f"has {size} bytes; a picture has at most {MAX_PICTURE_BYTES}"))
+        for place, size in sizes.items()
+        if size > MAX_PICTURE_BYTES
+    ]
+    together = sum(sizes.values())
+    if together > MAX_BYTES_OF_ONE_REQUEST:
+        most = f"those of one request have at most {MAX_BYTES_OF_ONE_REQUEST}"
+        too_large.append(FieldError("/choices", f"has pictures of {together} bytes; {most}"))
+    if too_large:
+        raise ServiceError(413, "picture_too_large", errors=tuple(too_large))
 
 
 def _fault(place: tuple[int, int], error: ValueError) -> FieldError:

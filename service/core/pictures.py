@@ -11,13 +11,16 @@ from ppd_model.pictures.reading import KEPT_SIDE_PX, Limits
 UPLOADS = Limits(min_side_px=16, max_side_px=8192, max_pixels=25_000_000, kept_side_px=KEPT_SIDE_PX)
 """Photographs as phones take them, kept as large as the encoder sees."""
 OF_ONE_REQUEST = Allowance(pixels=100_000_000, seconds=30, memory_bytes=3 * 2**29)
+MAX_PICTURE_BYTES = 12 * 2**20
+MAX_BYTES_OF_ONE_REQUEST = 24 * 2**20
+"""Two of the largest, or eight photographs of 3 MiB; a body has a third more, in base64."""
 
 _DATA_URL = re.compile(rb"data:[^,]*,", re.IGNORECASE)
 _SPACES = b" \t\r\n\f\v"
 _OTHER_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 
-def from_base64(text: str, max_bytes: int) -> bytes:
+def from_base64(text: str) -> bytes:
     """The bytes of base64 as clients write it: as a data URL, wrapped, URL-safe, without padding.
 
     Raises ValueError, with a message for the sender.
@@ -39,8 +42,6 @@ def from_base64(text: str, max_bytes: int) -> bytes:
         raise ValueError("is not base64") from None
     if not data:
         raise ValueError("is empty")
-    if len(data) > max_bytes:
-        raise ValueError(f"is larger than {max_bytes} bytes")
     return data
 
 

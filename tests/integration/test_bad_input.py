@@ -208,6 +208,24 @@ async def test_a_body_that_is_too_large_is_413_and_not_echoed(start: Start) -> N
     assert (await service.generate(client))["status"] == "succeeded"
 
 
+async def test_only_where_pictures_are_sent_bodies_may_be_large_and_sizes_are_told(
+    start: Start,
+) -> None:
+    service: Service = await start(max_body_bytes=100_000, max_upload_body_bytes=200_000)
+    client = service.client()
+
+    async def told(path: str, size: int) -> str:
+        return str((await send(client, b" " * size, path)).json()["detail"])
+
+    assert await told("/generate", 100_001) == (
+        "The body has 100001 bytes; at most 100000 are read here."
+    )
+    assert await told("/users/ann/preferences", 200_001) == (
+        "The body has 200001 bytes; at most 200000 are read here."
+    )
+    assert "JSON" in await told("/users/ann/preferences", 200_000)
+
+
 async def test_a7_a13_text_is_only_text(service: Service) -> None:
     client = service.client()
     for prompt in (

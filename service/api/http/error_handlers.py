@@ -11,7 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope
@@ -70,7 +72,15 @@ def problem(scope: Scope, error: ServiceError) -> Response:
 
 def http_problem(scope: Scope, status: int, headers: Mapping[str, str]) -> Response:
     """The response for a refusal of the framework, which has a status and no code of ours."""
-    return problem(scope, ServiceError(status, _CODES.get(status, "http_error"), headers=headers))
+    detail = _too_large(scope) if MAX_BODY_SIZE_SCOPE_KEY in scope and status == 413 else None
+    code = _CODES.get(status, "http_error")
+    return problem(scope, ServiceError(status, code, detail, headers=headers))
+
+
+def _too_large(scope: Scope) -> str:
+    said = Headers(scope=scope).get("content-length", "")
+    has = f"The body has {said} bytes" if said.isdecimal() else "The body goes on"
+    return f"{has}; at most {scope[MAX_BODY_SIZE_SCOPE_KEY]} are read here."
 
 
 def _field(fault: FieldError) -> Mapping[str, str]:
