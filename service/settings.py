@@ -18,6 +18,8 @@ _REDIS = re.compile(r"rediss?://.|unix://.")
 _S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
+_HOST = re.compile(r"(\*\.)?[a-z0-9_.:-]+")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SECRETS_DIR = Path("/run/secrets")
 """A file here named after a setting (ppd_session_secret) holds it, unless the environment does."""
 _PREFIX = "PPD_"
@@ -37,8 +39,16 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    trusted_proxies: str = "127.0.0.1"
-    """Addresses or networks, with commas between: their X-Forwarded-Proto and -For are believed."""
+    allowed_hosts: str = ""
+    """Names under which the service answers, commas between; *.example is all below one, * all
+    there are. The default is localhost, 127.0.0.1 and ::1 where it listens on one of these, else
+    all; the name in PPD_PUBLIC_URL is always one of them."""
+    public_url: str | None = None
+    """https://pictures.example, where clients reach the service: links that leave it are made of
+    this. The default is the host that a request named."""
+    trusted_proxies: str = ""
+    """Addresses or networks, with commas between: their X-Forwarded-Proto and -For are believed.
+    By default nobody's are."""
     cors_origins: str = ""
     """Sites whose scripts may call the API with a key: https://shop.example, with commas between,
     or * for all. By default none may. Cookies are never taken from another site."""
@@ -222,7 +232,7 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _known_proxies(cls, text: str) -> str:
-        for part in text.split(","):
+        for part in text.split(",") if text else ():
             try:
                 ipaddress.ip_network(part.strip(), strict=False)
             except ValueError:
@@ -236,6 +246,22 @@ class Settings(BaseSettings):
         if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
             raise ValueError("expected * or origins such as https://shop.example, commas between")
         return ",".join(origins)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _known_hosts(cls, text: str) -> str:
+        names = [part.strip().lower() for part in text.split(",")] if text else []
+        if not all(name == "*" or _HOST.fullmatch(name) for name in names):
+            raise ValueError("expected * or names such as pictures.example, commas between")
+        return ",".join(names)
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_bare(cls, url: str | None) -> str | None:
+        bare = None if url is None else url.rstrip("/").lower()
+        if bare is not None and not _ORIGIN.fullmatch(bare):
+            raise ValueError("expected https://pictures.example, without a path")
+        return bare
 
     @field_validator("session_secret")
     @classmethod
@@ -273,6 +299,17 @@ class Settings(BaseSettings):
     @property
     def allowed_origins(self) -> tuple[str, ...]:
         return tuple(self.cors_origins.split(",")) if self.cors_origins else ()
+
+    @property
+    def answered_hosts(self) -> tuple[str, ...]:
+        """The names under which the service answers; none are all."""
+        names = self.allowed_hosts.split(",") if self.allowed_hosts else []
+        if not names and self.host.lower() in _LOOPBACK:
+            names = [*_LOOPBACK]
+        if not names or "*" in names:
+            return ()
+        public = urlsplit(self.public_url or "").hostname
+        return (*names, *([public] if public else ()))
 
     @property
     def generator_place(self) -> Place:

@@ -269,6 +269,8 @@ def _services(
         metrics_access=settings.metrics,
         exact_sizes=settings.openai_sizes == "exact",
         cors_origins=settings.allowed_origins,
+        allowed_hosts=settings.answered_hosts,
+        public_url=settings.public_url,
         tracer_provider=exporting_provider() if settings.tracing else None,
         new_seed=lambda: secrets.randbelow(2**31),
     )

@@ -195,6 +195,7 @@ async def started(settings: Settings, parts: Served) -> tuple[str, Server, "asyn
         log_config=None,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=2,
+        proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
     )
     server = Server(config, parts)

@@ -9,6 +9,7 @@ from fastapi.staticfiles import StaticFiles
 
 from service.api.http import error_handlers
 from service.api.http.cross_origin import open_to
+from service.api.http.hosts import Hosts
 from service.api.http.outermost import Outermost
 from service.api.http.tracing import telemetry
 from service.api.pages import docs, quiz_and_studio
@@ -71,4 +72,5 @@ def create_app(
     static = services.web_dir / "static"
     app.mount("/static", StaticFiles(directory=static, check_dir=False), name="static")
     services.metrics.streams_are(services.streams.count)
-    return Outermost(app, services.metrics, open_to(app, services.cors_origins))
+    guarded = open_to(app, services.cors_origins)
+    return Outermost(app, services.metrics, Hosts(services.allowed_hosts), guarded)

@@ -121,7 +121,7 @@ async def authenticate(request: Request) -> Caller:
     user_id = session_user(request, services)
     if user_id is None:
         raise ServiceError(401, "unauthorized")
-    if request.method not in _SAFE_METHODS and not _same_origin(request):
+    if request.method not in _SAFE_METHODS and not _same_origin(request, services.public_url):
         raise ServiceError(403, "forbidden_origin")
     return Caller(BROWSER_TENANT, user_id)
 
@@ -172,7 +172,7 @@ def _signer(services: Services) -> URLSafeTimedSerializer:
     return URLSafeTimedSerializer(services.session_secret, salt="ppd-session-1")
 
 
-def _same_origin(request: Request) -> bool:
+def _same_origin(request: Request, public_url: str | None) -> bool:
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
@@ -183,6 +183,8 @@ def _same_origin(request: Request) -> bool:
         sent = urlsplit(origin)
     except ValueError:  # brackets that are no address, say
         return False
+    if public_url is not None and origin == public_url:
+        return True
     return (sent.scheme, sent.netloc) == (request.url.scheme, request.headers.get("host"))
 
 

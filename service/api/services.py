@@ -61,6 +61,10 @@ class Services(Parts):
     """Whether OpenAI's clients are refused sizes that the model does not make."""
     cors_origins: tuple[str, ...] = ()
     """Other sites whose scripts may call the API with a key."""
+    allowed_hosts: tuple[str, ...] = ()
+    """The names under which the service answers; none are all."""
+    public_url: str | None = None
+    """Where clients reach the service, without a slash at the end; None is where they asked."""
     tracer_provider: TracerProvider | None = None
     """Where spans go; None records none."""
     new_seed: Callable[[], int]

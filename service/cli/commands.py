@@ -141,7 +141,7 @@ def run_server(settings: Settings, parts: Served) -> None:
         access_log=False,
         log_config=None,  # its lines go the way of ours
         server_header=False,
-        proxy_headers=True,
+        proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,

@@ -7,6 +7,7 @@ CODES: Mapping[str, str] = {
     "unauthorized": "No valid API key or browser session came with the request.",
     "admin_only": "The routes under /admin are for keys of the scope admin.",
     "forbidden_origin": "A browser session may change things only from the service's own pages.",
+    "unknown_host": "The service does not answer under this name; see PPD_ALLOWED_HOSTS.",
     "not_found": "There is no such address.",
     "user_not_found": "This tenant has no such user.",
     "job_not_found": "This tenant has no such job.",

@@ -81,7 +81,8 @@ async def test_pages_and_errors_carry_the_protecting_headers(service: Service) -
         assert re.fullmatch(r"[0-9a-f]{16}", headers["x-request-id"])
 
 
-async def test_over_https_the_cookie_is_secure_and_bound_to_the_host(service: Service) -> None:
+async def test_over_https_the_cookie_is_secure_and_bound_to_the_host(start: Start) -> None:
+    service: Service = await start(trusted_proxies="127.0.0.1")
     client = service.bare(headers={"X-Forwarded-Proto": "https", "Sec-Fetch-Site": "same-origin"})
     page = await client.get("/")
     cookie = page.headers["set-cookie"]

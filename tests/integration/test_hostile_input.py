@@ -165,7 +165,7 @@ async def test_a_client_that_leaves_while_it_sends_is_no_fault_of_ours(
     port = int(service.url.rsplit(":", 1)[1])
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
-        "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {service.key}\r\nContent-Length: 1000\r\n\r\n"
     )
     writer.write(head.encode() + json.dumps({"prompt": MARK}).encode())

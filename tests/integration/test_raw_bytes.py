@@ -96,11 +96,11 @@ async def test_thousands_of_ranges_cost_nothing(service: Service) -> None:
 def raw_requests(key: str) -> dict[str, bytes]:
     """What goes over the wire; the answer is 4xx, or the connection is closed."""
     head = (
-        f"POST /generate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+        f"POST /generate HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
         "Content-Type: application/json\r\n"
     ).encode()
     chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
-    get = b"GET /pairs HTTP/1.1\r\nHost: x\r\n"
+    get = b"GET /pairs HTTP/1.1\r\nHost: localhost\r\n"
     body = json.dumps({"prompt": "a"}).encode()
     return {
         "chunk size is no number": chunked + b"zz\r\n" + body + b"\r\n0\r\n\r\n",
@@ -117,7 +117,7 @@ def raw_requests(key: str) -> dict[str, bytes]:
         "length is too short": head + b"Content-Length: 3\r\n\r\n" + body,
         "one huge header": get + b"X-Large: " + b"a" * 1_000_000 + b"\r\n\r\n",
         "many headers": get + b"".join(b"X-%d: a\r\n" % i for i in range(50_000)) + b"\r\n",
-        "huge path": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        "huge path": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "header without colon": get + b"nonsense\r\n\r\n",
         "header with NUL": get + b"X-A: a\x00b\r\n\r\n",
         "header is folded": get + b"X-A: a\r\n b\r\n\r\n",
@@ -125,14 +125,14 @@ def raw_requests(key: str) -> dict[str, bytes]:
         "header splits": get + b"X-Request-ID: a\rSet-Cookie: b=c\r\n\r\n",
         "no host": b"GET /pairs HTTP/1.1\r\n\r\n",
         "two hosts": b"GET /pairs HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        "path with NUL": b"GET /pairs\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
-        "path with bad percents": b"GET /images/%zz%f0%9f%00 HTTP/1.1\r\nHost: x\r\n\r\n",
-        "path with surrogates": b"GET /users/%ed%a0%80/quiz HTTP/1.1\r\nHost: x\r\n\r\n",
-        "query of bytes": b"GET /pairs?limit=%ff&cursor=%00&%ed%a0=1 HTTP/1.1\r\nHost: x\r\n\r\n",
-        "another address": b"GET http://evil.example/pairs HTTP/1.1\r\nHost: x\r\n\r\n",
-        "connect": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n",
-        "trace": b"TRACE /pairs HTTP/1.1\r\nHost: x\r\n\r\n",
-        "method of its own": b"\x01\x02 /pairs HTTP/1.1\r\nHost: x\r\n\r\n",
+        "path with NUL": b"GET /pairs\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "path with bad percents": b"GET /images/%zz%f0%9f%00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "path with surrogates": b"GET /users/%ed%a0%80/quiz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "query of bytes": b"GET /pairs?limit=%ff&cursor=%00&%ed%a0 HTTP/1.1\r\nHost: [::1]\r\n\r\n",
+        "another address": b"GET http://evil.example/pairs HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "connect": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "trace": b"TRACE /pairs HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "method of its own": b"\x01\x02 /pairs HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "another protocol": b"GET /pairs HTTP/9.9\r\nHost: x\r\n\r\n",
         "http 2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "tls": bytes.fromhex("16030100a5010000a10303") + bytes(range(160)),

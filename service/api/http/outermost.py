@@ -8,7 +8,9 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.http.error_handlers import http_problem
+from service.api.http.error_handlers import http_problem, problem
+from service.api.http.hosts import Hosts
+from service.core.errors import ServiceError
 from service.infra import logs
 from service.infra.metrics import Metrics
 
@@ -41,9 +43,12 @@ class Outermost:
     The log names the route, never the path: paths hold user ids, and those can be erased.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, guarded: ASGIApp | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, hosts: Hosts, guarded: ASGIApp | None = None
+    ) -> None:
         """`guarded`: the application with what stands between; left out, nothing does."""
         self.app = app
+        self._hosts = hosts
         self._inner = guarded or app
         self._metrics = metrics
 
@@ -81,7 +86,11 @@ class Outermost:
             await send(message)
 
         try:
-            await self._inner(scope, receive, send_with_headers)
+            if self._hosts.answers(scope["headers"], scope["path"]):
+                await self._inner(scope, receive, send_with_headers)
+            else:
+                refusal = problem(scope, ServiceError(421, "unknown_host"))
+                await refusal(scope, receive, send_with_headers)
         finally:
             took_s = time.monotonic() - started
             route = getattr(scope.get("route"), "path", "-")

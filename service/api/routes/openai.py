@@ -255,4 +255,5 @@ async def _finished(services: Services, caller: Caller, job_id: str) -> tuple[Jo
 
 
 def _address(request: Request, services: Services, image: Image) -> str:
-    return str(request.base_url).rstrip("/") + signed_path(services, image.tenant, image.id)
+    base = services.public_url or str(request.base_url).rstrip("/")
+    return base + signed_path(services, image.tenant, image.id)
