@@ -104,6 +104,16 @@ class Settings(BaseSettings):
     pool_dir: Path = Path(__file__).parent / "pool"
     web_dir: Path = Path(__file__).parent / "web"
 
+    max_connections: int = Field(default=1024, ge=1)
+    """Open at once; fewer where the process may not have so many descriptors."""
+    max_connections_per_address: int = Field(default=256, ge=1)
+    """Of one client's address, and half of all at most; proxies of ours have no such bound."""
+    headers_timeout_s: float = Field(default=15.0, gt=0)
+    """From the connection to the end of a request's headers."""
+    body_timeout_s: float = Field(default=120.0, gt=0)
+    """From there to the end of its body."""
+    reading_timeout_s: float = Field(default=60.0, gt=0)
+    """For how long a client may take nothing of its answer."""
     api_key_believed_s: float = Field(default=1.0, ge=0.0, le=60.0)
     """For how long a process does not look an API key up again."""
     rate_limit_key: str = "120000/minute"

@@ -10,10 +10,9 @@ from typing import Any
 
 import httpx
 import numpy as np
-import uvicorn
 from PIL import Image
 
-from service.cli.commands import KEEP_ALIVE_S, Server
+from service.cli.server import Server
 from service.core.auth import KeyScope
 from service.infra.secrets import key_sha256, new_key
 from service.infra.sql import migrate
@@ -158,6 +157,7 @@ async def running(
 ) -> AsyncIterator[Service]:
     """A service until the end of the block."""
     given.setdefault("min_free_bytes", 0)  # a folder in memory may be small
+    given.setdefault("shutdown_grace_s", 2)
     settings = Settings(data_dir=data_dir, pool_dir=pool_dir, port=0, **given)
     await (_prepare_production if settings.production else prepare)(settings)
     parts = embedded(settings, runtime)
@@ -188,17 +188,7 @@ async def running(
 
 async def started(settings: Settings, parts: Served) -> tuple[str, Server, "asyncio.Task[None]"]:
     """A server of these parts on a free port: its address, itself, and the task that it runs in."""
-    config = uvicorn.Config(
-        parts.app,
-        host="127.0.0.1",
-        port=0,
-        log_config=None,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=2,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies,
-    )
-    server = Server(config, parts)
+    server = Server(settings, parts)
     serving = asyncio.create_task(server._serve())
     while not server.started:
         assert not serving.done(), serving.result()

@@ -6,16 +6,16 @@ import logging
 import os
 from collections.abc import Callable, Collection
 from importlib import metadata
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-import uvicorn
 
 from service.cli.adapters import adapters
 from service.cli.doctor import examine
 from service.cli.images import images
 from service.cli.jobs import jobs
 from service.cli.models import models
+from service.cli.server import run_server
 from service.cli.terminal import DataDir, Refusing, in_database
 from service.cli.users import users
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
@@ -24,15 +24,11 @@ from service.infra.secrets import key_sha256, new_key
 from service.infra.sql import migrate as migrations
 from service.infra.sql.store import Store
 from service.settings import Settings, read
-from service.wiring import Served, api, embedded, prepare, sole_user_of, start_logs
+from service.wiring import api, embedded, prepare, sole_user_of, start_logs
 from service.wiring import worker as run_worker
 
 if TYPE_CHECKING:
     from service.core.ports import ModelRuntime
-
-KEEP_ALIVE_S = 75
-"""How long a connection may rest. Longer than proxies and clients let theirs, or a request could
-come just when the server hangs up, and be lost."""
 
 app = typer.Typer(cls=Refusing, no_args_is_help=True, add_completion=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="API keys. A key belongs to one tenant.")
@@ -130,36 +126,6 @@ def work(
     status = asyncio.run(run_worker(settings, runtime(), kinds, concurrency, metrics_at))
     logging.shutdown()
     os._exit(status)
-
-
-def run_server(settings: Settings, parts: Served) -> None:
-    """Serve until stopped; followers of events are let go first, then requests end."""
-    config = uvicorn.Config(
-        parts.app,
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_config=None,  # its lines go the way of ours
-        server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
-    )
-    typer.echo(f"Open http://{settings.host}:{settings.port}/")
-    Server(config, parts).run()
-
-
-class Server(uvicorn.Server):
-    """Ends event streams when it stops; they would keep it waiting otherwise."""
-
-    def __init__(self, config: uvicorn.Config, parts: Served) -> None:
-        super().__init__(config)
-        self._parts = parts
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        self._parts.events.close()
-        await super().shutdown(sockets)
 
 
 @app.command()

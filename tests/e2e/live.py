@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
-
-from service.cli.commands import Server
+from service.cli.server import Server
 from service.core.ports import ModelRuntime
 from service.settings import Settings
 from service.wiring import embedded, prepare
@@ -22,7 +20,7 @@ STOP_TIMEOUT_S = 60
 @contextmanager
 def running(runtime: ModelRuntime, data_dir: Path) -> Iterator[str]:
     """The URL of a ready service; it stops at the end of the block."""
-    live = _Live(runtime, Settings(data_dir=data_dir, host="127.0.0.1", port=0))
+    live = _Live(runtime, Settings(data_dir=data_dir, port=0, shutdown_grace_s=2))
     thread = threading.Thread(target=live.run, name="ppd-service")
     thread.start()
     try:
@@ -54,10 +52,7 @@ class _Live:
     async def _serve(self) -> None:
         await prepare(self._settings)
         parts = embedded(self._settings, self._runtime)
-        config = uvicorn.Config(
-            parts.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2
-        )
-        self._server = Server(config, parts)
+        self._server = Server(self._settings, parts)
         await self._server.serve()
 
     def url(self) -> str:

@@ -32,6 +32,8 @@ _HEADERS = tuple(
         ),
     }.items()
 )
+_TWO_LENGTHS = "The request has both Transfer-Encoding and Content-Length."
+_HANG_UP = {"Connection": "close"}
 _KEPT = ("content-range", "access-control-allow-origin", "access-control-expose-headers", "vary")
 _CACHED_AFTER_A_LOOK = (b"cache-control", b"no-cache")
 _NEVER_STORED = (b"cache-control", b"private, no-store")
@@ -86,11 +88,11 @@ class Outermost:
             await send(message)
 
         try:
-            if self._hosts.answers(scope["headers"], scope["path"]):
+            refusal = self._refusal(scope)
+            if refusal is None:
                 await self._inner(scope, receive, send_with_headers)
             else:
-                refusal = problem(scope, ServiceError(421, "unknown_host"))
-                await refusal(scope, receive, send_with_headers)
+                await problem(scope, refusal)(scope, receive, send_with_headers)
         finally:
             took_s = time.monotonic() - started
             route = getattr(scope.get("route"), "path", "-")
@@ -99,6 +101,16 @@ class Outermost:
                 method, took_ms = scope["method"], round(took_s * 1000, 1)
                 seen = {"method": method, "route": route, "status": status, "ms": took_ms}
                 log.info("%s %s %d %.1f ms", method, route, status, took_ms, extra={"fields": seen})
+
+    def _refusal(self, scope: Scope) -> ServiceError | None:
+        """Why a request goes no further, whatever it asks for."""
+        if not self._hosts.answers(scope["headers"], scope["path"]):
+            return ServiceError(421, "unknown_host")
+        names = [name for name, _ in scope["headers"]]
+        if b"transfer-encoding" in names and b"content-length" in names:
+            # Proxies that go by the other of the two see another request in what follows.
+            return ServiceError(400, "malformed_body", _TWO_LENGTHS, headers=_HANG_UP)
+        return None
 
 
 def _add_headers(message: Message, scope: Scope, request_id: str) -> None:
