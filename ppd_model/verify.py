@@ -17,7 +17,7 @@ from transformers import (
     LlavaOnevisionForConditionalGeneration,
 )
 
-from ppd_model.files.artifact import refuse_other_keys, shapes_of
+from ppd_model.files.artifact import ArtifactError, refuse_other_keys, shapes_of
 from ppd_model.files.repositories import Repository, locate
 from ppd_model.nets.compressor import build_compressor
 from ppd_model.nets.decoder import build_decoder
@@ -76,6 +76,8 @@ def verify_part(
         refuse_other_keys(name, expected, found)
     if part in HIDDEN_BY_SHAPES:
         check_config(preset, part, repository)
+    if part == "vlm":
+        _refuse_other_width(preset, repository)
     return Verified(
         part,
         len(expected),
@@ -109,6 +111,17 @@ def _vlm_config(preset: Preset, repository: Repository | None) -> LlavaOnevision
     if repository is None:
         raise ValueError("the VLM's size is in its repository")
     return LlavaOnevisionConfig.from_dict(repository.config(preset.published["vlm"]))
+
+
+def _refuse_other_width(preset: Preset, repository: Repository) -> None:
+    """Raises ArtifactError for a VLM whose embeddings are not as wide as the preset's adapters."""
+    width = _vlm_config(preset, repository).text_config.hidden_size
+    if width != preset.user_emb_dim:
+        folder = repository.folder(preset.published["vlm"])
+        raise ArtifactError(
+            f"{folder}: the VLM's hidden size is {width}, preset {preset.name} expects "
+            f"{preset.user_emb_dim}"
+        )
 
 
 def _vlm_name(published: str) -> str:

@@ -36,7 +36,7 @@ from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available, is_wandb_available
 from torch import Tensor
 
-from ppd_model.files.artifact import save_artifact
+from ppd_model.files.artifact import load_artifact, load_strict, save_artifact
 from ppd_model.nets.adapter import trainable_parameters
 from ppd_model.nets.stage_c import adapter_spec
 from training.data.dataset import PreferencePairs, batch_rows, epoch_of, load_pairs
@@ -52,9 +52,11 @@ from training.dpo.time_weight import Omega
 from training.dpo.validation import validate
 from training.jobs.command_line import run_job
 from training.jobs.configuration import save_resolved
+from training.jobs.stopping import Stop, end, watched
 from training.reference_errors import ReferenceErrors, load_reference_errors
 
 ADAPTER = "adapter.safetensors"
+ADAPTERS = "adapters/step-{:06d}.safetensors"
 SAMPLES = "samples"
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 CENTRED = {"vlm", "taste", "posterior"}
@@ -88,6 +90,8 @@ def train(config: DpoConfig, resume: bool = False) -> Path:
         kept = load_reference_errors(config, base_sha256, latent_CHW, accelerator.device)
         identity["reference errors"] = kept.sha256
     first = start(config, state, identity, resume)
+    if first > config.total_steps:
+        raise ValueError(f"the run is at step {first} already; steps is {config.total_steps}")
     wrapped, state.optimizer = accelerator.prepare(model, state.optimizer)
     if accelerator.is_main_process:
         save_resolved(config, config.output_dir)
@@ -107,32 +111,50 @@ def train(config: DpoConfig, resume: bool = False) -> Path:
         + ("no sample grids (no decoder)" if config.decoder is None else "sample grids")
     )
 
-    for step in range(first, config.total_steps):
-        for group in state.optimizer.param_groups:
-            group["lr"] = config.lr_at(step)
-        measured = optimizer_step(
-            accelerator, wrapped, state, pairs, train_rows, parts, step, config, kept
-        )
-        state.update_average(config.ema_decay)
-        done, last = step + 1, step + 1 == config.total_steps
-        record = {"step": done, "lr": config.lr_at(step), **measured}
-        if done % config.validate_every == 0 or last:
-            with exported_weights(state, config):
-                record |= validate(accelerator, model, state.omega, pairs, validation_rows, config)
-        log.step(record)
-        if grid is not None and (done % config.sample_every == 0 or last):
-            with exported_weights(state, config):
-                log.grid(grid.save(config.output_dir / SAMPLES, done), done)
-        if accelerator.is_main_process and (done % config.checkpoint_every == 0 or last):
-            state.save(config.output_dir, done, identity)
+    with watched() as stop:
+        for step in range(first, config.total_steps):
+            for group in state.optimizer.param_groups:
+                group["lr"] = config.lr_at(step)
+            measured = optimizer_step(
+                accelerator, wrapped, state, pairs, train_rows, parts, step, config, kept
+            )
+            state.update_average(config.ema_decay)
+            done, last = step + 1, step + 1 == config.total_steps
+            asked = asked_to_stop(accelerator, stop)
+            record = {"step": done, "lr": config.lr_at(step), **measured}
+            if done % config.validate_every == 0 or last:
+                with exported_weights(state, config):
+                    record |= validate(
+                        accelerator, model, state.omega, pairs, validation_rows, config
+                    )
+            log.step(record)
+            if grid is not None and (done % config.sample_every == 0 or last):
+                with exported_weights(state, config):
+                    log.grid(grid.save(config.output_dir / SAMPLES, done), done)
+            if accelerator.is_main_process:
+                if config.adapter_every is not None and done % config.adapter_every == 0:
+                    export(config, state, pairs, identity, ADAPTERS.format(done), done)
+                if done % config.checkpoint_every == 0 or last or asked:
+                    state.save(config.output_dir, done, identity)
+            if asked and not last:
+                log.close()
+                end(asked, f"step {done} of {config.total_steps} is kept; --resume goes on")
 
     accelerator.wait_for_everyone()
     path = config.output_dir / ADAPTER
     if accelerator.is_main_process:
-        digest = export(config, state, pairs, identity)
+        digest = export(config, state, pairs, identity, ADAPTER, config.total_steps)
         log.say(f"{path} sha256 {digest}")
     log.close()
     return path
+
+
+def asked_to_stop(accelerator: Accelerator, stop: Stop) -> int:
+    """The signal that any of the processes was sent, or 0; all return one at the same step."""
+    if accelerator.num_processes == 1:
+        return stop.signal or 0
+    asked = torch.tensor([float(stop.signal or 0)], device=accelerator.device)
+    return int(accelerator.gather(asked).max())
 
 
 def make_accelerator(config: DpoConfig) -> Accelerator:
@@ -198,11 +220,22 @@ def spread(rows: int, wanted: int) -> Tensor:
 def make_model(
     config: DpoConfig, pairs: PreferencePairs, device: torch.device
 ) -> tuple[PairModel, str]:
-    """The base of the file with a fresh adapter, and the sha256 of the base's weights."""
+    """The base of the file with a fresh adapter, or `init_adapter`, and the base's sha256.
+
+    Raises ArtifactError for an adapter of another base, other embeddings or another size.
+    """
     torch.manual_seed(config.seed)
     stage_c, digest = load_base(config.trained_preset, config.stage_c, config.dtype, device)
     if config.user in CENTRED:
         stage_c.adapter.projector.center_on(pairs.user_emb_ED)
+    if config.init_adapter is not None:
+        tensors, _ = load_artifact(
+            config.init_adapter,
+            kind="adapter",
+            base_model=config.trained_preset.base_model,
+            encoder_id=encoder_id_of(config, pairs),
+        )
+        load_strict(stage_c.adapter, tensors)
     model = PairModel(
         stage_c.train(),
         reduction=config.reduction,
@@ -228,7 +261,7 @@ def start(config: DpoConfig, state: RunState, identity: dict[str, object], resum
     one that does not when it is on, and ValueError when that run was another.
     """
     if resume:
-        return state.restore(config.output_dir, identity, elsewhere=config.resume_elsewhere)
+        return state.restore(config, identity)
     path = config.output_dir / CHECKPOINT
     if path.exists():
         raise ValueError(f"{path} exists: pass --resume to continue it or choose another folder")
@@ -314,17 +347,31 @@ def exported_weights(state: RunState, config: DpoConfig) -> Iterator[None]:
         state.adapter.load_state_dict(live)
 
 
+def encoder_id_of(config: DpoConfig, pairs: PreferencePairs) -> str:
+    """Whose embeddings the adapter reads: a VLM's by its id, else what stands for people."""
+    return str(pairs.provenance["encoder_id"]) if config.user == "vlm" else config.user
+
+
 def export(
-    config: DpoConfig, state: RunState, pairs: PreferencePairs, identity: dict[str, object]
+    config: DpoConfig,
+    state: RunState,
+    pairs: PreferencePairs,
+    identity: dict[str, object],
+    name: str,
+    steps: int,
 ) -> str:
-    """Write the adapter artifact, W'_v scaled by ``export_strength``; returns its sha256."""
+    """Write the adapter as it is after so many steps, W'_v scaled by ``export_strength``.
+
+    Returns the file's sha256.
+    """
+    begun = identity["init adapter"]
     spec = adapter_spec(
         config.trained_preset,
-        encoder_id=pairs.provenance["encoder_id"] if config.user == "vlm" else config.user,
+        encoder_id=encoder_id_of(config, pairs),
         personal="false" if config.user == "none" else "true",
         user=config.user,
         objective=config.objective,
-        steps=str(config.total_steps),
+        steps=str(steps),
         batch=str(config.batch),
         lr=str(config.lr),
         beta=str(config.beta),
@@ -335,13 +382,14 @@ def export(
         export_strength=str(config.export_strength),
         base_sha256=str(identity["base weights"]),
         data_sha256=str(identity["data"]),
+        **({} if begun is None else {"init_adapter_sha256": str(begun)}),
     )
     trained = state.average if config.ema_decay > 0 else state.adapter.state_dict()
     tensors = {
         key: value * config.export_strength if key.startswith("to_v.") else value
         for key, value in trained.items()
     }
-    return save_artifact(config.output_dir / ADAPTER, tensors, spec)
+    return save_artifact(config.output_dir / name, tensors, spec)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ from torch import Tensor, nn
 FORMAT = "ppd-artifact-1"
 MANIFEST = "manifest.json"
 
+BATCHES_SEEN = ".num_batches_tracked"
+"""A batch norm's count of batches, which nothing reads in ``eval()``; torch's own strict loading
+begins at 0 where a file lacks it."""
+
 SHORT_DIGEST = 12
 """How many digits of a sha256 stand for a file in ids and versions."""
 
@@ -55,7 +59,8 @@ def save_artifact(
     """Write ``path`` in one step and return its sha256.
 
     Floating tensors are stored as ``dtype`` where one is given. Raises ArtifactError for no
-    tensors and for a value that is not finite, also one that ``dtype`` cannot hold.
+    tensors and for a value that is not finite, also one that ``dtype`` cannot hold; OSError where
+    the disk is full, with nothing left behind.
     """
     if not tensors:
         raise ArtifactError(f"{path}: nothing to save")
@@ -66,10 +71,15 @@ def save_artifact(
     refuse_non_finite(path, stored)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    save_file(stored, unfinished, metadata={"format": FORMAT, "spec": json.dumps(asdict(spec))})
-    _order_metadata(unfinished)
-    digest = sha256_of(unfinished)
-    os.replace(unfinished, path)
+    try:
+        save_file(stored, unfinished, metadata={"format": FORMAT, "spec": json.dumps(asdict(spec))})
+        _order_metadata(unfinished)
+        digest = sha256_of(unfinished)
+        os.replace(unfinished, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
     return digest
 
 
@@ -143,8 +153,11 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def refuse_other_keys(
     name: str, own: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raises ArtifactError unless ``found`` has exactly the keys and shapes of ``own``."""
-    missing = sorted(own.keys() - found.keys())
+    """Raises ArtifactError unless ``found`` has exactly the keys and shapes of ``own``.
+
+    Counts of batches may be missing.
+    """
+    missing = sorted(key for key in own.keys() - found.keys() if not key.endswith(BATCHES_SEEN))
     unknown = sorted(found.keys() - own.keys())
     if missing or unknown:
         raise ArtifactError(
@@ -153,9 +166,9 @@ def refuse_other_keys(
         )
     if not own:
         raise ArtifactError(f"{name}: has no weights to load")
-    for key, shape in own.items():
-        if shape != found[key]:
-            raise ArtifactError(f"{name}: {key} has shape {found[key]}, expected {shape}")
+    for key, shape in found.items():
+        if shape != own[key]:
+            raise ArtifactError(f"{name}: {key} has shape {shape}, expected {own[key]}")
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -12,10 +12,13 @@ from service.infra.parts import Parts
 from service.infra.sql.repositories.adapters import misfit
 from service.infra.sql.tables import Adapter
 from service.settings import Settings, read
+from service.wiring import SILENT_TIMES
 
 adapters = typer.Typer(no_args_is_help=True, help="Adapters: put one into service, or go back.")
 
-FROM_NOW_ON = "serves every request from now on"
+FROM_NOW_ON = (
+    "serves every request from now on, except in processes that were started with PPD_ADAPTER"
+)
 
 
 @adapters.command()
@@ -162,6 +165,17 @@ def _served_ids(settings: Settings) -> tuple[str, str]:
 
 
 def _say_override(data_dir: Path | None) -> None:
-    override = read(data_dir=data_dir).adapter
-    if override is not None:
-        typer.echo(f"PPD_ADAPTER={override} is served with this setting, whatever is activated")
+    """Who goes on with another adapter: whoever is started with this setting, and was."""
+    settings = read(data_dir=data_dir)
+    if settings.adapter is not None:
+        typer.echo(
+            f"PPD_ADAPTER={settings.adapter} is served with this setting, whatever is activated"
+        )
+
+    async def running(settings: Settings, parts: Parts) -> list[str]:
+        async with parts.database.read() as store:
+            seen = await store.workers.seen(SILENT_TIMES * settings.worker_seen_every_s)
+        return [row.adapter_version or "another one" for row in seen if row.adapter_overrides]
+
+    for version in sorted(set(in_parts(data_dir, running))):
+        typer.echo(f"a worker was started with PPD_ADAPTER and goes on with adapter {version}")

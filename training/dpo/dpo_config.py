@@ -30,6 +30,8 @@ FREE = {
     "validate_every",
     "log_every",
     "checkpoint_every",
+    "adapter_every",
+    "init_adapter",
     "trackers",
     "decoder",
     "sample_every",
@@ -162,7 +164,13 @@ class DpoConfig(Configuration):
     log_every: PositiveInt = 10
     """Steps between printed lines; log.jsonl and the trackers get every step."""
     checkpoint_every: PositiveInt = 200
-    """Steps between checkpoints."""
+    """Steps between checkpoints; SIGTERM and Ctrl-C write one, too."""
+    adapter_every: PositiveInt | None = None
+    """Steps between adapters that are kept in the folder adapters/, each as the last one would be
+    exported; null: the last one alone."""
+    init_adapter: Path | None = None
+    """An adapter to begin with, in the place of a fresh one: its weights as they are, and what it
+    centres embeddings on. The reference stays the base."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """Who is told of every step."""
     resume_elsewhere: bool = False

@@ -24,7 +24,7 @@ from training.jobs.configuration import differences
 from training.jobs.files import replacing
 
 CHECKPOINT = "checkpoint.pt"
-ELSEWHERE = ("processes", "torch", "device", "threads")
+ELSEWHERE = ("processes", "torch", "device", "cpu", "threads")
 """What changes the last bits of sums, not what is drawn."""
 
 
@@ -55,12 +55,13 @@ class RunState:
         with replacing(folder / CHECKPOINT) as unfinished:
             torch.save(state, unfinished)
 
-    def restore(self, folder: Path, identity: dict[str, Any], *, elsewhere: bool = False) -> int:
+    def restore(self, config: DpoConfig, identity: dict[str, Any]) -> int:
         """Put the checkpoint's state in place and return its step.
 
         Raises FileNotFoundError without a checkpoint, and ValueError for one that cannot be read,
-        or that another run wrote; with `elsewhere`, one written on another machine will do.
+        or that another run wrote; with `resume_elsewhere`, one written on another machine will do.
         """
+        folder = config.output_dir
         path = folder / CHECKPOINT
         if not path.exists():
             raise FileNotFoundError(f"nothing to resume: {path} does not exist")
@@ -69,9 +70,7 @@ class RunState:
             found = state["identity"]
         except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is not a checkpoint of this trainer: {error!r}") from error
-        ignored = ELSEWHERE if elsewhere else ()
-        if differing := differences(found, identity, ignored):
-            raise ValueError(f"{path} belongs to a run with another {differing}")
+        _refuse_another(path, found, identity, config)
         self.adapter.load_state_dict(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         for key, value in state["average"].items():
@@ -79,6 +78,25 @@ class RunState:
         self.omega.average_error.copy_(state["omega"])
         step: int = state["step"]
         return step
+
+
+def _refuse_another(
+    path: Path, found: dict[str, Any], identity: dict[str, Any], config: DpoConfig
+) -> None:
+    """Raises ValueError, naming the option that lifts it, where other bits would come out."""
+    constant = config.lr_schedule == "constant"
+    ignored = {"steps"} if constant else set()
+    if config.resume_elsewhere:
+        ignored |= set(ELSEWHERE)
+    differing = differences(found, identity, ignored)
+    if not differing:
+        return
+    lifted = ""
+    if not differences(found, identity, ignored | set(ELSEWHERE)):
+        lifted = "; --resume_elsewhere continues it, to other last bits"
+    elif not differences(found, identity, ignored | {"steps"}):
+        lifted = "; only under --lr_schedule constant can a run be made longer"
+    raise ValueError(f"{path} belongs to a run with another {differing}{lifted}")
 
 
 def device_name(device: torch.device) -> str:
@@ -92,11 +110,14 @@ def identity_of(config: DpoConfig, accelerator: Accelerator, base: str) -> dict[
     The configuration, what is in the data (its manifest lists every shard's sha256) and in the
     base's files (`base` is their sha256), and what the sums are computed with.
     """
+    begun = config.init_adapter
     return config.comparable() | {
+        "init adapter": None if begun is None else sha256_of(begun),
         "base weights": base,
         "data": sha256_of(config.data_dir / MANIFEST),
         "processes": accelerator.num_processes,
         "torch": str(torch.__version__),
         "device": device_name(accelerator.device),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }

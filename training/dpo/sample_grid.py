@@ -1,11 +1,13 @@
 """Pictures while training goes on: the same prompts, seeds and people each time.
 
 One row for each prompt, with the validation people in turn; one column for the base and one for
-each strength. They are drawn by the pipeline that serves, from the live weights.
+each strength. They are drawn by the pipeline that serves, by a network of its own that shares the
+live weights: whatever the pipeline does to its modules, those that train stay as they are.
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +48,7 @@ class SampleGrid:
         pipeline = Pipeline(
             parts.preset,
             parts.text_encoder,
-            stage_c,
+            with_the_weights_of(stage_c),
             parts.decoder,
             model_id=parts.model_id,
             device=str(device),
@@ -100,3 +102,9 @@ class SampleGrid:
         generators = [torch.Generator().manual_seed(request.seed) for request in requests]
         latent_BCHW = self._pipeline.sample_latents(requests, generators)
         return list(self._pipeline.decode(requests, latent_BCHW, generators))
+
+
+def with_the_weights_of(stage_c: StageC) -> StageC:
+    """Modules of their own, compiled in no case, over the very same parameters and buffers."""
+    weights = (*stage_c.parameters(), *stage_c.buffers())
+    return copy.deepcopy(stage_c, {id(weight): weight for weight in weights})

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from training.jobs.configuration import Configuration, ConfigurationT, read_configuration, read_file
+from training.jobs.stopping import ended_cleanly
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("training", "ppd_model")
@@ -104,7 +105,8 @@ def run_job(
 
     def main() -> None:
         config, resume = parse_command_line(kind, argv, description, resumable=resumable, **options)
-        job(config, resume) if resumable else job(config)
+        with ended_cleanly("what was finished is kept; --resume goes on" if resumable else "ended"):
+            job(config, resume) if resumable else job(config)
 
     run_command(main)
 

@@ -83,7 +83,8 @@ def save_resolved(config: Configuration, folder: Path) -> None:
 def git_commit() -> str:
     """The commit of the working tree, with "+changes" when tracked files differ from it.
 
-    "unknown" outside a git checkout.
+    "unknown" outside a git checkout, and where the code is none of it: installed within another
+    project's.
     """
     folder = Path(__file__).parent
 
@@ -98,6 +99,7 @@ def git_commit() -> str:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         commit = git("rev-parse", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+FULL = ("No space left", "File too large", "PytorchStreamWriter failed", "inline_container")
+"""What safetensors and torch say of a full disk and of a file beyond a limit."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` once all is written."""
+    """A path to write to, which takes the place of `path` once all is written.
+
+    What is not finished is taken away. Raises OSError where the disk is full, whoever wrote.
+    """
     unfinished = path.with_name(path.name + ".tmp")
-    yield unfinished
-    unfinished.replace(path)
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException as error:
+        unfinished.unlink(missing_ok=True)
+        if _is_of_the_disk(error):
+            raise OSError(f"{path} could not be written: {error}") from error
+        raise
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    """Writers of tensors raise errors of their own kinds for a disk that is full."""
+    said = str(error)
+    return not isinstance(error, OSError) and any(words in said for words in FULL)
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:

@@ -89,6 +89,11 @@ def test_a_published_file_must_fit(tmp_path: Path) -> None:
     save_file(tensors, path)
     loaded = load_published_previewer(preset, path).state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+    older = {name: value for name, value in tensors.items() if "num_batches" not in name}
+    assert len(tensors) - len(older) == 8
+    save_file(older, path)
+    loaded = load_published_previewer(preset, path).state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in older.items())
     save_file({"blocks.0.bias": torch.zeros(16)}, path)
     with pytest.raises(ArtifactError, match="keys missing"):
         load_published_previewer(preset, path)

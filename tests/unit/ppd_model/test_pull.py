@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,13 @@ def test_a_misnamed_key_is_found_without_reading_contents(
     edit_weights(path, lambda tensors: tensors.update(new=tensors.popitem()[1]))
     with pytest.raises(ArtifactError, match=r"1 keys missing .* 1 keys unknown \['new'\]"):
         verify_part(preset, part, folder, torch.float32, hashes=False)
+
+
+def test_a_vlm_of_another_width_is_no_vlm_of_this_preset(preset: Preset, on_the_hub: Path) -> None:
+    wider = replace(preset, user_emb_dim=2 * preset.user_emb_dim)
+    message = f"hidden size is {preset.user_emb_dim}, .* expects {wider.user_emb_dim}"
+    with pytest.raises(ArtifactError, match=message):
+        verify_part(wider, "vlm", on_the_hub, torch.float32)
 
 
 def test_a_flipped_byte_is_found_by_its_hash(

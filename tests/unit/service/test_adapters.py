@@ -24,6 +24,7 @@ from service.infra.adapters import file_sha256
 from service.infra.sql import migrate
 from service.infra.sql.database import Database
 from service.infra.sql.store import Store
+from service.infra.sql.tables import WorkerRow
 from service.settings import Settings
 from service.worker.model_runtime import PpdRuntime
 
@@ -147,6 +148,24 @@ def test_an_adapter_of_the_settings_is_said_to_override(
     assert f"PPD_ADAPTER={SHIPPED} is served" in ppd(tmp_path, "list")[1]
     monkeypatch.delenv("PPD_ADAPTER")
     assert "PPD_ADAPTER" not in ppd(tmp_path, "list")[1]
+
+
+def test_activating_promises_nothing_of_processes_started_with_an_adapter_of_their_own(
+    tmp_path: Path,
+) -> None:
+    said = ppd(tmp_path, "activate", str(SHIPPED))[1]
+    assert "except in processes that were started with PPD_ADAPTER" in " ".join(said.split())
+
+    async def start_worker(store: Store) -> None:
+        await store.workers.put(
+            WorkerRow(id="w", kinds=["generate"], adapter_version="aaa", adapter_overrides=True)
+        )
+
+    in_database(tmp_path, start_worker)
+    assert (
+        "a worker was started with PPD_ADAPTER and goes on with adapter aaa"
+        in (ppd(tmp_path, "list")[1])
+    )
 
 
 # The model

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from training.content_classifier.__main__ import ClassifierConfig
 from training.evaluate.evaluate_config import EvaluateConfig
+from training.jobs import configuration
 from training.jobs.command_line import parse_command_line
-from training.jobs.configuration import Configuration, read_configuration, save_resolved
+from training.jobs.configuration import (
+    Configuration,
+    git_commit,
+    read_configuration,
+    save_resolved,
+)
 from training.precompute.precompute_config import PrecomputeConfig
 from training.train_dpo import DpoConfig
 
@@ -84,3 +91,25 @@ def test_an_evaluation_needs_only_a_preset_and_a_folder() -> None:
     argv = ["--preset", "mini", "--out", "somewhere"]
     config, _ = parse_command_line(EvaluateConfig, argv, None)
     assert (config.people, config.prompts, config.split) == (64, 4, "test")
+
+
+def test_code_installed_within_anothers_repository_is_not_of_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=n", "-c", "user.email=e"]
+        done = subprocess.run(
+            ["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "another project")
+    installed = tmp_path / "site-packages" / "configuration.py"
+    installed.parent.mkdir()
+    installed.write_text("")
+    monkeypatch.setattr(configuration, "__file__", str(installed))
+    assert git_commit() == "unknown"
+    git("add", ".")
+    git("commit", "-m", "now its own")
+    assert git_commit() == git("rev-parse", "HEAD")

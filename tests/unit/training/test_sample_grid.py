@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ppd_model.nets.stage_c import load_stage_c
 from ppd_model.pipeline import MINI_WEIGHTS_DIR, Pipeline
 from ppd_model.types import ImageRequest
 from tests.tiny_training import MINI, tiny_config, tiny_parts, write_world
-from training.dpo.sample_grid import GAP_PX, HEADER_PX
+from training.dpo.sample_grid import GAP_PX, HEADER_PX, SampleGrid
 from training.train_dpo import train
 
 PROMPTS = ("a boat by the sea", "a house in a town")
@@ -67,3 +69,19 @@ def test_a_grid_shows_the_base_and_each_strength_and_reaches_the_tracker(tmp_pat
     logged.Reload()
     assert [event.step for event in logged.Images("samples")] == [2]
     assert [event.step for event in logged.Scalars("margin")] == [1, 2]
+
+
+def test_the_network_that_trains_stays_as_it_is(tmp_path: Path) -> None:
+    stage_c = load_stage_c(MINI, MINI_WEIGHTS_DIR / "stage_c.safetensors").train()
+    before = [(type(module), module.training) for module in stage_c.modules()]
+    config = tiny_config(
+        tmp_path, tmp_path, decoder=MINI_WEIGHTS_DIR, sample_prompts=PROMPTS[:1], sample_steps=1
+    )
+    grid = SampleGrid.load(config, stage_c, torch.ones(1, MINI.user_emb_dim))
+    assert grid is not None
+    first_HWC = grid.draw()
+    assert [(type(module), module.training) for module in stage_c.modules()] == before
+    with torch.no_grad():
+        for weight in stage_c.adapter.to_v.parameters():
+            weight.fill_(0.1)
+    assert (grid.draw() != first_HWC).any(), "the grid shows the weights as they are now"

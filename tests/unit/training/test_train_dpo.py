@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
-from ppd_model.files.artifact import ArtifactError, load_artifact, sha256_of
+from ppd_model.files.artifact import (
+    ArtifactError,
+    ArtifactSpec,
+    load_artifact,
+    save_artifact,
+    sha256_of,
+)
 from ppd_model.nets.stage_c import load_adapter, load_stage_c
 from tests.tiny_training import (
     PAIRS_EACH,
@@ -29,7 +38,9 @@ from tests.tiny_training import (
     write_world,
 )
 from training import train_dpo
+from training.dpo.dpo_config import DpoConfig
 from training.dpo.randomness import draw
+from training.dpo.run_state import RunState
 from training.train_dpo import split_rows, train
 
 TIMINGS = {"pairs_per_s"}
@@ -193,47 +204,135 @@ def test_a_finished_run_is_exported_at_another_strength(world: Path, tmp_path: P
         assert torch.equal(value, plain[key] * (2 if key.startswith("to_v.") else 1)), key
 
 
-def test_a_run_killed_and_resumed_leaves_the_files_of_an_uninterrupted_one(
-    world: Path, tmp_path: Path
-) -> None:
-    options: dict[str, object] = dict(
-        steps=14,
-        batch=4,
-        micro_batch=2,
-        checkpoint_every=4,
-        validate_every=5,
-        ema_decay=0.9,
-        omega="adaptive",
-        beta=0.01,
-        user_dropout=0.3,
-        shared_noise=False,
-        shared_timestep=False,
-    )
-    whole = tiny_config(world, tmp_path / "whole", **options)
-    broken = tiny_config(world, tmp_path / "broken", **options)
-    uninterrupted = start_process(whole)
+LONG: dict[str, object] = dict(
+    steps=14,
+    batch=4,
+    micro_batch=2,
+    checkpoint_every=4,
+    validate_every=5,
+    ema_decay=0.9,
+    omega="adaptive",
+    beta=0.01,
+    user_dropout=0.3,
+    shared_noise=False,
+    shared_timestep=False,
+)
+
+
+@pytest.fixture(scope="module")
+def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    run = tiny_config(world, tmp_path_factory.mktemp("whole"), **LONG)
+    uninterrupted = start_process(run)
     uninterrupted.join()
     assert uninterrupted.exitcode == 0
+    return run.output_dir
 
-    killed = start_process(broken)
-    log = broken.output_dir / "log.jsonl"
-    while not log.exists() or log.read_text().count("\n") < 6:
-        assert killed.is_alive(), "it ended before it could be killed"
-        time.sleep(0.002)
-    assert killed.pid is not None
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.join()
-    assert killed.exitcode == -signal.SIGKILL
-    assert not (broken.output_dir / "adapter.safetensors").exists()
 
+def assert_resumed_is(whole: Path, broken: DpoConfig) -> None:
     resumed = start_process(broken, resume=True)
     resumed.join()
     assert resumed.exitcode == 0
-    files = [run.output_dir / "adapter.safetensors" for run in (whole, broken)]
+    files = [folder / "adapter.safetensors" for folder in (whole, broken.output_dir)]
     assert sha256_of(files[0]) == sha256_of(files[1])
-    states = [torch.load(run.output_dir / "checkpoint.pt") for run in (whole, broken)]
+    states = [torch.load(folder / "checkpoint.pt") for folder in (whole, broken.output_dir)]
     assert_equal_bits(*states)
-    assert numbers_of(whole.output_dir) == numbers_of(broken.output_dir)
+    assert numbers_of(whole) == numbers_of(broken.output_dir)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "kept"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL, None),
+        (signal.SIGTERM, 143, "at the step it was at"),
+        (signal.SIGINT, 130, "at the step it was at"),
+    ],
+)
+def test_a_run_stopped_and_resumed_leaves_the_files_of_an_uninterrupted_one(
+    world: Path, whole: Path, tmp_path: Path, sent: signal.Signals, status: int, kept: str | None
+) -> None:
+    broken = tiny_config(world, tmp_path / "broken", **LONG)
+    stopped = start_process(broken)
+    log = broken.output_dir / "log.jsonl"
+    while not log.exists() or log.read_text().count("\n") < 6:
+        assert stopped.is_alive(), "it ended before it could be stopped"
+        time.sleep(0.002)
+    assert stopped.pid is not None
+    os.kill(stopped.pid, sent)
+    stopped.join()
+    assert stopped.exitcode == status
+    assert not (broken.output_dir / "adapter.safetensors").exists()
+    if kept:
+        done = torch.load(broken.output_dir / "checkpoint.pt")["step"]
+        assert done == len(log_of(broken.output_dir))
+    assert_resumed_is(whole, broken)
+
+
+def train_until_the_disk_is_full(config: DpoConfig, resume: bool) -> None:
+    """From step 8 on no file may grow beyond a thousand bytes."""
+    save = RunState.save
+
+    def save_on_a_full_disk(self: RunState, folder: Path, step: int, identity: Any) -> None:
+        if step == 8:
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        save(self, folder, step, identity)
+
+    with patch.object(RunState, "save", save_on_a_full_disk):
+        try:
+            train(config, resume)
+        except OSError as error:
+            sys.exit(2 if "checkpoint.pt could not be written" in str(error) else 3)
+
+
+def test_a_disk_that_is_full_costs_no_checkpoint(world: Path, whole: Path, tmp_path: Path) -> None:
+    broken = tiny_config(world, tmp_path, **LONG)
+    stopped = start_process(broken, job=train_until_the_disk_is_full)
+    stopped.join()
+    assert stopped.exitcode == 2
+    assert torch.load(tmp_path / "checkpoint.pt")["step"] == 4
+    assert not (tmp_path / "checkpoint.pt.tmp").exists()
+    assert_resumed_is(whole, broken)
+
+
+def test_a_run_of_constant_rate_can_be_made_longer_and_keeps_adapters_on_its_way(
+    world: Path, tmp_path: Path
+) -> None:
+    options: dict[str, object] = dict(lr_schedule="constant", ema_decay=0.9, validate_every=100)
+    two = train(tiny_config(world, tmp_path / "two", steps=2, **options))
+    four = train(tiny_config(world, tmp_path / "four", steps=4, adapter_every=2, **options))
+    kept = four.parent / "adapters"
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "step-000002.safetensors",
+        "step-000004.safetensors",
+    ]
+    assert sha256_of(kept / "step-000002.safetensors") == sha256_of(two)
+    assert sha256_of(kept / "step-000004.safetensors") == sha256_of(four)
+    longer = tiny_config(world, tmp_path / "two", steps=4, **options)
+    assert sha256_of(train(longer, resume=True)) == sha256_of(four)
+    with pytest.raises(ValueError, match="at step 4 already; steps is 3"):
+        train(longer.model_copy(update={"steps": 3}), resume=True)
+    falling = tiny_config(world, tmp_path / "falling", steps=2)
+    train(falling)
+    with pytest.raises(ValueError, match="only under --lr_schedule constant"):
+        train(falling.model_copy(update={"steps": 4}), resume=True)
+
+
+def test_a_run_begins_with_the_adapter_that_is_given(world: Path, tmp_path: Path) -> None:
+    first = train(tiny_config(world, tmp_path / "first"))
+    tensors, spec = load_artifact(first, kind="adapter")
+    config = tiny_config(world, tmp_path / "second", init_adapter=first)
+    model, _ = train_dpo.make_model(config, train_dpo.read_pairs(config), torch.device("cpu"))
+    assert_equal_bits(model.stage_c.adapter.state_dict(), tensors)
+    _, second = load_artifact(train(config), kind="adapter")
+    assert second.extra["init_adapter_sha256"] == sha256_of(first)
+    fresh = config.model_copy(update={"init_adapter": None})
+    with pytest.raises(ValueError, match="another init adapter"):
+        train(fresh, resume=True)
+    other = ArtifactSpec(spec.kind, spec.config, spec.base_model, {"encoder_id": "another"})
+    save_artifact(first, tensors, other)
+    with pytest.raises(ArtifactError, match="another"):
+        train(config.model_copy(update={"output_dir": tmp_path / "third"}))
 
 
 def test_another_run_is_not_continued(world: Path, tmp_path: Path) -> None:
@@ -264,7 +363,7 @@ def test_other_data_other_weights_or_another_machine_are_not_continued(
     checkpoint = torch.load(run.output_dir / "checkpoint.pt")
     checkpoint["identity"]["processes"] = 8
     torch.save(checkpoint, run.output_dir / "checkpoint.pt")
-    with pytest.raises(ValueError, match=r"another processes \(8 there, 1 now\)"):
+    with pytest.raises(ValueError, match=r"processes \(8 there, 1 now\); --resume_elsewhere"):
         train(run, resume=True)
     train(run.model_copy(update={"resume_elsewhere": True}), resume=True)
     (own / "pairs" / "manifest.json").write_text("{ }")
