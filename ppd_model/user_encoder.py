@@ -49,7 +49,7 @@ from ppd_model.profile_texts import AllowedTokens, Grammar, KnownWords
 from ppd_model.sampling.placement import own_dtype, placed
 from ppd_model.types import EncodedUser as EncodedUser
 from ppd_model.types import LabelledPair
-from ppd_model.words import is_blank, split_words
+from ppd_model.words import VLM_TOKENIZER_FILE, CaptionWords, is_blank
 
 Decoding = Literal["greedy", "sample"]
 SAMPLING_TEMPERATURE = 0.7
@@ -58,13 +58,11 @@ SAMPLING_TEMPERATURE = 0.7
 EMBEDDING_LAYER = -1
 IMAGES_PER_USER = 2 * prompts.N_PAIRS
 VLM_FILE = "vlm.safetensors"
-TOKENIZER_FILE = "vlm_tokenizer.json"
+TOKENIZER_FILE = VLM_TOKENIZER_FILE
 DTYPES = ("float32", "bfloat16", "float16")
 _PUBLISHED_MAX_NEW_TOKENS = 1024
 PLAIN_CAPTION = "a picture of a tree in the hills"
 """Read in the place of a caption that cannot be read; captions never name a look."""
-_CAPTION_WORDS = range(3, 10)
-"""How many words the captions have that mini was trained with."""
 
 
 class SeededDraws(LogitsProcessor):  # type: ignore[misc]
@@ -159,6 +157,7 @@ class UserEncoder:
         self._tokenizer = processor.tokenizer
         self._special_tokens = _special_tokens(self._tokenizer)
         self._words = texts.words
+        self._caption_words = CaptionWords.of(self._tokenizer.get_vocab())
         self._allowed = self._allowed_by(texts.profiles)
 
     @classmethod
@@ -391,7 +390,7 @@ class UserEncoder:
         """What the model is shown of a caption."""
         if self.knows_all_words:
             return PLAIN_CAPTION if is_blank(text) else text
-        return known_caption(text, self._tokenizer)
+        return known_caption(text, self._caption_words)
 
     def _edited(self, response: str, profile: str) -> str:
         if self._words is not None:  # as `words_of` reads it, full-width letters too
@@ -516,12 +515,10 @@ def check_embedding(user_emb_D: NDArray[Any], dim: int) -> None:
         raise EncodingError("the embedding is zero")
 
 
-def known_caption(text: str, tokenizer: Any) -> str:
-    """What mini is shown of a caption: those of its words that are one token each, in order."""
-    known = [word for word in split_words(text) if len(tokenizer(f" {word}")["input_ids"]) == 1]
-    if len(known) < _CAPTION_WORDS.start:
-        return PLAIN_CAPTION
-    return " ".join(known[: _CAPTION_WORDS.stop - 1])
+def known_caption(text: str, words: CaptionWords) -> str:
+    """What mini is shown of a caption, which has as many words as those of its training."""
+    known = words.known(text)
+    return PLAIN_CAPTION if len(known) < words.least else " ".join(known[: words.most])
 
 
 def make_processor(

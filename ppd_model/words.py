@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ppd_model.presets import Preset
 
 TEXT_TOKENIZER_FILE = "text_tokenizer.json"
+VLM_TOKENIZER_FILE = "vlm_tokenizer.json"
 FRAMING_TOKENS = 2
 """Start and end, which take two of a prompt's places."""
 
@@ -58,17 +61,53 @@ class Vocabulary:
         return f"is cut after {self.most_words} words, before the first one that the model knows"
 
 
+@dataclass(frozen=True)
+class CaptionWords:
+    """The only words of captions that a small VLM knows: other words would lead it astray.
+
+    It is shown the first `most` of them; a caption that has fewer than `least` is not read.
+    """
+
+    words: frozenset[str]
+    least: int = 3
+    most: int = 9
+
+    @classmethod
+    def of(cls, tokens: Iterable[str]) -> CaptionWords:
+        """Those that are one token each; in a byte-level vocabulary these begin with a blank."""
+        return cls(frozenset(token[1:] for token in tokens if token.startswith("\u0120")))
+
+    def known(self, text: str) -> list[str]:
+        """The known words of a caption, in order, however many and however often."""
+        return [word for word in split_words(text) if word in self.words]
+
+    def unknown(self, text: str) -> list[str]:
+        """Words that are not known, each once and in order; then emoji."""
+        found = [word for word in split_words(text) if word not in self.words]
+        return list(dict.fromkeys([*found, *(text[a:b] for a, b in pictographs(text))]))
+
+
+def caption_words_of(preset: Preset, weights_dir: Path | None) -> CaptionWords | None:
+    """Of a preset whose VLM knows few words; None where any are read, or no file tells."""
+    document = _tokenizer_file(preset, weights_dir, VLM_TOKENIZER_FILE)
+    return None if document is None else CaptionWords.of(document["model"]["vocab"])
+
+
 def vocabulary_of(preset: Preset, weights_dir: Path | None) -> Vocabulary | None:
     """The vocabulary of a preset with one; None where any text is read, or no file tells."""
-    if preset.published:
+    document = _tokenizer_file(preset, weights_dir, TEXT_TOKENIZER_FILE)
+    if document is None:
         return None
-    path = (weights_dir or Path(__file__).parent / preset.name) / TEXT_TOKENIZER_FILE
-    if not path.is_file():
-        return None
-    document = json.loads(path.read_text(encoding="utf-8"))
     special = {token["content"] for token in document["added_tokens"]}
     words = frozenset(document["model"]["vocab"]) - special
     return Vocabulary(words, preset.text_encoder["max_position_embeddings"] - FRAMING_TOKENS)
+
+
+def _tokenizer_file(preset: Preset, weights_dir: Path | None, name: str) -> Any:
+    path = (weights_dir or Path(__file__).parent / preset.name) / name
+    if preset.published or not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def is_blank(text: str) -> bool:

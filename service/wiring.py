@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fastapi import FastAPI
 
 from ppd_model.presets import get_preset
-from ppd_model.words import vocabulary_of
+from ppd_model.words import caption_words_of, vocabulary_of
 from service.actions.accepting import Accepting
 from service.actions.leftovers import sweep_orphans
 from service.actions.limits import Limits
@@ -200,6 +200,7 @@ def api(settings: Settings) -> Served:
         preset.allowed_sides_px,
         preset.sampling,
         vocabulary_of(preset, settings.weights_dir),
+        caption_words_of(preset, settings.weights_dir),
     )
     assert settings.session_secret is not None
     secret = settings.session_secret.get_secret_value()

@@ -17,7 +17,7 @@ from ppd_model.types import (
     ImageRequest,
     LabelledPair,
 )
-from ppd_model.words import Vocabulary
+from ppd_model.words import CaptionWords, Vocabulary
 from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.ports import AdapterFile, Capabilities, Preview, Usage, Versions
 from service.infra.adapters import file_sha256
@@ -42,6 +42,7 @@ class FakeRuntime:
         self.encoder_version = encoder_version
         self.fail_with: Exception | None = None
         self.vocabulary: Vocabulary | None = None
+        self.caption_words: CaptionWords | None = None
         self.unknown: set[str] = set()
         self.engine_state: EngineState | None = None
         self.broken_by: str | None = None
@@ -51,7 +52,9 @@ class FakeRuntime:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities("mini", 128, (128,), vocabulary=self.vocabulary)
+        return Capabilities(
+            "mini", 128, (128,), vocabulary=self.vocabulary, caption_words=self.caption_words
+        )
 
     @property
     def jobs_at_once(self) -> int:

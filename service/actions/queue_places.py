@@ -14,7 +14,8 @@ from service.infra.sql.tables import seconds_since
 log = logging.getLogger("ppd.http")
 
 _FRESH_S = 1.0
-_NOT_BEFORE_S = 0.1
+_REST = 9.0
+"""For a job that was not seen yet it is looked anew, after so many times as long as a look took."""
 _LEAST_LEFT = 0.1
 """Of the work of what runs longer than it should, so much is taken to be left."""
 
@@ -40,6 +41,7 @@ class QueuePlaces:
         self._working = working
         self._turn = asyncio.Lock()
         self._looked_s = float("-inf")
+        self._took_s = 0.0
         self._places: Mapping[str, Place] = {}
 
     async def of(self, job_id: str) -> Place | None:
@@ -48,10 +50,12 @@ class QueuePlaces:
         None too where the queue cannot be looked at: whatever else is told of a job does without.
         """
         async with self._turn:
-            patience_s = _FRESH_S if job_id in self._places else _NOT_BEFORE_S
-            if time.monotonic() - self._looked_s >= patience_s:
+            patience_s = _FRESH_S if job_id in self._places else self._took_s * _REST
+            began_s = time.monotonic()
+            if began_s - self._looked_s >= patience_s:
                 self._places = await self._look()
                 self._looked_s = time.monotonic()
+                self._took_s = self._looked_s - began_s
         return self._places.get(job_id)
 
     async def _look(self) -> Mapping[str, Place]:

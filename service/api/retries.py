@@ -3,7 +3,8 @@
 They say how often they have tried before; who does not say has not. So each request is remembered
 for a while, and a further try takes up the newest one like it whose answer may have been lost: the
 same API key, the same body. Each is taken up once, so of equal calls at the same time each has its
-own job. A try that was refused is remembered too: the next one is to make what it could not.
+own job. A try that was refused is remembered too: the next one is to make what it could not. Of
+these there is room for so many; whose next try could not be known is told to make none.
 """
 
 import logging
@@ -16,16 +17,18 @@ from service.api.idempotency import Once, OnceDep, Work
 from service.api.services import Services
 from service.core.auth import Caller
 from service.core.errors import DatabaseAway, ServiceError
+from service.infra.memory.rate_limits import RateLimits
+from service.infra.sql.repositories.idempotency import TRIED_AGAIN_WITHIN_S
 from service.infra.sql.store import Store
 from service.infra.sql.tables import IdempotencyKey, new_id
 
 log = logging.getLogger("ppd.http")
 
-TRIED_AGAIN_WITHIN_S = 900.0
-"""OpenAI's clients wait ten minutes for an answer, and then some seconds before they try again."""
 _COUNT = "x-stainless-retry-count"
 _TRIED_AGAIN = frozenset({409, 429})
 """These refusals, and all from 500 on, are what such a client tries again after."""
+DO_NOT_RETRY = {"x-should-retry": "false"}
+"""OpenAI's clients would send the request again by themselves."""
 
 
 class Tries:
@@ -36,7 +39,9 @@ class Tries:
     ) -> None:
         self._response = response
         self._scope = caller.scope
+        self._key_pk = caller.key_pk or ""
         self._database = services.database
+        self._rates = services.rates
         self._fingerprint = fingerprint
         self._tries = tries
 
@@ -63,10 +68,11 @@ class Tries:
 
     async def note(self, refusal: ServiceError) -> None:
         """Remember that this try was refused, if its client tries again after such a refusal."""
-        if isinstance(refusal, DatabaseAway):
-            return
-        if refusal.status not in _TRIED_AGAIN and refusal.status < 500:
-            return
+        if await _to_remember(refusal, self._rates, self._key_pk):
+            await self.refused()
+
+    async def refused(self) -> None:
+        """Remember that this try was refused."""
         try:
             async with self._database.write() as store:
                 await self._alone(store)
@@ -146,11 +152,30 @@ class TriedRoute(ProtectedRoute):
 
 
 async def _note_early(request: Request, refusal: ServiceError, count: int) -> None:
+    """The body is read only where there is room for the note."""
+    key_pk = known_caller(request).key_pk or ""
+    if not await _to_remember(refusal, services_of(request).rates, key_pk):
+        return
     try:
         tries = await _tries_of(request, Response(), count)
     except Exception:  # a body that is too long, or that nobody sends any more
         return
-    await tries.note(refusal)
+    await tries.refused()
+
+
+async def _to_remember(refusal: ServiceError, rates: RateLimits, key_pk: str) -> bool:
+    """Whether its client tries again, and there is room to remember that.
+
+    Where there is none it is told not to: its next try could not be told from an equal call's.
+    """
+    if isinstance(refusal, DatabaseAway):
+        return False
+    if refusal.status not in _TRIED_AGAIN and refusal.status < 500:
+        return False
+    if await rates.may_remember_try(key_pk):
+        return True
+    refusal.headers.update(DO_NOT_RETRY)
+    return False
 
 
 TriesDep = Annotated[Once | Tries, Depends(_tries)]

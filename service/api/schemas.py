@@ -307,8 +307,21 @@ class ErrorOut(BaseModel):
     detail: str
 
 
+class WarningOut(BaseModel):
+    """What was not read of the text in `field`, which is a JSON pointer into the body.
+
+    `words`: the first of those that the model does not know, `count` of which there are.
+    """
+
+    code: Literal["unknown_words", "caption_truncated", "caption_unread"]
+    field: str
+    detail: str
+    words: list[str] | None = None
+    count: int | None = None
+
+
 class PreferencesStateOut(BaseModel):
-    """Where a user's profile stands."""
+    """Where a user's profile stands. `warnings`: of captions that were sent."""
 
     user_id: str
     profile_version: int | None
@@ -317,6 +330,7 @@ class PreferencesStateOut(BaseModel):
     needed: int
     profile: ProfileOut | None = None
     error: ErrorOut | None = None
+    warnings: list[WarningOut] = []
     links: dict[str, str]
 
 

@@ -20,7 +20,7 @@ from ppd_model.types import (
     Pixels,
     Sampling,
 )
-from ppd_model.words import Vocabulary
+from ppd_model.words import CaptionWords, Vocabulary
 from service.core.messages import JobEvent
 
 
@@ -35,7 +35,9 @@ class Capabilities:
     sampling: Sampling = field(default_factory=Sampling)
     """How pictures are made where a request does not say."""
     vocabulary: Vocabulary | None = None
-    """The only words that are read; None where any are, or nobody can tell."""
+    """The only words of prompts that are read; None where any are, or nobody can tell."""
+    caption_words: CaptionWords | None = None
+    """The only words of captions that are read; None likewise."""
 
     def nearest_side_px(self, side_px: int) -> int:
         """The allowed side with the smallest ratio to this one; of two as near the larger."""

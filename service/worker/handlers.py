@@ -19,6 +19,7 @@ from ppd_model.types import Embedding, EncodedUser, Generated, ImageRequest, Lab
 from service.actions.conditioning import Tastes, echo, tastes_of
 from service.actions.equal_requests import earlier_result, waited, wanted_by
 from service.actions.leftovers import delete_leftovers
+from service.actions.words import not_read
 from service.core.choices import reading_sha256
 from service.core.errors import JobFailure, StorageFull
 from service.core.generation import blend
@@ -32,7 +33,6 @@ from service.infra.sql.store import Store
 from service.infra.sql.tables import Adapter, Image, Job, Profile, new_id, now
 from service.worker.presence import MeasuredPace
 from service.worker.previews import Previews
-from service.worker.words import not_read
 
 log = logging.getLogger("ppd.worker")
 

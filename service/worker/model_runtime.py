@@ -22,7 +22,7 @@ from ppd_model.sampling.placement import OWN_DTYPES
 from ppd_model.sampling.requests import Cancelled, LoadedAdapter, NumericalError
 from ppd_model.types import EncodedUser, EngineState, Generated, ImageRequest, LabelledPair
 from ppd_model.user_encoder import EncodingError, NothingReadError, NoWordReadError, UserEncoder
-from ppd_model.words import vocabulary_of
+from ppd_model.words import caption_words_of, vocabulary_of
 from service.core.errors import JobCanceled, JobFailure, ModelLost
 from service.core.placement import CPU, Place
 from service.core.ports import AdapterFile, Capabilities, Preview, Usage, Versions
@@ -160,6 +160,7 @@ class PpdRuntime:
             self._preset.allowed_sides_px,
             self._preset.sampling,
             vocabulary_of(self._preset, self._weights_dir),
+            caption_words_of(self._preset, self._weights_dir),
         )
 
     @property

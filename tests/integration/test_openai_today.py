@@ -3,16 +3,22 @@
 import asyncio
 import base64
 import io
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from limits import parse
 from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 from PIL import Image
+from sqlalchemy import func, select
 
 from service.core.errors import JobFailure
 from service.core.ports import Capabilities
+from service.infra.memory import rate_limits
+from service.infra.sql.repositories import idempotency
+from service.infra.sql.tables import IdempotencyKey
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
 from tests.integration.test_openai import OUR_OWN, client_of
@@ -340,6 +346,47 @@ async def test_a_try_after_a_full_house_of_streams_makes_what_was_refused(start:
     again = await tried(service, 1)(stream=True)
     assert again.status_code == 200
     assert again.headers["location"] != first
+
+
+async def notes(service: Service) -> int:
+    async with service.parts.database.read() as store:
+        counted = select(func.count()).select_from(IdempotencyKey)
+        return int(await store.session.scalar(counted.where(IdempotencyKey.job_id.is_(None))) or 0)
+
+
+async def test_so_many_refused_tries_are_remembered_and_those_beyond_are_told_not_to_come_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limits, "_REFUSED_TRIES", parse("3/15 minutes"))
+    service: Service = await start(rate_limit_key="1/hour")
+    other_key = await service.new_key("default")
+    answers = [await tried(service, 0)(prompt=f"a fox {n}") for n in range(6)]
+    assert [answer.status_code for answer in answers] == [200, *[429] * 5]
+    said = [answer.headers.get("x-should-retry") for answer in answers]
+    assert said == [*[None] * 4, "false", "false"]
+    assert await notes(service) == 3
+    await tried(service, 0, other_key)(prompt="a fox")
+    refused = await tried(service, 0, other_key)(prompt="a fox")
+    assert (refused.status_code, refused.headers.get("x-should-retry")) == (429, None)
+    assert await notes(service) == 4, "each key has room of its own"
+
+
+async def test_what_is_remembered_of_refused_tries_is_dropped_when_they_come_no_more(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service: Service = await start(rate_limit_key="1/hour")
+    await tried(service, 0)()
+    await tried(service, 0)()
+    assert await notes(service) == 1
+
+    async def sweep() -> int:
+        async with service.parts.database.write() as store:
+            return await store.idempotency.prune(timedelta(days=2))
+
+    assert await sweep() == 0
+    monkeypatch.setattr(idempotency, "TRIED_AGAIN_WITHIN_S", 0.0)
+    await asyncio.sleep(0.01)
+    assert await sweep() == 1, "the call that has a job is kept"
 
 
 async def test_what_is_remembered_of_tries_goes_with_the_person(service: Service) -> None:

@@ -43,6 +43,20 @@ async def test_a_waiting_job_says_its_place_and_a_guess_of_the_wait(service: Ser
         assert "expected_wait_s" not in done
 
 
+@pytest.mark.both_databases
+async def test_the_answer_that_takes_a_job_on_says_its_place(service: Service) -> None:
+    client = service.client()
+    service.runtime.gate.clear()
+    first = await queue(client)
+    await service.until(client, first, "running")
+    for position in range(3):
+        await asyncio.sleep(0.5)  # a look takes less than a fifth of that
+        taken = await client.post("/generate", json={"prompt": "a fox", "seed": position})
+        assert taken.status_code == 202
+        assert (taken.json()["position"], "expected_wait_s" in taken.json()) == (position, True)
+    service.runtime.gate.set()
+
+
 async def test_who_follows_a_waiting_job_hears_how_its_place_changes(service: Service) -> None:
     client = service.client()
     service.runtime.gate.clear()

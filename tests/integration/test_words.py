@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from ppd_model.words import Vocabulary
+from ppd_model.words import CaptionWords, Vocabulary
 from tests.fake_runtime import FakeRuntime
 from tests.integration.conftest import Start
+from tests.integration.test_own_pictures import base64_of
+from tests.pictures_as_people_have_them import looks, saved
 from tests.running_service import Service
 
 pytestmark = pytest.mark.anyio
@@ -103,6 +105,32 @@ async def test_unknown_words_are_listed_within_bounds(service: Service) -> None:
     (warning,) = (w for w in job["result"]["warnings"] if w["code"] == "unknown_words")
     assert warning["words"] == [word[:40] for word in words[:64]]
     assert warning["count"] == 70
+
+
+async def test_what_is_not_read_of_captions_is_told(start: Start) -> None:
+    runtime = FakeRuntime()
+    runtime.caption_words = CaptionWords(frozenset(["a", "boat", "by", "the", "sea"]))
+    client = (await start(runtime)).client()
+    read, dog = "A boat by the sea!", "My dog by sea \U0001f415"
+    captions = [read, "the Boat by " * 4, dog, read]
+    mine = base64_of(saved(looks()))
+    own = [{"caption": text, "images": [mine] * 2, "preferred": 0} for text in captions]
+    pool = (await client.get("/users/ann/quiz")).json()["pairs"][0]["pair_id"]
+    choices = [*own, {"pair_id": pool, "preferred": 0}]
+    answer = await client.post("/users/ann/preferences", json={"choices": choices})
+    cut, unread, unknown = answer.json()["warnings"]
+    assert (cut["code"], cut["field"]) == ("caption_truncated", "/choices/1/caption")
+    assert (unread["code"], unread["field"]) == ("caption_unread", "/choices/2/caption")
+    assert (unknown["code"], unknown["field"]) == ("unknown_words", "/choices/2/caption")
+    assert unknown["words"] == ["my", "dog", "\U0001f415"]
+    assert unknown["count"] == 3
+
+
+async def test_any_caption_is_read_where_any_word_is_known(service: Service) -> None:
+    mine = base64_of(saved(looks()))
+    own = {"caption": "\U0001f600", "images": [mine] * 2, "preferred": 0}
+    answer = await service.client().post("/users/ann/preferences", json={"choices": [own]})
+    assert answer.json()["warnings"] == []
 
 
 @pytest.mark.parametrize("written", ["", ".", "\u202e!?", "\u200b"])

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 
 from service.actions.encodings import queue_encoding
 from service.actions.leftovers import delete_leftovers
+from service.actions.words import caption_not_read
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, WaitDep
 from service.api.idempotency import Accepted, OnceDep
 from service.api.routes.jobs import wait_for_end
@@ -22,6 +23,7 @@ from service.api.schemas import (
     ProfileVersionOut,
     QuizOut,
     QuizPairOut,
+    WarningOut,
 )
 from service.api.services import Services
 from service.api.uploads import check_quota, clean_uploads, image_row, put_pictures
@@ -101,7 +103,9 @@ async def post_preferences(
         await delete_leftovers(services, stored_keys)
         raise
     _announce(services, overtaken, accepted["job_id"])
-    return await _present(user_id, accepted, response, caller, services, wait_s)
+    state = await _present(user_id, accepted, response, caller, services, wait_s)
+    state.warnings = _not_read(body, services)
+    return state
 
 
 @router.put(
@@ -255,6 +259,16 @@ async def _begin(
         choices=newest,
     )
     return encoding.ids, encoding.overtaken
+
+
+def _not_read(body: PreferencesIn, services: Services) -> list[WarningOut]:
+    words = services.capabilities.caption_words
+    return [
+        WarningOut.model_validate(warning)
+        for i, choice in enumerate(body.choices)
+        if choice.caption is not None and words is not None
+        for warning in caption_not_read(f"/choices/{i}/caption", choice.caption, words)
+    ]
 
 
 def _announce(services: Services, overtaken: list[Job], job_id: str | None) -> None:

@@ -15,7 +15,7 @@ from service.api.deps import (
 )
 from service.api.idempotency import Accepted, Once, OnceDep
 from service.api.retries import Tries
-from service.api.routes.jobs import job_out, shown, wait_for_end, written
+from service.api.routes.jobs import shown, wait_for_end, written
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
 from service.api.services import Services
 from service.core.auth import Caller
@@ -46,7 +46,7 @@ async def generate(
     caller, services = known_caller(request), services_of(request)
     job_id, made = await accept(body, caller, services, once, waits=wait_s is not None)
     if made is not None and wait_s is None:  # nobody has to be asked how it stands
-        return written(job_out(made), 202, {"Location": f"/jobs/{job_id}"})
+        return written(await shown(services, made), 202, {"Location": f"/jobs/{job_id}"})
     return await _present(services, response, caller, job_id, wait_s)
 
 

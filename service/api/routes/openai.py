@@ -24,7 +24,7 @@ from service.api.openai_schemas import (
     UsageOut,
     usage_out,
 )
-from service.api.retries import TriedRoute, TriesDep
+from service.api.retries import DO_NOT_RETRY, TriedRoute, TriesDep
 from service.api.routes.generate import accept
 from service.api.routes.images import stored_bytes
 from service.api.routes.jobs import told_result, wait_for_end
@@ -36,8 +36,6 @@ from service.infra.sql.tables import Image, Job
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=TriedRoute, responses=OPENAI_ERRORS)
 
-_DO_NOT_RETRY = {"x-should-retry": "false"}
-"""OpenAI's clients would send the request again, and so pay for another job."""
 _THEIR_NAMES = {"/user_id": "/user", "/width": "/size", "/height": "/size"}
 _FAILED_STATUS = {"canceled": 409, "expired": 503, "out_of_memory": 503, "deadline_exceeded": 504}
 """By the code of a job that did not succeed; 500 for all others."""
@@ -240,7 +238,7 @@ async def _finished(services: Services, caller: Caller, job_id: str) -> tuple[Jo
             raise ServiceError(404, "job_not_found")  # erased meanwhile
         ids = [str(made["url"]).rsplit("/", 1)[-1] for made in (job.result or {}).get("images", ())]
         found = await store.images.by_id(ids)
-    here = {"Location": f"/jobs/{job.id}", **_DO_NOT_RETRY}
+    here = {"Location": f"/jobs/{job.id}", **DO_NOT_RETRY}
     if job.status in ("queued", "running"):
         detail = f"{CODES['still_running']} See GET /jobs/{job.id}."
         raise ServiceError(504, "still_running", detail, headers=here)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage
 
+_REFUSED_TRIES = parse("256/15 minutes")
+"""Of each API key: what is remembered of more costs more than it is worth."""
 _PER_SECOND = 1000
 """The models' time is counted in milliseconds: stores count whole numbers."""
 
@@ -59,6 +61,10 @@ class RateLimits:
     async def of_address(self, address: str) -> Allowance:
         """Count a request from this address that came with nothing to know its sender by."""
         return await self._take(self._address, "address", address)
+
+    async def may_remember_try(self, key_pk: str) -> bool:
+        """Count a refused try with this key; whether there is room to remember it."""
+        return not (await self._take(_REFUSED_TRIES, "try", key_pk)).over
 
     async def gpu_seconds(self, user_pk: str) -> Allowance:
         """What a person has left of the models' time; counts nothing."""

@@ -28,6 +28,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from ppd_model import prompts, user_encoder
 from ppd_model.nets.vlm_precision import WideRMSNorm, WideRotary, make_wide
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
+from ppd_model.presets import get_preset
 from ppd_model.profile_texts import Grammar, KnownWords
 from ppd_model.types import LabelledPair
 from ppd_model.user_encoder import (
@@ -41,6 +42,7 @@ from ppd_model.user_encoder import (
     TrainedTexts,
     UserEncoder,
 )
+from ppd_model.words import CaptionWords, caption_words_of, split_words
 from tests.tiny_vlm import (
     RESPONSE,
     Scripted,
@@ -384,18 +386,37 @@ def test_a_persons_own_words_need_no_profile_of_the_models(scripted: Scripted) -
     ],
 )
 def test_a_small_model_is_shown_the_words_it_knows(caption: str, shown: str) -> None:
+    assert user_encoder.known_caption(caption, minis_caption_words()) == shown
+
+
+def minis_caption_words() -> CaptionWords:
+    words = caption_words_of(get_preset("mini"), None)
+    assert words is not None
+    return words
+
+
+def test_words_of_captions_that_are_known_are_one_token_each_and_no_others_are() -> None:
     tokenizer = user_encoder.small_tokenizer(MINI_WEIGHTS_DIR / TOKENIZER_FILE)
-    assert user_encoder.known_caption(caption, tokenizer) == shown
+    words = minis_caption_words()
+    assert len(words.words) > 500
+    typed = ["zeppelin", "rex", "8k", "co", "li", "é", "café", "boat_by", "3", "שלום", "中"]
+    for word in (*words.words, *typed):
+        if word in split_words(word):
+            one = len(tokenizer(f" {word}")["input_ids"]) == 1
+            assert (words.known(word) == [word]) == one, word
+
+
+def test_published_models_read_any_word_of_a_caption() -> None:
+    assert caption_words_of(get_preset("stable-cascade"), None) is None
 
 
 def test_mini_is_shown_every_caption_of_its_world_as_it_is() -> None:
-    tokenizer = user_encoder.small_tokenizer(MINI_WEIGHTS_DIR / TOKENIZER_FILE)
     rng = np.random.default_rng(3)
     for content in range(CONTENTS):
         subject, setting = divmod(content, len(SETTINGS))
         for _ in range(40):
             text = world_caption(subject, setting, rng)
-            assert user_encoder.known_caption(text, tokenizer) == text
+            assert user_encoder.known_caption(text, minis_caption_words()) == text
 
 
 @settings(max_examples=300, deadline=None)

@@ -9,6 +9,9 @@ from service.infra.sql.clock import in_seconds, present
 from service.infra.sql.repositories.base import Repository
 from service.infra.sql.tables import IdempotencyKey, Job
 
+TRIED_AGAIN_WITHIN_S = 900.0
+"""OpenAI's clients wait ten minutes for an answer, and then some seconds before they try again."""
+
 
 class Idempotency(Repository):
     """What earlier POSTs led to."""
@@ -58,8 +61,9 @@ class Idempotency(Repository):
         await self._session.flush()
 
     async def prune(self, older_than: timedelta) -> int:
-        return await self._changed(
-            delete(IdempotencyKey).where(
-                IdempotencyKey.created_at < in_seconds(-older_than.total_seconds())
-            )
-        )
+        """Delete what is older, and refused tries as soon as nobody takes them up any more."""
+        refused = IdempotencyKey.tries.is_not(None) & IdempotencyKey.job_id.is_(None)
+        created = IdempotencyKey.created_at
+        old = created < in_seconds(-older_than.total_seconds())
+        given_up = refused & (created < in_seconds(-TRIED_AGAIN_WITHIN_S))
+        return await self._changed(delete(IdempotencyKey).where(old | given_up))
