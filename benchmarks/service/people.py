@@ -1,0 +1,284 @@
+"""People of tastes that the project does not know, who use a running service over REST.
+
+    ppd serve &
+    python -m benchmarks.service.people --key-file data/api-key --people 16 --out people.json
+
+Nothing of the project's looks, people or judges takes part. A taste is a function of plain measures
+of pixels, in standard deviations of the quiz's own pictures within a caption. Each person answers
+the quiz pair by pair until the service needs no more, and asks for the same pictures with their
+taste and without it.
+
+    single      one of the measures of picture_statistics.py, more of it or less
+    mixed       a direction drawn at random over all eight, of length 1
+    bent        the same, but every measure counts by its tanh: more is not for ever better
+    ideal       a point drawn at random; the nearer to it a picture is, the better
+    foreign     a direction over measures that no look is about: green, upper half, symmetry
+
+Reports in how many pictures taste won over none, and the mean gain in standard deviations of that
+person's utility over the quiz's pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.picture_statistics import STATISTICS, Picture
+from benchmarks.service.end_to_end import generate, json_of
+from training.reports.statistics import clustered_mean, wins
+
+TIE_BELOW_SD = 0.05
+"""Pictures that somebody likes so nearly the same are a tie."""
+AT_ONCE = 4
+MOST_ANSWERS = 16
+
+Measures = NDArray[np.float64]
+"""M measures of a picture, in standard deviations."""
+Utility = Callable[[Measures], float]
+
+
+def green(image_HW3: Picture) -> float:
+    """Mean green less the mean of red and blue."""
+    red, grass, blue = (float(image_HW3[..., c].mean()) for c in range(3))
+    return (grass - (red + blue) / 2) / 255
+
+
+def upper_light(image_HW3: Picture) -> float:
+    """How much lighter the upper half is than the lower."""
+    half = image_HW3.shape[0] // 2
+    return float(image_HW3[:half].mean() - image_HW3[half:].mean()) / 255
+
+
+def symmetry(image_HW3: Picture) -> float:
+    """How like its mirror image a picture is."""
+    mirrored = image_HW3[:, ::-1].astype(np.float64)
+    return -float(np.abs(image_HW3 - mirrored).mean()) / 255
+
+
+def upright_edges(image_HW3: Picture) -> float:
+    """Steps across the picture against steps down it."""
+    luma_HW = image_HW3.mean(axis=-1)
+    across, down = (np.abs(np.diff(luma_HW, axis=axis)).mean() for axis in (1, 0))
+    return float(np.log((across + 1) / (down + 1)))
+
+
+FOREIGN: Mapping[str, Callable[[Picture], float]] = {
+    "green": green,
+    "upper light": upper_light,
+    "symmetry": symmetry,
+    "upright edges": upright_edges,
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair of the quiz, measured."""
+
+    caption: str
+    measures_2M: NDArray[np.float64]
+
+
+class World:
+    """The quiz's pairs and their pictures, fetched and measured over REST."""
+
+    def __init__(self, client: httpx.Client, of: Mapping[str, Callable[[Picture], float]]) -> None:
+        self.of = of
+        pairs = list(_pairs(client))
+        raw_P2M = np.array(
+            [[self.raw(_bytes(client, url)) for url in urls] for _, _, urls in pairs]
+        )
+        self.captions = sorted({caption for _, caption, _ in pairs})
+        self._sd_M = _within(raw_P2M, [caption for _, caption, _ in pairs])
+        self.pairs = {
+            pair_id: Pair(caption, raw_2M / self._sd_M)
+            for (pair_id, caption, _), raw_2M in zip(pairs, raw_P2M, strict=True)
+        }
+        every_NM = np.concatenate([pair.measures_2M for pair in self.pairs.values()])
+        self.middle_M = every_NM.mean(axis=0)
+
+    def raw(self, file: bytes) -> list[float]:
+        pixels = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+        return [measure(pixels) for measure in self.of.values()]
+
+    def measures(self, file: bytes) -> Measures:
+        return np.array(self.raw(file)) / self._sd_M
+
+    def spread(self, utility: Utility) -> float:
+        """Standard deviation of a utility over the quiz's pictures, within a caption."""
+        liked_P21 = np.array(
+            [[[utility(one_M)] for one_M in pair.measures_2M] for pair in self.pairs.values()]
+        )
+        return float(_within(liked_P21, [pair.caption for pair in self.pairs.values()])[0])
+
+
+def _within(values_P2M: NDArray[np.float64], captions: Sequence[str]) -> NDArray[np.float64]:
+    """Standard deviations about the mean of each caption's own pictures."""
+    residuals, free = [], 0
+    for caption in set(captions):
+        rows = [i for i, one in enumerate(captions) if one == caption]
+        own_NM = values_P2M[rows].reshape(-1, values_P2M.shape[-1])
+        residuals.append(own_NM - own_NM.mean(axis=0))
+        free += len(own_NM) - 1
+    squares: NDArray[np.float64] = (np.concatenate(residuals) ** 2).sum(axis=0)
+    return np.sqrt(squares / free)
+
+
+def _pairs(client: httpx.Client) -> Iterator[tuple[str, str, list[str]]]:
+    page: dict[str, Any] = {"next": ""}
+    while page["next"] is not None:
+        cursor = {"cursor": page["next"]} if page["next"] else {}
+        page = json_of(client.get("/pairs", params={"limit": 100, **cursor}))
+        for pair in page["results"]:
+            yield pair["pair_id"], pair["caption"], [image["url"] for image in pair["images"]]
+
+
+def _bytes(client: httpx.Client, url: str) -> bytes:
+    return client.get(url).raise_for_status().content
+
+
+# ---- tastes
+
+
+def single(number: int, world: World, rng: np.random.Generator) -> Utility:
+    which, sign = divmod(number, 2)
+    direction_M = np.zeros(len(world.of))
+    direction_M[which % len(world.of)] = 1 - 2 * sign
+    return lambda measures_M: float(direction_M @ measures_M)
+
+
+def mixed(number: int, world: World, rng: np.random.Generator) -> Utility:
+    direction_M = _direction(world, rng)
+    return lambda measures_M: float(direction_M @ measures_M)
+
+
+def bent(number: int, world: World, rng: np.random.Generator) -> Utility:
+    direction_M = _direction(world, rng)
+    return lambda measures_M: float(direction_M @ np.tanh(measures_M - world.middle_M))
+
+
+def ideal(number: int, world: World, rng: np.random.Generator) -> Utility:
+    point_M = world.middle_M + 1.5 * np.sqrt(len(world.of)) / 2 * _direction(world, rng)
+    return lambda measures_M: -float(np.linalg.norm(measures_M - point_M))
+
+
+def _direction(world: World, rng: np.random.Generator) -> NDArray[np.float64]:
+    drawn_M = rng.normal(size=len(world.of))
+    direction_M: NDArray[np.float64] = drawn_M / np.linalg.norm(drawn_M)
+    return direction_M
+
+
+Draw = Callable[[int, World, np.random.Generator], Utility]
+GROUPS: Mapping[str, tuple[Draw, Mapping[str, Callable[[Picture], float]]]] = {
+    "single": (single, STATISTICS),
+    "mixed": (mixed, STATISTICS),
+    "bent": (bent, STATISTICS),
+    "ideal": (ideal, STATISTICS),
+    "foreign": (mixed, FOREIGN),
+}
+
+
+# ---- what they do
+
+
+def answer_quiz(client: httpx.Client, user_id: str, world: World, utility: Utility) -> int:
+    """Answer pair by pair until there is a profile; how many answers that took."""
+    tie_below = TIE_BELOW_SD * world.spread(utility)
+    for answered in range(1, MOST_ANSWERS + 1):
+        asked = json_of(client.get(f"/users/{user_id}/quiz"))["pairs"][0]["pair_id"]
+        first, second = (utility(one_M) for one_M in world.pairs[asked].measures_2M)
+        preferred = None if abs(first - second) < tie_below else int(second > first)
+        choice = {"pair_id": asked, "preferred": preferred}
+        state = json_of(
+            client.post(
+                f"/users/{user_id}/preferences",
+                json={"choices": [choice]},
+                headers={"Prefer": "wait=60"},
+            )
+        )
+        if state["needed"] == 0:
+            if state["status"] != "ready":
+                raise RuntimeError(f"{user_id}: no profile after 60 s: {state}")
+            return answered
+    raise RuntimeError(f"{user_id}: {MOST_ANSWERS} answers, and the quiz has not ended")
+
+
+def met(
+    client: httpx.Client, user_id: str, world: World, utility: Utility, prompts: Sequence[Any]
+) -> list[float]:
+    """The gains of a person's pictures over the same without a taste, in standard deviations."""
+    answer_quiz(client, user_id, world, utility)
+
+    def gain(request: dict[str, Any]) -> float:
+        own, _ = generate(client, {**request, "user_id": user_id})
+        base, _ = generate(client, request)
+        return utility(world.measures(own)) - utility(world.measures(base))
+
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        gains = list(pool.map(gain, prompts))
+    spread = world.spread(utility)
+    return [one / spread for one in gains]
+
+
+def group_report(
+    client: httpx.Client, name: str, people: int, prompts: int, seed: int
+) -> dict[str, Any]:
+    draw, of = GROUPS[name]
+    world = World(client, of)
+    stamp = int(time.time())
+
+    def one(number: int) -> list[float]:
+        utility = draw(number, world, np.random.default_rng([seed, number, 1]))
+        rng = np.random.default_rng([seed, number, 2])  # the same prompts in every group
+        asked = [
+            {"prompt": str(rng.choice(world.captions)), "seed": int(rng.integers(2**31))}
+            for _ in range(prompts)
+        ]
+        gains = met(client, f"people-{name}-{number}-{stamp}", world, utility, asked)
+        print(f"{name} {number}: {np.mean(gains):+.2f} sd", flush=True)
+        return gains
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        gain_R = np.array(list(pool.map(one, range(people)))).ravel()
+    who_R = np.repeat(np.arange(people), prompts)
+    won = clustered_mean(wins(gain_R, np.zeros_like(gain_R)), who_R, np.random.default_rng(0))
+    gain = clustered_mean(gain_R, who_R, np.random.default_rng(0))
+    each = gain_R.reshape(people, prompts).mean(axis=1).round(2).tolist()
+    return {"wins": won.to_dict(), "gain_sd": gain.to_dict(), "each_person_sd": each}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--key-file", type=Path, required=True)
+    parser.add_argument("--people", type=int, default=16, help="of each group")
+    parser.add_argument("--prompts", type=int, default=4, help="of each person")
+    parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=list(GROUPS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args(argv)
+    headers = {"Authorization": f"Bearer {given.key_file.read_text().strip()}"}
+    report: dict[str, Any] = {}
+    with httpx.Client(base_url=given.url, headers=headers, timeout=120) as client:
+        for name in given.groups:
+            report[name] = group_report(client, name, given.people, given.prompts, given.seed)
+            if given.out is not None:  # after each: a run may be cut short
+                given.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
