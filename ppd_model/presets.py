@@ -1,6 +1,8 @@
 """The three sizes of the one model: mini, stable-cascade-1b, stable-cascade.
 
-A published size may be followed by options: ``stable-cascade-1b+lite-decoder+small-vlm``.
+A published size may be followed by options: ``stable-cascade-1b+lite-decoder+small-vlm``. With
+``+tiny`` its files keep their names and keys and its layers are a few values wide: for rehearsals
+and tests, on weights that are random (tests/tiny_published.py).
 """
 
 from __future__ import annotations
@@ -113,7 +115,7 @@ def get_preset(name: str) -> Preset:
         "stable-cascade-1b": _stable_cascade_1b,
         "stable-cascade": _stable_cascade,
     }
-    options = {"lite-decoder": _with_lite_decoder, "small-vlm": _with_small_vlm}
+    options = {"lite-decoder": _with_lite_decoder, "small-vlm": _with_small_vlm, "tiny": _tiny}
     size, *chosen = name.split("+")
     if size not in makers:
         raise ValueError(f"unknown preset {size!r}; known: {', '.join(makers)}")
@@ -350,4 +352,59 @@ def _with_small_vlm(preset: Preset) -> Preset:
         published=preset.published | {"vlm": small},
         revisions={PRIOR: REVISIONS[PRIOR], DECODER: REVISIONS[DECODER]}
         | {VLM_05B: REVISIONS[VLM_05B]},
+    )
+
+
+def _tiny(preset: Preset) -> Preset:
+    """The same files with narrow layers, small pictures and 67 tokens."""
+    return replace(
+        preset,
+        base_model=f"{preset.base_model}:tiny",
+        default_side_px=128,
+        allowed_sides_px=(128,),
+        stage_c=preset.stage_c
+        | dict(
+            conditioning_dim=16,
+            block_out_channels=(16, 16),
+            num_attention_heads=(2, 2),
+            down_num_layers_per_block=(1, 2),
+            up_num_layers_per_block=(2, 1),
+            clip_text_in_channels=16,
+            clip_text_pooled_in_channels=24,
+            clip_image_in_channels=8,
+        ),
+        stage_b=preset.stage_b
+        | dict(
+            conditioning_dim=16,
+            block_out_channels=(8, 8, 16, 16),
+            num_attention_heads=(-1, -1, 2, 2),
+            down_num_layers_per_block=(1, 1, 2, 1),
+            up_num_layers_per_block=(1, 2, 1, 1),
+            clip_text_pooled_in_channels=24,
+        ),
+        stage_a=preset.stage_a | dict(embed_dim=16, num_vq_embeddings=32, bottleneck_blocks=2),
+        text_encoder=preset.text_encoder
+        | dict(
+            hidden_size=16,
+            intermediate_size=32,
+            projection_dim=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            vocab_size=67,
+        ),
+        compressor=dict(
+            stages=(
+                ("fused", 1, 1, 24, 1),
+                ("fused", 4, 2, 8, 2),
+                ("squeezed", 4, 2, 8, 1),
+                ("squeezed", 6, 2, 16, 2),
+                ("squeezed", 6, 2, 16, 1),
+            ),
+            features=32,
+            latent_channels=16,
+        ),
+        user_emb_dim=32,
+        user_token_dim=12,
+        stage_b_steps=2,
     )

@@ -398,9 +398,15 @@ def read(**given: Any) -> Settings:
         raise ValueError("\n".join(_fault(fault) for fault in faults)) from None
 
 
+OF_TRAINING = {"PPD_DATASETS_DIR", "PPD_RUNS_DIR", "PPD_OVERRIDES"} | {
+    f"PPD_JUDGE_{name}" for name in ("URL", "MODEL", "KEY")
+}
+"""What only training's jobs read."""
+
+
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Variables that look like settings and are none: misspelled ones, mostly."""
-    known = {variable(name) for name in Settings.model_fields}
+    known = {variable(name) for name in Settings.model_fields} | OF_TRAINING
     return sorted(n for n in environment if n.startswith(_PREFIX) and n not in known)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,51 +35,9 @@ def vocabulary() -> dict[str, int]:
 
 def tiny_preset() -> Preset:
     """The shape of ``stable-cascade-1b``, with narrow layers and small pictures."""
-    full = get_preset("stable-cascade-1b")
-    text = dict(hidden_size=16, intermediate_size=32, projection_dim=24, num_hidden_layers=2)
-    return replace(
-        full,
-        default_side_px=128,
-        allowed_sides_px=(128,),
-        stage_c=full.stage_c
-        | dict(
-            conditioning_dim=16,
-            block_out_channels=(16, 16),
-            num_attention_heads=(2, 2),
-            down_num_layers_per_block=(1, 2),
-            up_num_layers_per_block=(2, 1),
-            clip_text_in_channels=16,
-            clip_text_pooled_in_channels=24,
-            clip_image_in_channels=8,
-        ),
-        stage_b=full.stage_b
-        | dict(
-            conditioning_dim=16,
-            block_out_channels=(8, 8, 16, 16),
-            num_attention_heads=(-1, -1, 2, 2),
-            down_num_layers_per_block=(1, 1, 2, 1),
-            up_num_layers_per_block=(1, 2, 1, 1),
-            clip_text_pooled_in_channels=24,
-        ),
-        stage_a=full.stage_a | dict(embed_dim=16, num_vq_embeddings=32, bottleneck_blocks=2),
-        text_encoder=full.text_encoder
-        | text
-        | dict(num_attention_heads=2, max_position_embeddings=16, vocab_size=len(vocabulary())),
-        compressor=dict(
-            stages=(
-                ("fused", 1, 1, 24, 1),
-                ("fused", 4, 2, 8, 2),
-                ("squeezed", 4, 2, 8, 1),
-                ("squeezed", 6, 2, 16, 2),
-                ("squeezed", 6, 2, 16, 1),
-            ),
-            features=32,
-            latent_channels=16,
-        ),
-        user_emb_dim=32,
-        user_token_dim=12,
-        stage_b_steps=2,
-    )
+    preset = get_preset("stable-cascade-1b+tiny")
+    assert preset.text_encoder["vocab_size"] == len(vocabulary())
+    return preset
 
 
 def modules(preset: Preset) -> dict[str, nn.Module]:

@@ -3,19 +3,39 @@
 A configuration is a frozen pydantic model; unknown keys and wrong types are refused with the key
 named. The line of text below a key is what the job's --help says of it (command_line.py). What a
 job ran with, and the commit it ran at, is written beside its outputs.
+
+A file may name the variables of VARIABLES, `${PPD_RUNS_DIR}/pairs`, so that each kind of thing has
+one home on a machine and one file serves every size. PPD_OVERRIDES names a yaml file of values that
+come before those of other files (docs/reproduce.md): patterns of file names to keys and values.
+
+    "stable_cascade_*.yaml": {batch: 8}
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Collection, Mapping, Set
+from fnmatch import fnmatch
 from pathlib import Path
+from string import Template
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.jobs.files import write_json
+
+VARIABLES = {
+    "PPD_PRESET": "stable-cascade-1b",
+    "PPD_DEVICE": "cuda",
+    "PPD_WEIGHTS_DIR": "weights",
+    "PPD_DATASETS_DIR": "datasets",
+    "PPD_RUNS_DIR": "runs",
+}
+"""What files may name, and what it stands for where the environment says nothing. The first three
+are the service's settings, too."""
+OVERRIDES = "PPD_OVERRIDES"
 
 
 class Configuration(BaseModel):
@@ -33,8 +53,35 @@ class Configuration(BaseModel):
 ConfigurationT = TypeVar("ConfigurationT", bound=Configuration)
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """The keys and values of a yaml file. Raises ValueError, naming it, where it holds no such."""
+def read_file(path: Path, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The keys and values of a yaml file, its variables replaced, overrides on top.
+
+    Raises ValueError, naming the file, where it holds no such, or another variable.
+    """
+    values = _mapping(path)
+    overrides = environment.get(OVERRIDES)
+    for pattern, own in (_mapping(Path(overrides)) if overrides else {}).items():
+        if fnmatch(path.name, pattern):
+            values |= own
+    known = VARIABLES | {name: environment[name] for name in VARIABLES if environment.get(name)}
+    try:
+        return {key: _filled_in(value, known) for key, value in values.items()}
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: {error}: variables are {', '.join(VARIABLES)}") from error
+
+
+def _filled_in(value: Any, variables: Mapping[str, str]) -> Any:
+    """A value with the variables in its texts replaced."""
+    if isinstance(value, str):
+        return Template(value).substitute(variables)
+    if isinstance(value, list):
+        return [_filled_in(each, variables) for each in value]
+    if isinstance(value, dict):
+        return {key: _filled_in(each, variables) for key, each in value.items()}
+    return value
+
+
+def _mapping(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:

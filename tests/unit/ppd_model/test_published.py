@@ -101,7 +101,7 @@ def test_a_published_folder_makes_the_picture_of_its_weights(
     assert made.shape == (128, 128, 3)
     assert made.std() > 0
     assert np.array_equal(made, image(from_memory(preset, published)))
-    assert loaded.model_id.startswith("stabilityai/stable-cascade-prior:prior_lite@")
+    assert loaded.model_id.startswith("stabilityai/stable-cascade-prior:prior_lite:tiny@")
     assert not any(parameter.requires_grad for parameter in loaded.stage_c.unet.parameters())
 
 

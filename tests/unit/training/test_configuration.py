@@ -16,6 +16,7 @@ from training.jobs.configuration import (
     Configuration,
     git_commit,
     read_configuration,
+    read_file,
     save_resolved,
 )
 from training.precompute.precompute_config import PrecomputeConfig
@@ -54,6 +55,37 @@ def test_a_wrong_file_is_refused_naming_the_key(tmp_path: Path, body: str, messa
     path.write_text(body)
     with pytest.raises(ValueError, match=f"job.yaml: .*{message}"):
         read_configuration(Job, path, {})
+
+
+def test_a_files_variables_come_from_the_environment_or_stand_for_their_default(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("name: ${PPD_PRESET}-a\nparts: [$PPD_RUNS_DIR/b]\nfolder: $PPD_WEIGHTS_DIR\n")
+    assert read_file(path, {"PPD_RUNS_DIR": "/big", "PPD_WEIGHTS_DIR": ""}) == {
+        "name": "stable-cascade-1b-a",
+        "parts": ["/big/b"],
+        "folder": "weights",
+    }
+    path.write_text("name: $HOME\n")
+    with pytest.raises(ValueError, match=r"job.yaml: 'HOME': variables are PPD_PRESET, "):
+        read_file(path, {"HOME": "/home"})
+
+
+def test_overrides_come_before_the_files_they_name_and_after_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.yaml").write_text('"big_*.yaml": {steps: 2, lr: 1.0, folder: $PPD_DEVICE}\n')
+    for name in ("big_job.yaml", "other.yaml"):
+        (tmp_path / name).write_text("name: a\nsteps: 5\n")
+    monkeypatch.setenv("PPD_OVERRIDES", str(tmp_path / "small.yaml"))
+    argv = ["--config", str(tmp_path / "big_job.yaml"), "--lr", "3.0"]
+    config, _ = parse_command_line(Job, argv, None)
+    assert config == Job(name="a", steps=2, lr=3.0, folder=Path("cuda"))
+    assert read_configuration(Job, tmp_path / "other.yaml", {}) == Job(name="a", steps=5)
+    (tmp_path / "small.yaml").write_text('"big_*.yaml": {step: 2}\n')
+    with pytest.raises(ValueError, match=r"big_job.yaml: step"):
+        read_configuration(Job, tmp_path / "big_job.yaml", {})
 
 
 def test_a_wrong_command_line_ends_with_the_reason(

@@ -28,10 +28,14 @@ def recipe(name: str, **overrides: Any) -> DpoConfig:
 
 @pytest.mark.parametrize("preset", ["stable-cascade-1b", "stable-cascade"])
 @pytest.mark.parametrize("experiment", ["synthetic", "real"])
-def test_the_papers_recipes_hold_the_papers_numbers(preset: str, experiment: str) -> None:
-    name = f"{preset.replace('-', '_')}_dpo_{experiment}"
+def test_the_papers_recipes_hold_the_papers_numbers(
+    preset: str, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPD_PRESET", preset)
+    name = f"stable_cascade_dpo_{experiment}"
     found = recipe(name)
     assert get_preset(found.preset).name == preset
+    assert preset in found.output_dir.parts
     assert (found.lr, found.user) == PAPER[experiment]
     assert (found.batch, found.epochs, found.objective) == (768, 1, "ppd")
     assert 0.1 <= found.beta <= 2

@@ -611,7 +611,7 @@ def test_the_shipped_configurations_are_read(kind: Any, path: Path) -> None:
 
 
 def test_every_command_and_every_row_of_mini_is_configured() -> None:
-    for preset in ("mini", "stable_cascade_1b"):
+    for preset in ("mini", "stable_cascade"):
         for command in ("relabel", "score", "evaluate", "interpolate"):
             assert (CONFIGS / f"{preset}_synthetic_{command}.yaml").exists()
     table = read_configuration(EvaluateConfig, CONFIGS / "mini_synthetic_evaluate.yaml", {})
