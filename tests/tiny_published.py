@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,7 +37,7 @@ def tiny_preset() -> Preset:
     """The shape of ``stable-cascade-1b``, with narrow layers and small pictures."""
     preset = get_preset("stable-cascade-1b+tiny")
     assert preset.text_encoder["vocab_size"] == len(vocabulary())
-    return preset
+    return replace(preset, name="stable-cascade-1b")
 
 
 def modules(preset: Preset) -> dict[str, nn.Module]:

@@ -70,9 +70,7 @@ def precompute(
     worker = worker or Worker()
     preset = get_preset(config.preset)
     places = [config.data] if isinstance(config.data, str) else config.data
-    plan = make_plan(
-        PickAPic(places), config, support_sets=config.support_sets, people=config.people
-    )
+    plan = make_plan(PickAPic(places), config, **config.plan_options())
     compressor = load_compressor(preset, config.weights_dir, worker.device)
     text, text_sha256 = load_text(preset, config.weights_dir, worker.device)
     encoder = load_encoder(config, worker) if config.vlm else None

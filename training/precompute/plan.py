@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.most_pairs import sets_of_most_pairs
 from training.data.pickapic import PickAPic
 from training.data.preferences import Preferences, read_preferences
 from training.data.splits import PersonPairs, SplitRule, assign
@@ -56,14 +57,23 @@ class Plan:
 
 
 def make_plan(
-    files: PickAPic, rule: SplitRule, *, support_sets: int, people: int | None = None
+    files: PickAPic,
+    rule: SplitRule,
+    *,
+    support_sets: int,
+    people: int | None = None,
+    reads_only: bool = False,
 ) -> Plan:
     """Read the labels and split them; with `people`, only so many of the people are kept.
 
-    Raises ValueError when nothing is left to train on.
+    reads_only: those with most pairs, from any of them, and nobody is trained on. Raises ValueError
+    when nothing is left to train on.
     """
     preferences = read_preferences(files)
-    assignment = assign(preferences, rule, support_sets)
+    if reads_only:
+        assignment = sets_of_most_pairs(preferences, people, support_sets, rule.salt)
+    else:
+        assignment = assign(preferences, rule, support_sets)
     chosen = assignment.people[:people]
     query_P = np.concatenate([person.query_P for person in chosen])
     support_P = np.concatenate([person.support_E4.ravel() for person in chosen])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from training.data.splits import SplitRule
 from training.jobs.shared_options import (
@@ -40,6 +41,9 @@ class PrecomputeConfig(SplitRule):
     """Four-pair sets that each person is read from, at most."""
     vlm: bool = True
     """Whether the VLM reads people at all."""
+    reads_only: bool = False
+    """Read the people with most pairs, from any four of them, and make nothing to train on: for
+    training.classify_users (Figure 2). `people` says how many."""
     prompt_variant: str = "paper"
     """Which wording of the chain of thought the VLM reads."""
     decoding: str = "greedy"
@@ -56,6 +60,17 @@ class PrecomputeConfig(SplitRule):
     caption_batch: int = 64
     """Captions that the text encoder reads at a time."""
     encode_batch: EncodeBatch = 32
+
+    @model_validator(mode="after")
+    def _reads_somebody(self) -> Self:
+        """Raises ValueError where nothing would come out."""
+        if self.reads_only and not self.vlm:
+            raise ValueError("reads_only without vlm: nothing would be made")
+        return self
+
+    def plan_options(self) -> dict[str, Any]:
+        """Of `make_plan`, beside the files and the rule of the splits."""
+        return self.model_dump(include={"support_sets", "people", "reads_only"})
 
     def unread(self) -> Set[str]:
         """How the VLM reads, without it; what answers are weighed against, without the truth."""

@@ -33,9 +33,7 @@ def plan_of(folder: Path) -> Plan:
     """
     config = config_of(folder)
     places = [config.data] if isinstance(config.data, str) else config.data
-    plan = make_plan(
-        PickAPic(places), config, support_sets=config.support_sets, people=config.people
-    )
+    plan = make_plan(PickAPic(places), config, **config.plan_options())
     if plan.files.fingerprint() != read_manifest(folder)["provenance"]["files"]:
         raise ValueError(f"{folder} was made from other files than {list(places)} holds now")
     return plan

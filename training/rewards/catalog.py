@@ -32,6 +32,8 @@ class RewardSources(Configuration):
     """Torch device of the public scorers."""
     rewards_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the public scorers."""
+    rewards_narrow: bool = False
+    """Whether these are a few values wide, as rehearsals have them; published ones are not."""
     world_dir: Path | None = None
     """Mini's weights and standardizer.json, for the world's rewards; null: as shipped."""
     tower: Path = JUDGE_DIR / TOWER_FILE
@@ -75,4 +77,10 @@ def _load_published(name: str, sources: RewardSources) -> Reward:
     if sources.rewards_dir is None:
         raise ValueError(f"reward {name!r} needs rewards_dir, a folder with {FILES[name]}")
     dtype = getattr(torch, sources.rewards_dtype)
-    return load_published(name, sources.rewards_dir, sources.rewards_device, dtype)
+    return load_published(
+        name,
+        sources.rewards_dir,
+        sources.rewards_device,
+        dtype,
+        narrowed=sources.rewards_narrow,
+    )

@@ -69,6 +69,24 @@ VIT_L_14: dict[str, Any] = {
 }
 """OpenAI's ViT-L/14."""
 
+_NARROW = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+
+
+def narrow(size: dict[str, Any]) -> dict[str, Any]:
+    """The same files with layers a few values wide, for rehearsals and tests on random weights."""
+    text = {"vocab_size": 8, "max_position_embeddings": 16}
+    return {
+        "projection_dim": size["projection_dim"] // 64,
+        "text_config": size["text_config"] | _NARROW | text,
+        "vision_config": size["vision_config"] | _NARROW | {"image_size": 28},
+    }
+
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 TOKENIZER_FILE = "tokenizer.json"

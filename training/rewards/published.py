@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from training.rewards.clip import (
     ClipEncoder,
     load_clip,
     load_clip_tokenizer,
+    narrow,
 )
 from training.rewards.reward import Pictures, Reward, ScoresB, check_batch
 from training.rewards.weights import first_file, give_weights, read_tensors
@@ -106,15 +108,21 @@ class AestheticReward:
 
 
 def load_published(
-    name: str, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+    name: str,
+    folder: Path,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    narrowed: bool = False,
 ) -> Reward:
     """The reward of that name (`FILES`) from the folder of rewards.
 
-    Raises ValueError for another name, FileNotFoundError for a file that is missing, and
-    ArtifactError for one that does not hold exactly what it should.
+    narrowed: of weights in the published layout that are a few values wide. Raises ValueError for
+    another name, FileNotFoundError for a file that is missing, and ArtifactError for one that does
+    not hold exactly what it should.
     """
     if name == "aesthetic":
-        return _load_aesthetic(folder, device, dtype)
+        return _load_aesthetic(folder, device, dtype, narrow(VIT_L_14) if narrowed else VIT_L_14)
     if name == "clip":
         path, scale, framing = first_file(folder / VIT_H_FOLDER, CLIP_FILES), 100.0, "crop"
     elif name == "hps":
@@ -125,7 +133,7 @@ def load_published(
         raise ValueError(f"no published reward {name!r}; known: {', '.join(FILES)}")
     encoder = load_clip(
         path,
-        VIT_H_14,
+        narrow(VIT_H_14) if narrowed else VIT_H_14,
         load_clip_tokenizer(folder / VIT_H_FOLDER),
         device=device,
         dtype=dtype,
@@ -144,10 +152,10 @@ def load_predictor(path: Path, width: int = 768) -> AestheticPredictor:
     return predictor
 
 
-def _load_aesthetic(folder: Path, device: str, dtype: torch.dtype) -> Reward:
+def _load_aesthetic(folder: Path, device: str, dtype: torch.dtype, size: dict[str, Any]) -> Reward:
     weights = first_file(folder / VIT_L_FOLDER, CLIP_FILES)
-    predictor = load_predictor(folder / AESTHETIC_FILE).to(device)
-    encoder = load_clip(weights, VIT_L_14, None, device=device, dtype=dtype)
+    predictor = load_predictor(folder / AESTHETIC_FILE, size["projection_dim"]).to(device)
+    encoder = load_clip(weights, size, None, device=device, dtype=dtype)
     identity = f"{weights.name}-{sha256_of(weights)[:12]}"
     identity += f".{Path(AESTHETIC_FILE).name}-{sha256_of(folder / AESTHETIC_FILE)[:12]}"
     return AestheticReward(identity, encoder, predictor)

@@ -120,6 +120,13 @@ def test_options_follow_the_name() -> None:
             get_preset(name)
 
 
+def test_tiny_weights_have_the_published_files_and_are_taken_for_no_others() -> None:
+    full, tiny = (get_preset(f"stable-cascade{option}") for option in ("", "+tiny"))
+    assert tiny.published == full.published
+    assert expected_shapes(tiny, "stage_b").keys() < expected_shapes(full, "stage_b").keys()
+    assert tiny.base_model != full.base_model
+
+
 def test_every_repository_is_pinned_to_a_commit_or_honestly_to_main() -> None:
     for revision in REVISIONS.values():
         assert revision == "main" or (len(revision) == 40 and int(revision, 16))

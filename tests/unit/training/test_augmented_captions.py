@@ -10,14 +10,8 @@ import pytest
 from ppd_model.nets.text_encoder import TextEncoder, load_text_encoder
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
-from training.augmented_captions import (
-    AugmentedConfig,
-    augmented,
-    compared,
-    format_table,
-    plot,
-    reading,
-)
+from training.augmented_captions.__main__ import AugmentedConfig, compared, format_table, plot
+from training.augmented_captions.text import augmented, reading
 from training.evaluate.painting import Prompt, Shown
 
 PROFILE = "Prefers sunny scenes, warm golden tones and dark corners. Avoids thick outlines."

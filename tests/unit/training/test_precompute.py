@@ -22,6 +22,7 @@ from ppd_model.user_encoder import EncodedUser, EncodingError
 from tests.fake_pickapic import jpeg, row, write
 from tests.small_world import PRESET, write_small_world
 from tests.tiny_published import modules, tiny_preset, write_published
+from training.classify_users.peoples_sets import load_sets
 from training.data.dataset import load_pairs, read_profiles
 from training.data.shards import read_manifest
 from training.data.splits import SPLITS
@@ -34,6 +35,7 @@ from training.precompute.frozen_parts import (
 )
 from training.precompute.precompute_config import PrecomputeConfig
 from training.precompute.processes import Worker
+from training.precompute.source_plan import plan_of
 from training.world.truth import GroundTruth
 
 WIDTH = PRESET.user_emb_dim
@@ -360,6 +362,27 @@ def test_a_broken_picture_is_named_with_its_file(config: PrecomputeConfig, tmp_p
     alone = {"vlm": False, "support_sets": 0, "truth": None} | dict.fromkeys(shares, 0.0)
     with pytest.raises(ValueError, match=r"broken\.parquet, row 8, jpg_0: .*no picture"):
         precompute(config.model_copy(update=alone | {"data": str(path)}))
+
+
+def test_people_with_most_pairs_are_read_from_any_of_them_and_trained_on_none(
+    config: PrecomputeConfig, tmp_path: Path
+) -> None:
+    rows = [
+        row(user, f"c{user} {n}", f"{user}-{n}a", f"{user}-{n}b", n % 2)
+        for user, pairs in ((1, 5), (2, 23), (3, 13), (4, 3))
+        for n in range(pairs)
+    ]
+    path = write(tmp_path / "data" / "train.parquet", rows)
+    changes = {"data": str(path), "truth": None, "reads_only": True, "people": 2}
+    folder = precompute(config.model_copy(update=changes | {"support_sets": 4}))
+    read = {one["user_id"]: one["sets"] for one in read_profiles(folder)}
+    assert {user: len(sets) for user, sets in read.items()} == {"2": 4, "3": 3}
+    shown = [pair["pictures"][0] for sets in read.values() for one in sets for pair in one["pairs"]]
+    assert len(set(shown)) == len(shown) == 4 * (4 + 3)
+    sets = load_sets(folder, people=300, sets=20)
+    assert np.bincount(sets.person_E).tolist() == [4, 3]
+    assert not list(folder.glob("latents-*"))
+    assert plan_of(folder).counts["splits"]["fewest_sets"] == 3
 
 
 def test_pictures_of_any_size_are_scaled_and_cut_to_a_square() -> None:

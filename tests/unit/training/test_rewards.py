@@ -162,8 +162,6 @@ def folder_of_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publis
     torch.manual_seed(0)
     monkeypatch.setattr(published, "VIT_H_14", tiny())
     monkeypatch.setattr(published, "VIT_L_14", tiny(projection=20, act="quick_gelu"))
-    load_predictor = published.load_predictor
-    monkeypatch.setattr(published, "load_predictor", lambda path: load_predictor(path, 20))
     write_tokenizer(tmp_path / published.VIT_H_FOLDER)
 
     def random_clip(size: dict[str, Any]) -> dict[str, Tensor]:
@@ -190,6 +188,18 @@ def folder_of_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publis
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def test_narrow_files_are_refused_where_published_ones_are_expected(
+    folder_of_rewards: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "narrow", lambda size: size)  # the fixture's are as narrow
+    sources = RewardSources(rewards_dir=folder_of_rewards.folder, rewards_narrow=True)
+    assert np.isfinite(load_rewards(("clip",), sources)[0].score(pictures(1), ["a cat"])).all()
+    monkeypatch.undo()
+    published_ones = RewardSources(rewards_dir=folder_of_rewards.folder)
+    with pytest.raises((ArtifactError, ValueError)):
+        load_rewards(("clip",), published_ones)
 
 
 def test_open_clip_weights_give_open_clips_vectors(tmp_path: Path) -> None:
