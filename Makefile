@@ -17,7 +17,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.
 # On Linux the CPU's build of torch, from PyTorch's own index; another one by name (cu130, auto).
 TORCH_BACKEND ?= cpu
 
-.PHONY: run test check unit any-cpu fuzz mini evaluate clean compose-env no-torch lock openapi
+.PHONY: run test check unit any-cpu fuzz rehearse mini evaluate clean compose-env no-torch lock openapi
 
 run: $(VENV)/.serve
 	$(if $(ADAPTER),PPD_ADAPTER=$(ADAPTER)) $(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
@@ -45,6 +45,10 @@ any-cpu: $(VENV)/.dev
 # Schemathesis over the API's schema, 5,000 requests or more; `make test` sends some hundreds.
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz
+
+# docs/reproduce.md to its last command, on tiny random weights and a made-up Pick-a-Pic.
+rehearse: $(VENV)/.dev
+	$(BIN)/python -m tests.rehearsal $(if $(PRESET),--preset $(PRESET))
 
 mini: $(VENV)/.train gl
 	BIN=$(BIN) RUN=$(RUN) training/make_mini.sh

@@ -1,6 +1,7 @@
 """The paper's rule for beta (B.1): the run whose pictures of validation captions score highest.
 
     python -m training.choose_beta runs/a/validation.json runs/b/validation.json ... [--out FILE]
+        [--adapter FILE]
 
 The files are those of `python -m training.synthetic_users score`, one for each run of one row of
 Table 1. For synthetic users what counts is the mean over the rewards, for real ones PickScore. The
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from typing import Any, Literal
 
 from training.jobs.command_line import run_job
 from training.jobs.configuration import Configuration
-from training.jobs.files import write_json
+from training.jobs.files import replacing, write_json
 
 Scale = Literal["sd", "raw"]
 SAME = ("captions", "seed", "steps", "guidance_scale", "personalize_below")
@@ -38,6 +40,8 @@ class ChooseBetaConfig(Configuration):
     """Rewards divided by their standard deviation before they are averaged, or as they are."""
     out: Path | None = None
     """json file of the choice; null: it is only printed."""
+    adapter: Path | None = None
+    """Where the chosen run's adapter is copied to; null: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,11 @@ def choose(config: ChooseBetaConfig) -> dict[str, Any]:
             for run, value in zip(runs, choice.value_M, strict=True)
         ],
     }
+    if config.adapter is not None:
+        trained = Path(json.loads(config.runs[choice.best].read_text())["adapter"])
+        config.adapter.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(config.adapter) as unfinished:
+            shutil.copyfile(trained, unfinished)
     if config.out is not None:
         write_json(config.out, report)
     return report

@@ -102,3 +102,14 @@ def test_runs_on_other_captions_or_of_another_row_are_refused(tmp_path: Path) ->
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(ValueError, match="not the scores of a run"):
         choose(ChooseBetaConfig(runs=(tmp_path / "bad.json",)))
+
+
+def test_the_chosen_runs_adapter_is_put_where_the_next_job_looks(tmp_path: Path) -> None:
+    for name in ("low", "high"):
+        (tmp_path / f"{name}.safetensors").write_text(name)
+    runs = tuple(
+        write(tmp_path / f"{name}.json", beta, mean, adapter=str(tmp_path / f"{name}.safetensors"))
+        for name, beta, mean in (("low", 0.1, 1.0), ("high", 1.0, 2.0))
+    )
+    choose(ChooseBetaConfig(runs=runs, adapter=tmp_path / "row" / "adapter.safetensors"))
+    assert (tmp_path / "row" / "adapter.safetensors").read_text() == "high"

@@ -10,21 +10,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
 from ppd_model.files.artifact import ArtifactError, ArtifactSpec, load_artifact, save_artifact
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
+from tests.tiny_rewards import WORDS, write_tokenizer
 from training.rewards import picture_tower, published, world_rewards
 from training.rewards.catalog import RewardSources, load_rewards
 from training.rewards.clip import (
-    END,
-    START,
     VIT_H_14,
     VIT_L_14,
     build_clip,
@@ -39,7 +33,6 @@ from training.world.captions import SETTING_PHRASES, SUBJECT_WORDS, TEMPLATES, c
 from training.world.painter import paint
 from training.world.scene import LOOKS, SETTINGS, Scene
 
-WORDS = ("a", "cat", "dog", "on", "the", "moon")
 SIDE, PATCH, WIDTH, TEXT_WIDTH, JOINT, HEADS, TOKENS = 28, 14, 24, 16, 12, 2, 9
 ROUNDING = 16 * float(np.finfo(np.float32).eps)
 """Of numbers about 1 that a few layers of sums make in float32."""
@@ -134,17 +127,6 @@ class OpenClip(nn.Module):
         # open_clip reads the text off at its largest id, the end token.
         x_BD = self.ln_final(x_BSD)[torch.arange(len(ids_BS)), ids_BS.argmax(1)]
         return x_BD @ self.text_projection
-
-
-def write_tokenizer(folder: Path) -> None:
-    names = [*WORDS, START, END]
-    tokenizer = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token=END))
-    tokenizer.normalizer = Lowercase()
-    tokenizer.pre_tokenizer = Whitespace()
-    ids = [(START, len(WORDS)), (END, len(WORDS) + 1)]
-    tokenizer.post_processor = TemplateProcessing(single=f"{START} $A {END}", special_tokens=ids)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 @dataclass(frozen=True)
