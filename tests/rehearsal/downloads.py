@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -36,7 +37,7 @@ BIG_PX = 8192
 def write_downloads(weights: Path, datasets: Path, preset: str) -> None:
     """Everything under the two folders."""
     write_published(weights, get_preset(preset))
-    make_talk_short(weights / VLM_7B.split("/")[-1])
+    teach_words(weights / VLM_7B.split("/")[-1])
     write_rewards(weights / "rewards")
     write_pickapic(datasets / "pickapic_v2" / "data")
     lines = [f"a {subject} {style}\tArtifacts\tBasic\t" for subject in SUBJECTS for style in STYLES]
@@ -44,16 +45,21 @@ def write_downloads(weights: Path, datasets: Path, preset: str) -> None:
     (datasets / "PartiPrompts.tsv").write_text(text)
 
 
-def make_talk_short(vlm: Path) -> None:
-    """Random weights would talk to their last token; these often think of ending."""
-    end = AutoTokenizer.from_pretrained(vlm).convert_tokens_to_ids(prompts.TURN_END)
+def teach_words(vlm: Path) -> None:
+    """Random weights would say any bytes, to the last token that they may: these say words, and
+    end."""
+    tokenizer = AutoTokenizer.from_pretrained(vlm)
+    said = tokenizer("Prefers bright pictures. Avoids dark pictures.")["input_ids"]
+    said.append(tokenizer.convert_tokens_to_ids(prompts.TURN_END))
     (path,) = vlm.glob("model*.safetensors")
 
-    def louder(tensors: dict[str, Tensor]) -> None:
+    def silenced(tensors: dict[str, Tensor]) -> None:
         (key,) = (key for key in tensors if key.endswith("lm_head.weight"))
-        tensors[key][end] *= 4
+        known = torch.zeros(len(tensors[key]), 1)
+        known[said] = 4
+        tensors[key] *= known
 
-    edit_weights(path, louder)
+    edit_weights(path, silenced)
 
 
 def write_pickapic(folder: Path) -> None:

@@ -1,8 +1,9 @@
-"""`python -m` and `accelerate launch -m` without the seconds that importing torch takes each time.
+"""`python -m`, `accelerate launch -m` and `ppd` without the seconds that importing torch takes.
 
 One process imports what every job imports and forks for each command; in the rehearsal's PATH,
-`python` and `accelerate` are scripts that send it their arguments, environment, folder and open
-files, and end with its status. The child is what a fresh interpreter would be after its imports.
+`python`, `accelerate` and `ppd` are scripts that send it their arguments, environment, folder and
+open files, and end with its status. The child is what a fresh interpreter would be after its
+imports. Without a GPU `accelerate launch` starts one process, as here.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ name = os.path.basename(sys.argv[0])
 module = arguments[1:] if name == "python" and arguments[:1] == ["-m"] else None
 if name == "accelerate" and arguments[:2] == ["launch", "-m"]:
     module = arguments[2:]
-if module is None or not module[0].startswith("training."):
+if name == "ppd":
+    module = ["service.cli", *arguments]
+if module is None or not module[0].startswith(("training.", "service.")):
     os.execv({real!r} + "/" + name, [name, *arguments])
 asked = json.dumps([module, dict(os.environ), os.getcwd()]).encode()
 with socket.socket(socket.AF_UNIX) as server:
@@ -37,10 +40,10 @@ with socket.socket(socket.AF_UNIX) as server:
 
 
 def write_shims(folder: Path, address: Path) -> None:
-    """`python` and `accelerate` in `folder`; whatever else they are asked goes to the real ones."""
+    """The scripts in `folder`; whatever else they are asked goes to the real programs."""
     folder.mkdir(parents=True, exist_ok=True)
     real = str(Path(sys.executable).parent)
-    for name in ("python", "accelerate"):
+    for name in ("python", "accelerate", "ppd"):
         text = SHIM.format(python=sys.executable, real=real, address=str(address))
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
@@ -84,6 +87,8 @@ def _become(
         os.environ.clear()
         os.environ.update(environment)
         sys.argv = module
+        for name in (module[0], f"{module[0]}.__main__"):
+            sys.modules.pop(name, None)
         runpy.run_module(module[0], run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as ended:

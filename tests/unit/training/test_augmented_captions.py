@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ppd_model.nets.text_encoder import TextEncoder, load_text_encoder
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.presets import get_preset
 from training.augmented_captions.__main__ import AugmentedConfig, compared, format_table, plot
+from training.augmented_captions.pickapic import compared as compared_by_rewards
 from training.augmented_captions.text import augmented, reading
 from training.evaluate.painting import Prompt, Shown
 
@@ -70,3 +72,21 @@ def test_wins_and_content_are_compared_with_the_plain_base(tmp_path: Path) -> No
     report = {"rows": rows}
     assert "75.0%" in format_table(report)
     assert plot(report).startswith(b"\x89PNG")
+
+
+def test_rewards_of_the_plain_caption_are_compared_with_the_bases_person_by_person() -> None:
+    class Clip:
+        name, identity = "clip", "clip-1"
+
+        def score(self, images_BHW3: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+            raise NotImplementedError
+
+    scores = {
+        "base": np.array([[30.0, 31.0, 32.0, 33.0]], np.float32),
+        "base_augmented": np.array([[29.0, 30.0, 30.0, 31.0]], np.float32),
+    }
+    found = compared_by_rewards(scores, [Clip()], [0, 0, 1, 1], seed=0)
+    lost = found["base_augmented"]["clip"]["over_base"]
+    assert lost["mean"] == -1.5
+    assert (lost["low"], lost["high"], lost["clusters"]) == (-2.0, -1.0, 2)
+    assert found["base"]["clip"]["over_base"]["mean"] == 0

@@ -1,4 +1,4 @@
-"""docs/reproduce.md: what its blocks run, and that the configurations it names are there and whole."""
+"""docs/reproduce.md: what its blocks run; the configurations it names are there and whole."""
 
 from __future__ import annotations
 

@@ -311,7 +311,7 @@ def test_scales_are_those_of_the_paper(folder_of_rewards: Published) -> None:
 
 def test_the_aesthetic_predictor_is_one_linear_map(folder_of_rewards: Published) -> None:
     """Five linear maps without activations make one: half way between is half way."""
-    predictor = published.load_predictor(folder_of_rewards.folder / published.AESTHETIC_FILE)
+    predictor = published.load_predictor(folder_of_rewards.folder / published.AESTHETIC_FILE, 20)
     a, b = torch.randn(2, 20)
     middle = predictor(torch.stack([a, b, (a + b) / 2])).detach()
     assert float(middle[2]) == pytest.approx(float(middle[:2].mean()), abs=ROUNDING)
