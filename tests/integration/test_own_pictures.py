@@ -5,7 +5,7 @@ import io
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ppd_model.pictures.apart import Allowance, read_apart
 from ppd_model.pictures.reading import KEPT, Limits, PictureError, read_picture
 from service.core.pictures import UPLOADS, from_base64
 from tests.fake_pickapic import row
-from tests.pictures_as_people_have_them import looks, samples, saved
+from tests.pictures_as_people_have_them import looks, not_read, samples, saved
 from tests.running_service import Service
 from training.data.pickapic import SCHEMA, PickAPic
 
@@ -44,22 +44,50 @@ async def stored(client: httpx.AsyncClient) -> list[np.ndarray[Any, Any]]:
     return [np.asarray(Image.open(io.BytesIO(answer.content))) for answer in answers]
 
 
-async def test_over_rest_and_from_parquet_a_picture_is_the_same_pixels(
+def parquet_of(files: Sequence[bytes], folder: Path) -> PickAPic:
+    rows = [row(1, "mine", "a", "b", 0, jpg_0=file, jpg_1=file) for file in files]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "own.parquet")
+    return PickAPic([folder])
+
+
+def first_pictures(of: PickAPic) -> list[bytes]:
+    return list(of.pictures(np.array([[n, 0] for n in range(len(of))])))
+
+
+async def test_over_rest_and_from_parquet_a_picture_is_what_is_seen_to_the_pixel(
     service: Service, tmp_path: Path
 ) -> None:
-    files = list(samples().values())
-    rows = [row(1, "mine", "a", "b", 0, jpg_0=file, jpg_1=file) for file in files]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "own.parquet")
-    places = np.array([[n, 0] for n in range(len(files))])
-    trained = [read_picture(data, KEPT) for data in PickAPic([tmp_path]).pictures(places)]
+    kinds = samples()
+    files = [seen.data for seen in kinds.values()]
+    trained = [read_picture(data, KEPT) for data in first_pictures(parquet_of(files, tmp_path))]
     client = service.client()
-    answer = await sent(client, *map(base64_of, files))
-    assert answer.status_code == 202, answer.text
+    for start in range(0, len(files), 16):
+        answer = await sent(client, *map(base64_of, files[start : start + 16]))
+        assert answer.status_code == 202, answer.text
     served = await stored(client)
-    for name, ours, theirs in zip(samples(), served, trained, strict=True):
+    for (name, seen), ours, theirs in zip(kinds.items(), served, trained, strict=True):
         assert np.array_equal(ours, np.asarray(theirs)), name
-        if "large" not in name:
-            assert theirs.size == (64, 32), name
+        assert theirs.size == seen.size, name
+        quarter, middle = theirs.width // 4, theirs.height // 2
+        for x, wanted in ((quarter, seen.left), (theirs.width - quarter, seen.right)):
+            off = np.abs(np.subtract(theirs.getpixel((x, middle)), wanted)).max()
+            assert off <= seen.within, (name, theirs.getpixel((x, middle)), wanted)
+
+
+async def test_over_rest_and_from_parquet_a_picture_is_refused_in_the_same_words(
+    service: Service, tmp_path: Path
+) -> None:
+    kinds = not_read()
+    files = [data for data, _ in kinds.values()]
+    answer = await sent(service.client(), *map(base64_of, files))
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_image")
+    said = {fault["pointer"]: fault["message"] for fault in answer.json()["errors"]}
+    stored_files = first_pictures(parquet_of(files, tmp_path))
+    for n, (name, (_, word)) in enumerate(kinds.items()):
+        assert word in said[f"/choices/{n}/images/0"], name
+        with pytest.raises(PictureError) as refused:
+            read_picture(stored_files[n], KEPT)
+        assert str(refused.value) == said[f"/choices/{n}/images/0"], name
 
 
 async def test_every_fault_is_named_with_its_place_and_nothing_is_kept(service: Service) -> None:

@@ -6,35 +6,30 @@ import warnings
 import zlib
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from ppd_model.pictures.colour import on_white
 from ppd_model.pictures.jpeg import scans
 from ppd_model.pictures.reading import ANY, KEPT, Limits, PictureError, kept_size, read_picture
+from tests.pictures_as_people_have_them import (
+    BLUE,
+    RED,
+    SIZE,
+    UPRIGHT_AGAIN,
+    WHITE,
+    chunk,
+    exchanged,
+    half_clear,
+    looks,
+    profile_bytes,
+    saved,
+    swapped_profile,
+    with_chunk,
+)
 
-RED, BLUE, WHITE = (220, 30, 40), (30, 60, 200), (255, 255, 255)
-SIZE = (64, 32)
 SCAN = b"\xff\xda\0\x02"
 MIRRORED = {5, 7, 6, 8}
-
-
-def halves(left: tuple[int, ...] = RED, right: tuple[int, ...] = BLUE) -> Image.Image:
-    """Left half one colour, right half another; with a darker upper half of the left one."""
-    picture = Image.new("RGB", SIZE, left)
-    picture.paste(right, (SIZE[0] // 2, 0, *SIZE))
-    return picture
-
-
-def saved(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def raw_png(
@@ -50,10 +45,6 @@ def raw_png(
         + chunk(b"IDAT", pixels)
         + chunk(b"IEND", b"")
     )
-
-
-def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
-    return png[:33] + chunk(name, body) + png[33:]
 
 
 def assert_looks(
@@ -74,15 +65,6 @@ def assert_looks(
 # ---- upright
 
 
-UNDO = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 WRITE = {
     "jpeg": lambda image, exif: saved(image, "JPEG", quality=97, subsampling=0, exif=exif),
     "png": lambda image, exif: saved(image, "PNG", exif=exif),
@@ -93,7 +75,7 @@ WRITE = {
 
 def corners() -> Image.Image:
     """A picture that no turn and no mirror leaves as it is."""
-    picture = halves()
+    picture = looks()
     picture.paste((250, 250, 20), (0, 0, 32, 16))
     return picture
 
@@ -104,8 +86,8 @@ def test_every_orientation_is_obeyed_in_every_format(format: str, orientation: i
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = corners()
-    if orientation in UNDO:
-        turned = turned.transpose(UNDO[orientation])
+    if orientation in UPRIGHT_AGAIN:
+        turned = turned.transpose(UPRIGHT_AGAIN[orientation])
     image = read_picture(WRITE[format](turned, exif.tobytes()))
     assert image.size == SIZE
     for place in ((8, 8), (8, 24), (48, 8), (48, 24)):
@@ -117,7 +99,7 @@ def test_every_orientation_is_obeyed_in_every_format(format: str, orientation: i
 def test_an_orientation_that_is_none_leaves_the_picture(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert_looks(saved(halves(), "PNG", exif=exif.tobytes()))
+    assert_looks(saved(looks(), "PNG", exif=exif.tobytes()))
 
 
 def test_odd_exif_leaves_the_picture() -> None:
@@ -125,14 +107,14 @@ def test_odd_exif_leaves_the_picture() -> None:
     for exif in (b"", b"nonsense", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", text):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow says that it is corrupt
-            assert_looks(with_chunk(saved(halves()), b"eXIf", exif))
-            jpeg = saved(halves(), "JPEG", quality=95, subsampling=0, exif=b"Exif\0\0" + exif)
+            assert_looks(with_chunk(saved(looks()), b"eXIf", exif))
+            jpeg = saved(looks(), "JPEG", quality=95, subsampling=0, exif=b"Exif\0\0" + exif)
             assert_looks(jpeg, within=4)
 
 
 def test_an_orientation_that_stands_in_xmp_alone_counts() -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
-    turned = halves(BLUE, RED)
+    turned = looks(BLUE, RED)
     assert_looks(saved(turned, "JPEG", quality=95, subsampling=0, xmp=xmp), within=4)
     assert_looks(saved(turned, "WEBP", lossless=True, xmp=xmp))
     text = PngImagePlugin.PngInfo()
@@ -168,14 +150,6 @@ def test_greys_of_few_bits_fill_the_whole_range(bits: int, levels: int) -> None:
 # ---- transparency
 
 
-def half_clear() -> Image.Image:
-    image = halves().convert("RGBA")
-    image.putalpha(
-        Image.fromarray(np.where(np.arange(64) < 32, 255, 0)[None].repeat(32, 0).astype(np.uint8))
-    )
-    return image
-
-
 def test_transparency_is_laid_on_white() -> None:
     for data, within in (
         (saved(half_clear()), 0),
@@ -185,13 +159,13 @@ def test_transparency_is_laid_on_white() -> None:
         (saved(half_clear(), "GIF"), 3),
     ):
         assert_looks(data, right=WHITE, within=within)
-    grey = ImageOps.grayscale(halves((90,) * 3, (90,) * 3)).convert("LA")
+    grey = ImageOps.grayscale(looks((90,) * 3, (90,) * 3)).convert("LA")
     grey.putalpha(half_clear().getchannel("A"))
     assert_looks(saved(grey), (90,) * 3, WHITE)
 
 
 def test_half_transparent_pixels_are_mixed_with_white() -> None:
-    image = halves().convert("RGBA")
+    image = looks().convert("RGBA")
     image.putalpha(128)
     mixed = [tuple(round((c * 128 + 255 * 127) / 255) for c in colour) for colour in (RED, BLUE)]
     assert_looks(saved(image), *mixed, within=1)
@@ -213,7 +187,7 @@ def test_premultiplied_and_paletted_modes_are_read_too() -> None:
     for mode, within in (("RGBa", 1), ("PA", 3), ("RGBA", 0)):
         image = half_clear()
         if mode == "PA":
-            image = halves().quantize(8).convert("PA")
+            image = looks().quantize(8).convert("PA")
             image.putalpha(half_clear().getchannel("A"))
         else:
             image = image.convert(mode)
@@ -226,22 +200,6 @@ def test_premultiplied_and_paletted_modes_are_read_too() -> None:
 
 
 # ---- colour
-
-
-def profile_bytes(profile: object) -> bytes:
-    return ImageCms.ImageCmsProfile(profile).tobytes()
-
-
-def swapped_profile() -> bytes:
-    """sRGB with the primaries red and blue exchanged."""
-    profile = bytearray(profile_bytes(ImageCms.createProfile("sRGB")))
-    entries = {}
-    for i in range(struct.unpack(">I", profile[128:132])[0]):
-        at = 132 + 12 * i
-        entries[bytes(profile[at : at + 4])] = at, bytes(profile[at + 4 : at + 12])
-    (red, red_place), (blue, blue_place) = entries[b"rXYZ"], entries[b"bXYZ"]
-    profile[red + 4 : red + 12], profile[blue + 4 : blue + 12] = blue_place, red_place
-    return bytes(profile)
 
 
 def grey_profile(exponent: float) -> bytes:
@@ -261,10 +219,6 @@ def grey_profile(exponent: float) -> bytes:
     return head + struct.pack(">I", 3) + b"".join(tags) + body
 
 
-def exchanged(image: Image.Image) -> Image.Image:
-    return Image.merge("RGB", image.split()[::-1])
-
-
 @pytest.mark.parametrize(
     "write",
     [
@@ -280,21 +234,21 @@ def exchanged(image: Image.Image) -> Image.Image:
 def test_colours_are_converted_by_their_profile(
     write: Callable[[Image.Image, bytes], bytes],
 ) -> None:
-    assert_looks(write(exchanged(halves()), swapped_profile()), within=10)
+    assert_looks(write(exchanged(looks()), swapped_profile()), within=10)
 
 
 def test_srgbs_own_profile_changes_nothing() -> None:
-    assert_looks(saved(halves(), icc_profile=profile_bytes(ImageCms.createProfile("sRGB"))))
+    assert_looks(saved(looks(), icc_profile=profile_bytes(ImageCms.createProfile("sRGB"))))
 
 
 def test_a_damaged_profile_or_one_of_other_colours_is_ignored() -> None:
     good = swapped_profile()
     lab = profile_bytes(ImageCms.createProfile("LAB"))
     for icc in (b"\0" * 200, good[:300], good[:128], b"x", lab, grey_profile(1.0)):
-        assert_looks(saved(halves(), icc_profile=icc))
-        assert_looks(saved(halves(), "WEBP", lossless=True, icc_profile=icc))
-    assert_looks(with_chunk(saved(halves()), b"iCCP", b"name\0\0not deflated"))
-    assert_looks(with_chunk(saved(halves()), b"iCCP", b"name"))
+        assert_looks(saved(looks(), icc_profile=icc))
+        assert_looks(saved(looks(), "WEBP", lossless=True, icc_profile=icc))
+    assert_looks(with_chunk(saved(looks()), b"iCCP", b"name\0\0not deflated"))
+    assert_looks(with_chunk(saved(looks()), b"iCCP", b"name"))
 
 
 def test_a_profile_of_greys_and_one_of_rgb_on_greys_are_used() -> None:
@@ -314,11 +268,11 @@ def test_gamma_counts_where_no_profile_and_no_srgb_is_said() -> None:
     assert_looks(grey, (128,) * 3, (128,) * 3, within=1)
     assert_looks(with_chunk(grey, b"sRGB", b"\0"), (55,) * 3, (55,) * 3)
     for usual in (45455, 45450, 0, 2**31):
-        assert_looks(with_chunk(saved(halves()), b"gAMA", struct.pack(">I", usual)))
+        assert_looks(with_chunk(saved(looks()), b"gAMA", struct.pack(">I", usual)))
 
 
 def test_cmyk_is_seen_as_it_was_meant_also_by_way_of_ycck() -> None:
-    cmyk = halves().convert("CMYK")
+    cmyk = looks().convert("CMYK")
     data = saved(cmyk, "JPEG", quality=97, subsampling=0)
     assert data.count(b"Adobe")
     assert_looks(data, within=8)
@@ -333,7 +287,7 @@ def test_cmyk_is_seen_as_it_was_meant_also_by_way_of_ycck() -> None:
 
 def test_text_of_any_length_is_neither_read_nor_inflated() -> None:
     bomb = zlib.compress(bytes(64 * 2**20), 9)
-    png = saved(halves())
+    png = saved(looks())
     for name, body in (
         (b"zTXt", b"Comment\0\0" + bomb),
         (b"iTXt", b"Comment\0\1\0\0\0" + bomb),
@@ -352,11 +306,11 @@ def test_text_of_any_length_is_neither_read_nor_inflated() -> None:
 
 def test_a_profile_of_any_length_is_ignored() -> None:
     bomb = b"name\0\0" + zlib.compress(bytes(64 * 2**20), 9)
-    assert_looks(with_chunk(saved(halves()), b"iCCP", bomb))
+    assert_looks(with_chunk(saved(looks()), b"iCCP", bomb))
 
 
 def test_many_long_segments_of_a_jpeg_are_passed_over() -> None:
-    jpeg = saved(halves(), "JPEG", quality=95, subsampling=0)
+    jpeg = saved(looks(), "JPEG", quality=95, subsampling=0)
     segments = b"".join(
         b"\xff" + bytes([kind]) + struct.pack(">H", 65_000) + bytes(64_998)
         for kind in (0xE1, 0xE2, 0xED, 0xFE) * 4
@@ -369,19 +323,19 @@ def test_many_long_segments_of_a_jpeg_are_passed_over() -> None:
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "AVIF"])
 def test_an_animation_gives_its_first_frame(format: str) -> None:
-    others = [halves(BLUE, RED), halves(WHITE, RED)]
+    others = [looks(BLUE, RED), looks(WHITE, RED)]
     options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 97}}.get(format, {})
-    data = saved(halves(), format, save_all=True, append_images=others, duration=90, **options)
+    data = saved(looks(), format, save_all=True, append_images=others, duration=90, **options)
     assert_looks(data, within=16 if format == "AVIF" else 0)
 
 
 def test_a_picture_of_two_lenses_gives_the_first() -> None:
-    data = saved(halves(), "MPO", save_all=True, append_images=[halves(BLUE, RED)])
+    data = saved(looks(), "MPO", save_all=True, append_images=[looks(BLUE, RED)])
     assert_looks(data, within=16)
 
 
 def test_a_gif_whose_first_frame_is_smaller_than_its_canvas_is_white_around_it() -> None:
-    frame = saved(halves().crop((0, 0, 32, 32)), "GIF")
+    frame = saved(looks().crop((0, 0, 32, 32)), "GIF")
     assert_looks(frame[:6] + struct.pack("<HH", *SIZE) + frame[10:], right=WHITE)
 
 
@@ -390,7 +344,7 @@ def test_a_gif_whose_first_frame_is_smaller_than_its_canvas_is_white_around_it()
 
 def test_heic_is_read_upright_where_its_reader_is_installed() -> None:
     heif = pytest.importorskip("pillow_heif")
-    for orientation, turned in ((1, halves()), (6, halves().transpose(UNDO[6]))):
+    for orientation, turned in ((1, looks()), (6, looks().transpose(UPRIGHT_AGAIN[6]))):
         exif = Image.Exif()
         exif[0x0112] = orientation
         buffer = io.BytesIO()
@@ -402,12 +356,12 @@ def test_heic_is_read_upright_where_its_reader_is_installed() -> None:
 
 
 NOT_READ = {
-    "BMP": saved(halves(), "BMP"),
-    "TIFF": saved(halves(), "TIFF"),
-    "ICO": saved(halves(), "ICO"),
-    "JPEG 2000": saved(halves(), "JPEG2000"),
+    "BMP": saved(looks(), "BMP"),
+    "TIFF": saved(looks(), "TIFF"),
+    "ICO": saved(looks(), "ICO"),
+    "JPEG 2000": saved(looks(), "JPEG2000"),
     "JPEG XL": b"\xff\x0a" + bytes(40),
-    "PPM": saved(halves(), "PPM"),
+    "PPM": saved(looks(), "PPM"),
     "PDF": b"%PDF-1.7\n",
     "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n",
     "Photoshop": b"8BPS\0\x01" + bytes(40),
@@ -474,20 +428,20 @@ def test_data_sets_have_no_picture_that_the_service_would_refuse_as_too_narrow(
 
 
 def test_a_jpeg_of_many_scans_is_refused() -> None:
-    jpeg = saved(halves(), "JPEG")
+    jpeg = saved(looks(), "JPEG")
     with pytest.raises(PictureError, match="more than 64 scans"):
         read_picture(jpeg[:-2] + SCAN * 64 + jpeg[-2:])
 
 
 def test_scans_in_a_jpegs_thumbnail_or_after_its_end_are_not_counted() -> None:
-    jpeg = saved(halves(), "JPEG", progressive=True)
+    jpeg = saved(looks(), "JPEG", progressive=True)
     comment = b"\xff\xfe\x02\x02" + SCAN * 128
     assert 1 < scans(jpeg) == scans(jpeg[:2] + comment + jpeg[2:] + SCAN * 65) < 64
     assert read_picture(jpeg[:2] + comment + jpeg[2:] + SCAN * 65).size == SIZE
 
 
 def test_a_picture_without_a_side_is_refused() -> None:
-    jpeg = saved(halves(), "JPEG")
+    jpeg = saved(looks(), "JPEG")
     at = jpeg.index(b"\xff\xc0") + 5
     for data in (jpeg[:at] + b"\0\0" + jpeg[at + 2 :], raw_png(8, 0, [b""], width=0)):
         with pytest.raises(PictureError, match=r"JPEG|PNG"):
@@ -498,10 +452,10 @@ def test_a_picture_without_a_side_is_refused() -> None:
 
 
 def test_a_large_picture_is_kept_smaller_and_as_it_looks() -> None:
-    large = halves().resize((2001, 1000), Image.Resampling.NEAREST)
+    large = looks().resize((2001, 1000), Image.Resampling.NEAREST)
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = saved(large.transpose(UNDO[6]), "JPEG", quality=95, exif=exif.tobytes())
+    turned = saved(large.transpose(UPRIGHT_AGAIN[6]), "JPEG", quality=95, exif=exif.tobytes())
     for data in (saved(large), turned):
         image = read_picture(data, KEPT)
         assert image.size == kept_size(large.size, KEPT) == (768, 384)
