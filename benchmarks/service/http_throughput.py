@@ -39,7 +39,7 @@ from tests.running_service import make_pool
 from tests.servers import free_port, postgres_server, redis_server
 
 BODY = json.dumps(
-    {"prompt": "a fox in the snow", "user_id": "ann", "steps": 20, "seed": 7}
+    {"prompt": "a fox in the snow", "user_id": "ann", "steps": 20, "fresh": True}
 ).encode()
 TARGETS = {"POST /generate": (0.2, 0.4), "GET /jobs/{id}": (0.25, 0.5)}
 DRAIN_EVERY_S = 0.02
@@ -146,7 +146,8 @@ def _example_job() -> dict[str, Any]:
     job_id = "0" * 32
     links = dict.fromkeys(("self", "events", "cancel"), f"/jobs/{job_id}")
     at = "2026-01-01T00:00:00Z"
-    return {"id": job_id, "status": "queued", "seq": 1, "created_at": at, "links": links}
+    about = {"id": job_id, "kind": "generate", "status": "queued", "seq": 1}
+    return {**about, "created_at": at, "links": links}
 
 
 def _drain(url: str, core: int) -> None:

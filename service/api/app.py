@@ -51,8 +51,8 @@ def create_app(
     app.state.services = services
     error_handlers.install(app)
     routers: list[Any] = [  # matched in this order: first what is asked most often
-        jobs,
         generate,
+        jobs,
         health,
         pairs,
         choices,

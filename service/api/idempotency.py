@@ -110,7 +110,7 @@ _KeyHeader = Annotated[
 ]
 
 
-async def _once(
+async def once_of(
     request: Request,
     response: Response,
     key: _KeyHeader = None,
@@ -121,4 +121,4 @@ async def _once(
     return Once(response, known_caller(request), services_of(request), key, seen)
 
 
-OnceDep = Annotated[Once, Depends(_once)]
+OnceDep = Annotated[Once, Depends(once_of)]

@@ -6,7 +6,7 @@ from service.core.auth import Caller
 from service.core.errors import ServiceError
 from service.core.groups import InGroups
 from service.infra.sql.database import Database
-from service.infra.sql.jobs.seen import JobSeen
+from service.infra.sql.jobs.seen import SEEN, JobSeen, asked, seen_by_id
 
 _AT_ONCE = 100
 
@@ -26,8 +26,7 @@ class JobLookup:
         return job
 
     async def _find(self, job_ids: Sequence[str]) -> list[JobSeen | None]:
-        async with self._database.read() as store:
-            found = await store.jobs.seen(set(job_ids))
+        found = seen_by_id(await self._database.rows(SEEN, asked(set(job_ids))))
         return [found.get(job_id) for job_id in job_ids]
 
 

@@ -11,9 +11,13 @@ from service.api.deps import (
     ProtectedRoute,
     WaitDep,
     known_caller,
+    prefer_wait,
+    read_body,
+    read_by,
     services_of,
 )
-from service.api.idempotency import Accepted, Once, OnceDep
+from service.api.http.strict_json import StrictRequest
+from service.api.idempotency import Accepted, Once, OnceDep, once_of
 from service.api.retries import Tries
 from service.api.routes.jobs import shown, wait_for_end, written
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
@@ -27,6 +31,13 @@ from service.infra.sql.store import Store
 router = APIRouter(tags=["generate"], route_class=ProtectedRoute)
 
 
+async def _read(request: StrictRequest) -> Response:
+    body, response = read_body(GenerateIn, request), Response()
+    wait_s = await prefer_wait(request.headers.get("prefer"))
+    once = await once_of(request, response, request.headers.get("idempotency-key"))
+    return await generate(body, request, response, wait_s, once)
+
+
 @router.post(
     "/generate",
     status_code=202,
@@ -35,6 +46,7 @@ router = APIRouter(tags=["generate"], route_class=ProtectedRoute)
     openapi_extra=BY_KEY_OR_SESSION,
     responses={200: {"model": JobOut, "description": "The job has ended."}},
 )
+@read_by(_read)
 async def generate(
     body: GenerateIn,
     request: Request,

@@ -17,16 +17,19 @@ from service.api.deps import (
     ProtectedRoute,
     ServicesDep,
     known_caller,
+    read_by,
     services_of,
 )
 from service.api.http.cursors import decode_place, encode_place
 from service.api.http.following import follow, follow_to_end
+from service.api.http.strict_json import StrictRequest
 from service.api.schemas import EndedJobsOut, ErasedJobsOut, ErrorOut, JobOut, JobsOut
 from service.api.services import Services
 from service.core.auth import USER_ID, Caller
 from service.core.errors import CODES, ServiceError
 from service.core.messages import TERMINAL, JobEvent, status_event
 from service.infra.sql.jobs.seen import JobSeen
+from service.infra.sql.repositories.base import ID
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Job
 
@@ -94,12 +97,18 @@ def _ended(ended: Ended, erase: bool) -> EndedJobsOut:
     return EndedJobsOut(canceled=ended.canceled, erased=gone if erase else None)
 
 
+async def _read(request: StrictRequest) -> Response | None:
+    job_id = request.path_params["job_id"]
+    return await get_job(job_id, request) if ID.fullmatch(job_id) else None
+
+
 @router.get(
     "/{job_id}",
     response_model=JobOut,
     response_model_exclude_none=True,
     openapi_extra=BY_KEY_OR_SESSION,
 )
+@read_by(_read)
 async def get_job(job_id: JobId, request: Request) -> Response:
     """How a job stands."""
     services = services_of(request)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from sqlalchemy import CursorResult, Dialect
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.sql.expression import Executable
 
 Rows = Callable[[], Awaitable[Sequence[Any]]]
@@ -35,10 +35,7 @@ async def pipeline(session: AsyncSession) -> AsyncIterator[Send]:
     raw: Any = (await (await session.connection()).get_raw_connection()).driver_connection
 
     async def send(statement: Executable, given: Mapping[str, Any]) -> Rows:
-        text, fixed = _compiled(statement, bind.dialect)
-        cursor = raw.cursor()
-        # Not prepared: a plan of when the tables were small would stay until they are analysed.
-        await cursor.execute(text, {**fixed, **given}, prepare=False)
+        cursor = await _sent(raw, statement, given, bind.dialect)
 
         async def rows() -> Sequence[Any]:
             fetched: Sequence[Any] = await cursor.fetchall()
@@ -48,6 +45,31 @@ async def pipeline(session: AsyncSession) -> AsyncIterator[Send]:
 
     async with raw.pipeline():
         yield send
+
+
+async def carry_out(session: AsyncSession, statement: Executable, given: Mapping[str, Any]) -> None:
+    """One such statement whose rows nobody wants. In a pipeline's block it goes with the others."""
+    raw = (await (await session.connection()).get_raw_connection()).driver_connection
+    await _sent(raw, statement, given, session.get_bind().dialect)
+
+
+async def fetched(
+    connection: AsyncConnection, statement: Executable, given: Mapping[str, Any]
+) -> Sequence[Any]:
+    """The rows of one such statement, on PostgreSQL past SQLAlchemy, which takes longer than it."""
+    if connection.dialect.name != "postgresql":
+        return (await connection.execute(statement, given)).all()
+    raw = (await connection.get_raw_connection()).driver_connection
+    rows: Sequence[Any] = await (await _sent(raw, statement, given, connection.dialect)).fetchall()
+    return rows
+
+
+async def _sent(raw: Any, statement: Executable, given: Mapping[str, Any], dialect: Dialect) -> Any:
+    text, fixed = _compiled(statement, dialect)
+    cursor = raw.cursor()
+    # Not prepared: a plan of when the tables were small would stay until they are analysed.
+    await cursor.execute(text, {**fixed, **given}, prepare=False)
+    return cursor
 
 
 def _one_by_one(session: AsyncSession) -> Send:

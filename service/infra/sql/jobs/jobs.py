@@ -12,10 +12,10 @@ from service.core.messages import JobStatus, end_seq, first_seq, requeued_seq
 from service.infra.sql.clock import present
 from service.infra.sql.delivery import JobDelivery
 from service.infra.sql.jobs.crowd import CROWD, Person, crowd_of, named
-from service.infra.sql.jobs.equal import EQUAL_RUNS
+from service.infra.sql.jobs.equal import EQUAL_RUNS, UNENDED_EQUAL
 from service.infra.sql.jobs.generations import ADD_GENERATIONS, ADD_SUBJECTS, NewGeneration
 from service.infra.sql.jobs.line import LINE, InLine
-from service.infra.sql.jobs.seen import SEEN, JobSeen, page_of_jobs
+from service.infra.sql.jobs.seen import SEEN, JobSeen, asked, page_of_jobs, seen_by_id
 from service.infra.sql.json_rows import as_text
 from service.infra.sql.pipelines import pipeline
 from service.infra.sql.repositories.base import FRESH, ID, Repository
@@ -101,12 +101,6 @@ class Jobs(Repository):
         made = {row[0]: row[1].astimezone(UTC) for row in await rows()}
         return [job.as_queued(made[job.id]) for job in new]
 
-    async def seen(self, ids: Collection[str]) -> dict[str, JobSeen]:
-        """What clients see of those of these jobs that there are."""
-        known = [job_id for job_id in ids if ID.fullmatch(job_id)]  # PostgreSQL takes no NUL
-        rows = await self._session.execute(SEEN, {"ids": known})
-        return {row.id: JobSeen(**row._mapping) for row in rows}
-
     async def seen_page(
         self, tenant: str, user_pk: str | None, before: tuple[datetime, str] | None, limit: int
     ) -> list[JobSeen]:
@@ -181,13 +175,10 @@ class Jobs(Repository):
         """Those of these hashes of requests of which jobs wait or run, and how many."""
         if not sha256s:
             return {}
-        statement = (
-            select(Job.request_sha256, func.count())
-            .where(Job.request_sha256.in_(sha256s), Job.status.in_(("queued", "running")))
-            .group_by(Job.request_sha256)
-        )
-        rows = await self._session.execute(statement)
-        return {sha256: count for sha256, count in rows if sha256 is not None}
+        equal_to = as_text({"sha256": sha256} for sha256 in sha256s)
+        async with pipeline(self._session) as send:
+            rows = await send(UNENDED_EQUAL, {"equal_to": equal_to})
+        return {row[0]: row[1] for row in await rows()}
 
     async def waiting_equal(self, sha256: str) -> Sequence[Job]:
         """Waiting jobs of this hash of the request, oldest first."""
@@ -222,7 +213,8 @@ class Jobs(Repository):
         await self._session.flush()
         self._session.add_all(JobSubject(**row) for row in new.subject_rows)
         await self._session.flush()
-        return (await self.seen([new.id]))[new.id]
+        rows = await self._session.execute(SEEN, asked([new.id]))
+        return seen_by_id(rows.all())[new.id]
 
     async def put_tickets_of_equal(self, sha256: str | None) -> None:
         """Another ticket for each waiting job of this hash: theirs may be spent, in vain."""

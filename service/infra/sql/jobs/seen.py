@@ -1,13 +1,15 @@
 """What clients see of jobs, by one query."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, String, and_, bindparam, or_, select
+from sqlalchemy import Select, String, and_, or_, select
 
 from service.core.messages import JobStatus
-from service.infra.sql.repositories.base import table
+from service.infra.sql.json_rows import as_text, json_rows
+from service.infra.sql.repositories.base import ID, table
 from service.infra.sql.tables import Job, User
 
 _JOBS, _USERS = table(Job).c, table(User).c
@@ -25,7 +27,13 @@ _SEEN = select(
     _JOBS.error_detail,
     _JOBS.kind,
 ).outerjoin(table(User), _USERS.pk == _JOBS.user_pk)
-SEEN = _SEEN.where(_JOBS.id.in_(bindparam("ids", expanding=True, type_=String)))
+_asked = json_rows("asked", id=String())
+SEEN = _SEEN.where(_JOBS.id.in_(select(_asked.c.id)))
+
+
+def asked(ids: Collection[str]) -> dict[str, str]:
+    """Ids of jobs in the form in which `SEEN` takes them; PostgreSQL takes not every text."""
+    return {"asked": as_text({"id": job_id} for job_id in ids if ID.fullmatch(job_id))}
 
 
 def page_of_jobs(
@@ -57,3 +65,9 @@ class JobSeen:
     error_code: str | None = None
     error_detail: str | None = None
     kind: str = "generate"
+
+
+def seen_by_id(rows: Sequence[Any]) -> dict[str, JobSeen]:
+    """What `SEEN` found."""
+    seen = [JobSeen(*row[:6], row[6].astimezone(UTC), *row[7:]) for row in rows]
+    return {job.id: job for job in seen}
