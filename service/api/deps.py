@@ -81,6 +81,10 @@ def read_by(read: Read) -> Callable[[_Endpoint], _Endpoint]:
     return mark
 
 
+def is_read_directly(endpoint: Callable[..., Any]) -> bool:
+    return endpoint in _readers
+
+
 def read_body(kind: type[_Body], request: StrictRequest) -> _Body:
     """The body as the framework would give it; raises what it would raise."""
     try:

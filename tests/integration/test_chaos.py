@@ -1,22 +1,18 @@
 """Two tenants, two API replicas, four workers; and stores that go away under load."""
 
 import asyncio
-import io
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from PIL import Image as PillowImage
 from sqlalchemy import func, select
 
-from ppd_model.types import ImageRequest, LabelledPair
 from service.infra.sql.tables import Image, Job
-from tests.fake_runtime import FakeRuntime, paint
+from tests.known_people import ANSWERS, ASKED, Person, pixels
 from tests.production import Deployment, deployment
 from tests.servers import Postgres, Redis
 
@@ -24,10 +20,6 @@ pytestmark = pytest.mark.anyio
 
 TENANTS = ("default", "shop")
 PEOPLE = tuple(f"person-{i}" for i in range(8))
-ANSWERS = tuple(itertools.product((0, 1), repeat=4))
-PAIRS = tuple(f"pair-{i:02d}" for i in range(4))
-ASKED = {"prompt": "a fox", "seed": 7, "steps": 3}
-"""The same for everybody: only a taste makes pictures differ."""
 
 
 @pytest.fixture
@@ -40,46 +32,6 @@ async def deployed(
             made.worker(concurrency=2, step_s=0.01)
         await made.all_ready()
         yield made
-
-
-@dataclass(frozen=True)
-class Person:
-    """One person of one tenant, and what they answered, version by version."""
-
-    tenant: str
-    name: str
-    answers: tuple[tuple[int, ...], tuple[int, ...]]
-
-    async def choose(self, client: httpx.AsyncClient, version: int) -> None:
-        """Answer the four pairs; the profile of this version is ready then."""
-        chosen = self.answers[version - 1]
-        choices = [{"pair_id": p, "preferred": c} for p, c in zip(PAIRS, chosen, strict=True)]
-        answer = await client.post(
-            f"/users/{self.name}/preferences",
-            json={"choices": choices},
-            headers={"Prefer": "wait=60"},
-        )
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["profile_version"] == version
-
-    def picture(self, version: int) -> np.ndarray[Any, Any]:
-        """What the model makes of `ASKED` for them, worked out here and not by the service."""
-        nothing = PillowImage.new("RGB", (1, 1))
-        pairs = [
-            LabelledPair(f"blocks {i}", nothing, nothing, preferred)
-            for i, preferred in enumerate(self.answers[version - 1])
-        ]
-        emb_D = FakeRuntime().encode(pairs, 0, None).user_emb_D
-        spec = ImageRequest(
-            **ASKED,
-            user_emb_D=emb_D,
-            strength=1.0,
-            negative_prompt="",
-            guidance_scale=4.0,
-            width_px=128,
-            height_px=128,
-        )
-        return paint(spec)
 
 
 def people() -> list[Person]:
@@ -95,7 +47,7 @@ async def picture_of(client: httpx.AsyncClient, job: dict[str, Any]) -> np.ndarr
     (image,) = job["result"]["images"]
     answer = await client.get(image["url"])
     assert answer.status_code == 200, answer.text
-    return np.asarray(PillowImage.open(io.BytesIO(answer.content)).convert("RGB"))
+    return pixels(answer.content)
 
 
 async def expect_each_made_once(deployed: Deployment, jobs: list[str]) -> None:

@@ -33,6 +33,7 @@ router = APIRouter(tags=["generate"], route_class=ProtectedRoute)
 
 async def _read(request: StrictRequest) -> Response:
     body, response = read_body(GenerateIn, request), Response()
+    del response.headers["content-length"]  # it only collects headers, as the framework's do
     wait_s = await prefer_wait(request.headers.get("prefer"))
     once = await once_of(request, response, request.headers.get("idempotency-key"))
     return await generate(body, request, response, wait_s, once)

@@ -1,7 +1,7 @@
 """What clients see of jobs, by one query."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,5 +69,9 @@ class JobSeen:
 
 def seen_by_id(rows: Sequence[Any]) -> dict[str, JobSeen]:
     """What `SEEN` found."""
-    seen = [JobSeen(*row[:6], row[6].astimezone(UTC), *row[7:]) for row in rows]
-    return {job.id: job for job in seen}
+    return {row[0]: _job_seen(*row) for row in rows}
+
+
+def _job_seen(*columns: Any) -> JobSeen:
+    job = JobSeen(*columns)
+    return replace(job, created_at=job.created_at.astimezone(UTC))

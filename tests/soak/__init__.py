@@ -1,0 +1,1 @@
+"""A soak: a running service, people and hostile clients at once, and faults meanwhile."""
