@@ -7,6 +7,7 @@ PORT ?= 8000
 DATA_DIR ?= data
 RUN ?= runs/mini
 ADAPTER ?=
+SOAK ?=
 # Modules are compiled when first imported, and kept: most of what is installed never is.
 export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := --disable-pip-version-check --quiet install --no-compile -c constraints.txt
@@ -17,7 +18,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.
 # On Linux the CPU's build of torch, from PyTorch's own index; another one by name (cu130, auto).
 TORCH_BACKEND ?= cpu
 
-.PHONY: run test check unit any-cpu fuzz rehearse mini evaluate clean compose-env no-torch lock openapi
+.PHONY: run test check unit any-cpu fuzz soak rehearse mini evaluate clean compose-env no-torch lock openapi
 
 run: $(VENV)/.serve
 	$(if $(ADAPTER),PPD_ADAPTER=$(ADAPTER)) $(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
@@ -49,6 +50,11 @@ fuzz: $(VENV)/.dev
 # docs/reproduce.md to its last command, on tiny random weights and a made-up Pick-a-Pic.
 rehearse: $(VENV)/.dev
 	$(BIN)/python -m tests.rehearsal $(if $(PRESET),--preset $(PRESET))
+
+# People, hostile clients and faults against a running service for minutes, or SOAK="--hours 4"; SOAK=--production
+# for an API and workers over PostgreSQL and Redis. It fails when anything is lost, doubled, crossed or answered 5xx.
+soak: $(VENV)/.dev servers
+	$(BIN)/python -m tests.soak $(SOAK)
 
 mini: $(VENV)/.train gl
 	BIN=$(BIN) RUN=$(RUN) training/make_mini.sh
