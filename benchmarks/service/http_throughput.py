@@ -194,7 +194,7 @@ async def _measure(given: argparse.Namespace, ours: Server, bare: Server, key: s
 
 def _request(method: str, path: str, headers: str, body: bytes) -> bytes:
     kind = "Content-Type: application/json\r\n" if body else ""
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}{kind}Content-Length: {len(body)}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}{kind}Content-Length: {len(body)}\r\n"
     return f"{head}\r\n".encode() + body
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.known_people import Person, pixels
 from tests.soak.book import AWAY, Book, comes_again
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """From acceptance to the end of a job, faults included."""
 _ENDED = ("succeeded", "failed", "canceled", "expired")
 _STORAGE = ("storage", "storage_full")
