@@ -194,8 +194,8 @@ async def _measure(given: argparse.Namespace, ours: Server, bare: Server, key: s
 
 def _request(method: str, path: str, headers: str, body: bytes) -> bytes:
     kind = "Content-Type: application/json\r\n" if body else ""
-    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}{kind}Content-Length: {len(body)}\r\n"
-    return f"{head}\r\n".encode() + body
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}{kind}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def _answers(port: int) -> None:

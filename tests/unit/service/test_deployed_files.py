@@ -1,4 +1,4 @@
-"""The files that deploy it, as the programs see them that read them. Nothing is built or started."""
+"""The files that deploy it, as the programs that read them see them. Nothing is built."""
 
 import subprocess
 import sys
