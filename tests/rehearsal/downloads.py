@@ -41,7 +41,7 @@ def write_downloads(weights: Path, datasets: Path, preset: str) -> None:
     write_rewards(weights / "rewards")
     write_pickapic(datasets / "pickapic_v2" / "data")
     lines = [f"a {subject} {style}\tArtifacts\tBasic\t" for subject in SUBJECTS for style in STYLES]
-    text = "\n".join(["Prompt\tCategory\tChallenge\tNote", *lines[:12], ""])
+    text = "\n".join(["Prompt\tCategory\tChallenge\tNote", *lines[:6], ""])
     (datasets / "PartiPrompts.tsv").write_text(text)
 
 

@@ -50,17 +50,22 @@ def write_shims(folder: Path, address: Path) -> None:
 
 
 def serve(address: Path) -> None:
-    """Fork for every command that comes; never returns."""
+    """Fork for every command that comes, until the process that started this one is gone."""
     import training.precompute.__main__
     import training.synthetic_users.__main__
     import training.train_dpo
     import training.win_rates.__main__  # noqa: F401
 
+    parent = os.getppid()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(address))
         listening.listen()
-        while True:
-            asking, _ = listening.accept()
+        listening.settimeout(1)
+        while os.getppid() == parent:
+            try:
+                asking, _ = listening.accept()
+            except TimeoutError:
+                continue
             head, passed, _, _ = socket.recv_fds(asking, 8, 3)
             length = int.from_bytes(head, "big")
             asked = b""
