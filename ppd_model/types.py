@@ -39,7 +39,9 @@ class ImageRequest:
 
     ``seed`` lies in [0, 2**32). Guidance of 1 or less means none: the prompt alone is followed.
     ``strength`` 1 is the adapter as trained. Sides, steps, solver and the interval of guidance
-    default to the preset's.
+    default to the preset's. ``snr_shift`` takes the times that Stable Cascade's own sampler visits
+    (`nets.diffusion.shifted_times`), None evenly spaced ones from 1 on. ``guidance_rescale``: how
+    far the guided noise is scaled back to the standard deviation of the prompt's.
     """
 
     prompt: str
@@ -53,6 +55,8 @@ class ImageRequest:
     height_px: int | None = None
     solver: Solver | None = None
     guidance_interval: tuple[float, float] | None = None
+    snr_shift: float | None = None
+    guidance_rescale: float = 0.0
 
 
 @dataclass(frozen=True)

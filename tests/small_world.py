@@ -58,6 +58,7 @@ def precompute_small_world(folder: Path) -> Path:
                 truth=folder / "world" / "truth.npz",
                 weights_dir=folder / "weights",
                 output_dir=folder / "pairs",
+                held_out="shares",
                 unseen_user_share=0.3,
                 validation_caption_share=0.15,
                 held_out_caption_share=0.3,

@@ -107,6 +107,7 @@ def read_run(path: Path) -> tuple[RunScores, dict[str, Any]]:
         )
         same = {key: record[key] for key in SAME}
         same |= {key: record["trained"].get(key) for key in ("user", "objective")}
+        same |= {key: record.get(key) for key in ("prompts", "snr_shift", "guidance_rescale")}
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not the scores of a run: {error!r}") from error
     return run, same

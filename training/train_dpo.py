@@ -226,7 +226,7 @@ def make_model(
     """
     torch.manual_seed(config.seed)
     stage_c, digest = load_base(config.trained_preset, config.stage_c, config.dtype, device)
-    if config.user in CENTRED:
+    if config.centre_users and config.user in CENTRED:
         stage_c.adapter.projector.center_on(pairs.user_emb_ED)
     if config.init_adapter is not None:
         tensors, _ = load_artifact(

@@ -48,6 +48,34 @@ def sampling_times(steps: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.linspace(1.0, 0.0, steps + 1, dtype=dtype)
 
 
+def time_of(bar: float) -> float:
+    """The first time at which alpha-bar, unclamped, is that low."""
+    at_zero = math.cos(COSINE_S / (1 + COSINE_S) * math.pi / 2) ** 2
+    angle = math.acos(math.sqrt(bar * at_zero))
+    return max(0.0, angle / (math.pi / 2) * (1 + COSINE_S) - COSINE_S)
+
+
+LATEST_TIME = time_of(ALPHA_BAR_MIN)
+"""0.99358. Stable Cascade's own code tells the network a time that it computes from the clamped
+signal-to-noise ratio: never a later one, though from here to 1 pictures are equally noisy."""
+
+
+def shifted_times(steps: int, shift: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The ``steps + 1`` times that Stable Cascade's own sampler visits.
+
+    Those of evenly spaced times' clamped signal-to-noise ratios, divided by ``shift ** 2`` and
+    clamped again: from LATEST_TIME, with a shift above 1 staying longer in noise. The last is 0.
+    """
+    if not shift > 0:
+        raise ValueError(f"snr_shift must be above 0, got {shift}")
+    even = sampling_times(steps, torch.float64)
+    bar = alpha_bar(even)
+    snr = bar / (1 - bar) / shift**2
+    shifted = (snr / (1 + snr)).clamp(ALPHA_BAR_MIN, ALPHA_BAR_MAX)
+    times = [time_of(float(each)) for each in shifted[:-1]]
+    return torch.tensor([*times, 0.0], dtype=torch.float64).to(dtype)
+
+
 def add_noise(x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
     """``x_t`` of Eq. 1, each row at its own time."""
     signal, noise = _signal_and_noise(t_B, x0_BCHW)

@@ -76,6 +76,7 @@ class Conditioning:
             user_tokens=adapter.projector.tokens,
             strength=request.strength if personal else 0.0,
             guidance=max(request.guidance_scale, 1.0),
+            guidance_rescale=request.guidance_rescale,
             plan=plan,
             generator=generator,
             origin=_origin(request, plan, generator),
@@ -115,6 +116,7 @@ def _origin(request: ImageRequest, plan: Plan, generator: torch.Generator) -> by
     """Of all that decides a row's steps before the adapter acts; empty if there are none."""
     if plan.common_steps == 0:
         return b""
-    asked = (request.prompt, request.negative_prompt, request.guidance_scale, plan)
+    guidance = (request.guidance_scale, request.guidance_rescale)
+    asked = (request.prompt, request.negative_prompt, guidance, plan)
     state = generator.get_state().numpy().tobytes()
     return hashlib.sha256(repr(asked).encode() + state).digest()

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ppd_model.nets.diffusion import sampling_times
+from ppd_model.nets.diffusion import sampling_times, shifted_times
 from ppd_model.nets.solver import NOISY, Step, steps_of
 from ppd_model.presets import Preset
 from ppd_model.types import ImageRequest, Solver
@@ -42,14 +42,20 @@ def plan_of(preset: Preset, request: ImageRequest, dtype: torch.dtype) -> Plan:
     if request.guidance_scale <= 1:
         low, high = 1.0, 1.0
     steps, solver = request.steps or own.steps, request.solver or own.solver
-    return _plan(solver, steps, preset.personalize_below, low, high, dtype)
+    return _plan(solver, steps, preset.personalize_below, low, high, request.snr_shift, dtype)
 
 
 @lru_cache(maxsize=256)
 def _plan(
-    solver: Solver, steps: int, below: float, low: float, high: float, dtype: torch.dtype
+    solver: Solver,
+    steps: int,
+    below: float,
+    low: float,
+    high: float,
+    shift: float | None,
+    dtype: torch.dtype,
 ) -> Plan:
-    times = sampling_times(steps, dtype)
+    times = sampling_times(steps, dtype) if shift is None else shifted_times(steps, shift, dtype)
     guided = (times[:-1] > low) & (times[:-1] <= high)
     return Plan(
         tuple(steps_of(solver, times.tolist())),

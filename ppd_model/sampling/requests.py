@@ -86,7 +86,9 @@ def _check_numbers(request: ImageRequest) -> None:
     low, high = request.guidance_interval or (0, 1)
     if not 0 <= low <= high <= 1:
         raise ValueError(f"guidance_interval ({low}, {high}): expected 0 <= low <= high <= 1")
-    for name in ("strength", "guidance_scale"):
+    for name in ("strength", "guidance_scale", "guidance_rescale"):
         value = getattr(request, name)
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be finite and at least 0, got {value}")
+    if request.snr_shift is not None and not 0 < request.snr_shift < math.inf:
+        raise ValueError(f"snr_shift must be finite and above 0, got {request.snr_shift}")

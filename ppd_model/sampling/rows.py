@@ -42,6 +42,7 @@ class Row:
     guidance: float
     plan: Plan
     generator: torch.Generator
+    guidance_rescale: float = 0.0
     origin: bytes = b""
     """The same for rows whose steps are the same until the adapter acts; empty where it always
     does."""

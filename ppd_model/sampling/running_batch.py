@@ -47,6 +47,7 @@ class _Readers:
     prompt_of_row_R: Tensor = field(default_factory=_no_places)
     negative_of_row_R: Tensor = field(default_factory=_no_places)
     guidance_R111: Tensor | None = None
+    rescale_R111: Tensor | None = None
     kept: dict[int, Tensor] = field(default_factory=dict)
     to_keep: dict[int, tuple[bytes, int]] = field(default_factory=dict)
 
@@ -169,7 +170,10 @@ class RunningBatch:
             eps_RCHW = out_NCHW.index_select(0, readers.prompt_of_row_R)
             if readers.guidance_R111 is not None:
                 negative_RCHW = out_NCHW.index_select(0, readers.negative_of_row_R)
-                eps_RCHW = torch.lerp(negative_RCHW, eps_RCHW, readers.guidance_R111)
+                guided_RCHW = torch.lerp(negative_RCHW, eps_RCHW, readers.guidance_R111)
+                if readers.rescale_R111 is not None:
+                    guided_RCHW = rescaled(guided_RCHW, eps_RCHW, readers.rescale_R111)
+                eps_RCHW = guided_RCHW
         for place, kept_CHW in readers.kept.items():
             eps_RCHW[place] = kept_CHW
         for place, common in readers.to_keep.items():
@@ -257,12 +261,15 @@ class RunningBatch:
                 place_of.get(_Slot(row, True), prompt[i]) if row else 0
                 for i, row in enumerate(makers)
             ]
+            guided = negative != prompt
+            rescale = [row.guidance_rescale for row in self.rows]
             self._readers = _Readers(
                 key,
                 self._long([self.rows.index(slot.row) for slot in self._slots]),
                 self._long(prompt),
                 self._long(negative),
-                self._guidance() if negative != prompt else None,
+                self._per_row([row.guidance for row in self.rows]) if guided else None,
+                self._per_row(rescale) if guided and any(rescale) else None,
             )
         self._readers.kept = kept
         self._readers.to_keep = {
@@ -271,11 +278,8 @@ class RunningBatch:
             if row is makers[place] and (common := row.common_now) is not None
         }
 
-    def _guidance(self) -> Tensor:
-        guidance_R = self._moved(
-            torch.tensor([row.guidance for row in self.rows], dtype=self._dtype)
-        )
-        return guidance_R[:, None, None, None]
+    def _per_row(self, numbers: Sequence[float]) -> Tensor:
+        return self._moved(torch.tensor(numbers, dtype=self._dtype))[:, None, None, None]
 
     def _long(self, places: list[int]) -> Tensor:
         return self._moved(torch.tensor(places, dtype=torch.long))
@@ -334,6 +338,17 @@ class _Buffers:
             for part, like in zip(made, (own.key, user_like), strict=True):
                 part.append(KeyValue(_places(self._slots, like), _places(self._slots, like)))
         self._text, self._user = (tuple(part) for part in made)
+
+
+def rescaled(guided_RCHW: Tensor, prompt_RCHW: Tensor, share_R111: Tensor) -> Tensor:
+    """Guided noise, by that share brought to the standard deviation of the prompt's own.
+
+    Guidance widens it, and pictures become glaring. Stable Cascade's own sampler does this by .7,
+    over its whole batch (`cfg_rho`); here each row is measured alone.
+    """
+    wide_R111 = guided_RCHW.std(dim=(1, 2, 3), keepdim=True).clamp(min=1e-9)
+    narrow_R111 = prompt_RCHW.std(dim=(1, 2, 3), keepdim=True)
+    return guided_RCHW * (1 + share_R111 * (narrow_R111 / wide_R111 - 1))
 
 
 def _places(slots: int, like_1: Tensor) -> Tensor:

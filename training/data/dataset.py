@@ -52,9 +52,10 @@ class PairBatch:
 class PreferencePairs:
     """Precomputed pairs of some splits, and the people who answered them.
 
-    `person_P` numbers the people 0..U-1; split_P counts into SPLITS. unseen_U: whose pairs are
-    never trained on; place_U: each person's place in the folder, as in `read_profiles`. Latents and
-    text stay in their files until a batch asks for them.
+    `person_P` numbers the people 0..U-1; split_P counts into SPLITS; sets_P has bit e for each of
+    their person's sets that a pair may be met under. unseen_U: whose pairs are never trained on;
+    place_U: each person's place in the folder, as in `read_profiles`. Latents and text stay in
+    their files until a batch asks for them.
     """
 
     latent_NCHW: ShardedRows
@@ -67,6 +68,7 @@ class PreferencePairs:
     place_U: Tensor
     person_P: Tensor
     split_P: Tensor
+    sets_P: Tensor
     chosen_P: Tensor
     rejected_P: Tensor
     caption_P: Tensor
@@ -92,11 +94,11 @@ class PreferencePairs:
         """The pairs of these rows.
 
         draw_B: numbers in [0, 1) that choose, for each row, one of its person's embeddings: a
-        person who answered several support sets is met under each of them.
+        person who answered several support sets is met under each of them that shows neither the
+        pair's caption nor its pictures.
         """
         person_B = self.person_P[rows_B]
-        count_B = self.embeddings_U[person_B]
-        which_B = (draw_B * count_B).long().clamp(max=count_B - 1)
+        which_B = drawn_set(self.sets_P[rows_B], draw_B)
         caption_B = self.caption_P[rows_B]
         return PairBatch(
             chosen_BCHW=self.latent_NCHW[self.chosen_P[rows_B]].float(),
@@ -105,6 +107,15 @@ class PreferencePairs:
             pooled_B1T=self.pooled_K1T[caption_B].float(),
             user_emb_BD=self.user_emb_ED[self.first_embedding_U[person_B] + which_B],
         )
+
+
+def drawn_set(sets_B: Tensor, draw_B: Tensor) -> Tensor:
+    """The number of one of the bits that are set, drawn evenly by draw_B in [0, 1)."""
+    bit_BE = (sets_B[:, None] >> torch.arange(63)) & 1
+    counted_BE = bit_BE.cumsum(1)
+    count_B = counted_BE[:, -1]
+    which_B = (draw_B * count_B).long().clamp(max=count_B - 1)
+    return (counted_BE == which_B[:, None] + 1).long().argmax(1)
 
 
 def load_pairs(
@@ -127,6 +138,7 @@ def load_pairs(
         if "split_P" not in shard:
             raise ValueError(f"{folder} was precomputed without splits; run training.precompute")
     sets_S = [torch.bincount(shard["person_E"]) for shard in shards]
+    may_show_P = torch.cat([_sets_of(*each) for each in zip(shards, sets_S, strict=True)])
     first_person_S = [0, *accumulate(len(sets_U) for sets_U in sets_S)]
     person_P = torch.cat(
         [shard["person_P"] + first for shard, first in zip(shards, first_person_S, strict=False)]
@@ -162,6 +174,7 @@ def load_pairs(
         place_U=place_U,
         person_P=own_R,
         split_P=split_P[rows_R],
+        sets_P=may_show_P[rows_R],
         chosen_P=torch.cat([shard["chosen_P"] for shard in shards])[rows_R],
         rejected_P=torch.cat([shard["rejected_P"] for shard in shards])[rows_R],
         caption_P=torch.cat([shard["caption_P"] for shard in shards])[rows_R],
@@ -205,6 +218,13 @@ def epoch_of(pairs: int, batch: int, step: int) -> tuple[int, int]:
     if per_epoch == 0:
         raise ValueError(f"{pairs} pairs do not fill one batch of {batch}")
     return divmod(step, per_epoch)
+
+
+def _sets_of(shard: dict[str, Tensor], sets_U: Tensor) -> Tensor:
+    """sets_P; all of a person's where nothing was said, as in relabelled folders."""
+    if "sets_P" in shard:
+        return shard["sets_P"]
+    return (2**sets_U - 1)[shard["person_P"]]
 
 
 def _features(shard: dict[str, Tensor], user: UserFeatures, folder: Path) -> Tensor:

@@ -12,8 +12,9 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.assignment import Assignment
 from training.data.preferences import CHOICES_PER_PROFILE, Preferences
-from training.data.splits import Assignment, PersonPairs, fraction
+from training.data.splits import PersonPairs, fraction
 
 IntArray = NDArray[np.int64]
 
@@ -54,4 +55,4 @@ def _read_from(user: int, pairs: list[int], sets: int) -> PersonPairs:
     size = CHOICES_PER_PROFILE * min(sets, len(pairs) // CHOICES_PER_PROFILE)
     support_E4 = np.array(pairs[:size], dtype=np.int64).reshape(-1, CHOICES_PER_PROFILE)
     none: IntArray = np.empty(0, dtype=np.int64)
-    return PersonPairs(user, False, support_E4, query_P=none, split_P=none)
+    return PersonPairs(user, False, support_E4, query_P=none, split_P=none, sets_P=none)

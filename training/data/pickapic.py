@@ -144,6 +144,14 @@ class PickAPic:
             if begin < end:
                 yield from _pictures_of_file(path, source_N2[begin:end] - (first_row, 0))
 
+    def captions(self) -> list[str]:
+        """What was typed, each once, in the order of the rows, labelled or not."""
+        found: dict[str, None] = {}
+        for _, batch in self.labels():
+            typed = batch.column("caption").drop_null().to_pylist()
+            found |= dict.fromkeys(caption for caption in typed if caption.strip())
+        return list(found)
+
     def place_of(self, row: int) -> str:
         """File and row within it, for messages."""
         index = int(np.searchsorted(self._first_row_F, row, side="right")) - 1

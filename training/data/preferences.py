@@ -32,7 +32,7 @@ class ReadCounts:
     and one 0, a best_image_uid that is not the winner's, or twice the same picture. duplicates:
     the same person's same answer to the same two pictures again. reversed: the same person's two
     opposite answers to the same two pictures (all of them are left out). of_small_users: pairs of
-    people with fewer than four decided pairs, `small_users` of them. pairs: what is kept.
+    people with too few decided pairs to be read, `small_users` of them. pairs: what is kept.
     """
 
     rows: int
@@ -76,8 +76,10 @@ class Preferences:
         return len(self.user_P)
 
 
-def read_preferences(files: PickAPic, batch_rows: int = 16_384) -> Preferences:
-    """All decided pairs of people with at least four of them, in the order of the files.
+def read_preferences(
+    files: PickAPic, batch_rows: int = 16_384, at_least: int = CHOICES_PER_PROFILE
+) -> Preferences:
+    """All decided pairs of people with at least that many of them, in the order of the files.
 
     What is kept does not depend on the order of the rows. Raises ValueError when nothing is left.
     Legend: D decided rows, A answers (of one person to the same two pictures, in D's order).
@@ -105,11 +107,11 @@ def read_preferences(files: PickAPic, batch_rows: int = 16_384) -> Preferences:
     clear = clear[~reversed_A[clear]]
     of_user_U = np.bincount(user_D[stays_A[clear]], minlength=len(users))
     kept_P = stays_A[clear]
-    kept_P = kept_P[of_user_U[user_D[kept_P]] >= CHOICES_PER_PROFILE]
+    kept_P = kept_P[of_user_U[user_D[kept_P]] >= at_least]
     if not len(kept_P):
         raise ValueError(
             f"none of {len(files)} rows is a decided pair of a person with at least "
-            f"{CHOICES_PER_PROFILE} of them: {dict(reasons)}"
+            f"{at_least} of them: {dict(reasons)}"
         )
     user_P, user_names = _renumbered(user_D[kept_P], users)
     caption_P, caption_names = _renumbered(caption_D[kept_P], captions)
@@ -133,7 +135,7 @@ def read_preferences(files: PickAPic, batch_rows: int = 16_384) -> Preferences:
             reversed=int(rows_A[reversed_A].sum()),
             of_small_users=len(clear) - len(kept_P),
             pairs=len(kept_P),
-            small_users=int(((of_user_U > 0) & (of_user_U < CHOICES_PER_PROFILE)).sum()),
+            small_users=int(((of_user_U > 0) & (of_user_U < at_least)).sum()),
             users=len(user_names),
             captions=len(caption_names),
             pictures=len(picture_names),

@@ -65,6 +65,9 @@ class DpoConfig(Configuration):
     user: UserFeatures = "vlm"
     """What stands for a person; "none" gives everybody the same constant embedding: diffusion_dpo
     asks for it, sft may have it, ppd and nft may not."""
+    centre_users: bool = True
+    """Subtract the mean over people from an embedding (docs/decisions/0004); the paper does not.
+    One-hot users and nobody are never centred."""
     user_tokens: int | None = Field(None, ge=2)
     """Tokens that the adapter makes of an embedding; null: the preset's number."""
     only_person: int | None = None
@@ -120,6 +123,9 @@ class DpoConfig(Configuration):
     """Lowest time that is drawn."""
     max_time: float = Field(1.0, le=1)
     """Highest time that is drawn."""
+    snr_times: bool = False
+    """Tell the network no later time than 0.99358, from where on the signal-to-noise ratio is
+    clamped: Stable Cascade's own code computes the time from that ratio, the noise is the same."""
     time_power: PositiveFloat = 1.0
     """Times are max - (max - min) * u ** time_power, u uniform: above 1 they crowd near max. The
     paper draws them uniformly from all; how a picture looks as a whole is decided at high noise,
@@ -206,8 +212,9 @@ class DpoConfig(Configuration):
     def comparable(self) -> dict[str, Any]:
         """The values that make a run what it is, in terms of json."""
         unread = OF_CACHED if self.reference == "live" else set()
-        if not self.compile_blocks:
-            unread = unread | {"compile_blocks"}
+        # As if the option were not there, so that runs from before it can be resumed.
+        usual = {"compile_blocks": False, "snr_times": False, "centre_users": True}
+        unread = unread | {key for key, value in usual.items() if getattr(self, key) == value}
         values: dict[str, Any] = self.model_dump(mode="json", exclude=FREE | unread)
         return values
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppd_model.nets.diffusion import LATEST_TIME
 from training.dpo.dpo_config import DpoConfig
 
 KEPT, USERS = (0,), (1,)
@@ -99,4 +100,5 @@ def _kept(
 
 def _times(uniform_B: Tensor, config: DpoConfig) -> Tensor:
     span = config.max_time - config.min_time
-    return config.max_time - span * uniform_B**config.time_power
+    t_B = config.max_time - span * uniform_B**config.time_power
+    return t_B.clamp(max=LATEST_TIME) if config.snr_times else t_B

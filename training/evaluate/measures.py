@@ -257,6 +257,8 @@ def calls_report(
         guidance_scale=config.guidance_scale,
         solver=config.solver,
         guidance_interval=config.guidance_interval,
+        snr_shift=config.snr_shift,
+        guidance_rescale=config.guidance_rescale,
     )
     pictures = [png(pipeline.generate([request])[0].image_HWC) for _ in range(2)]
     report: dict[str, Any] = {"identical_bytes": pictures[0] == pictures[1]}

@@ -6,6 +6,7 @@ Legend: B pictures of a batch, H W sides in pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,14 @@ from ppd_model.pipeline import Pipeline
 from ppd_model.types import Embedding, ImageRequest
 from training.jobs.shared_options import SamplingOptions
 
-SAMPLING = {"steps", "guidance_scale", "solver", "guidance_interval"}
+SAMPLING = {
+    "steps",
+    "guidance_scale",
+    "solver",
+    "guidance_interval",
+    "snr_shift",
+    "guidance_rescale",
+}
 """Those of a configuration's values that a request has too."""
 
 
@@ -27,11 +35,16 @@ def picture_requests(
     strength: float = 1.0,
 ) -> list[ImageRequest]:
     """One for each prompt, with its seed and its person's embedding (None: the base model)."""
-    sampling = options.model_dump(include=SAMPLING)
+    own = sampling_of(options)
     return [
-        ImageRequest(prompt=prompt, seed=seed, user_emb_D=emb_D, strength=strength, **sampling)
+        ImageRequest(prompt=prompt, seed=seed, user_emb_D=emb_D, strength=strength, **own)
         for prompt, seed, emb_D in zip(prompts, seeds, user_emb, strict=True)
     ]
+
+
+def sampling_of(options: SamplingOptions) -> dict[str, Any]:
+    """How pictures are made, as a request has it and results say it."""
+    return options.model_dump(include=SAMPLING)
 
 
 def painted(

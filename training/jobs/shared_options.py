@@ -34,6 +34,23 @@ SamplingSteps = Annotated[
     int | None, Field(description="Denoising steps of a picture; null: the preset's own.")
 ]
 GuidanceScale = Annotated[float, Field(description="Classifier-free guidance of a picture.")]
+SnrShift = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        description="Times as Stable Cascade's own sampler visits them, which shifts by 2; null: "
+        "evenly spaced ones, as diffusers has them.",
+    ),
+]
+GuidanceRescale = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="How far guided noise is scaled back to the standard deviation of the "
+        "prompt's: .7 in Stable Cascade's own sampler, 0 in diffusers.",
+    ),
+]
 Strength = Annotated[float, Field(description="How strongly the adapter acts.")]
 PersonalizeBelow = Annotated[
     float | None,
@@ -58,6 +75,8 @@ class SamplingOptions(Configuration):
 
     steps: SamplingSteps = 30
     guidance_scale: GuidanceScale = 4.0
+    snr_shift: SnrShift = None
+    guidance_rescale: GuidanceRescale = 0.0
     batch: PictureBatch = 32
 
 

@@ -54,7 +54,8 @@ def measure(config: AccuracyConfig) -> dict[str, Any]:
         **outcome,
     }
     write_json(config.out, report)
-    shown = {key: report[key] for key in ("share_right", "kept", "inconsistent", "unreadable")}
+    printed = ("share_right", "share_right_with_halves", "kept", "inconsistent", "unreadable")
+    shown = {key: report[key] for key in printed}
     print(json.dumps(shown, indent=2))
     return report
 

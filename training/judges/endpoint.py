@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import openai
 from PIL import Image
@@ -22,6 +22,9 @@ from ppd_model import prompts
 from training.judges.judge import JudgeError, Question
 from training.judges.question_text import QuestionText, build_question, read_answer
 
+PictureFormat = Literal["png", "jpeg"]
+"""How pictures are sent: without a loss, or as the paper's authors send them."""
+JPEG_QUALITY = 95
 URL, MODEL, KEY = "PPD_JUDGE_URL", "PPD_JUDGE_MODEL", "PPD_JUDGE_KEY"
 
 
@@ -34,6 +37,7 @@ class EndpointSettings:
     model: str
     key: str = field(default="", repr=False)
     temperature: float = 1.0
+    pictures: PictureFormat = "png"
     max_tokens: int = 2048
     timeout_s: float = 120.0
     attempts: int = 6
@@ -68,6 +72,8 @@ class EndpointJudge:
     def __init__(self, settings: EndpointSettings) -> None:
         self.settings = settings
         self.identity = f"{settings.model} at temperature {settings.temperature:g}"
+        if settings.pictures != "png":
+            self.identity += f", pictures as {settings.pictures}"
         self._client = openai.OpenAI(
             base_url=settings.base_url,
             api_key=settings.key or "none",
@@ -86,7 +92,8 @@ class EndpointJudge:
 
     def prefer(self, question: Question) -> int | None:
         """As `Judge.prefer`. Raises JudgeError when the endpoint refuses or stays silent."""
-        return read_answer(self._ask(messages_of(build_question(question))))
+        messages = messages_of(build_question(question), self.settings.pictures)
+        return read_answer(self._ask(messages))
 
     def _ask(self, messages: list[Any]) -> str:
         settings = self.settings
@@ -110,7 +117,7 @@ class EndpointJudge:
         return _text_of(answer.text)
 
 
-def messages_of(question: QuestionText) -> list[dict[str, Any]]:
+def messages_of(question: QuestionText, pictures: PictureFormat = "png") -> list[dict[str, Any]]:
     """The question as messages: text and pictures in turn."""
     turns = question.turns()
     content: list[dict[str, Any]] = []
@@ -120,7 +127,7 @@ def messages_of(question: QuestionText) -> list[dict[str, Any]]:
         if piece.strip():
             content.append({"type": "text", "text": piece})
         if place < len(question.images):
-            url = {"url": data_url(question.images[place])}
+            url = {"url": data_url(question.images[place], pictures)}
             content.append({"type": "image_url", "image_url": url})
     return [
         {"role": "system", "content": turns["system"]},
@@ -128,10 +135,11 @@ def messages_of(question: QuestionText) -> list[dict[str, Any]]:
     ]
 
 
-def data_url(image: Image.Image) -> str:
+def data_url(image: Image.Image, pictures: PictureFormat = "png") -> str:
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    options = {"quality": JPEG_QUALITY, "subsampling": 0} if pictures == "jpeg" else {}
+    image.convert("RGB").save(buffer, pictures.upper(), **options)
+    return f"data:image/{pictures};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _text_of(answer: str) -> str:

@@ -1,7 +1,9 @@
 """A judge, asked as the paper asks (5.2, B.3): each pair twice, once in either order.
 
 Where the two answers name different pictures the judge followed the order, not the pictures: the
-pair is dropped and counted. So is one where an answer could not be read.
+pair is dropped and counted. So is one where an answer could not be read. A judge who follows the
+order most of the time is then known by the few pairs that are left; so each share is also given
+with such a pair as one half for either side.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from ppd_model.types import LabelledPair
 from training.reports.statistics import clustered_mean
 
 Outcome = Literal["first", "second", "inconsistent", "unreadable"]
+VERDICT = {"first": 0, "second": 1}
+"""Consistent outcomes, and the picture that they name."""
 
 
 @dataclass(frozen=True)
@@ -88,39 +92,50 @@ def tally(outcomes: Sequence[Outcome], right: Sequence[int]) -> dict[str, Any]:
     """How often the consistent verdicts name the right picture, and what was dropped.
 
     right: 0 or 1 for each outcome: the first or the second picture. The interval redraws
-    questions, of which each person has one. "share_right" is None when fewer than two verdicts are
-    consistent.
+    questions, of which each person has one.
     """
     if len(outcomes) != len(right):
         raise ValueError(f"{len(outcomes)} outcomes and {len(right)} answers")
-    share, kept = consistent_share(outcomes, right, range(len(right)), np.random.default_rng(51))
+    people = range(len(right))
     return {
         "questions": len(outcomes),
-        "share_right": share,
-        "kept": kept,
+        **shares("share_right", outcomes, right, people, np.random.default_rng(51)),
+        "kept": sum(outcome in VERDICT for outcome in outcomes),
         **{what: outcomes.count(what) for what in ("inconsistent", "unreadable")},
     }
 
 
-def consistent_share(
+def shares(
+    name: str,
     outcomes: Sequence[Outcome],
     wanted: Sequence[int],
     people: Sequence[object],
     rng: np.random.Generator,
-) -> tuple[dict[str, float | int] | None, int]:
-    """How often consistent verdicts name the picture that is wanted, and how many are consistent.
+) -> dict[str, Any]:
+    """How often verdicts name the picture that is wanted; the intervals redraw people.
 
-    The interval redraws people. The share is None when fewer than two have a consistent verdict.
+    NAME: of consistent verdicts alone, as in the paper. NAME_with_halves: inconsistent ones
+    counted as one half. Each is None when fewer than two people have such a verdict.
     """
-    verdict = {"first": 0, "second": 1}
-    kept = [
-        (float(verdict[outcome] == picture), person)
+    own = [
+        (float(VERDICT[outcome] == picture), person)
         for outcome, picture, person in zip(outcomes, wanted, people, strict=True)
-        if outcome in verdict
+        if outcome in VERDICT
     ]
-    numbers = {person: number for number, person in enumerate(dict.fromkeys(p for _, p in kept))}
+    halves = [
+        (0.5 if outcome == "inconsistent" else float(VERDICT[outcome] == picture), person)
+        for outcome, picture, person in zip(outcomes, wanted, people, strict=True)
+        if outcome != "unreadable"
+    ]
+    return {name: _mean(own, rng), f"{name}_with_halves": _mean(halves, rng)}
+
+
+def _mean(
+    won: Sequence[tuple[float, object]], rng: np.random.Generator
+) -> dict[str, float | int] | None:
+    numbers = {person: number for number, person in enumerate(dict.fromkeys(p for _, p in won))}
     if len(numbers) < 2:
-        return None, len(kept)
-    won_R = np.array([won for won, _ in kept])
-    person_R = np.array([numbers[person] for _, person in kept])
-    return clustered_mean(won_R, person_R, rng).to_dict(), len(kept)
+        return None
+    won_R = np.array([each for each, _ in won])
+    person_R = np.array([numbers[person] for _, person in won])
+    return clustered_mean(won_R, person_R, rng).to_dict()

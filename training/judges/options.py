@@ -11,7 +11,7 @@ from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
 from training.jobs.configuration import Configuration
 from training.jobs.shared_options import Device, ModelName
-from training.judges.endpoint import EndpointJudge, EndpointSettings
+from training.judges.endpoint import EndpointJudge, EndpointSettings, PictureFormat
 from training.judges.judge import Judge
 from training.judges.llava import LlavaJudge
 from training.judges.taste import TasteJudge
@@ -36,6 +36,8 @@ class JudgeOptions(Configuration):
     """Name of the endpoint's model; null: from the environment."""
     temperature: float = 1.0
     """Of the model's answers."""
+    pictures: PictureFormat = "png"
+    """How pictures are sent to an endpoint; the paper's authors send JPEG."""
     workers: int = 1
     """Questions asked of an endpoint at a time."""
     preset: ModelName = "mini"
@@ -45,7 +47,8 @@ class JudgeOptions(Configuration):
 
     def unread(self) -> Set[str]:
         """An endpoint's keys, for a judge on this machine."""
-        return set() if self.judge == "endpoint" else {"url", "model", "temperature", "workers"}
+        of_endpoint = {"url", "model", "temperature", "pictures", "workers"}
+        return set() if self.judge == "endpoint" else of_endpoint
 
     @property
     def at_a_time(self) -> int:
@@ -60,7 +63,10 @@ def make_judge(options: JudgeOptions, stack: ExitStack) -> JudgeOf:
     """
     if options.judge == "endpoint":
         settings = EndpointSettings.read(
-            base_url=options.url, model=options.model, temperature=options.temperature
+            base_url=options.url,
+            model=options.model,
+            temperature=options.temperature,
+            pictures=options.pictures,
         )
         endpoint = stack.enter_context(EndpointJudge(settings))
         return lambda _: endpoint

@@ -30,7 +30,6 @@ from accelerate import PartialState
 from ppd_model.files.artifact import sha256_of
 from ppd_model.presets import get_preset
 from ppd_model.user_encoder import UserEncoder
-from training.data.pickapic import PickAPic
 from training.data.shards import read_lists
 from training.jobs.command_line import run_job
 from training.jobs.configuration import save_resolved
@@ -69,8 +68,7 @@ def precompute(
     """
     worker = worker or Worker()
     preset = get_preset(config.preset)
-    places = [config.data] if isinstance(config.data, str) else config.data
-    plan = make_plan(PickAPic(places), config, **config.plan_options())
+    plan = make_plan(config)
     compressor = load_compressor(preset, config.weights_dir, worker.device)
     text, text_sha256 = load_text(preset, config.weights_dir, worker.device)
     encoder = load_encoder(config, worker) if config.vlm else None
@@ -129,6 +127,7 @@ def provenance(
         "text_encoder_sha256": text_sha256,
         "truth_sha256": "none" if config.truth is None else sha256_of(config.truth),
         "files": plan.files.fingerprint(),
+        "validation_files": [path.name for path in plan.validation_files],
     }
 
 

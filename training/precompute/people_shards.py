@@ -86,6 +86,16 @@ class Read:
         self.encoded: dict[int, EncodedUser] = {}
         self.failed: list[dict[str, Any]] = []
 
+    def sets_of_queries(self) -> NDArray[np.int64]:
+        """As the person's sets_P, counting the sets that are left alone."""
+        sets_P = self.person.sets_P
+        if not self.failed:
+            return sets_P
+        left_P = np.zeros_like(sets_P)
+        for place, index in enumerate(self.sets):
+            left_P |= ((sets_P >> index) & 1) << place
+        return left_P
+
 
 def read_sets(
     people: Sequence[Read],
@@ -134,18 +144,26 @@ def people_tensors(people: Sequence[Read], plan: Plan) -> dict[str, NDArray[Any]
     """One shard's tensors. `person_*` count from 0 within the shard.
 
     Someone without any set (support_sets 0) has one row of E all the same: whatever stands for
-    them.
+    them. sets_P: bit e for the e-th of a person's rows of E, as `PersonPairs`; queries whose sets
+    all failed are left out.
     """
     preferences = plan.preferences
-    query_P = np.concatenate([read.person.query_P for read in people])
+    sets_of = [read.sets_of_queries() for read in people]
+    heard = [np.flatnonzero(sets_P) for sets_P in sets_of]
+    query_P = np.concatenate(
+        [read.person.query_P[P] for read, P in zip(people, heard, strict=True)]
+    )
     preferred_P = preferences.preferred_P[query_P]
     picture_P2 = plan.query.place[preferences.picture_P2[query_P]]
     rows = np.arange(len(query_P))
     numbers = np.arange(len(people))
     tensors = {
         "person_E": np.repeat(numbers, [max(1, len(read.sets)) for read in people]),
-        "person_P": np.repeat(numbers, [len(read.person.query_P) for read in people]),
-        "split_P": np.concatenate([read.person.split_P for read in people]),
+        "person_P": np.repeat(numbers, [len(P) for P in heard]),
+        "split_P": np.concatenate(
+            [read.person.split_P[P] for read, P in zip(people, heard, strict=True)]
+        ),
+        "sets_P": np.concatenate([sets_P[P] for sets_P, P in zip(sets_of, heard, strict=True)]),
         "chosen_P": picture_P2[rows, preferred_P],
         "rejected_P": picture_P2[rows, 1 - preferred_P],
         "caption_P": plan.caption_place[preferences.caption_P[query_P]],

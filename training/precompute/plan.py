@@ -8,14 +8,17 @@ Dimension letters: P pairs, N pictures, K captions, 2: row of the files, and whi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.assignment import assign
 from training.data.most_pairs import sets_of_most_pairs
-from training.data.pickapic import PickAPic
-from training.data.preferences import Preferences, read_preferences
-from training.data.splits import PersonPairs, SplitRule, assign
+from training.data.pickapic import PickAPic, find_files
+from training.data.preferences import CHOICES_PER_PROFILE, Preferences, read_preferences
+from training.data.splits import PersonPairs
+from training.precompute.precompute_config import PrecomputeConfig, places_of
 
 IntArray = NDArray[np.int64]
 NOT_NEEDED = -1
@@ -43,10 +46,11 @@ class Plan:
 
     query and support: the pictures whose latents are trained on, and those that the VLM reads.
     captions: those of query pairs, sorted; caption_place: as NeededPictures.place. counts: what
-    was read and how it was split.
+    was read and how it was split. validation_files: those of `files` whose captions validate.
     """
 
     files: PickAPic
+    validation_files: list[Path]
     preferences: Preferences
     people: list[PersonPairs]
     query: NeededPictures
@@ -56,25 +60,25 @@ class Plan:
     counts: dict[str, dict[str, int]]
 
 
-def make_plan(
-    files: PickAPic,
-    rule: SplitRule,
-    *,
-    support_sets: int,
-    people: int | None = None,
-    reads_only: bool = False,
-) -> Plan:
+def make_plan(config: PrecomputeConfig) -> Plan:
     """Read the labels and split them; with `people`, only so many of the people are kept.
 
-    reads_only: those with most pairs, from any of them, and nobody is trained on. Raises ValueError
-    when nothing is left to train on.
+    Where nobody is read, the rule "people" keeps those with fewer than four pairs. With
+    `reads_only` it is those with most pairs, from any of them, and nobody is trained on. Raises
+    ValueError for files that cannot be read and when nothing is left to train on.
     """
-    preferences = read_preferences(files)
-    if reads_only:
-        assignment = sets_of_most_pairs(preferences, people, support_sets, rule.salt)
+    validation = places_of(config.validation_data)
+    files = PickAPic([*places_of(config.data), *validation])
+    everybody = config.support_sets == 0 and config.held_out == "people"
+    preferences = read_preferences(files, at_least=1 if everybody else CHOICES_PER_PROFILE)
+    validating = PickAPic(validation).captions() if validation else None
+    if config.reads_only:
+        assignment = sets_of_most_pairs(
+            preferences, config.people, config.support_sets, config.salt
+        )
     else:
-        assignment = assign(preferences, rule, support_sets)
-    chosen = assignment.people[:people]
+        assignment = assign(preferences, config, config.support_sets, validating)
+    chosen = assignment.people[: config.people]
     query_P = np.concatenate([person.query_P for person in chosen])
     support_P = np.concatenate([person.support_E4.ravel() for person in chosen])
     used_K = np.unique(preferences.caption_P[query_P])
@@ -83,6 +87,7 @@ def make_plan(
     caption_place[used_K] = np.arange(len(used_K))
     return Plan(
         files=files,
+        validation_files=find_files(validation) if validation else [],
         preferences=preferences,
         people=chosen,
         query=_needed(preferences, query_P),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ class PrecomputeConfig(SplitRule):
     preset: ModelName
     data: str | tuple[str, ...]
     """Parquet files, folders of them, or glob patterns."""
+    validation_data: str | tuple[str, ...] | None = None
+    """Files whose captions validate, such as Pick-a-Pic's validation_unique, and are not trained
+    on where `data` has them, too; null: a share of the captions of `data`."""
     truth: Path | None = None
     """The world's ground truth: with it the bounds "taste" and "posterior" can be trained."""
     weights_dir: WeightsDir = None
@@ -38,7 +41,7 @@ class PrecomputeConfig(SplitRule):
     people: PositiveInt | None = None
     """Keep only so many people; null: all."""
     support_sets: NonNegativeInt = 4
-    """Four-pair sets that each person is read from, at most."""
+    """Sets of four pairs that each person is read from, at most; 0: nobody is read."""
     vlm: bool = True
     """Whether the VLM reads people at all."""
     reads_only: bool = False
@@ -68,18 +71,24 @@ class PrecomputeConfig(SplitRule):
             raise ValueError("reads_only without vlm: nothing would be made")
         return self
 
-    def plan_options(self) -> dict[str, Any]:
-        """Of `make_plan`, beside the files and the rule of the splits."""
-        return self.model_dump(include={"support_sets", "people", "reads_only"})
-
     def unread(self) -> Set[str]:
         """How the VLM reads, without it; what answers are weighed against, without the truth."""
         of_vlm = set() if self.vlm else {"prompt_variant", "decoding", "encode_batch"}
-        return of_vlm if self.truth is not None else of_vlm | {"population_samples"}
+        of_truth = set() if self.truth is not None else {"population_samples"}
+        of_share = set() if self.validation_data is None else {"validation_caption_share"}
+        return super().unread() | of_vlm | of_truth | of_share
+
+
+def places_of(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """One place or several; none for None."""
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else given
 
 
 PLACES = {
     "data",
+    "validation_data",
     "truth",
     "weights_dir",
     "output_dir",

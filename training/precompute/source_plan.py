@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from training.data.pickapic import PickAPic
 from training.data.shards import read_manifest
 from training.precompute.plan import Plan, make_plan
 from training.precompute.precompute_config import PrecomputeConfig
@@ -15,7 +14,8 @@ from training.world.truth import GroundTruth
 def config_of(folder: Path) -> PrecomputeConfig:
     """The configuration it was made with. Raises FileNotFoundError for another kind of folder."""
     resolved = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))
-    return PrecomputeConfig.model_validate(resolved["config"])
+    # Folders from before there was a choice.
+    return PrecomputeConfig.model_validate({"held_out": "shares"} | resolved["config"])
 
 
 def truth_of(folder: Path) -> GroundTruth:
@@ -32,8 +32,7 @@ def plan_of(folder: Path) -> Plan:
     Raises ValueError when the parquet files are not those that the folder was made from.
     """
     config = config_of(folder)
-    places = [config.data] if isinstance(config.data, str) else config.data
-    plan = make_plan(PickAPic(places), config, **config.plan_options())
+    plan = make_plan(config)
     if plan.files.fingerprint() != read_manifest(folder)["provenance"]["files"]:
-        raise ValueError(f"{folder} was made from other files than {list(places)} holds now")
+        raise ValueError(f"{folder} was made from other files than {config.data} holds now")
     return plan

@@ -39,11 +39,20 @@ CLIP_FILES = (
 )
 AESTHETIC_FILE = "improved-aesthetic-predictor/sac+logos+ava1-l14-linearMSE.pth"
 HPS_FILE = "HPSv2/HPS_v2.1_compressed.pt"
+HPS_FILES = {
+    "hps": HPS_FILE,
+    "hps_v2.0": "HPSv2/HPS_v2_compressed.pt",
+}
+"""Their scores cannot be compared. The package's `score` takes v2.0, its `evaluate` v2.1; the paper
+does not say which it prints."""
 PICKSCORE_FOLDER = "PickScore_v1"
 FILES = {
     "clip": f"{VIT_H_FOLDER}/ (laion/CLIP-ViT-H-14-laion2B-s32B-b79K: weights, tokenizer.json)",
     "aesthetic": f"{VIT_L_FOLDER}/ (openai/clip-vit-large-patch14: weights), {AESTHETIC_FILE}",
-    "hps": f"{HPS_FILE} (xswu/HPSv2), {VIT_H_FOLDER}/tokenizer.json",
+    **{
+        name: f"{file} (xswu/HPSv2), {VIT_H_FOLDER}/tokenizer.json"
+        for name, file in HPS_FILES.items()
+    },
     "pickscore": f"{PICKSCORE_FOLDER}/ (yuvalkirstain/PickScore_v1: weights), "
     f"{VIT_H_FOLDER}/tokenizer.json",
 }
@@ -125,8 +134,8 @@ def load_published(
         return _load_aesthetic(folder, device, dtype, narrow(VIT_L_14) if narrowed else VIT_L_14)
     if name == "clip":
         path, scale, framing = first_file(folder / VIT_H_FOLDER, CLIP_FILES), 100.0, "crop"
-    elif name == "hps":
-        path, scale, framing = folder / HPS_FILE, 100.0, "pad"
+    elif name in HPS_FILES:
+        path, scale, framing = folder / HPS_FILES[name], 100.0, "pad"
     elif name == "pickscore":
         path, scale, framing = first_file(folder / PICKSCORE_FOLDER, CLIP_FILES), None, "crop"
     else:
@@ -139,7 +148,7 @@ def load_published(
         dtype=dtype,
         framing="pad" if framing == "pad" else "crop",
     )
-    identity = f"{path.name}-{sha256_of(path)[:12]}"
+    identity = f"{path.name}-{sha256_of(path)[:12]}.{_name_of(dtype)}"
     return CosineReward(name, identity, encoder, encoder.logit_scale if scale is None else scale)
 
 
@@ -158,4 +167,9 @@ def _load_aesthetic(folder: Path, device: str, dtype: torch.dtype, size: dict[st
     encoder = load_clip(weights, size, None, device=device, dtype=dtype)
     identity = f"{weights.name}-{sha256_of(weights)[:12]}"
     identity += f".{Path(AESTHETIC_FILE).name}-{sha256_of(folder / AESTHETIC_FILE)[:12]}"
+    identity += f".{_name_of(dtype)}"
     return AestheticReward(identity, encoder, predictor)
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

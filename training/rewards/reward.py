@@ -19,7 +19,8 @@ class Reward(Protocol):
     """A number for each picture of a prompt; more is better.
 
     name: as in configurations and results. identity: the files behind it, by name and sha256, or
-    by what else they are known: scores of equal identity may be compared.
+    by what else they are known, and the precision it computes in: scores of equal identity may be
+    compared.
     """
 
     name: str

@@ -25,7 +25,7 @@ from ppd_model.pipeline import Pipeline
 from ppd_model.types import ImageRequest
 from training.jobs.configuration import differences
 from training.jobs.files import write_json
-from training.jobs.picture_batches import painted, picture_requests
+from training.jobs.picture_batches import painted, picture_requests, sampling_of
 from training.jobs.shared_options import (
     Device,
     ModelJob,
@@ -138,8 +138,7 @@ class ArmScores:
             "embedding": None if emb_D is None else [float(x) for x in np.trim_zeros(emb_D, "b")],
             "prompts": self.prompts.sha256,
             "rewards": {reward.name: reward.identity for reward in self.rewards},
-            "steps": self.config.steps,
-            "guidance_scale": self.config.guidance_scale,
+            **sampling_of(self.config),
             "personalize_below": self.pipeline.preset.personalize_below,
             "seed": self.config.seed,
         }

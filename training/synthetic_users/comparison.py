@@ -20,6 +20,7 @@ from ppd_model.files.artifact import ArtifactSpec, sha256_of
 from training.data.shards import MANIFEST, read_manifest
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
+from training.jobs.picture_batches import sampling_of
 from training.synthetic_users.arms import (
     Arm,
     ArmScores,
@@ -63,6 +64,8 @@ class EvaluateConfig(PaintingConfig):
     """Adapter of that row; null leaves it out."""
     bounds: dict[str, Path] = Field(default_factory=dict)
     """Single-reward adapters, by the name of the reward."""
+    bounds_relabelled: Path | None = None
+    """Data that they were trained on (`bounds_out` of relabel); null: `relabelled`."""
 
 
 class InterpolateConfig(PaintingConfig):
@@ -83,7 +86,9 @@ def evaluate(config: EvaluateConfig, resume: bool = False) -> dict[str, Any]:
     for method, path in adapters.items():
         if path is not None:
             spec = adapter_of(path, ("one_hot",) if method in ("ppd", "sft") else ("none",))
-            if method != "diffusion_dpo":  # which learned what people said, not rewards
+            if method.startswith(BOUND):
+                check_trained_on(config.bounds_relabelled or config.relabelled, path, spec)
+            elif method != "diffusion_dpo":  # which learned what people said, not rewards
                 check_trained_on(config.relabelled, path, spec)
     scores = start(config, resume)
     width = scores.pipeline.preset.user_emb_dim
@@ -191,8 +196,7 @@ def facts(config: PaintingConfig, scores: ArmScores) -> dict[str, Any]:
         "model": scores.pipeline.model_id,
         "rewards": {reward.name: reward.identity for reward in scores.rewards},
         "prompts": {"list": prompts.name, "count": len(prompts), "sha256": prompts.sha256},
-        "steps": config.steps,
-        "guidance_scale": config.guidance_scale,
+        **sampling_of(config),
         "personalize_below": scores.pipeline.preset.personalize_below,
         "seed": config.seed,
         "minutes": (time.monotonic() - scores.started_s) / 60,

@@ -1,9 +1,11 @@
 """The prompts that methods are compared on: PartiPrompts where it is there, the world's own list.
 
 PartiPrompts (paper, [53]) is read from its tsv as it is published, with a header line and the
-columns "Prompt" and "Category". The world's list (`training/prompts/world_held_out.txt`) has four
-captions of each content, as long as there are as many, in words that `training.data.splits` holds
-out from preference training by their hash; mini's base model has seen all words of the world.
+columns "Prompt" and "Category"; a quotation mark there is a mark like any other. Pick-a-Pic's
+validation captions (B.1) are read from its parquet file `validation_unique`. The world's list
+(`training/prompts/world_held_out.txt`) has four captions of each content, as long as there are as
+many, in words that `training.data.splits` holds out from preference training by their hash; mini's
+base model has seen all words of the world.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.data.pickapic import PickAPic
+
 WORLD_LIST = Path(__file__).parent / "world_held_out.txt"
 PARTI_COLUMNS = ("Prompt", "Category")
-WORLD, PLAIN, PARTI = "world", ".txt", ".tsv"
+WORLD, PLAIN, PARTI, PICK_A_PIC = "world", ".txt", ".tsv", ".parquet"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class PromptList:
 
 
 def load_prompts(source: str) -> PromptList:
-    """The world's list for "world", else the file: PartiPrompts' tsv, or a text with one a line.
+    """The world's list for "world", else the file: PartiPrompts' tsv, a text with one a line, or
+    parquet files (a glob pattern, too) with Pick-a-Pic's captions, of which each counts once.
 
     Raises FileNotFoundError, and ValueError naming file and line for a file that is neither.
     """
@@ -58,7 +63,10 @@ def load_prompts(source: str) -> PromptList:
         return _parti(path)
     if path.suffix == PLAIN:
         return _plain(path, path.name)
-    raise ValueError(f"prompts {source!r}: expected {WORLD!r}, a {PARTI} or a {PLAIN} file")
+    if path.suffix == PICK_A_PIC:
+        return _checked(path, path.name, PickAPic([source]).captions())
+    expected = f"{WORLD!r}, a {PARTI}, a {PLAIN} or a {PICK_A_PIC} file"
+    raise ValueError(f"prompts {source!r}: expected {expected}")
 
 
 def _plain(path: Path, name: str) -> PromptList:
@@ -68,7 +76,7 @@ def _plain(path: Path, name: str) -> PromptList:
 
 def _parti(path: Path) -> PromptList:
     with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t")
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         missing = [name for name in PARTI_COLUMNS if name not in (rows.fieldnames or ())]
         if missing:
             raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}")
@@ -76,8 +84,6 @@ def _parti(path: Path) -> PromptList:
         for line, row in enumerate(rows, start=2):
             if not (row["Prompt"] or "").strip() or row["Category"] is None:
                 raise ValueError(f"{path}, line {line}: expected a prompt and a category")
-            if "\n" in row["Prompt"]:
-                raise ValueError(f"{path}, line {line}: a quotation mark is left open")
             prompts.append(row["Prompt"].strip())
     return _checked(path, path.name, prompts)
 

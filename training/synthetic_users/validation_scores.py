@@ -9,6 +9,7 @@ Legend: A rewards, K pictures, D embedding.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
 from training.data.dataset import load_pairs
 from training.data.shards import read_lists
 from training.jobs.configuration import git_commit
 from training.jobs.files import write_json
-from training.jobs.picture_batches import picture_requests
+from training.jobs.picture_batches import picture_requests, sampling_of
 from training.rewards.reward import Reward
 from training.synthetic_users.arms import (
     FIRST_SEED,
@@ -33,6 +35,7 @@ from training.synthetic_users.arms import (
     paint_and_score,
 )
 from training.synthetic_users.comparison import check_order
+from training.synthetic_users.prompt_lists import load_prompts
 from training.synthetic_users.table_one import mean
 
 FloatArray = NDArray[np.float32]
@@ -46,7 +49,10 @@ class ScoreConfig(ScoredPictures):
     """The adapter file."""
     data: Path
     """The folder that the adapter was trained on."""
-    captions: int = 500
+    prompts: str | None = None
+    """A list in the place of the data's validation captions: Pick-a-Pic's validation_unique, which
+    has the paper's 500; people are taken in turn then. Null: the data's own."""
+    captions: PositiveInt = 500
     """So many validation captions, evenly chosen; the paper has 500."""
 
 
@@ -86,9 +92,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         "trained": spec.extra,
         "commit": git_commit(),
         "captions": len(texts),
+        "prompts": hashlib.sha256("\n".join(texts).encode()).hexdigest(),
         "seed": config.seed,
-        "steps": config.steps,
-        "guidance_scale": config.guidance_scale,
+        **sampling_of(config),
         "personalize_below": pipeline.preset.personalize_below,
         "rewards": {
             reward.name: summary(scores_K)
@@ -105,6 +111,8 @@ def validation_people(
 ) -> tuple[list[str], list[FloatArray]]:
     """Captions to paint and for whom: people with their own captions, or all alike."""
     known = user if user in ("vlm", "taste", "posterior") else "none"
+    if config.prompts is not None:
+        return _listed(config, config.prompts, known, width)
     pairs = load_pairs(config.data, known, width, splits=("validation",))  # type: ignore[arg-type]
     captions = read_lists(config.data, "texts-")
     person_P = pairs.person_P if known != "none" else torch.zeros_like(pairs.person_P)
@@ -116,6 +124,19 @@ def validation_people(
         return texts, [everybody(width)] * len(texts)
     first_U = pairs.first_embedding_U
     return texts, [pairs.user_emb_ED[first_U[person]].numpy() for _, person in asked_K2]
+
+
+def _listed(
+    config: ScoreConfig, prompts: str, known: str, width: int
+) -> tuple[list[str], list[FloatArray]]:
+    """The list's prompts, each for another of the people who are trained on."""
+    listed = load_prompts(prompts)
+    texts = list(listed.first(min(config.captions, len(listed))).prompts)
+    if known == "none":
+        return texts, [everybody(width)] * len(texts)
+    pairs = load_pairs(config.data, known, width, splits=("train",))  # type: ignore[arg-type]
+    people = [place * pairs.people // len(texts) for place in range(len(texts))]
+    return texts, [pairs.user_emb_ED[pairs.first_embedding_U[person]].numpy() for person in people]
 
 
 def summary(scores_K: FloatArray) -> dict[str, float | int]:

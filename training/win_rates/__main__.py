@@ -3,9 +3,11 @@
     python -m training.win_rates --config training/configs/mini_win_rates.yaml [--resume]
 
 People of the two test splits of a folder that training.precompute wrote are painted pictures of
-captions that nobody trained on: by the base model and by each method, from one seed. A judge who
+captions that nobody trained on: by the base model, by each method, and by the first from another
+person's profile, from one seed. A judge who
 knows the person from their first four choices says which of two pictures they would prefer, asked
-in both orders; inconsistent answers are dropped (paper, 5.2). Before that the judge itself is
+in both orders; inconsistent answers are dropped (paper, 5.2), and beside it counted as one half.
+Before that the judge itself is
 measured on choices of the same people whose answer is known: a win rate says no more than its
 judge.
 
@@ -36,7 +38,7 @@ from training.data.shards import MANIFEST, ShardFolder
 from training.jobs.command_line import run_job
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
-from training.jobs.picture_batches import picture_requests
+from training.jobs.picture_batches import picture_requests, sampling_of
 from training.judges.known_choices import accuracy
 from training.judges.options import make_judge
 from training.reports.plots import OTHER, OURS, grouped_bars
@@ -113,8 +115,7 @@ def provenance(
         "answers": config.answers,
         "told": {method.name: digest(method.user_emb) for method in methods},
         "strength": config.strength,
-        "steps": config.steps,
-        "guidance_scale": config.guidance_scale,
+        **sampling_of(config),
         "batch": config.batch,
     }
 
@@ -145,18 +146,28 @@ def paint(
 
 
 def format_table(report: Mapping[str, Any]) -> str:
-    """The judge's accuracy and the win rates, as a Markdown table; in brackets what was dropped."""
+    """The judge's accuracy and the win rates, as a Markdown table; in brackets what was dropped.
 
-    def cell(rates: Mapping[str, Any], key: str) -> str:
+    Where verdicts were inconsistent, a second row counts them as one half.
+    """
+    right = report["judge"]["accuracy"]
+    rows = _rows("the judge is right", [right[split] for split in SPLITS], "share_right")
+    for match, rates in report["wins"].items():
+        rows += _rows(match, [rates[group] for group in (*SPLITS, "all")], "share")
+    columns = ["", "seen people", "unseen people", "all"]
+    return markdown_table(columns, [row + [""] * (len(columns) - len(row)) for row in rows])
+
+
+def _rows(title: str, groups: Sequence[Mapping[str, Any]], key: str) -> list[list[str]]:
+    def cell(rates: Mapping[str, Any]) -> str:
         dropped = rates["inconsistent"] + rates["unreadable"]
         return as_shares(rates[key]) + (f" ({dropped})" if dropped else "")
 
-    right = report["judge"]["accuracy"]
-    judge = [cell(right[split], "share_right") for split in SPLITS]
-    rows = [["the judge is right", *judge, ""]]
-    for match, rates in report["wins"].items():
-        rows.append([match, *(cell(rates[group], "share") for group in (*SPLITS, "all"))])
-    return markdown_table(["", "seen people", "unseen people", "all"], rows)
+    rows = [[title, *map(cell, groups)]]
+    if any(rates["inconsistent"] for rates in groups):
+        halves = [as_shares(rates[f"{key}_with_halves"]) for rates in groups]
+        rows.append([f"{title}, inconsistent as one half", *halves])
+    return rows
 
 
 def plot(wins: Mapping[str, Mapping[str, Any]]) -> bytes:

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
 
-from training.judges.judge import Judge, Outcome, Question, ask_all, consistent_share
+from training.judges.judge import Judge, Outcome, Question, ask_all, shares
 from training.judges.options import JudgeOf
 from training.win_rates.methods import Task
-from training.win_rates.win_rates_config import BASE, SPLITS, WinRatesConfig
+from training.win_rates.win_rates_config import ANOTHER, BASE, SPLITS, WinRatesConfig
 
 
 def pictures_of(config: WinRatesConfig, method: str, count: int) -> Iterator[Image.Image]:
@@ -31,8 +31,8 @@ def judged(
     config: WinRatesConfig, tasks: Sequence[Task], judge_of: JudgeOf
 ) -> dict[str, dict[str, Any]]:
     """ "METHOD over OTHER": win rates for each split and all, and what was dropped."""
-    first, *others = config.adapters
-    matches = [(method, BASE) for method in config.adapters] + [(first, each) for each in others]
+    arms = [*config.adapters, *([ANOTHER] if config.another else [])]
+    matches = [(method, BASE) for method in arms] + [(arms[0], each) for each in arms[1:]]
     report: dict[str, dict[str, Any]] = {}
     for ours, theirs in matches:
         outcomes = ask(config, tasks, judge_of, ours, theirs)
@@ -94,15 +94,11 @@ def ask(
 
 
 def share_won(tasks: Sequence[Task], outcomes: Sequence[Outcome], seed: int) -> dict[str, Any]:
-    """How often the consistent verdicts name the first picture; the interval redraws people.
-
-    "share" is None when fewer than two people have a consistent verdict.
-    """
+    """How often verdicts name the first picture (`judge.shares`), and what was dropped."""
     people = [task.person.user for task in tasks]
     first = [0] * len(tasks)
-    share, _ = consistent_share(outcomes, first, people, np.random.default_rng([seed, 61]))
     return {
-        "share": share,
+        **shares("share", outcomes, first, people, np.random.default_rng([seed, 61])),
         "asked": len(tasks),
         **{what: outcomes.count(what) for what in ("inconsistent", "unreadable")},
     }

@@ -18,7 +18,13 @@ from training.data.shards import read_manifest
 from training.judges.known_choices import KnownChoice, TestSplit, known_choices
 from training.synthetic_users.arms import adapter_of
 from training.win_rates.user_features import Features, FeaturesOfPeople
-from training.win_rates.win_rates_config import BASE, FIRST_SEED, SPLITS, WinRatesConfig
+from training.win_rates.win_rates_config import (
+    ANOTHER,
+    BASE,
+    FIRST_SEED,
+    SPLITS,
+    WinRatesConfig,
+)
 
 FloatArray = NDArray[np.float32]
 
@@ -74,7 +80,7 @@ def make_tasks(
 
 
 def make_methods(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Task]) -> list[Method]:
-    """The base and every adapter, each loaded once to see that it fits.
+    """The base and every adapter, each loaded once to see that it fits; and another's profile.
 
     Raises ValueError for adapters that read other embeddings, or were trained on another base or
     other data than each other, as far as they say.
@@ -105,4 +111,25 @@ def make_methods(config: WinRatesConfig, pipeline: Pipeline, tasks: Sequence[Tas
         found = {method.trained[key] for method in methods if key in method.trained}
         if len(found) > 1:
             raise ValueError(f"the adapters were trained with different {key}: {sorted(found)}")
-    return methods
+    return [*methods, another(methods, tasks)] if config.another else methods
+
+
+def another(methods: Sequence[Method], tasks: Sequence[Task]) -> Method:
+    """The first adapter, told another person's of the same split in the place of everybody's own.
+
+    Raises ValueError when it tells nobody apart, and for a split of one person.
+    """
+    own = methods[1]
+    if own.trained["user"] == "none":
+        raise ValueError(
+            f"{own.name!r} tells nobody apart: name another first, or set another to false"
+        )
+    first_of = {(task.split, task.person.user): n for n, task in reversed([*enumerate(tasks)])}
+    told = []
+    for task in tasks:
+        people = [user for split, user in first_of if split == task.split]
+        if len(people) < 2:
+            raise ValueError(f"{task.split} is one person: there is no other; set another to false")
+        other = people[people.index(task.person.user) - 1]
+        told.append(own.user_emb[first_of[task.split, other]])
+    return Method(ANOTHER, own.adapter, told, own.trained)

@@ -11,7 +11,7 @@ from training.judges.known_choices import TestSplit
 from training.judges.options import JudgeOptions
 from training.win_rates.user_features import Answers
 
-BASE = "base"
+BASE, ANOTHER = "base", "another"
 SPLITS: tuple[TestSplit, ...] = ("seen_users", "unseen_users")
 FIRST_SEED = 800_000_000
 """Of the first picture: far from the seeds of pictures that are trained on."""
@@ -27,6 +27,9 @@ class WinRatesConfig(JudgeOptions, SamplingOptions):
     out: Out
     adapters: dict[str, Path]
     """A file for each method; the first is compared with all others too."""
+    another: bool = True
+    """Paint everybody also from the profile of another person of their split, by the first
+    adapter: what is won over the base by that has nothing to do with the person."""
     answers: Answers = "first_set"
     """Which of a person's answers stand for them."""
     people: PositiveInt | None = None
@@ -39,5 +42,7 @@ class WinRatesConfig(JudgeOptions, SamplingOptions):
 
     def model_post_init(self, _: object) -> None:
         """Raises ValueError where nothing could be compared."""
-        if not self.adapters or BASE in self.adapters:
-            raise ValueError(f"adapters {list(self.adapters)}: one at least, none called {BASE!r}")
+        if not self.adapters or {BASE, ANOTHER} & self.adapters.keys():
+            raise ValueError(
+                f"adapters {list(self.adapters)}: one at least, none called {BASE!r} or {ANOTHER!r}"
+            )

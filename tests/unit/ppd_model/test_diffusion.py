@@ -16,6 +16,7 @@ import torch
 from diffusers import DDPMWuerstchenScheduler
 
 from ppd_model.nets.diffusion import (
+    LATEST_TIME,
     add_noise,
     alpha_bar,
     ddpm_step,
@@ -25,6 +26,7 @@ from ppd_model.nets.diffusion import (
     row_noise,
     sampler_dtype,
     sampling_times,
+    shifted_times,
     velocity,
 )
 from ppd_model.nets.unet import CascadeUNet, wide_embedding
@@ -52,6 +54,24 @@ def test_alpha_bar_is_clamped_at_both_ends_and_cosine_between() -> None:
     torch.testing.assert_close(
         alpha_bar(torch.tensor([0.0, 0.5, 1.0])), expected, atol=2e-6, rtol=0
     )
+
+
+def test_stable_cascades_own_times_begin_where_the_signal_is_clamped() -> None:
+    # cos(x) ** 2 = .0001 * .999845: x = 1.560797, t = x / (pi / 2) * 1.008 - .008 = .99358
+    assert round(LATEST_TIME, 5) == 0.99358
+    assert shifted_times(4, 1.0).tolist() == pytest.approx([LATEST_TIME, 0.75, 0.5, 0.25, 0.0])
+    torch.testing.assert_close(alpha_bar(torch.tensor([LATEST_TIME])), torch.tensor([1e-4]))
+
+
+def test_a_shift_divides_the_signal_to_noise_ratio_by_its_square() -> None:
+    # At t = 1/2 alpha-bar is .493844, SNR .975675; a quarter of it is .243919, alpha-bar .196089:
+    # cos(x) ** 2 = .196089 * .999845, x = 1.112075, t = .70565
+    times = shifted_times(2, 2.0)
+    assert times.tolist() == pytest.approx([LATEST_TIME, 0.70565, 0.0], abs=2e-5)
+    assert shifted_times(20, 2.0, torch.float32).dtype == torch.float32
+    assert bool((shifted_times(20, 2.0).diff() <= 0).all())
+    with pytest.raises(ValueError, match="snr_shift"):
+        shifted_times(2, 0.0)
 
 
 def test_add_noise_mixes_each_row_at_its_own_time() -> None:

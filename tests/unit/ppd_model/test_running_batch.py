@@ -15,7 +15,7 @@ from ppd_model.pipeline import Pipeline
 from ppd_model.sampling.conditioning import Conditioning
 from ppd_model.sampling.devices import SUPPORT, DeviceSupport, padded, support_of
 from ppd_model.sampling.rows import Row
-from ppd_model.sampling.running_batch import RunningBatch
+from ppd_model.sampling.running_batch import RunningBatch, rescaled
 from ppd_model.types import ImageRequest
 
 PLAIN = SUPPORT["cpu"]
@@ -44,7 +44,9 @@ def requests(user_emb_D: np.ndarray) -> list[ImageRequest]:
         ImageRequest("a red boat", 1, user_emb_D=user_emb_D, steps=6),
         ImageRequest("the sea at night", 2, steps=3, guidance_scale=1.0),
         ImageRequest("a tree", 3, user_emb_D=-user_emb_D, strength=0.5, steps=4, guidance_scale=7),
-        ImageRequest("a house", 4, negative_prompt="night", steps=6),
+        ImageRequest(
+            "a house", 4, negative_prompt="night", steps=6, snr_shift=2.0, guidance_rescale=0.7
+        ),
         ImageRequest("a hill", 5, user_emb_D=user_emb_D, steps=2, guidance_scale=1.0),
         ImageRequest(
             "a quiet sea",
@@ -125,6 +127,28 @@ def test_a_guided_row_takes_two_rows_of_the_network_and_another_one(
     padded_batch.join(row_of(pipeline, requests[1]))
     padded_batch.step()
     assert passes[1:] == [4]
+
+
+def test_guided_noise_is_brought_back_to_the_width_of_the_prompts_own() -> None:
+    prompt_RCHW = torch.randn(3, *SHAPE, dtype=torch.float64)
+    guided_RCHW = 2 * prompt_RCHW  # twice as wide
+    share_R111 = torch.tensor([0.0, 0.7, 1.0], dtype=torch.float64)[:, None, None, None]
+    rescaled_RCHW = rescaled(guided_RCHW, prompt_RCHW, share_R111)
+    assert torch.equal(rescaled_RCHW[0], guided_RCHW[0])
+    torch.testing.assert_close(rescaled_RCHW[1], 1.3 * prompt_RCHW[1])  # .7 * 1 + .3 * 2
+    torch.testing.assert_close(rescaled_RCHW[2], prompt_RCHW[2])
+
+
+def test_times_and_guidance_of_stable_cascades_own_sampler_make_another_picture(
+    pipeline: Pipeline, requests: list[ImageRequest]
+) -> None:
+    plain = replace(requests[3], snr_shift=None, guidance_rescale=0.0)
+    made = [
+        alone(pipeline, replace(plain, **change))
+        for change in ({}, {"snr_shift": 2.0}, {"guidance_rescale": 0.7})
+    ]
+    for i, one in enumerate(made):
+        assert all((one - other).abs().max() > 1e-3 for other in made[:i])
 
 
 def test_guidance_outside_of_its_interval_costs_no_row_and_keeps_a_place(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.data.dataset import batch_rows, load_pairs, pad_features, read_profiles
+from training.data.dataset import batch_rows, drawn_set, load_pairs, pad_features, read_profiles
 from training.data.shards import ShardFolder
 from training.data.splits import SPLITS
 
@@ -139,6 +139,15 @@ def test_the_person_may_be_no_one_or_a_number(tmp_path: Path) -> None:
     assert unseen.user_emb_ED.tolist() == [[0, 0, 0, 1, 0]] * 2
     with pytest.raises(ValueError, match="4 wide"):
         load_pairs(tmp_path, "one_hot", 3)
+
+
+def test_a_pair_is_met_under_each_of_its_own_sets_and_no_other() -> None:
+    sets_B = torch.tensor([0b1, 0b10, 0b1101, 1 << 61])
+    draws = torch.linspace(0, 0.999, 50)
+    met = torch.stack([drawn_set(sets_B, draw.expand(4)) for draw in draws])
+    assert [set(column.tolist()) for column in met.T] == [{0}, {1}, {0, 2, 3}, {61}]
+    counts = torch.bincount(met[:, 2])
+    assert counts[[0, 2, 3]].min() >= 16
 
 
 def test_an_epoch_meets_every_row_once_and_the_next_in_another_order() -> None:

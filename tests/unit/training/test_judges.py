@@ -82,6 +82,7 @@ def test_what_is_dropped_is_counted_and_not_counted_as_right_or_wrong() -> None:
     report = tally(outcomes, [0, 1, 0, 0, 1, 0])
     assert report["share_right"]["mean"] == 0.75
     assert report["share_right"]["count"] == report["kept"] == 4
+    assert report["share_right_with_halves"]["mean"] == 0.7
     assert (report["questions"], report["inconsistent"], report["unreadable"]) == (6, 1, 1)
     assert tally(["inconsistent"], [0])["share_right"] is None
     with pytest.raises(ValueError, match="1 outcomes and 2 answers"):
@@ -251,6 +252,22 @@ def test_the_endpoint_gets_the_question_with_pictures_as_data_urls(
     assert "a boat at the sea" in text
     assert "<image>" not in text
     assert "<|im_" not in text
+
+
+def test_pictures_can_be_sent_as_the_authors_send_them(served: Callable[..., Endpoint]) -> None:
+    endpoint = served(TWO)
+    assert ask(endpoint, pictures="jpeg") == 1
+    parts = endpoint.requests[0]["messages"][1]["content"]
+    url = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"][-1]
+    kind, _, data = url.partition(",")
+    assert kind == "data:image/jpeg;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert (image.format, image.getpixel((0, 0))) == ("JPEG", (200, 200, 200))
+    as_png, as_jpeg = (
+        EndpointJudge(EndpointSettings("http://x", "m", pictures=pictures)).identity
+        for pictures in ("png", "jpeg")
+    )
+    assert as_jpeg == f"{as_png}, pictures as jpeg"
 
 
 def test_a_busy_endpoint_is_asked_again_when_it_says(served: Callable[..., Endpoint]) -> None:

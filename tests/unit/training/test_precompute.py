@@ -25,7 +25,7 @@ from tests.tiny_published import modules, tiny_preset, write_published
 from training.classify_users.peoples_sets import load_sets
 from training.data.dataset import load_pairs, read_profiles
 from training.data.shards import read_manifest
-from training.data.splits import SPLITS
+from training.data.splits import SPLITS, PersonPairs
 from training.precompute import __main__ as module
 from training.precompute.__main__ import precompute
 from training.precompute.frozen_parts import (
@@ -33,6 +33,7 @@ from training.precompute.frozen_parts import (
     load_compressor,
     square,
 )
+from training.precompute.people_shards import Read
 from training.precompute.precompute_config import PrecomputeConfig
 from training.precompute.processes import Worker
 from training.precompute.source_plan import plan_of
@@ -105,6 +106,7 @@ def configured(given: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Preco
         truth=given / "world" / "truth.npz",
         weights_dir=given / "weights",
         output_dir=out,
+        held_out="shares",
         unseen_user_share=0.3,
         validation_caption_share=0.1,
         held_out_caption_share=0.3,
@@ -350,6 +352,40 @@ def test_a_set_that_the_vlm_cannot_read_is_left_out_with_the_reason(
     counts = json.loads((folder / "summary.json").read_text())["encoded"]
     assert counts["failed_sets"] >= 1
     assert len(load_pairs(folder, "vlm", WIDTH, SPLITS).user_emb_ED) == counts["support_sets"]
+
+
+def test_training_never_meets_a_pair_under_a_set_that_shows_its_caption(
+    config: PrecomputeConfig,
+) -> None:
+    by_people = {"held_out": "people", "unseen_people": 2, "seen_people": 3, "support_sets": 3}
+    folder = precompute(config.model_copy(update=by_people))
+    pairs = load_pairs(folder, "vlm", WIDTH, SPLITS)
+    texts, people = content_of_captions(folder), read_profiles(folder)
+    under = 0
+    for number in range(len(pairs)):
+        sets = people[pairs.place_U[pairs.person_P[number]]]["sets"]
+        caption = texts[pairs.caption_P[number]]
+        for place, each in enumerate(sets):
+            if pairs.sets_P[number] >> place & 1:
+                under += 1
+                assert caption not in [pair["caption"] for pair in each["pairs"]]
+    assert under > len(pairs)
+    assert len(pairs.rows_in("unseen_users")) >= 2
+
+
+def test_sets_that_failed_are_no_choice_of_a_query() -> None:
+    person = PersonPairs(
+        user=0,
+        unseen=False,
+        support_E4=np.arange(12).reshape(3, 4),
+        query_P=np.arange(12, 15),
+        split_P=np.zeros(3, dtype=np.int64),
+        sets_P=np.array([0b001, 0b110, 0b111]),
+    )
+    read = Read(person)
+    assert read.sets_of_queries().tolist() == [0b001, 0b110, 0b111]
+    read.sets, read.failed = [1, 2], [{"set": 0, "reason": "no profile"}]
+    assert read.sets_of_queries().tolist() == [0, 0b11, 0b11]
 
 
 def test_a_broken_picture_is_named_with_its_file(config: PrecomputeConfig, tmp_path: Path) -> None:

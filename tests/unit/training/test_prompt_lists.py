@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fake_pickapic import row, write
 from training.data.splits import SplitRule, side_of
 from training.rewards.world_rewards import content_named
 from training.synthetic_users.prompt_lists import load_prompts
@@ -27,10 +28,21 @@ def test_the_worlds_list_has_every_content_and_nothing_that_is_trained_on() -> N
 
 def test_parti_prompts_are_read_as_published(tmp_path: Path) -> None:
     path = tmp_path / "PartiPrompts.tsv"
-    rows = 'a sign that says "Hello"\tWorld\tText\t\n"a ""quoted"" cat"\tAnimals\tBasic\tnote\n'
+    rows = (
+        'a sign that says "Hello"\tWorld\tText\t\n"Hi" said a cat\tAnimals\tBasic\tnote\n"\tX\t\t\n'
+    )
     path.write_text(HEADER + rows)
     prompts = load_prompts(str(path))
-    assert prompts.prompts == ('a sign that says "Hello"', 'a "quoted" cat')
+    assert prompts.prompts == ('a sign that says "Hello"', '"Hi" said a cat', '"')
+
+
+def test_the_captions_of_pick_a_pics_files_are_a_list(tmp_path: Path) -> None:
+    captions = ["a boat", "some hills", "a boat", None, " ", "a cat"]
+    for number, part in enumerate((captions[:3], captions[3:])):
+        rows = [row(1, "", "x", "y", 0, has_label=False) | {"caption": c} for c in part]
+        write(tmp_path / f"validation_unique-{number:05d}.parquet", rows)
+    prompts = load_prompts(str(tmp_path / "validation_unique-*.parquet"))
+    assert prompts.prompts == ("a boat", "some hills", "a cat")
 
 
 @pytest.mark.parametrize(
@@ -39,8 +51,7 @@ def test_parti_prompts_are_read_as_published(tmp_path: Path) -> None:
         ("Text\tCategory\na\tb\n", "no column 'Prompt'"),
         (HEADER, "holds no prompts"),
         (HEADER + "a cat\tAnimals\t\t\n \tAnimals\t\t\n", "line 3: expected a prompt"),
-        (HEADER + '"a cat\tAnimals\t\t\na dog\tAnimals\t\t\n', "line 2"),
-        (HEADER + '"a\nb"\tAnimals\t\t\n', "quotation mark"),
+        (HEADER + '"a\nb"\tAnimals\t\t\n', "line 2: expected a prompt and a category"),
     ],
 )
 def test_a_file_that_is_no_list_is_refused_with_its_line(

@@ -288,6 +288,30 @@ def test_every_published_reward_scores_a_batch_row_by_row(folder_of_rewards: Pub
     assert len({reward.identity for reward in rewards}) == 4
 
 
+def test_both_versions_of_hps_can_be_asked(folder_of_rewards: Published) -> None:
+    folder = folder_of_rewards.folder
+    state = torch.load(folder / published.HPS_FILE, weights_only=True)["state_dict"]
+    older = {key: torch.randn_like(value) for key, value in state.items()}
+    torch.save({"state_dict": older}, folder / "HPSv2" / "HPS_v2_compressed.pt")
+    rewards = load_rewards(("hps", "hps_v2.0"), RewardSources(rewards_dir=folder))
+    new, old = (reward.score(pictures(2), ["a cat", "the dog"]) for reward in rewards)
+    assert not np.allclose(new, old)
+    assert rewards[0].identity.startswith("HPS_v2.1_compressed.pt-")
+    assert rewards[1].identity.startswith("HPS_v2_compressed.pt-")
+
+
+@pytest.mark.parametrize("name", ["clip", "aesthetic", "hps", "pickscore"])
+def test_scores_of_another_precision_are_not_the_same_scores(
+    folder_of_rewards: Published, name: str
+) -> None:
+    of = {
+        dtype: published.load_published(name, folder_of_rewards.folder, dtype=dtype).identity
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    assert of[torch.float32].endswith(".float32")
+    assert of[torch.bfloat16] == of[torch.float32].removesuffix("float32") + "bfloat16"
+
+
 def test_scales_are_those_of_the_paper(folder_of_rewards: Published) -> None:
     clip, hps, pick = load_rewards(
         ("clip", "hps", "pickscore"), RewardSources(rewards_dir=folder_of_rewards.folder)

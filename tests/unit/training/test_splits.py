@@ -1,4 +1,4 @@
-"""The four splits hold apart what they must, whatever the data."""
+"""Splits by shares hold apart what they must, whatever the data."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.data.assignment import Assignment, assign
 from training.data.preferences import CHOICES_PER_PROFILE, Preferences, ReadCounts
-from training.data.splits import (
-    SPLITS,
-    Assignment,
-    SplitRule,
-    assign,
-    fraction,
-    is_unseen,
-    side_of,
-)
+from training.data.splits import SPLITS, SplitRule, fraction, is_unseen, side_of
 
 RULE = SplitRule(
-    unseen_user_share=0.3, validation_caption_share=0.15, held_out_caption_share=0.25, salt="t"
+    held_out="shares",
+    unseen_user_share=0.3,
+    validation_caption_share=0.15,
+    held_out_caption_share=0.25,
+    salt="t",
 )
 Pair = tuple[int, int]
 """A person's number and a caption's."""

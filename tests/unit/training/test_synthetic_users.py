@@ -46,7 +46,7 @@ from training.synthetic_users.pairs.generated_pairs import (
     draw_captions,
     generate_pairs,
 )
-from training.synthetic_users.pairs.pair_folder import read_source
+from training.synthetic_users.pairs.pair_folder import read_source, write_folder
 from training.synthetic_users.pairs.relabel import relabel
 from training.synthetic_users.pairs.relabel_command import RelabelConfig, make_relabelled
 from training.synthetic_users.simplex import edge, follow_weights, rank_correlation, simplex
@@ -288,6 +288,32 @@ def test_scores_that_are_there_are_not_made_again(
     monkeypatch.setattr(relabel_command, "load_rewards", lambda *_: rewards()[:2])
     with pytest.raises(ValueError, match="made with something else: rewards"):
         make_relabelled(other.model_copy(update={"rewards": REWARDS[:2]}))
+
+
+def test_a_bound_has_as_many_pairs_as_ppd(
+    precomputed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relabel_command, "load_rewards", lambda *_: rewards())
+    config = relabel_config(
+        tmp_path / "ppd", precomputed, tie_margin=0, bounds_out=tmp_path / "bounds"
+    )
+    with monkeypatch.context() as broken:  # between the two folders
+        broken.setattr(relabel_command, "write_folder", _first_only)
+        with pytest.raises(KeyboardInterrupt):
+            make_relabelled(config)
+    make_relabelled(config)
+    assert config.bounds_out is not None
+    ppd, bounds = (load_pairs(f, "none", 8, ("train",)) for f in (config.out, config.bounds_out))
+    of_each = torch.bincount(bounds.person_P).tolist()
+    assert max(of_each) <= len(read_source(precomputed))
+    assert min(of_each) > 0.9 * len(ppd)
+    assert sum(torch.bincount(ppd.person_P).tolist()) == len(ppd)
+
+
+def _first_only(out: Path, *rest: Any) -> None:
+    if out.name != "bounds":
+        raise KeyboardInterrupt
+    write_folder(out, *rest)
 
 
 def _interrupted(*_: Any) -> None:

@@ -15,11 +15,12 @@ from ppd_model.presets import get_preset
 from ppd_model.types import Generated, ImageRequest
 from training.data.dataset import read_profiles
 from training.jobs.configuration import read_configuration
+from training.judges.judge import tally
 from training.judges.known_choices import KnownChoice, KnownPair
 from training.precompute.source_plan import config_of
 from training.win_rates import __main__ as win_rates_module
 from training.win_rates import judging, methods, user_features
-from training.win_rates.__main__ import win_rates
+from training.win_rates.__main__ import format_table, win_rates
 from training.win_rates.judging import share_won
 from training.win_rates.methods import Task, readable_people
 from training.win_rates.user_features import FeaturesOfPeople
@@ -74,6 +75,7 @@ def config(precomputed: Path, tmp_path: Path) -> WinRatesConfig:
         adapters=adapters,
         prompts=2,
         batch=3,
+        another=False,
     )
 
 
@@ -132,6 +134,41 @@ def test_every_method_paints_the_same_for_each_person_and_tells_it_what_it_learn
     assert {split: len(one["right"]) for split, one in accuracy.items()} == report["people"]
     assert (config.out / "win-rates-taste.png").stat().st_size > 1000
     assert json.loads((config.out / "report-taste.json").read_text())["wins"] == report["wins"]
+
+
+def test_everybody_is_painted_from_anothers_profile_too(
+    config: WinRatesConfig, pipeline: FakePipeline
+) -> None:
+    only = {"estimate": config.adapters["estimate"]}
+    report = win_rates(config.model_copy(update={"another": True, "adapters": only}))
+    count = report["pictures_of_each"]
+    own, another = pipeline.painted[count : 2 * count], pipeline.painted[2 * count :]
+    assert [r.seed for r in own] == [r.seed for r in another]
+    assert set(report["wins"]) == {
+        "estimate over base",
+        "another over base",
+        "estimate over another",
+    }
+    lines = (config.out / "verdicts-taste.jsonl").read_text().splitlines()
+    verdicts = [json.loads(line) for line in lines]
+    people = [verdict["user"] for verdict in verdicts[:count]]
+    seen = report["wins"]["another over base"]["seen_users"]["asked"]
+    told = {
+        user: request.user_emb_D.tobytes()
+        for user, request in zip(people, own, strict=True)
+        if request.user_emb_D is not None
+    }
+    for split in (slice(seen), slice(seen, None)):
+        within = {told[user] for user in people[split]}
+        for user, request in zip(people[split], another[split], strict=True):
+            assert request.user_emb_D is not None
+            assert request.user_emb_D.tobytes() in within - {told[user]}
+
+
+def test_who_is_told_nothing_has_no_other(config: WinRatesConfig, pipeline: FakePipeline) -> None:
+    alike = {"alike": config.adapters["alike"]}
+    with pytest.raises(ValueError, match="set another to false"):
+        win_rates(config.model_copy(update={"another": True, "adapters": alike}))
 
 
 def test_an_interrupted_run_goes_on(
@@ -220,6 +257,7 @@ def test_adapters_of_others_are_refused(config: WinRatesConfig, pipeline: FakePi
     [
         ({"adapters": {}}, "one at least"),
         ({"adapters": {"base": "x"}}, "none called 'base'"),
+        ({"adapters": {"another": "x"}}, "or 'another'"),
         ({"people": 0}, r"people\s+Input should be greater"),
         ({"batch": -1}, r"batch\s+Input should be greater"),
     ],
@@ -238,7 +276,27 @@ def test_only_consistent_verdicts_count_and_people_are_redrawn() -> None:
     assert (rates["asked"], rates["inconsistent"], rates["unreadable"]) == (6, 1, 1)
     assert rates["share"]["mean"] == 0.75
     assert (rates["share"]["count"], rates["share"]["clusters"]) == (4, 3)
+    assert (rates["share_with_halves"]["mean"], rates["share_with_halves"]["count"]) == (0.7, 5)
     assert share_won(tasks[:2], ["first", "first"], 0)["share"] is None
+
+
+def test_the_table_says_beside_the_share_what_inconsistent_verdicts_would_make_of_it() -> None:
+    pair = KnownPair("a", (b"", b""), 0)
+    people = [KnownChoice(name, (pair,) * 4, pair, ("a",)) for name in "xyzw"]
+    tasks = [Task(person, "seen_users", "a", 0) for person in people]
+    rates = share_won(tasks, ["first", "first", "inconsistent", "inconsistent"], 0)
+    known = tally(["first", "second"], [0, 0])
+    report = {
+        "judge": {"accuracy": dict.fromkeys(SPLITS, known)},
+        "wins": {"ppd over base": dict.fromkeys((*SPLITS, "all"), rates)},
+    }
+    judge, won, halves = [line for line in format_table(report).splitlines() if "%" in line]
+    assert "the judge is right" in judge
+    assert "ppd over base |" in won
+    assert "100.0%" in won
+    assert "(2)" in won
+    assert "ppd over base, inconsistent as one half" in halves
+    assert "75.0%" in halves
 
 
 @pytest.mark.parametrize("name", ["mini_win_rates", "mini_win_rates_answers"])
