@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from limits import parse_many
@@ -13,10 +13,12 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.placement import Place
+from service.core.ports import ModeratedPlace
 
 _REDIS = re.compile(r"rediss?://.|unix://.")
 _S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
+_HTTP_URL = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[^\s?#]*)?")
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
 _HOST = re.compile(r"(\*\.)?[a-z0-9_.:-]+")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -144,6 +146,20 @@ class Settings(BaseSettings):
     holds for two days."""
     retain_inactive_users_days: int | None = Field(default=None, ge=1)
     """People for whom nothing was asked for this long are erased as by DELETE /users/{id}."""
+    retain_audit_days: int = Field(default=365, ge=0)
+    """Entries of the audit record are deleted this long after; 0 keeps them."""
+    moderation_words: Path | None = None
+    """A file of words that no text may have, one or a phrase a line; [violence] and the like before
+    the lines of a reason."""
+    moderation_url: str | None = None
+    """https://... of a service in the shape of OpenAI's moderations; needs the extra `moderation`.
+    It is sent every text and picture of `moderation_places`."""
+    moderation_key: SecretStr | None = None
+    moderation_model: str | None = None
+    """The model that it is to use; left out, its own choice."""
+    moderation_timeout_s: float = Field(default=10.0, gt=0, le=60)
+    moderation_places: str = "prompt,upload,picture"
+    """Where content is judged: what is asked for, what is sent, what was made."""
     job_expiry_s: float = Field(default=3600.0, gt=0)
     job_lease_s: float = Field(default=60.0, gt=0)
     job_timeout_s: float = Field(default=1800.0, gt=0)
@@ -239,6 +255,20 @@ class Settings(BaseSettings):
             raise ValueError("PPD_S3_ACCESS_KEY_ID and PPD_S3_SECRET_ACCESS_KEY go together")
         return self
 
+    @field_validator("moderation_places")
+    @classmethod
+    def _known_places(cls, text: str) -> str:
+        if not {part.strip() for part in text.split(",")} <= set(get_args(ModeratedPlace)):
+            raise ValueError("expected some of prompt, upload, picture, with commas between")
+        return text
+
+    @field_validator("moderation_url")
+    @classmethod
+    def _known_moderation(cls, url: str | None) -> str | None:
+        if url is not None and not _HTTP_URL.fullmatch(url):
+            raise ValueError("expected https://host/path or http://host/path, without credentials")
+        return url
+
     @field_validator("trusted_proxies")
     @classmethod
     def _known_proxies(cls, text: str) -> str:
@@ -320,6 +350,11 @@ class Settings(BaseSettings):
             return ()
         public = urlsplit(self.public_url or "").hostname
         return (*names, *([public] if public else ()))
+
+    @property
+    def moderated_places(self) -> frozenset[ModeratedPlace]:
+        named = {part.strip() for part in self.moderation_places.split(",")}
+        return frozenset(place for place in get_args(ModeratedPlace) if place in named)
 
     @property
     def generator_place(self) -> Place:
@@ -408,6 +443,14 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Variables that look like settings and are none: misspelled ones, mostly."""
     known = {variable(name) for name in Settings.model_fields} | OF_TRAINING
     return sorted(n for n in environment if n.startswith(_PREFIX) and n not in known)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def without_credentials(url: str) -> str:

@@ -37,6 +37,7 @@ from service.core.ports import (
     EmbeddingCache,
     ImageStore,
     ModelRuntime,
+    Moderation,
     ProgressEvents,
 )
 from service.infra import logs
@@ -46,6 +47,8 @@ from service.infra.memory.events import InProcessEvents
 from service.infra.memory.job_signals import JobSignals
 from service.infra.memory.rate_limits import RateLimits, Rates
 from service.infra.metrics import Metrics
+from service.infra.moderation.judges import Judges
+from service.infra.moderation.word_list import WordList
 from service.infra.parts import Parts
 from service.infra.pictures.folder_store import FolderImageStore
 from service.infra.pictures.mark import store_mark
@@ -55,6 +58,7 @@ from service.infra.sql import migrate
 from service.infra.sql.connection_limits import ConnectionLimits
 from service.infra.sql.database import Database
 from service.infra.sql.delivery import InProcessDelivery, JobDelivery
+from service.infra.sql.oversight.audit import SERVICE
 from service.infra.sql.repositories.retention import Retention
 from service.settings import Settings
 from service.worker.embedded import Worker
@@ -170,7 +174,9 @@ def wire(settings: Settings, *, shared: bool) -> Wired:
             pictures=_days(settings.retain_pictures_days),
             jobs=_days(settings.retain_jobs_days),
             inactive_users=_days(settings.retain_inactive_users_days),
+            audit=_days(settings.retain_audit_days or None),
         ),
+        moderation=judges(settings),
         metrics=metrics,
     )
     return Wired(parts, redis)
@@ -297,6 +303,29 @@ def image_store(settings: Settings) -> ImageStore:
     return ObjectImageStore(settings.images_url, settings.s3_timeout_s, config=settings.s3_config())
 
 
+def judges(settings: Settings) -> Judges:
+    """Who judges content: the operator's words, then a service over HTTP, as far as they are set.
+
+    Raises OSError or ValueError for a list of words that cannot be read.
+    """
+    asked: list[Moderation] = []
+    if settings.moderation_words is not None:
+        asked.append(WordList.read(settings.moderation_words))
+    if settings.moderation_url is not None:
+        from service.infra.moderation.over_http import HttpModeration
+
+        key = settings.moderation_key
+        asked.append(
+            HttpModeration(
+                settings.moderation_url,
+                key=None if key is None else key.get_secret_value(),
+                model=settings.moderation_model,
+                timeout_s=settings.moderation_timeout_s,
+            )
+        )
+    return Judges(asked, settings.moderated_places)
+
+
 def _days(number: int | None) -> timedelta | None:
     return None if number is None else timedelta(days=number)
 
@@ -338,7 +367,8 @@ async def prepare(settings: Settings) -> Path | None:
             if await store.keys.all():
                 return None
             key = await asyncio.to_thread(first_key, path)
-            await store.keys.add(DEFAULT_TENANT, "first start", key_sha256(key), "admin")
+            row = await store.keys.add(DEFAULT_TENANT, "first start", key_sha256(key), "admin")
+            await store.audit.note(SERVICE, "key.made", f"key:{row.pk}", DEFAULT_TENANT)
     finally:
         await database.close()
     return path

@@ -35,7 +35,7 @@ async def cancel(parts: Parts, find: Callable[[Store], Awaitable[Job]]) -> tuple
     return job, canceled
 
 
-async def cancel_all(parts: Parts, tenant: str, user_id: str, *, erase: bool) -> Ended:
+async def cancel_all(parts: Parts, tenant: str, user_id: str, *, erase: bool, who: str) -> Ended:
     """Cancel all that waits or runs of a person; with `erase`, erase all pictures asked for.
 
     That is every job for pictures that is the person's own, ended or not, and what it made.
@@ -48,10 +48,14 @@ async def cancel_all(parts: Parts, tenant: str, user_id: str, *, erase: bool) ->
         canceled = [job for job in await store.jobs.unended_of(user.pk) if await _end(store, job)]
         jobs = await store.jobs.made_for(user.pk) if erase else []
         keys = await _erase(store, jobs)
+        if jobs:
+            await store.audit.note(who, "jobs.erased", f"person:{user.pk}", tenant, jobs=len(jobs))
     return await _settled(parts, canceled, jobs, keys)
 
 
-async def cancel_and_erase(parts: Parts, find: Callable[[Store], Awaitable[Job]]) -> Ended:
+async def cancel_and_erase(
+    parts: Parts, find: Callable[[Store], Awaitable[Job]], *, who: str
+) -> Ended:
     """Cancel a job if it has not ended, and erase it with its pictures.
 
     `find` gives it locked. Raises 409 for a reading, whose profile goes with the person.
@@ -62,6 +66,7 @@ async def cancel_and_erase(parts: Parts, find: Callable[[Store], Awaitable[Job]]
             raise ServiceError(409, "reading_kept")
         canceled = [job] if await _end(store, job) else []
         keys = await _erase(store, [job.id])
+        await store.audit.note(who, "jobs.erased", f"job:{job.id}", job.tenant, jobs=1)
     return await _settled(parts, canceled, [job.id], keys)
 
 

@@ -21,9 +21,11 @@ class Receipt:
 
 
 async def erase_person(
-    parts: Parts, tenant: str, user_id: str, unseen_for: timedelta | None = None
+    parts: Parts, tenant: str, user_id: str, *, who: str, unseen_for: timedelta | None = None
 ) -> Receipt | None:
     """Erase a person of a tenant (who was not seen for so long); None when there is none.
+
+    `who` erases, for the audit record, which keeps our number of the person and no name.
 
     With the commit the rows are gone, jobs are fenced off, and it is written down which pictures
     are to be deleted and whom the cache is to drop. Both are done at once where the stores allow,
@@ -31,6 +33,8 @@ async def erase_person(
     """
     async with parts.database.write() as store:
         erased = await store.users.erase(tenant, user_id, unseen_for)
+        if erased is not None:
+            await store.audit.note(who, "person.erased", f"person:{erased.user_pk}", tenant)
     if erased is None:
         return None
     for job_id in erased.running:

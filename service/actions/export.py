@@ -27,12 +27,17 @@ async def export_person(parts: Parts, user: User) -> AsyncIterator[str]:
         answers = await store.choices.of(user.pk)
         profiles = await store.profiles.of(user.pk)
         requests = await store.idempotency.of_user(user.pk)
+        reports = await store.reports.of_user(user.pk)
         job_ids = await store.jobs.ids_of_user(user.pk)
         image_ids = await store.images.ids_of_user(user.pk)
     yield _section("choices", [_choice(parts.pool, answer) for answer in answers])
     yield _section("profiles", [_profile(profile) for profile in profiles])
     yield _section(
         "idempotency_keys", [one.columns("key", "job_id", "created_at") for one in requests]
+    )
+    yield _section(
+        "reports",
+        [one.columns("id", "image_id", "reason", "status", "created_at") for one in reports],
     )
     yield ', "jobs": ['
     async for piece in _listed(parts, user, job_ids, _jobs):

@@ -9,6 +9,7 @@ from datetime import timedelta
 from service.actions.erasure import erase_person
 from service.actions.leftovers import BATCH, delete_noted, sweep_orphans
 from service.infra.parts import Parts
+from service.infra.sql.oversight.audit import SERVICE
 from service.infra.sql.repositories.users import SEEN_TO
 from service.infra.sql.store import Store
 from service.infra.sql.tables import now
@@ -21,6 +22,8 @@ _TURN_S = 20.0
 _RETENTION_EVERY = timedelta(hours=1)
 _ORPHANS_EVERY = timedelta(days=1)
 _PEOPLE = 50
+AUDIT_ENTRIES = 1_000_000
+"""The audit record keeps the newest of these: strangers can add to it by being refused."""
 
 
 async def keep_house(parts: Parts) -> None:
@@ -71,6 +74,9 @@ async def _retain(parts: Parts) -> None:
         deleted += await _in_batches(
             parts, lambda store: store.due.delete_pictures(made_before, BATCH), deadline
         )
+    async with parts.database.write() as store:
+        noted_before = None if kept.audit is None else now() - kept.audit
+        await store.audit.prune(noted_before, AUDIT_ENTRIES)
     if kept.inactive_users is not None:
         await _erase_inactive(parts, kept.inactive_users, deadline)
     if deleted:
@@ -98,7 +104,7 @@ async def _erase_inactive(parts: Parts, kept: timedelta, deadline: float) -> Non
         async with parts.database.read() as store:
             people = await store.due.inactive_users(now() - kept - SEEN_TO, _PEOPLE)
         for tenant, user_id in people:
-            await erase_person(parts, tenant, user_id, unseen_for=kept + SEEN_TO)
+            await erase_person(parts, tenant, user_id, who=SERVICE, unseen_for=kept + SEEN_TO)
         if people:
             log.info("retention: %d inactive people were erased", len(people))
         if len(people) < _PEOPLE:

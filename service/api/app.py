@@ -24,6 +24,7 @@ from service.api.routes import (
     metrics,
     openai,
     pairs,
+    reports,
     signed_pictures,
     users,
 )
@@ -62,6 +63,7 @@ def create_app(
         openai,
         keys,
         admin_adapters,
+        reports,
         metrics,
         docs,
         quiz_and_studio,

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 from ppd_model.pictures.apart import read_apart
 from ppd_model.pictures.reading import PictureError
 from service.actions.limits import STORAGE_RETRY_AFTER, Limits
+from service.actions.moderating import Content
 from service.api.schemas import PreferencesIn
 from service.api.services import Services
 from service.core.auth import Caller
@@ -49,6 +50,20 @@ async def clean_uploads(
             return await asyncio.shield(reading)
         finally:  # a thread goes on when the request is canceled, and so does the caller's turn
             await asyncio.wait((reading,))
+
+
+def contents(body: PreferencesIn, sent: Sequence[Sequence[bytes]]) -> list[Content]:
+    """What people send of their own, for moderation: captions, and pictures as they are stored."""
+    own = [(i, choice) for i, choice in enumerate(body.choices) if choice.images is not None]
+    captions: list[Content] = [
+        (f"/choices/{i}/caption", choice.caption or "", "text/plain") for i, choice in own
+    ]
+    pictures: list[Content] = [
+        (f"/choices/{i}/images/{j}", data, "image/png")
+        for i, _ in own
+        for j, data in enumerate(sent[i])
+    ]
+    return captions + pictures
 
 
 async def check_quota(store: Store, limits: Limits, user: User, new: Sequence[Image]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.terminal import DataDir, in_parts
+from service.cli.terminal import DataDir, in_parts, operator
 from service.infra.adapters import AdapterCopies, keep
 from service.infra.parts import Parts
 from service.infra.sql.repositories.adapters import misfit
@@ -50,6 +50,7 @@ def activate(
         async with parts.database.write() as store:
             if not await store.adapters.activate(row.version):
                 raise ValueError(f"adapter {row.version} was removed meanwhile")
+            await store.audit.note(operator(), "adapter.activated", f"adapter:{row.version}")
         return row
 
     row = in_parts(data_dir, work)
@@ -69,6 +70,8 @@ def rollback(data_dir: DataDir = None) -> None:
             row = None if back.version is None else await store.adapters.get(back.version)
             if row is not None:
                 _refuse_other_models(settings, row)
+            of = f"adapter:{back.version or 'shipped'}"
+            await store.audit.note(operator(), "adapter.rolled_back", of)
         return "the shipped adapter" if row is None else f"adapter {row.version}"
 
     back = in_parts(data_dir, work)
@@ -84,6 +87,7 @@ def deactivate(data_dir: DataDir = None) -> None:
         async with parts.database.write() as store:
             if not await store.adapters.deactivate():
                 raise ValueError("the shipped adapter is the one in service")
+            await store.audit.note(operator(), "adapter.deactivated", "adapter:shipped")
 
     in_parts(data_dir, work)
     _say_override(data_dir)
@@ -100,6 +104,7 @@ def remove(
     async def work(settings: Settings, parts: Parts) -> None:
         async with parts.database.write() as store:
             key = await store.adapters.remove(version)
+            await store.audit.note(operator(), "adapter.removed", f"adapter:{version}")
         await parts.images.delete([key])
         await AdapterCopies(settings.adapters_dir, parts.images).forget(version)
 
@@ -139,9 +144,12 @@ async def _add(settings: Settings, parts: Parts, file: Path) -> Adapter:
     base_model, encoder_id = _served_ids(settings)
     check_adapter(file, settings.preset, base_model, encoder_id)
     data = await asyncio.to_thread(file.read_bytes)
-    return await keep(
+    row = await keep(
         parts.database, parts.images, data, base_model=base_model, encoder_id=encoder_id
     )
+    async with parts.database.write() as store:
+        await store.audit.note(operator(), "adapter.kept", f"adapter:{row.version}")
+    return row
 
 
 def _refuse_other_models(settings: Settings, row: Adapter) -> None:

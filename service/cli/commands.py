@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from service.cli.adapters import adapters
+from service.cli.audit import audit
 from service.cli.doctor import examine
 from service.cli.images import images
 from service.cli.jobs import jobs
 from service.cli.models import models
+from service.cli.reports import reports
 from service.cli.server import run_server
-from service.cli.terminal import DataDir, Refusing, in_database
+from service.cli.terminal import DataDir, Refusing, in_database, operator
 from service.cli.users import users
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
 from service.core.messages import KINDS
@@ -58,6 +60,8 @@ app.add_typer(adapters, name="adapters")
 app.add_typer(images, name="images")
 app.add_typer(users, name="users")
 app.add_typer(jobs, name="jobs")
+app.add_typer(reports, name="reports")
+app.add_typer(audit, name="audit")
 
 
 @app.command()
@@ -166,7 +170,9 @@ def create_key(
     key = new_key()
 
     async def add(store: Store) -> str:
-        return (await store.keys.add(tenant, name, key_sha256(key), scope)).pk
+        row = await store.keys.add(tenant, name, key_sha256(key), scope)
+        await store.audit.note(operator(), "key.made", f"key:{row.pk}", tenant, scope=scope)
+        return row.pk
 
     typer.echo(f"id {in_database(data_dir, add)}", err=True)
     typer.echo(key)
@@ -196,6 +202,8 @@ def revoke_key(
 
     async def revoke(store: Store) -> tuple[bool, bool]:
         revoked = await store.keys.revoke(key_id)
+        if revoked:
+            await store.audit.note(operator(), "key.revoked", f"key:{key_id}")
         in_use = [key for key in await store.keys.all() if key.revoked_at is None]
         return revoked, any(key.scope == "admin" for key in in_use)
 

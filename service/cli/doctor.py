@@ -14,14 +14,18 @@ from service.core.ports import ModelRuntime
 from service.infra import logs
 from service.infra.queue import queue_state
 from service.infra.sql import migrate
-from service.settings import Settings, unknown_variables
-from service.wiring import image_store, open_database
+from service.settings import Settings, is_loopback, unknown_variables
+from service.wiring import image_store, judges, open_database
 
 _PATIENCE_S = 10.0
 
 
 class Skipped(Exception):  # noqa: N818 - it is the name of the outcome
     """There is nothing to look at here, and that is right."""
+
+
+class Warned(Exception):  # noqa: N818 - it is the name of the outcome
+    """It works, and is not as it should be."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,11 @@ def _checks(settings: Settings, runtime: Callable[[], ModelRuntime]) -> list[Che
             "Name the folder that holds pairs.json with PPD_POOL_DIR, or take the shipped one.",
         ),
         Check(
+            "moderation",
+            lambda: asyncio.run(_moderation(settings)),
+            "Set PPD_MODERATION_WORDS or PPD_MODERATION_URL, or correct what they name.",
+        ),
+        Check(
             "weights",
             lambda: _weights(runtime),
             "Fetch them with `ppd models pull` or name their folder with PPD_WEIGHTS_DIR.",
@@ -91,6 +100,8 @@ def _passes(check: Check, hide: logs.Scrubber, say: Callable[[str], None]) -> bo
         say(f"ok      {check.what}: {hide(check.look())}")
     except Skipped as reason:
         say(f"skipped {check.what}: {reason}")
+    except Warned as reason:
+        say(f"warning {check.what}: {hide(str(reason))}\n        {check.remedy}")
     except Exception as error:
         text = hide(logs.error_text(error)) or type(error).__name__
         say(f"FAULT   {check.what}: {text}\n        {check.remedy}")
@@ -163,6 +174,18 @@ async def _images(settings: Settings) -> str:
 def _pool(settings: Settings) -> str:
     pool = load_pool(settings.pool_dir)
     return f"version {pool.version}, {len(pool.pairs)} pairs"
+
+
+async def _moderation(settings: Settings) -> str:
+    """Whether content is judged; on a host that others reach it should be."""
+    asked = judges(settings)
+    if not asked.judges:
+        if is_loopback(settings.host):
+            raise Skipped("nothing is judged; nobody but this machine is served")
+        raise Warned(f"nothing is judged, and {settings.host} is an address that others reach")
+    for judge in asked.judges:
+        await judge.refuses_text("a red apple on a table")
+    return f"asked for {settings.moderation_places}"
 
 
 def _weights(runtime: Callable[[], ModelRuntime]) -> str:

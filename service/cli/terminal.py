@@ -1,6 +1,8 @@
 """What all commands have in common: the data folder, refusals in one line, the stores."""
 
 import asyncio
+import getpass
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -26,6 +28,14 @@ class Refusing(TyperGroup):
         except (ValueError, OSError) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from error
+
+
+def operator() -> str:
+    """Who gives the command, for the audit record."""
+    try:
+        return f"operator:{getpass.getuser()}"[:160]
+    except (KeyError, OSError):  # a number without a name, as in containers
+        return f"operator:{os.getuid()}"
 
 
 def in_parts(data_dir: Path | None, work: Callable[[Settings, Parts], Awaitable[_T]]) -> _T:

@@ -8,7 +8,7 @@ import typer
 
 from service.actions.erasure import erase_person
 from service.actions.export import export_person
-from service.cli.terminal import DataDir, in_parts
+from service.cli.terminal import DataDir, in_parts, operator
 from service.infra.parts import Parts
 
 users = typer.Typer(no_args_is_help=True, help="People: everything held about one, or erase it.")
@@ -58,7 +58,7 @@ def erase(
     """Erase a person everywhere, as DELETE /users/{id} does. A running service may go on."""
     if not yes:
         typer.confirm(f"Erase {user} of tenant {tenant}, for good?", abort=True, err=True)
-    receipt = in_parts(data_dir, lambda _, parts: erase_person(parts, tenant, user))
+    receipt = in_parts(data_dir, lambda _, parts: erase_person(parts, tenant, user, who=operator()))
     if receipt is None:
         raise _nobody(user, tenant)
     typer.echo(", ".join(f"{count} {what}" for what, count in receipt.erased.items()) + " erased")

@@ -44,6 +44,11 @@ class Caller:
         """Under this name the caller's idempotency keys are kept."""
         return f"{self.tenant}/{self.own_user_id}" if self.own_user_id else self.tenant
 
+    @property
+    def audited_as(self) -> str:
+        """Who this is in the audit record, which names no person."""
+        return f"key:{self.key_pk}" if self.key_pk is not None else "session"
+
     def may_use(self, user_id: str) -> bool:
         """Whether the caller may act for this user of its tenant."""
         return self.own_user_id is None or self.own_user_id == user_id

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from ppd_model.types import (
     EncodedUser,
@@ -173,6 +173,26 @@ class ImageStore(Protocol):
 
         What was begun before it and never finished is removed on the way.
         """
+
+
+ModeratedPlace = Literal["prompt", "upload", "picture"]
+"""Where content is judged: what a person asks for or writes of a taste, what a person sends, what
+was made."""
+
+RefusalReason = Literal[
+    "minors", "sexual", "violence", "hate", "harassment", "self_harm", "illicit", "other"
+]
+"""The classes of what is refused; of several, the first one in this order is told."""
+
+
+class Moderation(Protocol):
+    """Judges what comes in and what is made. Raises OSError where it cannot tell."""
+
+    async def refuses_text(self, text: str) -> RefusalReason | None:
+        """Why a text is refused; None allows it."""
+
+    async def refuses_picture(self, data: bytes, media_type: str) -> RefusalReason | None:
+        """Why a picture's file is refused; None allows it."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ def begin_request(request_id: str) -> None:
     _fields.set({"request_id": request_id})
 
 
+def request_id() -> str:
+    """Of the request that this task answers; - outside of one."""
+    return str(_fields.get().get("request_id", "-"))
+
+
 @contextmanager
 def about(**fields: Any) -> Iterator[None]:
     """Lines of this block say so, and nothing of what is around it: a job's id and attempt, say."""

@@ -53,6 +53,12 @@ class Metrics:
             ("personalized", "model", "adapter"),
             registry=self.registry,
         )
+        self._refusals = Counter(
+            "ppd_content_refusals",
+            "Texts and pictures that moderation refused, by where it looked and why.",
+            ("place", "reason"),
+            registry=self.registry,
+        )
         self._lookups = Counter(
             "ppd_embedding_cache_lookups",
             "Embeddings asked of the cache, by what came: hit, miss.",
@@ -100,6 +106,10 @@ class Metrics:
     def cache_lookup(self, *, found: bool) -> None:
         """The embedding cache was asked: it had it (hit), or who asked had to read (miss)."""
         self._lookups.labels("hit" if found else "miss").inc()
+
+    def refused(self, place: str, reason: str) -> None:
+        """Moderation refused a text or a picture."""
+        self._refusals.labels(place, reason).inc()
 
     def streams_are(self, count: Callable[[], float]) -> None:
         """Ask `count` at every scrape how many event streams are open."""

@@ -8,6 +8,7 @@ from service.core.ports import EmbeddingCache, ImageStore, ProgressEvents
 from service.infra.memory.job_signals import JobSignals
 from service.infra.memory.rate_limits import RateLimits
 from service.infra.metrics import Metrics
+from service.infra.moderation.judges import Judges
 from service.infra.sql.database import Database
 from service.infra.sql.repositories.retention import Retention
 
@@ -24,6 +25,7 @@ class Parts:
     rates: RateLimits
     pool: Pool
     retention: Retention
+    moderation: Judges
     metrics: Metrics
 
     def by_name(self) -> dict[str, Any]:

@@ -14,11 +14,12 @@ import numpy as np
 
 from ppd_model.pictures.origin import Origin
 from ppd_model.pictures.reading import KEPT, read_picture
-from ppd_model.pictures.writing import DEFAULT_QUALITY, Format, encoded
+from ppd_model.pictures.writing import DEFAULT_QUALITY, KINDS, Format, encoded
 from ppd_model.types import Embedding, EncodedUser, Generated, ImageRequest, LabelledPair
 from service.actions.conditioning import Tastes, echo, tastes_of
 from service.actions.equal_requests import earlier_result, waited, wanted_by
 from service.actions.leftovers import delete_leftovers
+from service.actions.moderating import refuse_made
 from service.actions.words import not_read
 from service.core.choices import reading_sha256
 from service.core.errors import JobFailure, StorageFull
@@ -138,6 +139,8 @@ async def generate(
         loop.call_soon_threadsafe(tell, step_event(job.attempt, done, total))
 
     def show(preview: Preview, image: str) -> None:
+        if tools.moderation.look_at("picture"):  # nobody has judged this one
+            return
         tell(preview_event(job.attempt, preview.index, preview.done, preview.total, image))
 
     one_each = [_image_request(request, user_emb_D, i) for i in range(request["n"])]
@@ -155,6 +158,7 @@ async def generate(
     assert versions.model is not None, "who makes pictures has a model"
     origin = _origin(request, versions.model, adapter_version, tastes)
     images, data = await asyncio.to_thread(_encode_all, job, pictures, origin)
+    await refuse_made(tools, job, data, KINDS[request.get("format", "png")].media_type)
     result = {
         "images": [
             {"url": f"/images/{image.id}", "seed": picture.seed}

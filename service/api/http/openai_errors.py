@@ -16,6 +16,7 @@ _CODES = {
     "rate_limited": "rate_limit_exceeded",
     "gpu_quota": "insufficient_quota",
     "not_found": "unknown_url",
+    "content_refused": "moderation_blocked",
 }
 """OpenAI's word where its clients look for one; our own code elsewhere."""
 

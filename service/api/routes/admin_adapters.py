@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
-from service.api.deps import BY_KEY_OR_SESSION, AdminRoute, ServicesDep
+from service.api.deps import AdminRoute, CallerDep, ServicesDep
 from service.api.idempotency import Accepted, OnceDep
 from service.api.services import Services
 from service.core.errors import ServiceError
@@ -44,13 +44,13 @@ Version = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$", description="An adapter
 
 
 @router.get("")
-async def list_adapters(services: ServicesDep) -> AdaptersOut:
+async def list_adapters(caller: CallerDep, services: ServicesDep) -> AdaptersOut:
     """The adapters that are kept, and which one new jobs are made with."""
     return await _shown(services)
 
 
-@router.post("/rollback", openapi_extra=BY_KEY_OR_SESSION)
-async def rollback(services: ServicesDep, once: OnceDep) -> AdaptersOut:
+@router.post("/rollback")
+async def rollback(caller: CallerDep, services: ServicesDep, once: OnceDep) -> AdaptersOut:
     """Serve what was served before; done again, what was before that."""
 
     async def work(store: Store) -> Accepted:
@@ -59,32 +59,38 @@ async def rollback(services: ServicesDep, once: OnceDep) -> AdaptersOut:
             raise ServiceError(409, "no_earlier_adapter")
         if back.version is not None:
             await _refuse_misfit(store, back.version)
+        of = f"adapter:{back.version or 'shipped'}"
+        await store.audit.note(caller.audited_as, "adapter.rolled_back", of)
         return Accepted({"adapter_version": back.version})
 
     await once.do(work)
     return await _shown(services)
 
 
-@router.post("/deactivate", openapi_extra=BY_KEY_OR_SESSION)
-async def deactivate(services: ServicesDep, once: OnceDep) -> AdaptersOut:
+@router.post("/deactivate")
+async def deactivate(caller: CallerDep, services: ServicesDep, once: OnceDep) -> AdaptersOut:
     """Serve the shipped adapter from the next job on."""
 
     async def work(store: Store) -> Accepted:
-        await store.adapters.deactivate()
+        if await store.adapters.deactivate():
+            await store.audit.note(caller.audited_as, "adapter.deactivated", "adapter:shipped")
         return Accepted({"adapter_version": None})
 
     await once.do(work)
     return await _shown(services)
 
 
-@router.post("/{version}/activate", openapi_extra=BY_KEY_OR_SESSION)
-async def activate(version: Version, services: ServicesDep, once: OnceDep) -> AdaptersOut:
+@router.post("/{version}/activate")
+async def activate(
+    version: Version, caller: CallerDep, services: ServicesDep, once: OnceDep
+) -> AdaptersOut:
     """Serve a kept adapter from the next job on; waiting jobs keep the one that they came with."""
 
     async def work(store: Store) -> Accepted:
         if not await store.adapters.activate(version):
             raise ServiceError(404, "adapter_not_found")
         await _refuse_misfit(store, version)
+        await store.audit.note(caller.audited_as, "adapter.activated", f"adapter:{version}")
         return Accepted({"adapter_version": version})
 
     await once.do(work)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 
 from service.actions.encodings import queue_encoding
 from service.actions.leftovers import delete_leftovers
+from service.actions.moderating import refuse
 from service.actions.words import caption_not_read
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, WaitDep
 from service.api.idempotency import Accepted, OnceDep
@@ -26,7 +27,7 @@ from service.api.schemas import (
     WarningOut,
 )
 from service.api.services import Services
-from service.api.uploads import check_quota, clean_uploads, image_row, put_pictures
+from service.api.uploads import check_quota, clean_uploads, contents, image_row, put_pictures
 from service.core.auth import Caller
 from service.core.choices import begins_encoding, profile_state
 from service.core.errors import CODES, ServiceError
@@ -81,6 +82,7 @@ async def post_preferences(
     Where these are the four that the newest version was read from, or is being, it stands.
     """
     sent = await clean_uploads(services, caller, body)
+    await refuse(services, "upload", contents(body, sent), caller.audited_as, caller.tenant)
     stored_keys: list[str] = []
     overtaken: list[Job] = []
 
@@ -125,6 +127,8 @@ async def put_profile(
 
     Until there are four, the text alone is read, and the user need not be known yet.
     """
+    text = ("/text", body.text, "text/plain")
+    await refuse(services, "prompt", [text], caller.audited_as, caller.tenant)
     async with services.database.write() as store:
         user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
         newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)

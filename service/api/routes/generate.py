@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from ppd_model.pictures.writing import DEFAULT_QUALITY
 from service.actions.accepting import Asked
+from service.actions.moderating import refuse
 from service.api.deps import (
     BY_KEY_OR_SESSION,
     ProtectedRoute,
@@ -72,6 +73,8 @@ async def accept(
     such a key has its transaction to itself: it holds the key, and commits with the key's record.
     """
     asked = _asked(body, caller, services, waits=waits)
+    prompt = ("/prompt", body.prompt, "text/plain")
+    await refuse(services, "prompt", [prompt], caller.audited_as, caller.tenant)
     accepting = services.accepting
     if not once.has_key:
         job = await accepting.accept(asked)

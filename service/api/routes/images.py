@@ -13,9 +13,11 @@ from service.actions.limits import STORAGE_RETRY_AFTER
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
 from service.api.http.negotiation import chosen
 from service.api.services import Services
+from service.core.auth import Caller
 from service.core.errors import ServiceError
 from service.infra.pictures.keys import format_of
 from service.infra.pictures.verified import read_verified
+from service.infra.sql.store import Store
 from service.infra.sql.tables import Image
 
 log = logging.getLogger("ppd.images")
@@ -43,14 +45,23 @@ async def get_image(
 ) -> Response:
     """A picture."""
     async with services.database.read() as store:
-        image = await store.images.find(caller.tenant, image_id)
-        if image is not None and caller.own_user_id is not None:
-            user = await store.users.find(caller.tenant, caller.own_user_id)
-            if user is None or image.user_pk != user.pk:
-                image = None
-    if image is None:
-        raise ServiceError(404, "image_not_found")
+        image = await seen_image(store, caller, image_id)
     return await picture(services, image, request, max_age_s=_YEAR_S)
+
+
+async def seen_image(store: Store, caller: Caller, image_id: str) -> Image:
+    """A picture that the caller may see; 404 for every other, 410 for one that was taken down."""
+    image = await store.images.find(caller.tenant, image_id)
+    of = None
+    if caller.own_user_id is not None:
+        of = await store.users.find(caller.tenant, caller.own_user_id)
+        if of is None or (image is not None and image.user_pk != of.pk):
+            raise ServiceError(404, "image_not_found")
+    if image is None:
+        of_pk = None if of is None else of.pk
+        gone = await store.reports.was_taken_down(caller.tenant, image_id, of_pk)
+        raise ServiceError(*((410, "image_taken_down") if gone else (404, "image_not_found")))
+    return image
 
 
 async def picture(

@@ -83,7 +83,9 @@ async def cancel_jobs(
         known = await store.users.find(caller.tenant, user_id) is not None
     if not known and not caller.is_session:
         raise ServiceError(404, "user_not_found")
-    return _ended(await cancel_all(services, caller.tenant, user_id, erase=erase), erase)
+    who = caller.audited_as
+    ended = await cancel_all(services, caller.tenant, user_id, erase=erase, who=who)
+    return _ended(ended, erase)
 
 
 def _allowed(caller: Caller, user_id: str) -> str:
@@ -136,7 +138,9 @@ async def cancel_job(
 ) -> JobOut | EndedJobsOut:
     """Cancel a job. One that has ended already stays as it is, unless it is to be erased."""
     if erase:
-        ended = await cancel_and_erase(services, lambda store: _locked_job(store, caller, job_id))
+        ended = await cancel_and_erase(
+            services, lambda store: _locked_job(store, caller, job_id), who=caller.audited_as
+        )
         return _ended(ended, erase)
     job, _ = await cancel(services, lambda store: _locked_job(store, caller, job_id))
     return job_out(job)

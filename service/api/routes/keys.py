@@ -26,6 +26,9 @@ async def make_key(
         key = new_key()
         row = await store.keys.add(body.tenant, body.name, key_sha256(key), body.scope)
         made.append(key)
+        await store.audit.note(
+            caller.audited_as, "key.made", f"key:{row.pk}", body.tenant, scope=body.scope
+        )
         return Accepted({"key_id": row.pk})
 
     accepted = await once.do(work)
@@ -55,6 +58,9 @@ async def revoke_key(
     async with services.database.write() as store:
         revoked = await store.keys.revoke(key_id)
         row = await store.keys.get(key_id)
+        if revoked and row is not None:
+            of = f"key:{row.pk}"
+            await store.audit.note(caller.audited_as, "key.revoked", of, row.tenant)
     services.keys.forget()
     if not revoked or row is None:
         raise ServiceError(404, "key_not_found")

@@ -37,7 +37,10 @@ from service.infra.sql.tables import Image, Job
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=TriedRoute, responses=OPENAI_ERRORS)
 
 _THEIR_NAMES = {"/user_id": "/user", "/width": "/size", "/height": "/size"}
-_FAILED_STATUS = {"canceled": 409, "expired": 503, "out_of_memory": 503, "deadline_exceeded": 504}
+_FAILED_STATUS = {
+    "canceled": 409, "expired": 503, "out_of_memory": 503, "deadline_exceeded": 504,
+    "content_refused": 400, "moderation_unavailable": 503,
+}  # fmt: skip
 """By the code of a job that did not succeed; 500 for all others."""
 
 

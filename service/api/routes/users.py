@@ -66,7 +66,7 @@ async def erase(
     services: ServicesDep,
 ) -> ErasedOut:
     """Erase the person everywhere; running jobs of theirs stop. Blends with others go too."""
-    receipt = await erase_person(services, caller.tenant, user_id)
+    receipt = await erase_person(services, caller.tenant, user_id, who=caller.audited_as)
     if receipt is None:
         raise ServiceError(404, "user_not_found")
     if caller.is_session:

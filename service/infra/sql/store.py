@@ -13,6 +13,8 @@ from service.infra.sql.delivery import JobDelivery
 from service.infra.sql.jobs.claims import Claims
 from service.infra.sql.jobs.crowd import CROWD, HELD, Held, Person, crowd_of, named
 from service.infra.sql.jobs.jobs import Jobs
+from service.infra.sql.oversight.audit import Audit
+from service.infra.sql.oversight.reports import Reports
 from service.infra.sql.pipelines import pipeline
 from service.infra.sql.repositories.adapters import Adapters
 from service.infra.sql.repositories.base import is_sqlite
@@ -48,6 +50,8 @@ class Store:
         self.tombstones = Tombstones(session)
         self.due = Due(session)
         self.chores = Chores(session)
+        self.audit = Audit(session)
+        self.reports = Reports(session)
 
     async def meet(
         self, people: Collection[Person], owners: Collection[Person], kind: str

@@ -223,7 +223,10 @@ class Image(Base):
     """A stored picture, made by a job or uploaded. `key` finds its bytes in the image store."""
 
     __tablename__ = "images"
-    __table_args__ = (Index(None, "user_pk", "kind", "created_at"),)
+    __table_args__ = (
+        Index(None, "user_pk", "kind", "created_at"),
+        Index(None, "tenant", "size_bytes"),
+    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
     tenant: Mapped[str] = mapped_column(String(64))
@@ -261,6 +264,59 @@ class ErasedUser(Base):
     tenant: Mapped[str] = mapped_column(String(64))
     erased_at: Mapped[datetime] = mapped_column(default=present())
     forgotten_at: Mapped[datetime | None]
+
+
+class EndedSession(Base):
+    """A browser session that ended with its person: its cookie, wherever it is, opens nothing.
+
+    Kept as long as such a cookie would be valid, as a hash of the random name that it holds.
+    """
+
+    __tablename__ = "ended_sessions"
+
+    user_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    ended_at: Mapped[datetime] = mapped_column(default=present(), index=True)
+
+
+class Report(Base):
+    """Somebody's word that a picture should not be here. It goes with the picture's job or person.
+
+    `status`: open, dismissed, taken_down. `reported_by` as `AuditEntry.who`. The picture's row goes
+    when it is taken down; the report says that it was.
+    """
+
+    __tablename__ = "reports"
+    __table_args__ = (Index(None, "status", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    tenant: Mapped[str] = mapped_column(String(64))
+    image_id: Mapped[str] = mapped_column(String(32), index=True)
+    job_id: Mapped[str | None] = _refers_to("jobs.id")
+    user_pk: Mapped[str | None] = _refers_to("users.pk")
+    reason: Mapped[str] = mapped_column(Text)
+    reported_by: Mapped[str] = mapped_column(String(160))
+    status: Mapped[str] = mapped_column(String(16), default="open")
+    created_at: Mapped[datetime] = mapped_column(default=present())
+    decided_at: Mapped[datetime | None]
+
+
+class AuditEntry(Base):
+    """Who did what to which object, and when. Holds no person's name and nothing that was sent.
+
+    `who`: key:ID, session, operator:LOGIN of the command line, or service. `object`: a kind and our
+    id of it; of what was refused before it had one, the id of the request.
+    """
+
+    __tablename__ = "audit_entries"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(default=present(), index=True)
+    who: Mapped[str] = mapped_column(String(160))
+    what: Mapped[str] = mapped_column(String(64))
+    object: Mapped[str] = mapped_column(String(160))
+    tenant: Mapped[str | None] = mapped_column(String(64))
+    detail: Mapped[dict[str, Any]]
 
 
 class Chore(Base):

@@ -1,10 +1,12 @@
 """`ppd`: keys by hand, the schema, and a doctor that finds what is wrong."""
 
+import json
 import stat
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -171,3 +173,35 @@ def test_the_api_never_imports_torch() -> None:
 def test_the_version_is_the_installed_one() -> None:
     shown = CliRunner().invoke(app, ["--version"])
     assert (shown.exit_code, shown.output) == (0, f"ppd {metadata.version('ppd')}\n")
+
+
+def test_the_audit_record_is_exported_and_a_picture_that_is_not_there_is_named(
+    tmp_path: Path,
+) -> None:
+    data_dir = begun(tmp_path)
+    key_id = ppd(data_dir, "keys", "create", "--name", "mine", "--tenant", "shop")[1].split()[-1]
+    out = tmp_path / "audit.jsonl"
+    assert ppd(data_dir, "audit", "export", "--out", str(out)) == (0, "")
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    entries = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(entry["what"], entry["tenant"]) for entry in entries[-1:]] == [("key.made", "shop")]
+    assert entries[-1]["object"] == f"key:{key_id}"
+    assert entries[-1]["who"].startswith("operator:")
+    assert ppd(data_dir, "audit", "export", "--since", "2999-01-01") == (0, "")
+    assert ppd(data_dir, "reports", "list") == (0, "")
+    assert ppd(data_dir, "reports", "takedown", "0" * 32)[1].startswith("there is no picture 0")
+    assert ppd(data_dir, "reports", "dismiss", "x") == (1, "There is no such report.\n")
+
+
+def test_the_doctor_warns_of_a_public_host_where_nothing_is_judged(tmp_path: Path) -> None:
+    def said(**given: Any) -> str:
+        lines: list[str] = []
+        examine(Settings(data_dir=begun(tmp_path), **given), FakeRuntime, lines.append)
+        return next(line for line in lines if "moderation:" in line)
+
+    assert said().startswith("skipped")
+    assert said(host="0.0.0.0").startswith("warning moderation: nothing is judged")
+    words = tmp_path / "words.txt"
+    words.write_text("grape")
+    assert said(host="0.0.0.0", moderation_words=words).startswith("ok")
+    assert said(moderation_words=tmp_path / "none").startswith("FAULT")

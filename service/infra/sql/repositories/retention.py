@@ -22,6 +22,8 @@ class Retention:
     """Jobs, from their end, with their pictures."""
     inactive_users: timedelta | None = None
     """People, from the last time that something was asked in their name."""
+    audit: timedelta | None = None
+    """Entries of the audit record."""
 
 
 class Due(Repository):

@@ -1,0 +1,1 @@
+"""Who judges content: nobody by default, an operator's words, a service over HTTP."""
