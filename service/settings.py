@@ -148,6 +148,13 @@ class Settings(BaseSettings):
     """People for whom nothing was asked for this long are erased as by DELETE /users/{id}."""
     retain_audit_days: int = Field(default=365, ge=0)
     """Entries of the audit record are deleted this long after; 0 keeps them."""
+    c2pa_certificate: Path | None = None
+    """A PEM file: the certificate that signs pictures by C2PA, then its issuers'. Needs the extra
+    `c2pa`; every process that makes pictures or serves them needs it."""
+    c2pa_key: Path | None = None
+    """The PEM file of its key, without a password."""
+    c2pa_timestamp_url: str | None = None
+    """http://... of a time-stamp authority, so that signatures outlive the certificate."""
     moderation_words: Path | None = None
     """A file of words that no text may have, one or a phrase a line; [violence] and the like before
     the lines of a reason."""
@@ -262,9 +269,9 @@ class Settings(BaseSettings):
             raise ValueError("expected some of prompt, upload, picture, with commas between")
         return text
 
-    @field_validator("moderation_url")
+    @field_validator("moderation_url", "c2pa_timestamp_url")
     @classmethod
-    def _known_moderation(cls, url: str | None) -> str | None:
+    def _known_address(cls, url: str | None) -> str | None:
         if url is not None and not _HTTP_URL.fullmatch(url):
             raise ValueError("expected https://host/path or http://host/path, without credentials")
         return url
@@ -302,6 +309,12 @@ class Settings(BaseSettings):
         if bare is not None and not _ORIGIN.fullmatch(bare):
             raise ValueError("expected https://pictures.example, without a path")
         return bare
+
+    @model_validator(mode="after")
+    def _signing_is_whole(self) -> Self:
+        if (self.c2pa_certificate is None) != (self.c2pa_key is None):
+            raise ValueError("PPD_C2PA_CERTIFICATE and PPD_C2PA_KEY go together")
+        return self
 
     @field_validator("session_secret")
     @classmethod
@@ -350,6 +363,11 @@ class Settings(BaseSettings):
             return ()
         public = urlsplit(self.public_url or "").hostname
         return (*names, *([public] if public else ()))
+
+    @property
+    def is_public(self) -> bool:
+        """Whether others than this machine are served, as far as the settings tell."""
+        return self.public_url is not None or self.host.lower() not in _LOOPBACK
 
     @property
     def moderated_places(self) -> frozenset[ModeratedPlace]:
@@ -443,14 +461,6 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Variables that look like settings and are none: misspelled ones, mostly."""
     known = {variable(name) for name in Settings.model_fields} | OF_TRAINING
     return sorted(n for n in environment if n.startswith(_PREFIX) and n not in known)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def without_credentials(url: str) -> str:

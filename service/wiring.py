@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from redis.asyncio import Redis
 
+    from service.infra.pictures.signing import Signing
+
 _Some = TypeVar("_Some", bound="DataclassInstance")
 
 DEFAULT_TENANT = "default"
@@ -178,6 +180,7 @@ def wire(settings: Settings, *, shared: bool) -> Wired:
         ),
         moderation=judges(settings),
         metrics=metrics,
+        signer=signer(settings),
     )
     return Wired(parts, redis)
 
@@ -303,6 +306,17 @@ def image_store(settings: Settings) -> ImageStore:
     return ObjectImageStore(settings.images_url, settings.s3_timeout_s, config=settings.s3_config())
 
 
+def signer(settings: Settings) -> "Signing | None":
+    """What signs pictures by C2PA, if anything. Raises OSError or ValueError for what cannot."""
+    if settings.c2pa_certificate is None or settings.c2pa_key is None:
+        return None
+    try:
+        from service.infra.pictures.signing import Signing
+    except ImportError as error:
+        raise ValueError("PPD_C2PA_CERTIFICATE needs the extra `c2pa`") from error
+    return Signing(settings.c2pa_certificate, settings.c2pa_key, settings.c2pa_timestamp_url)
+
+
 def judges(settings: Settings) -> Judges:
     """Who judges content: the operator's words, then a service over HTTP, as far as they are set.
 
@@ -312,8 +326,10 @@ def judges(settings: Settings) -> Judges:
     if settings.moderation_words is not None:
         asked.append(WordList.read(settings.moderation_words))
     if settings.moderation_url is not None:
-        from service.infra.moderation.over_http import HttpModeration
-
+        try:
+            from service.infra.moderation.over_http import HttpModeration
+        except ImportError as error:
+            raise ValueError("PPD_MODERATION_URL needs the extra `moderation`") from error
         key = settings.moderation_key
         asked.append(
             HttpModeration(

@@ -55,10 +55,13 @@ def encoded(
     return buffer.getvalue()
 
 
-def recoded(data: bytes, format: Format, quality: int = DEFAULT_QUALITY) -> bytes:
-    """A file that `encoded` made, in another format; it says the same origin."""
+def recoded(
+    data: bytes, format: Format, quality: int = DEFAULT_QUALITY
+) -> tuple[bytes, Origin | None]:
+    """A file that `encoded` made, in another format, and the origin that it says as well."""
     with Image.open(io.BytesIO(data), formats=[each.upper() for each in FORMATS]) as image:
-        return encoded(image.convert("RGB"), format, quality, _origin_of(image))
+        origin = _origin_of(image)
+        return encoded(image.convert("RGB"), format, quality, origin), origin
 
 
 def _options(format: Format, quality: int) -> dict[str, Any]:

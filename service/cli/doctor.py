@@ -14,10 +14,12 @@ from service.core.ports import ModelRuntime
 from service.infra import logs
 from service.infra.queue import queue_state
 from service.infra.sql import migrate
-from service.settings import Settings, is_loopback, unknown_variables
-from service.wiring import image_store, judges, open_database
+from service.infra.sql.tables import now
+from service.settings import Settings, unknown_variables
+from service.wiring import image_store, judges, open_database, signer
 
 _PATIENCE_S = 10.0
+_RENEW_DAYS = 30
 
 
 class Skipped(Exception):  # noqa: N818 - it is the name of the outcome
@@ -81,6 +83,11 @@ def _checks(settings: Settings, runtime: Callable[[], ModelRuntime]) -> list[Che
             "moderation",
             lambda: asyncio.run(_moderation(settings)),
             "Set PPD_MODERATION_WORDS or PPD_MODERATION_URL, or correct what they name.",
+        ),
+        Check(
+            "signed pictures",
+            lambda: _signing(settings),
+            "Look at PPD_C2PA_CERTIFICATE and PPD_C2PA_KEY, and renew the certificate in time.",
         ),
         Check(
             "weights",
@@ -180,12 +187,25 @@ async def _moderation(settings: Settings) -> str:
     """Whether content is judged; on a host that others reach it should be."""
     asked = judges(settings)
     if not asked.judges:
-        if is_loopback(settings.host):
+        if not settings.is_public:
             raise Skipped("nothing is judged; nobody but this machine is served")
-        raise Warned(f"nothing is judged, and {settings.host} is an address that others reach")
+        where = settings.public_url or settings.host
+        raise Warned(f"nothing is judged, and others reach {where}")
     for judge in asked.judges:
         await judge.refuses_text("a red apple on a table")
     return f"asked for {settings.moderation_places}"
+
+
+def _signing(settings: Settings) -> str:
+    signs = signer(settings)
+    if signs is None:
+        raise Skipped("none are; every picture says without a signature that a model made it")
+    left_days = (signs.not_after - now()).days
+    if left_days < 0:
+        raise ValueError(f"the certificate ended on {signs.not_after:%Y-%m-%d}")
+    if left_days < _RENEW_DAYS:
+        raise Warned(f"the certificate ends on {signs.not_after:%Y-%m-%d}")
+    return f"by a certificate that ends on {signs.not_after:%Y-%m-%d}"
 
 
 def _weights(runtime: Callable[[], ModelRuntime]) -> str:

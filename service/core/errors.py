@@ -45,6 +45,7 @@ CODES: Mapping[str, str] = {
     "upload_quota": "This person's own pictures would take more room than they may.",
     "database": "The database does not answer; it is not known whether what was sent was stored.",
     "storage": "A stored picture could not be read back as it was written.",
+    "signing": "The picture could not be signed now.",
     "storage_full": "The image store has no room for further pictures; nothing was stored.",
     "worker_crash": "The job was started three times and never finished.",
     "worker_not_started": "The worker did not start, so nobody runs jobs; see /health/ready.",

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
+from ppd_model.pictures.origin import Origin
+from ppd_model.pictures.writing import Format
 from ppd_model.types import (
     EncodedUser,
     EngineState,
@@ -193,6 +195,13 @@ class Moderation(Protocol):
 
     async def refuses_picture(self, data: bytes, media_type: str) -> RefusalReason | None:
         """Why a picture's file is refused; None allows it."""
+
+
+class PictureSigner(Protocol):
+    """Signs what a picture's file says of where it comes from; from any thread."""
+
+    def signed(self, data: bytes, format: Format, origin: Origin) -> bytes:
+        """The same file, signed. Raises OSError where that is not possible now."""
 
 
 @dataclass(frozen=True)

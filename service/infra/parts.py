@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from service.core.pool import Pool
-from service.core.ports import EmbeddingCache, ImageStore, ProgressEvents
+from service.core.ports import EmbeddingCache, ImageStore, PictureSigner, ProgressEvents
 from service.infra.memory.job_signals import JobSignals
 from service.infra.memory.rate_limits import RateLimits
 from service.infra.metrics import Metrics
@@ -27,6 +27,7 @@ class Parts:
     retention: Retention
     moderation: Judges
     metrics: Metrics
+    signer: PictureSigner | None = None
 
     def by_name(self) -> dict[str, Any]:
         """These parts as keyword arguments, for a class that adds its own to them."""

@@ -157,7 +157,7 @@ async def generate(
     adapter_version = versions.adapter_version if pinned is None else pinned.version
     assert versions.model is not None, "who makes pictures has a model"
     origin = _origin(request, versions.model, adapter_version, tastes)
-    images, data = await asyncio.to_thread(_encode_all, job, pictures, origin)
+    images, data = await asyncio.to_thread(_encode_all, tools, job, pictures, origin)
     await refuse_made(tools, job, data, KINDS[request.get("format", "png")].media_type)
     result = {
         "images": [
@@ -241,14 +241,14 @@ def _origin(
 
 
 def _encode_all(
-    job: Job, pictures: list[Generated], origin: Origin
+    tools: Tools, job: Job, pictures: list[Generated], origin: Origin
 ) -> tuple[list[Image], list[bytes]]:
     """Rows and files. A job that was queued before formats could be named has PNGs."""
     format: Format = job.request.get("format", "png")
     quality: int = job.request.get("quality", DEFAULT_QUALITY)
     images, data = [], []
     for position, picture in enumerate(pictures):
-        file = encoded(picture.image, format, quality, replace(origin, seed=picture.seed))
+        file = _file(tools, picture, format, quality, replace(origin, seed=picture.seed))
         height_px, width_px = picture.image_HWC.shape[:2]
         sha256 = hashlib.sha256(file).hexdigest()
         data.append(file)
@@ -268,6 +268,18 @@ def _encode_all(
             )
         )
     return images, data
+
+
+def _file(tools: Tools, picture: Generated, format: Format, quality: int, origin: Origin) -> bytes:
+    """A picture's file, which says its origin, signed where pictures are."""
+    file = encoded(picture.image, format, quality, origin)
+    if tools.signer is None:
+        return file
+    try:
+        return tools.signer.signed(file, format, origin)
+    except OSError as error:
+        log.error("%s", error)
+        raise JobFailure("signing") from error
 
 
 async def _usage(tools: Tools, requests: list[ImageRequest]) -> dict[str, int]:

@@ -82,8 +82,24 @@ async def picture(
         return Response(status_code=304, headers=headers)
     data = await stored_bytes(services, image)
     if format != stored:
-        data = await asyncio.get_running_loop().run_in_executor(_threads, recoded, data, format)
+        loop = asyncio.get_running_loop()
+        data = await loop.run_in_executor(_threads, _in_format, services, data, format)
     return Response(data, media_type=media_type, headers=headers)
+
+
+def _in_format(services: Services, data: bytes, format: Format) -> bytes:
+    """The picture in another format, signed anew where pictures are: the signature is the file's.
+
+    Raises 503 where it cannot be signed now.
+    """
+    file, origin = recoded(data, format)
+    if services.signer is None or origin is None:
+        return file
+    try:
+        return services.signer.signed(file, format, origin)
+    except OSError as error:
+        log.error("%s", error)
+        raise ServiceError(503, "signing", headers=STORAGE_RETRY_AFTER) from error
 
 
 async def stored_bytes(services: Services, image: Image) -> bytes:

@@ -200,7 +200,7 @@ def test_the_doctor_warns_of_a_public_host_where_nothing_is_judged(tmp_path: Pat
         return next(line for line in lines if "moderation:" in line)
 
     assert said().startswith("skipped")
-    assert said(host="0.0.0.0").startswith("warning moderation: nothing is judged")
+    assert said(host="0.0.0.0").startswith("warning moderation: nothing is judged, and others")
     words = tmp_path / "words.txt"
     words.write_text("grape")
     assert said(host="0.0.0.0", moderation_words=words).startswith("ok")
