@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from service.actions import takedowns
+from service.actions import moderating
 from service.cli.terminal import DataDir, in_database, in_parts, operator
 from service.core.errors import ServiceError
 from service.infra.parts import Parts
@@ -43,10 +43,10 @@ def takedown(
         async with parts.database.write() as store:
             report = await store.reports.get(picture)
             image_id = picture if report is None else report.image_id
-            keys = await takedowns.take_down(store, image_id, operator())
+            keys = await moderating.take_down(store, image_id, operator())
         if not keys:
             raise ValueError(f"there is no picture {image_id}")
-        await takedowns.settle(parts, keys)
+        await moderating.settle(parts, keys)
 
     in_parts(data_dir, work)
     typer.echo("taken down")
@@ -61,7 +61,7 @@ def dismiss(
 
     async def work(store: Store) -> None:
         try:
-            await takedowns.dismiss(store, report_id, operator())
+            await moderating.dismiss(store, report_id, operator())
         except ServiceError as error:
             raise ValueError(error.detail) from error
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from service.actions.takedowns import dismiss, settle, take_down_reported
+from service.actions.moderating import dismiss, settle, take_down_reported
 from service.api.deps import AdminRoute, CallerDep, ProtectedRoute, ServicesDep
 from service.api.http.cursors import decode_place, encode_place
 from service.api.idempotency import Accepted, OnceDep
