@@ -4,7 +4,6 @@ that were reported."""
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from typing import TypeVar
 
 from service.actions.leftovers import delete_soon
 from service.core.errors import FieldError, JobFailure, ServiceError
@@ -18,7 +17,6 @@ from service.infra.sql.tables import Image, Job, Report
 log = logging.getLogger("ppd.moderation")
 
 _RETRY_AFTER = {"Retry-After": "5"}
-_T = TypeVar("_T")
 
 Content = tuple[str, str | bytes, str]
 """Where it stands in a body (a JSON pointer), the text or the file, and the file's media type."""
