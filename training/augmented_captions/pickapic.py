@@ -37,7 +37,7 @@ from training.data.splits import Split
 from training.jobs.command_line import run_job
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
-from training.jobs.picture_batches import picture_requests
+from training.jobs.picture_batches import picture_requests, sampling_of
 from training.jobs.shared_options import Device, ModelJob, PromptsEach, SamplingOptions, Strength
 from training.reports.statistics import clustered_mean
 from training.reports.tables import markdown_table
@@ -185,8 +185,7 @@ def made_with(
         "adapters": {name: sha256_of(path) for name, path in adapters.items()},
         "tasks": [[task.person, task.caption, task.seed] for task in tasks],
         "strength": config.strength,
-        "steps": config.steps,
-        "guidance_scale": config.guidance_scale,
+        **sampling_of(config),
         "batch": config.batch,
     }
 
