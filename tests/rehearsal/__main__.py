@@ -11,6 +11,7 @@ table, and ends with status 1 unless every command did and every table and figur
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.rehearsal.downloads import write_downloads
+from tests.rehearsal.downloads import COUNTED, write_downloads
 from tests.rehearsal.forked_python import write_shims
 from tests.rehearsal.judge import running_judge
 from tests.rehearsal.page import commands
@@ -80,10 +81,12 @@ def main() -> None:
         missing = [str(path) for path in wanted if not path.exists() or not path.stat().st_size]
         for path in missing:
             print(f"not there: {path}")
+        miscounted = wrong_counts(folder / "runs" / "pickapic" / "precompute" / "summary.json")
+        print(f"rows of Pick-a-Pic counted otherwise than they were made: {miscounted or 'none'}")
         minutes = (time.monotonic() - started_s) / 60
         print(f"{len(rows)} commands, {failed} failed, {minutes:.1f} minutes")
         print(f"{len(missing)} of {len(wanted)} results missing")
-    raise SystemExit(bool(failed or missing))
+    raise SystemExit(bool(failed or missing or miscounted))
 
 
 def environment_of(folder: Path, preset: str, judge: str) -> dict[str, str]:
@@ -151,6 +154,16 @@ def rehearse(shell: Shell, runs: Path) -> tuple[list[list[str]], int]:
             print(last_lines(ran))
         sys.stdout.flush()
     return rows, failed
+
+
+def wrong_counts(path: Path) -> dict[str, tuple[int, int | None]]:
+    """What became of the rows, where it is not what should: expected and found."""
+    read = json.loads(path.read_text())["read"] if path.exists() else {}
+    return {
+        name: (expected, read.get(name))
+        for name, expected in COUNTED.items()
+        if read.get(name) != expected
+    }
 
 
 def summary(paths: set[Path], runs: Path) -> str:

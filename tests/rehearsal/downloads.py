@@ -32,6 +32,18 @@ SHARDS = 3
 SUBJECTS = ("boat", "red house", "fox", "tower", "bread", "old car", "lake", "robot")
 STYLES = ("in the rain", "at night", "made of glass", "in oil", "from above", "in the snow")
 BIG_PX = 8192
+COUNTED = {
+    "rows": PEOPLE * PAIRS + 2 * OF_FEW + 7,
+    "incomplete": 2,
+    "unlabelled": 2,
+    "ties": 2,
+    "contradictions": 0,
+    "duplicates": 1,
+    "of_small_users": 2 * OF_FEW,
+    "small_users": OF_FEW,
+    "pairs": PEOPLE * PAIRS,
+}
+"""What a reader of train must find (training.data.preferences, ReadCounts)."""
 
 
 def write_downloads(weights: Path, datasets: Path, preset: str) -> None:
