@@ -6,6 +6,7 @@ words that profiles were trained with.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -15,6 +16,9 @@ from ppd_model.words import is_blank, pictographs, split_words
 
 _JOINING = "'\u200c\u200d"
 """Within words: apostrophes, and what joins or parts the letters of Persian and Indic scripts."""
+
+_NO_VOTE = 1e-9
+"""Weights that cancel out add up to less."""
 
 
 def words_of(text: str) -> list[str]:
@@ -109,6 +113,32 @@ class Grammar:
         phrases = [self.looks[look][pole] for look, pole in sorted(named)]
         likes = [phrase for phrase, liked in phrases if liked]
         return sentences(likes, [phrase for phrase, liked in phrases if not liked])
+
+    def named(self, text: str) -> dict[int, int]:
+        """The pole of each look that a text of this grammar names: of its phrases the longest."""
+        found: dict[int, int] = {}
+        for look, poles in enumerate(self.looks):
+            said = [
+                (len(phrase), pole)
+                for pole, (phrase, _) in enumerate(poles)
+                if re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)
+            ]
+            if said:
+                found[look] = max(said)[1]
+        return found
+
+    def majority(self, texts: Sequence[tuple[str, float]]) -> str | None:
+        """The text that names the looks on which texts, each with a weight, agree most.
+
+        Weights for a look's two poles are set against each other. None where nothing is left.
+        """
+        votes = [0.0] * len(self.looks)
+        for text, weight in texts:
+            for look, pole in self.named(text).items():
+                votes[look] += weight if pole else -weight
+        decided = [look for look, vote in enumerate(votes) if abs(vote) > _NO_VOTE]
+        strongest = sorted(decided, key=lambda look: -abs(votes[look]))[: self.most]
+        return self.profile((look, int(votes[look] > 0)) for look in strongest) or None
 
     def every_profile(self) -> Iterator[str]:
         for count in range(1, self.most + 1):

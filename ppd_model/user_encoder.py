@@ -46,6 +46,7 @@ from ppd_model.files.safetensor_files import BF16, align, named_dtype
 from ppd_model.nets.vlm_precision import make_wide
 from ppd_model.presets import Preset, get_preset
 from ppd_model.profile_texts import AllowedTokens, Grammar, KnownWords
+from ppd_model.readings import joined
 from ppd_model.sampling.placement import own_dtype, placed
 from ppd_model.types import EncodedUser as EncodedUser
 from ppd_model.types import LabelledPair
@@ -156,6 +157,7 @@ class UserEncoder:
         self.offload = offload
         self._tokenizer = processor.tokenizer
         self._special_tokens = _special_tokens(self._tokenizer)
+        self._texts = texts
         self._words = texts.words
         self._caption_words = CaptionWords.of(self._tokenizer.get_vocab())
         self._allowed = self._allowed_by(texts.profiles)
@@ -253,6 +255,10 @@ class UserEncoder:
         EncodingError for an unusable answer of the model, and NoWordReadError, which is one.
         """
         return self.encode_batch([choices], seed=seed, profiles=[profile])[0]
+
+    def joined(self, readings: Sequence[EncodedUser], weights: Sequence[float]) -> EncodedUser:
+        """What readings of one person's sets of answers say together (``readings.joined``)."""
+        return joined(readings, weights, self._texts.profiles)
 
     @torch.inference_mode()
     def encode_batch(

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ppd_model.readings import joined
 from ppd_model.types import (
     CacheState,
     EncodedUser,
@@ -131,6 +132,9 @@ class FakeRuntime:
         written = text or f"Likes what was chosen ({digest[0]})."
         unread = [word for word in (text or "").split() if word.startswith("zz")]
         return EncodedUser(written, "", user_emb_D, 0.5, ["warm light"], ["clutter"], unread)
+
+    def joined(self, readings: Sequence[EncodedUser], weights: Sequence[float]) -> EncodedUser:
+        return joined(readings, weights)
 
 
 def paint(spec: ImageRequest, adapter: AdapterFile | None = None) -> NDArray[np.uint8]:

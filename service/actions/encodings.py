@@ -5,8 +5,15 @@ from typing import Any
 
 from service.actions.limits import Limits, check_gpu_quota, check_queue
 from service.core.auth import Caller
-from service.core.choices import KnownReading, already_read, reading_seed, reading_sha256
+from service.core.choices import (
+    KnownReading,
+    already_read,
+    newest_read,
+    reading_seed,
+    reading_sha256,
+)
 from service.core.messages import TERMINAL
+from service.core.quiz import CHOICES_PER_EMBEDDING
 from service.infra.parts import Parts
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Choice, Job, Profile, User
@@ -18,17 +25,22 @@ ENCODE_PRIORITY = 0
 class Encoding:
     """The version that answers come to, and its job; None where it is ready already.
 
+    No version either where they are too few to come to any.
+
     `overtaken`: encodings that no worker had begun and that nobody needs any more.
     """
 
-    profile: Profile
+    profile: Profile | None
     job: Job | None
     overtaken: list[Job]
 
     @property
     def ids(self) -> dict[str, Any]:
         """The two, as an idempotency record keeps them."""
-        return {"profile_pk": self.profile.pk, "job_id": self.job.id if self.job else None}
+        return {
+            "profile_pk": self.profile.pk if self.profile else None,
+            "job_id": self.job.id if self.job else None,
+        }
 
 
 async def queue_encoding(
@@ -39,27 +51,22 @@ async def queue_encoding(
     user: User,
     *,
     encoder_version: str | None,
-    source: str,
     choices: list[Choice],
     text: str | None = None,
 ) -> Encoding:
     """Begin a new profile version and queue its job, unless the newest one is of the same reading.
 
-    Needs the user alone. `encoder_version` is the one that reads now, if that is known. A version
+    Needs the user alone. `choices`: all that count, oldest first; under four, the text alone is
+    read. `encoder_version` is the one that reads now, if that is known. A version
     of the same reading stands, be it ready or on its way: a new one would be equal to it.
     Encodings of this user that no worker has begun are overtaken: they come back too.
     """
-    snapshot = [snapshot_of(choice) for choice in choices]
+    snapshot = [snapshot_of(choice) for choice in newest_read(choices)]
+    source = "generated" if text is None else "edited" if snapshot else "written"
     standing = await _standing(store, encoder_version, user.pk, reading_sha256(snapshot, text))
     if standing is not None:
         return standing
-    overtaken: list[Job] = []
-    for waiting in await store.jobs.waiting_encode(user.pk):
-        await store.jobs.cancel(waiting)
-        assert waiting.profile_pk is not None
-        await store.profiles.finish(waiting.profile_pk, "superseded")
-        await store.session.refresh(waiting)
-        overtaken.append(waiting)
+    overtaken = await _overtake(store, user.pk)
     crowd = await store.jobs.crowd("encode", [(user.tenant, user.user_id)])
     queue = crowd.queue((caller.tenant, user.pk))
     check_queue(queue, limits, "encode", caller)
@@ -68,6 +75,50 @@ async def queue_encoding(
     profile = await store.profiles.add(user.pk, source, snapshot, seed, text)
     job = await store.jobs.add(encode_job(caller.tenant, profile, queue.turn))
     return Encoding(profile, job, overtaken)
+
+
+async def follow_answers(
+    store: Store,
+    parts: Parts,
+    limits: Limits,
+    caller: Caller,
+    user: User,
+    *,
+    encoder_version: str | None,
+) -> Encoding:
+    """The profile after answers were changed, removed or left out; a text that was given stays.
+
+    Where there is nothing to make one of, what was read before is superseded. Needs the user alone.
+    """
+    newest = await store.profiles.standing(user.pk)
+    text = newest.text if newest is not None and newest.source in ("edited", "written") else None
+    answers = await store.choices.read_from(user)
+    if len(answers) < CHOICES_PER_EMBEDDING and text is None:
+        overtaken = await _overtake(store, user.pk)
+        await store.profiles.supersede(user.pk)
+        return Encoding(None, None, overtaken)
+    return await queue_encoding(
+        store,
+        parts,
+        limits,
+        caller,
+        user,
+        encoder_version=encoder_version,
+        choices=answers,
+        text=text,
+    )
+
+
+async def _overtake(store: Store, user_pk: str) -> list[Job]:
+    """Cancel the encodings of a user that no worker has begun; gives them."""
+    overtaken: list[Job] = []
+    for waiting in await store.jobs.waiting_encode(user_pk):
+        await store.jobs.cancel(waiting)
+        assert waiting.profile_pk is not None
+        await store.profiles.finish(waiting.profile_pk, "superseded")
+        await store.session.refresh(waiting)
+        overtaken.append(waiting)
+    return overtaken
 
 
 async def _standing(

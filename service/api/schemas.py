@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -118,6 +119,24 @@ class PreferencesIn(Body):
         if len(set(ids)) != len(ids):
             raise ValueError("the same pair is answered twice")
         return self
+
+
+class AnswerIn(Body):
+    """Another answer to a pair that was answered."""
+
+    preferred: Annotated[
+        Annotated[int, Field(ge=0, le=1)] | None,
+        Field(description="Index into the answer's `images`; null when neither is preferred."),
+    ]
+
+
+class AnswersIn(Body):
+    """Which answers count."""
+
+    since: Annotated[
+        Annotated[AwareDatetime, Field(strict=False)] | None,
+        Field(description="Answers given before are left out of the profile; null: all count."),
+    ]
 
 
 class ProfileIn(Body):
@@ -298,6 +317,8 @@ class ProfileOut(BaseModel):
     dislikes: list[str]
     not_understood: list[str] = []
     """Words of a given text that the model does not know, and passes over."""
+    answers: int
+    """How many answers it was read from; 0 for a text alone."""
 
 
 class ErrorOut(BaseModel):
@@ -335,13 +356,18 @@ class PreferencesStateOut(BaseModel):
 
 
 class ChoiceOut(BaseModel):
-    """A stored answer. `images` are the pictures' URLs; `pair_id` null for the client's own."""
+    """A stored answer. `images` are the pictures' URLs; `pair_id` null for the client's own.
 
+    `counts`: whether a profile made now would be read from it.
+    """
+
+    id: int
     pair_id: str | None
     caption: str
     images: list[str]
     preferred: int | None
     created_at: datetime
+    counts: bool
 
 
 class ProfileVersionOut(BaseModel):
@@ -353,6 +379,7 @@ class ProfileVersionOut(BaseModel):
     text: str | None
     likes: list[str]
     dislikes: list[str]
+    answers: int
     encoder_version: str | None
     created_at: datetime
 
@@ -365,6 +392,7 @@ class PreferencesOut(BaseModel):
     profile_version: int | None
     answered: int
     needed: int
+    since: datetime | None
     choices: list[ChoiceOut]
     profile: ProfileOut | None
     profiles: list[ProfileVersionOut]

@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from ppd_model.readings import read_together
 from service.core.quiz import CHOICES_PER_EMBEDDING
 
+T = TypeVar("T")
 ProfileState = Literal["collecting", "encoding", "ready", "failed"]
 
 
@@ -22,6 +24,25 @@ def profile_state(newest_status: str | None) -> ProfileState:
         return "collecting"
     assert newest_status in ("encoding", "ready", "failed"), newest_status
     return newest_status  # type: ignore[return-value]
+
+
+def newest_read(answers: Sequence[T]) -> Sequence[T]:
+    """Of a person's decided answers, oldest first, those that a profile is made of.
+
+    None of under four. Of very many the oldest are left out, four at a time, so that the sets that
+    were read stay what they were.
+    """
+    sets = read_together(len(answers))
+    return answers[sets[0].places.start :] if sets else answers[:0]
+
+
+def sets_of(choices: Sequence[T]) -> list[tuple[Sequence[T], float]]:
+    """What is read in one go each, with its weight: sets of four of a version's answers.
+
+    A version without answers, of words alone, has one set of none.
+    """
+    sets = [([choices[i] for i in one.places], one.weight) for one in read_together(len(choices))]
+    return [*sets] or [([], 1.0)]
 
 
 def reading_sha256(choices: Sequence[Any], given_text: str | None) -> str:

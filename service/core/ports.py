@@ -142,6 +142,9 @@ class ModelRuntime(Protocol):
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
 
+    def joined(self, readings: Sequence[EncodedUser], weights: Sequence[float]) -> EncodedUser:
+        """What readings of one person's sets of answers, oldest first, say together."""
+
     def state(self) -> EngineState | None:
         """How the running batch stands, at once; None where there is none, or not yet."""
 

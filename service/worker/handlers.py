@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from service.actions.equal_requests import earlier_result, waited, wanted_by
 from service.actions.leftovers import delete_leftovers
 from service.actions.moderating import refuse_made
 from service.actions.words import not_read
-from service.core.choices import reading_sha256
+from service.core.choices import reading_sha256, sets_of
 from service.core.errors import JobFailure, StorageFull
 from service.core.generation import blend
 from service.core.messages import JobEvent, preview_event, step_event
@@ -36,6 +36,9 @@ from service.worker.presence import MeasuredPace
 from service.worker.previews import Previews
 
 log = logging.getLogger("ppd.worker")
+
+UNREADABLE = {"encoder_invalid", "nothing_read"}
+"""Failures that are of one set of answers, not of a text or of the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,32 +64,23 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         profile = await store.profiles.get(job.profile_pk)
         if profile is None:
             return False
-        uploads = await _uploads(store, profile)
-    given = profile.given_text
-    pairs = [await _labelled_pair(tools, uploads, choice) for choice in profile.choices]
-
     worked_s = 0.0
-    was_kept = True
 
-    def in_thread() -> EncodedUser:
+    def in_thread(pairs: list[LabelledPair]) -> EncodedUser:
         nonlocal worked_s
         began = time.monotonic()
         try:
-            return tools.runtime.encode(pairs, profile.seed, given)
+            return tools.runtime.encode(pairs, profile.seed, profile.given_text)
         finally:
             worked_s += time.monotonic() - began
 
-    async def read() -> EncodedUser:
-        nonlocal was_kept
-        was_kept = False
-        taste: EncodedUser = await tools.in_model_thread(in_thread)
-        _check(taste, given)
-        return taste
-
-    try:
-        taste = await tools.cache.once(_key(job.tenant, profile, versions.encoder_version), read)
-    finally:
-        tools.metrics.cache_lookup(found=was_kept)
+    made = await _readings(tools, versions.encoder_version, job.tenant, profile, in_thread)
+    taste = await tools.in_model_thread(
+        partial(tools.runtime.joined, [one.taste for one in made], [one.weight for one in made])
+    )
+    key = _key(job.tenant, profile, versions.encoder_version)
+    if len(made) > 1:
+        await tools.cache.put(key, taste)
     values = {
         "text": taste.profile,
         "likes": taste.likes,
@@ -102,6 +96,8 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         if not await store.claims.finish(job.id, job.attempt, "succeeded", result=result):
             return False
         await store.profiles.finish(profile.pk, "ready", **values)
+        kept = {one.sha256: one.taste for one in made}
+        await store.readings.keep(profile.user_pk, versions.encoder_version, kept)
     if worked_s:
         tools.pace.read(worked_s)
         await tools.rates.charge_gpu_seconds(profile.user_pk, worked_s)
@@ -109,6 +105,64 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
     queue_s = (job.started_at - job.created_at).total_seconds()
     tools.metrics.encoded(versions.encoder_version, queue_s, worked_s)
     return True
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What one set of answers was read as."""
+
+    sha256: str
+    weight: float
+    taste: EncodedUser
+
+
+async def _readings(
+    tools: Tools,
+    encoder_version: str,
+    tenant: str,
+    profile: Profile,
+    in_thread: Callable[[list[LabelledPair]], EncodedUser],
+) -> list[_Made]:
+    """Every set of the version's answers, read now unless it was read before.
+
+    A set that the encoder can make nothing of is left out as long as there are others. Raises
+    JobFailure where it can of none.
+    """
+    weight_of = {
+        reading_sha256(choices, profile.given_text): (choices, weight)
+        for choices, weight in sets_of(profile.choices)
+    }
+    async with tools.database.read() as store:
+        known = await store.readings.of(profile.user_pk, encoder_version, list(weight_of))
+        uploads = await _uploads(store, profile)
+    made: list[_Made] = []
+    failed: JobFailure | None = None
+    for sha256, (choices, weight) in weight_of.items():
+        was_kept = True
+
+        async def read(of: Sequence[dict[str, Any]] = choices) -> EncodedUser:
+            nonlocal was_kept
+            was_kept = False
+            pairs = [await _labelled_pair(tools, uploads, choice) for choice in of]
+            taste: EncodedUser = await tools.in_model_thread(partial(in_thread, pairs))
+            _check(taste, profile.given_text)
+            return taste
+
+        key = EmbeddingKey(tenant, profile.user_pk, encoder_version, sha256)
+        try:
+            taste = known.get(sha256) or await tools.cache.once(key, read)
+            made.append(_Made(sha256, weight, taste))
+        except JobFailure as failure:
+            if failure.code not in UNREADABLE:
+                raise
+            failed = failure
+            log.warning("a set of answers of profile %s was not read: %s", profile.pk, failure.code)
+        finally:
+            tools.metrics.cache_lookup(found=was_kept)
+    if not made:
+        assert failed is not None
+        raise failed
+    return made
 
 
 async def generate(

@@ -265,6 +265,12 @@ class PpdRuntime:
                 detail = "The encoder cannot read these choices with this text."
                 raise JobFailure("encoder_invalid", detail) from error
 
+    def joined(self, readings: Sequence[EncodedUser], weights: Sequence[float]) -> EncodedUser:
+        """What readings of one person's sets of answers, oldest first, say together."""
+        if self._encoder is None:
+            raise ValueError("the encoder is not loaded in this process: it joins no readings")
+        return self._encoder.joined(readings, weights)
+
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is beyond what the text encoder reads; mostly empty."""
         return self._loaded_pipeline().text_encoder.unread(prompt)

@@ -19,7 +19,7 @@ def test_four_choices_become_a_profile_and_lead_to_the_studio(page: Page) -> Non
     steps.take_quiz(page)
 
     expect(page.locator("#profile-text")).not_to_be_empty()
-    expect(page.locator("#profile-caution")).to_contain_text("four answers only")
+    expect(page.locator("#profile-caution")).to_contain_text("4 answers only")
     shown = page.locator("#profile").inner_text()
     assert "%" not in shown, "no number is shown that nobody has checked"
     assert "sure" not in shown

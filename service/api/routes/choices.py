@@ -1,11 +1,12 @@
 """A person's answers and the profile that comes of them."""
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Path, Response
 
-from service.actions.encodings import queue_encoding
-from service.actions.leftovers import delete_leftovers
+from service.actions.encodings import follow_answers, queue_encoding
+from service.actions.leftovers import delete_leftovers, delete_soon
 from service.actions.moderating import refuse
 from service.actions.words import caption_not_read
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, WaitDep
@@ -13,6 +14,8 @@ from service.api.idempotency import Accepted, OnceDep
 from service.api.routes.jobs import wait_for_end
 from service.api.routes.pairs import pair_out
 from service.api.schemas import (
+    AnswerIn,
+    AnswersIn,
     ChoiceIn,
     ChoiceOut,
     ErrorOut,
@@ -29,7 +32,7 @@ from service.api.schemas import (
 from service.api.services import Services
 from service.api.uploads import check_quota, clean_uploads, contents, image_row, put_pictures
 from service.core.auth import Caller
-from service.core.choices import begins_encoding, profile_state
+from service.core.choices import begins_encoding, newest_read, profile_state
 from service.core.errors import CODES, ServiceError
 from service.core.messages import status_event
 from service.core.pool import Pair
@@ -39,6 +42,8 @@ from service.infra.sql.tables import Choice, Image, Job, Profile, User
 
 router = APIRouter(prefix="/users/{user_id}", tags=["preferences"], route_class=ProtectedRoute)
 
+AnswerId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
 
 @router.get("/quiz")
 async def quiz(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -> QuizOut:
@@ -46,7 +51,8 @@ async def quiz(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -> 
     async with services.database.read() as store:
         user = await store.users.find(caller.tenant, user_id)
         answers = await store.choices.of(user.pk) if user is not None else []
-    still = needed(sum(answer.preferred is not None for answer in answers))
+        read = await store.choices.read_from(user) if user is not None else []
+    still = needed(len(read))
     person = _person(caller, user_id)
     pool = services.pool.pairs
     given = {answer.pair_id: answer.preferred for answer in answers if answer.pair_id is not None}
@@ -77,9 +83,9 @@ async def post_preferences(
     wait_s: WaitDep,
     once: OnceDep,
 ) -> PreferencesStateOut:
-    """Store answers. Once four are decided, the profile is encoded anew from the newest four.
+    """Store answers. Once four are decided, the profile is encoded anew from all of them.
 
-    Where these are the four that the newest version was read from, or is being, it stands.
+    Where the newest version was read from the same answers, or is being, it stands.
     """
     sent = await clean_uploads(services, caller, body)
     await refuse(services, "upload", contents(body, sent), caller.audited_as, caller.tenant)
@@ -110,6 +116,79 @@ async def post_preferences(
     return state
 
 
+@router.patch(
+    "/preferences",
+    status_code=202,
+    responses={200: {"model": PreferencesStateOut, "description": "The profile is ready."}},
+)
+async def choose_since(
+    user_id: UserIdDep,
+    body: AnswersIn,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+    wait_s: WaitDep,
+) -> PreferencesStateOut:
+    """Leave out answers that were given before a time, or count all again; the profile follows."""
+
+    async def change(store: Store, user: User) -> list[str]:
+        user.answers_since = body.since
+        return []
+
+    return await _changed(user_id, change, response, caller, services, wait_s)
+
+
+@router.patch(
+    "/preferences/{answer_id}",
+    status_code=202,
+    responses={200: {"model": PreferencesStateOut, "description": "The profile is ready."}},
+)
+async def change_answer(
+    user_id: UserIdDep,
+    answer_id: AnswerId,
+    body: AnswerIn,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+    wait_s: WaitDep,
+) -> PreferencesStateOut:
+    """Answer a pair otherwise; the profile follows."""
+
+    async def change(store: Store, user: User) -> list[str]:
+        answer = await _answer(store, user, answer_id)
+        answer.preferred = body.preferred
+        return []
+
+    return await _changed(user_id, change, response, caller, services, wait_s)
+
+
+@router.delete(
+    "/preferences/{answer_id}",
+    status_code=202,
+    responses={200: {"model": PreferencesStateOut, "description": "The profile is ready."}},
+)
+async def remove_answer(
+    user_id: UserIdDep,
+    answer_id: AnswerId,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+    wait_s: WaitDep,
+) -> PreferencesStateOut:
+    """Remove an answer, with the pictures that were uploaded for it; the profile follows.
+
+    Where fewer than four are left and no text was given, there is no profile any more.
+    """
+
+    async def change(store: Store, user: User) -> list[str]:
+        answer = await _answer(store, user, answer_id)
+        own = [image for image in (answer.image_0_id, answer.image_1_id) if image is not None]
+        await store.choices.remove(answer)
+        return await store.images.remove(own)
+
+    return await _changed(user_id, change, response, caller, services, wait_s)
+
+
 @router.put(
     "/profile",
     status_code=202,
@@ -123,7 +202,7 @@ async def put_profile(
     services: ServicesDep,
     wait_s: WaitDep,
 ) -> PreferencesStateOut:
-    """Put a text in the place of the profile; it is read together with the newest four choices.
+    """Put a text in the place of the profile; it is read together with all choices.
 
     Until there are four, the text alone is read, and the user need not be known yet.
     """
@@ -131,8 +210,6 @@ async def put_profile(
     await refuse(services, "prompt", [text], caller.audited_as, caller.tenant)
     async with services.database.write() as store:
         user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
-        newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)
-        alone = len(newest) < CHOICES_PER_EMBEDDING
         encoding = await queue_encoding(
             store,
             services,
@@ -140,8 +217,7 @@ async def put_profile(
             caller,
             user,
             encoder_version=await services.worker.encoder_version(),
-            source="written" if alone else "edited",
-            choices=[] if alone else newest,
+            choices=await store.choices.read_from(user),
             text=body.text,
         )
     _announce(services, encoding.overtaken, encoding.ids["job_id"])
@@ -158,19 +234,61 @@ async def get_preferences(
         if user is None and not caller.is_session:
             raise ServiceError(404, "user_not_found")
         answers = await store.choices.of(user.pk) if user is not None else []
+        read = await store.choices.read_from(user) if user is not None else []
         profiles = await store.profiles.of(user.pk) if user is not None else []
     ready = [profile for profile in profiles if profile.status == "ready"]
-    counting = [profile.status for profile in profiles if profile.status != "superseded"]
+    standing = [profile.status for profile in profiles if profile.status != "superseded"]
+    counting = {answer.pk for answer in newest_read(read)}
     return PreferencesOut(
         user_id=user_id,
-        status=profile_state(counting[-1] if counting else None),
+        status=profile_state(standing[-1] if standing else None),
         profile_version=ready[-1].version if ready else None,
         answered=len(answers),
-        needed=needed(sum(answer.preferred is not None for answer in answers)),
-        choices=[choice_out(services, answer) for answer in answers],
+        needed=needed(len(read)),
+        since=user.answers_since if user is not None else None,
+        choices=[choice_out(services, answer, counts=answer.pk in counting) for answer in answers],
         profile=profile_out(ready[-1]) if ready else None,
         profiles=[version_out(profile) for profile in profiles],
     )
+
+
+Change = Callable[[Store, User], Awaitable[list[str]]]
+"""What is done to a user's answers; gives the keys of pictures that are to be deleted with it."""
+
+
+async def _changed(
+    user_id: str,
+    change: Change,
+    response: Response,
+    caller: Caller,
+    services: Services,
+    wait_s: float | None,
+) -> PreferencesStateOut:
+    """Change the answers of a user who is there, and let the profile follow."""
+    async with services.database.write() as store:
+        user = await store.users.alone(caller.tenant, user_id)
+        if user is None:
+            raise ServiceError(404, "user_not_found")
+        gone = await change(store, user)
+        await store.session.flush()
+        encoding = await follow_answers(
+            store,
+            services,
+            services.limits,
+            caller,
+            user,
+            encoder_version=await services.worker.encoder_version(),
+        )
+    await delete_soon(services, gone)
+    _announce(services, encoding.overtaken, encoding.ids["job_id"])
+    return await _present(user_id, encoding.ids, response, caller, services, wait_s)
+
+
+async def _answer(store: Store, user: User, answer_id: int) -> Choice:
+    answer = await store.choices.get(user.pk, answer_id)
+    if answer is None:
+        raise ServiceError(404, "answer_not_found")
+    return answer
 
 
 async def found_user(store: Store, caller: Caller, user_id: str) -> User:
@@ -181,9 +299,11 @@ async def found_user(store: Store, caller: Caller, user_id: str) -> User:
     return user
 
 
-def choice_out(services: Services, choice: Choice) -> ChoiceOut:
+def choice_out(services: Services, choice: Choice, *, counts: bool) -> ChoiceOut:
     own_ids = (choice.image_0_id, choice.image_1_id)
     return ChoiceOut(
+        id=choice.pk,
+        counts=counts,
         pair_id=choice.pair_id,
         caption=choice.caption,
         images=services.pool.picture_urls(choice.pair_id, own_ids),
@@ -200,6 +320,7 @@ def profile_out(profile: Profile) -> ProfileOut:
         likes=profile.likes or [],
         dislikes=profile.dislikes or [],
         not_understood=profile.unread or [],
+        answers=len(profile.choices),
     )
 
 
@@ -211,6 +332,7 @@ def version_out(profile: Profile) -> ProfileVersionOut:
         text=profile.text,
         likes=profile.likes or [],
         dislikes=profile.dislikes or [],
+        answers=len(profile.choices),
         encoder_version=profile.encoder_version,
         created_at=profile.created_at,
     )
@@ -248,10 +370,9 @@ async def _begin(
 ) -> tuple[dict[str, Any], list[Job]]:
     """After answers were stored: begin an encoding if there is cause for one."""
     decided_in_post = sum(choice.preferred is not None for choice in body.choices)
-    _, decided = await store.choices.counts(user.pk)
-    if not begins_encoding(decided_in_post, decided):
+    answers = await store.choices.read_from(user)
+    if not begins_encoding(decided_in_post, len(answers)):
         return {"profile_pk": None, "job_id": None}, []
-    newest = await store.choices.latest_decided(user.pk, CHOICES_PER_EMBEDDING)
     encoding = await queue_encoding(
         store,
         services,
@@ -259,8 +380,7 @@ async def _begin(
         caller,
         user,
         encoder_version=await services.worker.encoder_version(),
-        source="generated",
-        choices=newest,
+        choices=answers,
     )
     return encoding.ids, encoding.overtaken
 
@@ -297,7 +417,8 @@ async def _present(
         await wait_for_end(services, job_id, wait_s)
     async with services.database.read() as store:
         user = await found_user(store, caller, user_id)
-        answered, decided = await store.choices.counts(user.pk)
+        answered = await store.choices.count(user.pk)
+        read = await store.choices.read_from(user)
         profile = await _standing(store, user, accepted["profile_pk"])
         if job_id is None and profile is not None:
             job = await store.jobs.of_profile(profile.pk)
@@ -318,7 +439,7 @@ async def _present(
         profile_version=profile.version if profile is not None else None,
         status=state,
         choices=answered,
-        needed=needed(decided),
+        needed=needed(len(read)),
         profile=profile_out(profile) if profile is not None and state == "ready" else None,
         error=error,
         links=links,

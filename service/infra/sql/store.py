@@ -25,6 +25,7 @@ from service.infra.sql.repositories.image_deletions import ImageDeletions
 from service.infra.sql.repositories.images import Images
 from service.infra.sql.repositories.keys import Keys
 from service.infra.sql.repositories.profiles import Profiles
+from service.infra.sql.repositories.readings import Readings
 from service.infra.sql.repositories.retention import Due
 from service.infra.sql.repositories.tombstones import Tombstones
 from service.infra.sql.repositories.users import SEEN_TO, Users
@@ -40,6 +41,7 @@ class Store:
         self.users = Users(session)
         self.choices = Choices(session)
         self.profiles = Profiles(session)
+        self.readings = Readings(session)
         self.jobs = Jobs(session, delivery)
         self.claims = Claims(session, delivery)
         self.images = Images(session)

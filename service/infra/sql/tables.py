@@ -93,6 +93,8 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(default=present())
     seen_at: Mapped[datetime | None] = mapped_column(default=now)
     """When something was last asked in this person's name, to the day."""
+    answers_since: Mapped[datetime | None]
+    """Answers given before are left out of this person's profile."""
 
 
 class Choice(Base):
@@ -117,7 +119,7 @@ class Choice(Base):
 
 
 class Profile(Base):
-    """One version of a user's profile. `choices`: the four answers that it was read from.
+    """One version of a user's profile. `choices`: the answers that it was read from, oldest first.
 
     `status`: encoding, ready, failed, superseded. `source`: generated, edited, reencoded, written
     (without choices). `embedding`: little-endian float32. `unread`: words of the text that the
@@ -149,6 +151,22 @@ class Profile(Base):
     def given_text(self) -> str | None:
         """The text that the encoder reads in the place of one of its own; None lets it write."""
         return self.text if self.source != "generated" else None
+
+
+class Reading(Base):
+    """What an encoder of this version made of one set of four answers, or of a text with it."""
+
+    __tablename__ = "readings"
+
+    user_pk: Mapped[str] = _refers_to("users.pk", index=False, primary_key=True)
+    encoder_version: Mapped[str] = mapped_column(String(256), primary_key=True)
+    reading_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    likes: Mapped[list[Any]]
+    dislikes: Mapped[list[Any]]
+    unread: Mapped[list[Any]]
+    confidence: Mapped[float] = mapped_column(Float)
+    embedding: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 _RUNS = text("status = 'running'")

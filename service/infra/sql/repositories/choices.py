@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 
+from service.infra.sql.clock import present
 from service.infra.sql.repositories.base import Repository
-from service.infra.sql.tables import Choice
+from service.infra.sql.tables import Choice, User
 
 
 class Choices(Repository):
@@ -14,35 +15,43 @@ class Choices(Repository):
     async def of(self, user_pk: str) -> Sequence[Choice]:
         return await self._all(select(Choice).where(Choice.user_pk == user_pk).order_by(Choice.pk))
 
-    async def latest_decided(self, user_pk: str, count: int) -> list[Choice]:
-        """The newest answers that are not ties, oldest of them first."""
-        rows = await self._session.scalars(
-            select(Choice)
-            .where(Choice.user_pk == user_pk, Choice.preferred.is_not(None))
-            .order_by(Choice.pk.desc())
-            .limit(count)
-        )
-        return list(rows)[::-1]
+    async def read_from(self, user: User) -> list[Choice]:
+        """The answers that the user's profile is made of: not ties, nor too old; oldest first."""
+        theirs = select(Choice).where(Choice.user_pk == user.pk, Choice.preferred.is_not(None))
+        if user.answers_since is not None:
+            theirs = theirs.where(Choice.created_at >= user.answers_since)
+        return list(await self._all(theirs.order_by(Choice.pk)))
 
-    async def counts(self, user_pk: str) -> tuple[int, int]:
-        """How many answers there are, and how many of them are not ties."""
-        row = (
-            await self._session.execute(
-                select(func.count(), func.count(Choice.preferred)).where(Choice.user_pk == user_pk)
-            )
-        ).one()
-        return int(row[0]), int(row[1])
+    async def count(self, user_pk: str) -> int:
+        """How many answers there are, ties too."""
+        theirs = select(func.count()).select_from(Choice).where(Choice.user_pk == user_pk)
+        return await self._session.scalar(theirs) or 0
 
     async def put(self, choice: Choice) -> None:
         """Store an answer; one to the same pool pair takes the place of the earlier one.
 
         Needs the user alone.
         """
+        earlier = None
         if choice.pair_id is not None:
-            await self._session.execute(
-                delete(Choice).where(
+            earlier = await self._session.scalar(
+                select(Choice).where(
                     Choice.user_pk == choice.user_pk, Choice.pair_id == choice.pair_id
                 )
             )
-        self._session.add(choice)
+        if earlier is None:
+            self._session.add(choice)
+        else:
+            earlier.preferred = choice.preferred
+            earlier.created_at = present()
+        await self._session.flush()
+
+    async def get(self, user_pk: str, pk: int) -> Choice | None:
+        """This user's answer of that number. Needs the user alone where it is to be changed."""
+        return await self._session.scalar(
+            select(Choice).where(Choice.user_pk == user_pk, Choice.pk == pk)
+        )
+
+    async def remove(self, choice: Choice) -> None:
+        await self._session.delete(choice)
         await self._session.flush()

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, or_, select
+from sqlalchemy import ColumnElement, case, delete, func, or_, select
 
 from service.infra.sql.jobs.jobs import jobs_about
 from service.infra.sql.repositories.base import ID, Repository
+from service.infra.sql.repositories.image_deletions import ImageDeletions
 from service.infra.sql.tables import Image, Job
 
 _EQUAL_JOBS = 8
@@ -100,6 +101,14 @@ class Images(Repository):
             )
         ).one()
         return int(row[0]), int(row[1])
+
+    async def remove(self, ids: Sequence[str]) -> list[str]:
+        """Delete these rows, and note their bytes to be deleted; gives the bytes' keys."""
+        which = Image.id.in_(ids)
+        keys = await self._all(select(Image.key).where(which))
+        await ImageDeletions(self._session).note(which)
+        await self._session.execute(delete(Image).where(which))
+        return list(keys)
 
     async def known(self, keys: Sequence[str]) -> set[str]:
         """Those of a job's or a request's few keys that a row points to."""

@@ -90,6 +90,12 @@ class Profiles(Repository):
         statement = update(Profile).where(Profile.pk == pk, Profile.status == "encoding")
         return bool(await self._changed(statement.values(status=status, **values)))
 
+    async def supersede(self, user_pk: str) -> None:
+        """Let no version of the user stand: what they were read from is gone."""
+        await self._session.execute(
+            update(Profile).where(Profile.user_pk == user_pk).values(status="superseded")
+        )
+
     async def reopen(self, pk: str) -> bool:
         """Encode a version that failed once more; false when it is in another state."""
         statement = update(Profile).where(Profile.pk == pk, Profile.status == "failed")

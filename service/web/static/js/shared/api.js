@@ -6,9 +6,9 @@
  * @typedef {{pair_id: string, caption: string, images: [PairImage, PairImage], order?: [0 | 1, 0 | 1]}} Pair
  *   order: which picture of `images` hangs left and which right; the service draws it
  * @typedef {0 | 1 | null} Preferred   index into a pair's images, wherever they hung; null is a tie
- * @typedef {{text: string, likes: string[], dislikes: string[], not_understood: string[]}} Profile
+ * @typedef {{text: string, likes: string[], dislikes: string[], not_understood: string[], answers: number}} Profile
  * @typedef {{version: number, source: string}} ProfileVersion
- * @typedef {{pair_id: string | null, preferred: Preferred}} RecordedChoice
+ * @typedef {{id: number, pair_id: string | null, caption: string, images: string[], preferred: Preferred, counts: boolean}} RecordedChoice
  * @typedef {{status: string, choices: RecordedChoice[], profile: Profile | null, profile_version: number | null, profiles: ProfileVersion[]}} Preferences
  * @typedef {{url: string, seed: number}} ResultImage
  * @typedef {{images: ResultImage[], personalization_applied: boolean, reason?: string, strength: number, warnings?: {code: string, detail: string}[]}} Result
@@ -148,6 +148,9 @@ export const postChoice = (pairId, preferred, key) =>
     key,
     keepalive: true,
   });
+
+/** @param {number} id */
+export const removeAnswer = (id) => request("DELETE", `/users/${user()}/preferences/${id}`);
 
 /** @param {string} text */
 export const putProfile = (text) => request("PUT", `/users/${user()}/profile`, { body: { text } });

@@ -47,6 +47,13 @@ async function result(held, what = "choices") {
   byId("profile-title").focus({ preventScroll: true });
 }
 
+/** After an answer is gone: the profile that follows, or the quiz where too few are left. */
+async function follow() {
+  const held = await getPreferences();
+  if (held.status === "collecting") await quiz({ again: false });
+  else await result(held);
+}
+
 /** @param {{again: boolean}} how */
 async function quiz(how) {
   try {
@@ -65,6 +72,6 @@ byId("quiz-words").addEventListener("click", () => {
   byId("words-title").focus({ preventScroll: true });
 });
 wireReading({ onBack: () => quiz({ again: false }) });
-wireProfile({ onRetake: () => quiz({ again: true }), onEdited: () => result(undefined, "edit") });
+wireProfile({ onRetake: () => quiz({ again: true }), onEdited: () => result(undefined, "edit"), onAnswerRemoved: follow });
 byId("load-retry").addEventListener("click", open);
 open();

@@ -3,6 +3,7 @@
 import { deleteUser, exportUser, inWords, putProfile } from "../shared/api.js";
 import { announce, byId, make, showError } from "../shared/dom.js";
 import { forgetAll } from "../shared/memory.js";
+import { showAnswers, wireAnswers } from "./answers.js";
 import { places, withoutPhrase } from "./phrases.js";
 
 /** The newest removal, which can be undone. @type {{phrase: string, before: string, after: string} | null} */
@@ -31,7 +32,10 @@ export function showProfile(held) {
   byId("profile-unread").textContent = `The model does not know these words and passes over them: ${unread.join(", ")}.`;
   byId("profile-caution").textContent = given
     ? "The model reads your words together with what you chose."
-    : "A first impression. It rests on four answers only; it can be wrong about you.";
+    : profile.answers < 8
+      ? `A first impression. It rests on ${profile.answers} answers only; it can be wrong about you.`
+      : `It rests on ${profile.answers} answers; it can still be wrong about you.`;
+  showAnswers(held);
   closeEditor();
 }
 
@@ -46,9 +50,10 @@ function drawChips(kind, phrases) {
   byId(`profile-${kind}-block`).hidden = phrases.length === 0;
 }
 
-/** @param {{onRetake: () => void, onEdited: () => void}} callbacks */
-export function wireProfile({ onRetake, onEdited }) {
+/** @param {{onRetake: () => void, onEdited: () => void, onAnswerRemoved: () => void}} callbacks */
+export function wireProfile({ onRetake, onEdited, onAnswerRemoved }) {
   readAgain = onEdited;
+  wireAnswers(onAnswerRemoved);
   byId("profile-undo").addEventListener("click", () => {
     if (removal) saveChips(removal.before);
   });
