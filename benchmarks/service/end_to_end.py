@@ -31,6 +31,8 @@ from training.world.scene import CONTENTS, SETTINGS, SUBJECTS
 
 WEIGHTS_DIR = Path(__file__).parents[2] / "ppd_model" / "mini"
 STRENGTH_OFF = 0.0
+POLL_S = 0.5
+"""Between looks at what takes longer than a request may wait: the machine may be busy."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -146,6 +148,9 @@ def generate(client: httpx.Client, request: dict[str, Any]) -> tuple[bytes, floa
     """The picture's bytes, and the seconds until the job had succeeded."""
     started_s = time.perf_counter()
     job = json_of(client.post("/generate", json=request, headers={"Prefer": "wait=60"}))
+    while job["status"] in ("queued", "running"):
+        time.sleep(POLL_S)
+        job = json_of(client.get(f"/jobs/{job['id']}"))
     seconds = time.perf_counter() - started_s
     if job["status"] != "succeeded":
         raise RuntimeError(f"job {job['id']} is {job['status']}: {job.get('error')}")

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.picture_statistics import STATISTICS, Picture
-from benchmarks.service.end_to_end import generate, json_of
+from benchmarks.service.end_to_end import POLL_S, generate, json_of
 from training.reports.statistics import clustered_mean, wins
 
 TIE_BELOW_SD = 0.05
@@ -208,8 +208,11 @@ def answer_quiz(client: httpx.Client, user_id: str, world: World, utility: Utili
             )
         )
         if state["needed"] == 0:
+            while state["status"] == "encoding":
+                time.sleep(POLL_S)
+                state = json_of(client.get(f"/users/{user_id}/preferences"))
             if state["status"] != "ready":
-                raise RuntimeError(f"{user_id}: no profile after 60 s: {state}")
+                raise RuntimeError(f"{user_id} has no profile: {state}")
             return answered
     raise RuntimeError(f"{user_id}: {MOST_ANSWERS} answers, and the quiz has not ended")
 

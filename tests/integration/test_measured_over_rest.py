@@ -1,0 +1,58 @@
+"""People and words, measured over REST against a running service with a fake model."""
+
+import asyncio
+
+import httpx
+import numpy as np
+import pytest
+
+from benchmarks.service import people, words
+from benchmarks.words import Contrast
+from tests.running_service import Service
+
+pytestmark = pytest.mark.anyio
+
+
+def client_of(service: Service) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {service.key}"}
+    return httpx.Client(base_url=service.url, headers=headers, timeout=60, trust_env=False)
+
+
+async def test_people_answer_the_quiz_and_are_shown_pictures_with_and_without_their_taste(
+    service: Service,
+) -> None:
+    def measured() -> tuple[people.World, dict[str, object]]:
+        with client_of(service) as client:
+            world = people.World(client, people.FOREIGN)
+            return world, people.group_report(client, "foreign", people=2, prompts=2, seed=0)
+
+    world, report = await asyncio.to_thread(measured)
+    for measure in range(len(people.FOREIGN)):
+        assert world.spread(lambda seen_M, at=measure: float(seen_M[at])) == pytest.approx(1)
+    gain = report["gain_sd"]
+    assert isinstance(gain, dict)
+    assert (gain["count"], gain["clusters"]) == (4, 2)
+    assert gain["mean"] == pytest.approx(np.mean(report["each_person_sd"]), abs=0.01)
+    asked = [made.strength for made in service.runtime.generated if made.user_emb_D is not None]
+    assert len(asked) == 4
+    assert len(service.runtime.generated) == 8
+    assert len(service.runtime.encoded) == 2
+
+
+async def test_a_text_and_its_opposite_are_compared_by_the_same_prompts_and_seeds(
+    service: Service,
+) -> None:
+    contrast = Contrast("sunny", "shady", ("brightness", "warmth"))
+
+    def measured() -> dict[str, object]:
+        with client_of(service) as client:
+            return words.obeyed(client, [contrast], ["ann"], prompts=2)
+
+    report = await asyncio.to_thread(measured)
+    assert report["comparisons"] == 4
+    assert [text for _, _, text in service.runtime.encoded] == ["sunny", "shady"]
+    made = service.runtime.generated
+    assert len(made) == 4
+    assert {(one.prompt, one.seed) for one in made[:2]} == {
+        (one.prompt, one.seed) for one in made[2:]
+    }
