@@ -10,6 +10,7 @@ import pytest
 from ppd_model.presets import get_preset
 from training.dpo.dpo_config import DpoConfig
 from training.jobs.configuration import read_configuration
+from training.precompute.precompute_config import PrecomputeConfig
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 PAPER = {"synthetic": (1e-5, "one_hot"), "real": (3e-6, "vlm")}
@@ -41,8 +42,20 @@ def test_the_papers_recipes_hold_the_papers_numbers(
     assert 0.1 <= found.beta <= 2
     assert (found.shared_noise, found.shared_timestep) == (False, True)
     assert found.batch == 8 * 6 * (found.micro_batch or 0)
+    assert found.centre_users is (experiment == "synthetic")  # which has nothing to centre
     for overrides in OBJECTIVES:
         recipe(name, **overrides)
+
+
+def test_pick_a_pic_is_divided_and_read_as_in_the_paper() -> None:
+    real = read_configuration(PrecomputeConfig, CONFIGS / "pickapic_precompute.yaml", {})
+    assert (real.held_out, real.unseen_people, real.seen_people) == ("people", 192, 277)
+    assert (real.test_captions, real.decoding, real.prompt_variant) == (1, "sample", "paper")
+    name = "pickapic_synthetic_precompute.yaml"
+    synthetic = read_configuration(PrecomputeConfig, CONFIGS / name, {})
+    assert (synthetic.support_sets, synthetic.vlm) == (0, False)
+    assert (synthetic.unseen_people, synthetic.seen_people) == (0, 0)
+    assert "validation_unique" in str(synthetic.validation_data)
 
 
 @pytest.mark.parametrize(

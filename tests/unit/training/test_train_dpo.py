@@ -24,6 +24,7 @@ from ppd_model.files.artifact import (
     save_artifact,
     sha256_of,
 )
+from ppd_model.nets.diffusion import LATEST_TIME, alpha_bar
 from ppd_model.nets.stage_c import load_adapter, load_stage_c
 from tests.tiny_training import (
     PAIRS_EACH,
@@ -436,6 +437,40 @@ def test_times_fill_the_range_that_was_asked_for(world: Path, tmp_path: Path) ->
     assert float(t_B.mean()) == pytest.approx(0.825, abs=0.01)
     with pytest.raises(ValueError, match=r"max_time is 0\.5"):
         tiny_config(world, tmp_path, min_time=0.6, max_time=0.5)
+
+
+def test_the_network_is_told_no_time_beyond_the_clamped_signal_unless_asked_otherwise(
+    world: Path, tmp_path: Path
+) -> None:
+    plain = tiny_config(world, tmp_path)
+    clamped = plain.model_copy(update={"snr_times": True})
+    t_B, seen_B = (
+        draw(4000, torch.Size((1, 1, 1)), 0, 0, config).t_chosen_B for config in (plain, clamped)
+    )
+    late_B = t_B > LATEST_TIME
+    assert 0 < int(late_B.sum()) < 100  # of 4000, .64 % are expected
+    assert seen_B.equal(t_B.clamp(max=LATEST_TIME))
+    torch.testing.assert_close(alpha_bar(seen_B), alpha_bar(t_B), rtol=1e-3, atol=0)
+
+
+def test_embeddings_are_centred_unless_asked_otherwise(world: Path, tmp_path: Path) -> None:
+    def centre_of(**changes: object) -> torch.Tensor:
+        config = tiny_config(world, tmp_path, **changes)
+        pairs = train_dpo.read_pairs(config)
+        model, _ = train_dpo.make_model(config, pairs, torch.device("cpu"))
+        return model.stage_c.adapter.projector.center_D
+
+    assert centre_of().abs().max() > 0
+    assert not centre_of(centre_users=False).any()
+
+
+def test_runs_from_before_an_option_was_there_are_the_same_runs(
+    world: Path, tmp_path: Path
+) -> None:
+    usual = tiny_config(world, tmp_path)
+    assert not {"snr_times", "centre_users"} & usual.comparable().keys()
+    for change in ({"snr_times": True}, {"centre_users": False}):
+        assert change.keys() <= tiny_config(world, tmp_path, **change).comparable().keys()
 
 
 def test_the_learning_rate_warms_up_and_falls(world: Path, tmp_path: Path) -> None:
