@@ -51,8 +51,8 @@ class SplitRule(Configuration):
     test_captions: PositiveInt = 1
     """Captions that are held out of each person of either test, at most."""
     near_caption: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """Captions of a person that have this share of their words in common are one caption: see
-    near_captions.py; 1: only those with the same words."""
+    """Captions of a person that have this share of their words in common are one caption, and so
+    is one that continues another: see near_captions.py."""
     unseen_user_share: float = 192 / 4341
     """Share of people whose pairs are never trained on."""
     validation_caption_share: float = 500 / 58_000
