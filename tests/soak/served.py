@@ -135,7 +135,12 @@ class Served:
         """Another process holds SQLite's lock."""
         self.book.fault(f"the database is locked for {_LOCKED_S:.0f} s")
         with contextlib.closing(
-            sqlite3.connect(self.data_dir / "ppd.db", timeout=30, isolation_level=None)
+            sqlite3.connect(
+                self.data_dir / "ppd.db",
+                timeout=30,
+                isolation_level=None,
+                check_same_thread=False,
+            )
         ) as other:
             await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
             await asyncio.sleep(_LOCKED_S)

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any, Protocol
 
-from sqlalchemy import CursorResult, Dialect
+from sqlalchemy import CursorResult, Dialect, Insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.sql.expression import Executable
 
@@ -67,8 +67,10 @@ async def fetched(
 async def _sent(raw: Any, statement: Executable, given: Mapping[str, Any], dialect: Dialect) -> Any:
     text, fixed = _compiled(statement, dialect)
     cursor = raw.cursor()
-    # Not prepared: a plan of when the tables were small would stay until they are analysed.
-    await cursor.execute(text, {**fixed, **given}, prepare=False)
+    # What reads tables is not prepared: a plan of when they were small would stay until they are
+    # analysed. What only writes what it is given has one plan.
+    only_writes = isinstance(statement, Insert)
+    await cursor.execute(text, {**fixed, **given}, prepare=None if only_writes else False)
     return cursor
 
 
