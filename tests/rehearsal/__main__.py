@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def main() -> None:
         print(f"downloads made up in {time.monotonic() - started_s:.0f} s", flush=True)
         environment = environment_of(folder, preset, stack.enter_context(running_judge()))
         if not given.plain:
-            stack.callback(fork_from_here(folder, environment).kill)
+            stack.callback(end, fork_from_here(folder, environment))
         shell = Shell(ROOT, environment, folder / "log.txt")
         stack.callback(shell.close)
         rows, failed = rehearse(shell, folder / "runs")
@@ -86,6 +87,7 @@ def main() -> None:
         minutes = (time.monotonic() - started_s) / 60
         print(f"{len(rows)} commands, {failed} failed, {minutes:.1f} minutes")
         print(f"{len(missing)} of {len(wanted)} results missing")
+    print(f"{cpu_seconds():.0f} s of one processor")
     raise SystemExit(bool(failed or missing or miscounted))
 
 
@@ -132,6 +134,17 @@ def fork_from_here(folder: Path, environment: dict[str, str]) -> subprocess.Pope
             break
         time.sleep(1)
     raise RuntimeError("no process to fork from came up")
+
+
+def end(server: subprocess.Popen[bytes]) -> None:
+    server.kill()
+    server.wait()
+
+
+def cpu_seconds() -> float:
+    """What all commands and this process took so far, of those that have ended."""
+    took = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in took)
 
 
 def rehearse(shell: Shell, runs: Path) -> tuple[list[list[str]], int]:
