@@ -21,7 +21,7 @@ from ppd_model.files.artifact import ArtifactSpec, save_artifact
 from ppd_model.nets.stage_c import build_stage_c
 from ppd_model.presets import Preset, get_preset
 from training import reference_errors, train_dpo
-from training.data.dataset import PairBatch
+from training.data.dataset import PairBatch, drawn_set
 from training.dpo import dpo_config
 from training.dpo.dpo_config import DpoConfig
 
@@ -44,6 +44,9 @@ class TinyPairs:
     text_KST: Tensor
     pooled_K1T: Tensor
     user_emb_ED: Tensor
+    first_embedding_U: Tensor
+    embeddings_U: Tensor
+    sets_P: Tensor
     person_P: Tensor
     chosen_P: Tensor
     rejected_P: Tensor
@@ -63,21 +66,25 @@ class TinyPairs:
         return torch.nonzero(is_last if split == "validation" else ~is_last).flatten()
 
     def batch(self, rows_B: Tensor, draw_B: Tensor) -> PairBatch:
-        which_B = (draw_B * SETS_EACH).long()
         caption_B = self.caption_P[rows_B]
         return PairBatch(
             chosen_BCHW=self.latent_NCHW[self.chosen_P[rows_B]],
             rejected_BCHW=self.latent_NCHW[self.rejected_P[rows_B]],
             text_BST=self.text_KST[caption_B],
             pooled_B1T=self.pooled_K1T[caption_B],
-            user_emb_BD=self.user_emb_ED[self.person_P[rows_B] * SETS_EACH + which_B],
+            user_emb_BD=self.embeddings(rows_B, draw_B),
         )
+
+    def embeddings(self, rows_B: Tensor, draw_B: Tensor) -> Tensor:
+        person_B = self.person_P[rows_B]
+        which_B = drawn_set(self.sets_P[rows_B], draw_B)
+        return self.user_emb_ED[self.first_embedding_U[person_B] + which_B]
 
 
 def load_tiny_pairs(folder: Path, user: str, user_emb_dim: int) -> TinyPairs:
     """Stands for dataset.load_pairs."""
     pairs = TinyPairs(**torch.load(folder / PAIRS))
-    if user == "none":
+    if user in ("none", "learned"):
         return replace(pairs, user_emb_ED=torch.zeros_like(pairs.user_emb_ED))
     assert pairs.user_emb_ED.shape[1] == user_emb_dim
     return pairs
@@ -96,6 +103,9 @@ def write_world(folder: Path, preset: Preset = PRESET) -> None:
         "text_KST": torch.randn(CAPTIONS, 7, text_width),
         "pooled_K1T": torch.randn(CAPTIONS, 1, pooled_width),
         "user_emb_ED": torch.randn(SETS_EACH * PEOPLE, preset.user_emb_dim),
+        "first_embedding_U": SETS_EACH * torch.arange(PEOPLE),
+        "embeddings_U": torch.full((PEOPLE,), SETS_EACH),
+        "sets_P": torch.full((PEOPLE * PAIRS_EACH,), 2**SETS_EACH - 1),
         "person_P": torch.arange(PEOPLE).repeat_interleave(PAIRS_EACH),
         "chosen_P": chosen_P,
         "rejected_P": (chosen_P + 1) % PICTURES,

@@ -34,6 +34,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available, is_wandb_available
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ppd_model.files.artifact import load_artifact, load_strict, save_artifact
@@ -42,6 +43,7 @@ from ppd_model.nets.stage_c import adapter_spec
 from training.data.dataset import PreferencePairs, batch_rows, epoch_of, load_pairs
 from training.dpo.base_weights import load_base
 from training.dpo.dpo_config import DpoConfig
+from training.dpo.learned_people import PEOPLE, PEOPLE_FILE, learned_people
 from training.dpo.objectives import objective
 from training.dpo.pair_model import PairModel
 from training.dpo.randomness import draw, draw_of_pairs
@@ -52,6 +54,7 @@ from training.dpo.time_weight import Omega
 from training.dpo.validation import validate
 from training.jobs.command_line import run_job
 from training.jobs.configuration import save_resolved
+from training.jobs.files import replacing
 from training.jobs.stopping import Stop, end, watched
 from training.reference_errors import ReferenceErrors, load_reference_errors
 
@@ -59,8 +62,10 @@ ADAPTER = "adapter.safetensors"
 ADAPTERS = "adapters/step-{:06d}.safetensors"
 SAMPLES = "samples"
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
-CENTRED = {"vlm", "taste", "posterior"}
+CENTRED = {"vlm", "taste", "posterior", "given"}
 """One-hot vectors are not centred: all mixtures of users, the even one too, are some user."""
+OF_ENCODER = {"vlm", "given"}
+"""Embeddings of an encoder, which the adapter names."""
 
 
 def train(config: DpoConfig, resume: bool = False) -> Path:
@@ -77,6 +82,8 @@ def train(config: DpoConfig, resume: bool = False) -> Path:
     parts = list(micro_batches(accelerator, config))
     model, base_sha256 = make_model(config, pairs, accelerator.device)
     stage_c, adapter = model.stage_c, model.stage_c.adapter
+    if config.user == "learned":
+        pairs = learned_people(adapter, pairs, config.seed)
     state = RunState(
         adapter,
         make_optimizer(config, model),
@@ -178,7 +185,12 @@ def make_accelerator(config: DpoConfig) -> Accelerator:
 
 
 def read_pairs(config: DpoConfig) -> PreferencePairs:
-    """The precomputed pairs; without users, everybody's embedding is the constant one."""
+    """The precomputed pairs; without users, everybody's embedding is the constant one.
+
+    Raises ValueError for embeddings that are not in the data.
+    """
+    if config.user == "given":
+        raise ValueError("user is 'given': who gives the embeddings? See training.rivals")
     pairs = load_pairs(config.data_dir, config.user, config.trained_preset.user_emb_dim)
     if config.user == "none":
         pairs = replace(pairs, user_emb_ED=torch.ones_like(pairs.user_emb_ED))
@@ -348,8 +360,8 @@ def exported_weights(state: RunState, config: DpoConfig) -> Iterator[None]:
 
 
 def encoder_id_of(config: DpoConfig, pairs: PreferencePairs) -> str:
-    """Whose embeddings the adapter reads: a VLM's by its id, else what stands for people."""
-    return str(pairs.provenance["encoder_id"]) if config.user == "vlm" else config.user
+    """Whose embeddings the adapter reads: an encoder's by its id, else what stands for people."""
+    return str(pairs.provenance["encoder_id"]) if config.user in OF_ENCODER else config.user
 
 
 def export(
@@ -362,7 +374,7 @@ def export(
 ) -> str:
     """Write the adapter as it is after so many steps, W'_v scaled by ``export_strength``.
 
-    Returns the file's sha256.
+    Vectors that were learned for people go into a file beside it. Returns the adapter's sha256.
     """
     begun = identity["init adapter"]
     spec = adapter_spec(
@@ -384,7 +396,10 @@ def export(
         data_sha256=str(identity["data"]),
         **({} if begun is None else {"init_adapter_sha256": str(begun)}),
     )
-    trained = state.average if config.ema_decay > 0 else state.adapter.state_dict()
+    trained = dict(state.average if config.ema_decay > 0 else state.adapter.state_dict())
+    if PEOPLE in trained:
+        with replacing(config.output_dir / PEOPLE_FILE) as unfinished:
+            save_file({PEOPLE: trained.pop(PEOPLE).contiguous()}, unfinished)
     tensors = {
         key: value * config.export_strength if key.startswith("to_v.") else value
         for key, value in trained.items()

@@ -22,11 +22,13 @@ from torch import Tensor
 from training.data.shards import ShardedRows, read_lists, read_manifest, read_shards, verified
 from training.data.splits import SPLITS, Split
 
-UserFeatures = Literal["vlm", "taste", "posterior", "none", "one_hot"]
+UserFeatures = Literal["vlm", "taste", "posterior", "none", "one_hot", "learned", "given"]
 """What stands for the person: the VLM's embedding; the true taste (the upper bound); the best
 estimate of the taste from the same four answers (the bound for any reader of those answers);
-nothing, which is Diffusion-DPO; or the person's place in the folder as a one-hot vector, for
-synthetic users (paper, 5.1). The two bounds need a folder precomputed with the ground truth."""
+nothing, which is Diffusion-DPO; the person's place in the folder as a one-hot vector, for
+synthetic users (paper, 5.1); a vector that is learned with the adapter
+(training/dpo/learned_people.py); or what training.rivals puts in their place. The two bounds need a
+folder precomputed with the ground truth."""
 
 TRAINING: tuple[Split, ...] = ("train", "validation")
 
@@ -97,16 +99,20 @@ class PreferencePairs:
         person who answered several support sets is met under each of them that shows neither the
         pair's caption nor its pictures.
         """
-        person_B = self.person_P[rows_B]
-        which_B = drawn_set(self.sets_P[rows_B], draw_B)
         caption_B = self.caption_P[rows_B]
         return PairBatch(
             chosen_BCHW=self.latent_NCHW[self.chosen_P[rows_B]].float(),
             rejected_BCHW=self.latent_NCHW[self.rejected_P[rows_B]].float(),
             text_BST=self.text_KST[caption_B].float(),
             pooled_B1T=self.pooled_K1T[caption_B].float(),
-            user_emb_BD=self.user_emb_ED[self.first_embedding_U[person_B] + which_B],
+            user_emb_BD=self.embeddings(rows_B, draw_B),
         )
+
+    def embeddings(self, rows_B: Tensor, draw_B: Tensor) -> Tensor:
+        """What stands for these rows' people, B x D; draw_B as in `batch`."""
+        person_B = self.person_P[rows_B]
+        which_B = drawn_set(self.sets_P[rows_B], draw_B)
+        return self.user_emb_ED[self.first_embedding_U[person_B] + which_B]
 
 
 def drawn_set(sets_B: Tensor, draw_B: Tensor) -> Tensor:
@@ -158,7 +164,7 @@ def load_pairs(
     if user == "one_hot":
         hot_AD = pad_features(torch.eye(len(sets_of_all)), user_emb_dim)
         feature_ED = hot_AD[person_E[kept_E]]
-    elif user == "none":
+    elif user in ("none", "learned", "given"):
         feature_ED = torch.zeros(1, 1).expand(len(kept_E), user_emb_dim)
     else:
         features = [_features(shard, user, folder) for shard in shards]

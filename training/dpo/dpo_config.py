@@ -64,7 +64,7 @@ class DpoConfig(Configuration):
     regression); see loss.py."""
     user: UserFeatures = "vlm"
     """What stands for a person; "none" gives everybody the same constant embedding: diffusion_dpo
-    asks for it, sft may have it, ppd and nft may not."""
+    asks for it, sft may have it, ppd and nft may not. "given" is for training.rivals alone."""
     centre_users: bool = True
     """Subtract the mean over people from an embedding (docs/decisions/0004); the paper does not.
     One-hot users and nobody are never centred."""

@@ -62,6 +62,22 @@ class Noised:
             self.sides,
         )
 
+    def chosen(self) -> Noised:
+        """The chosen pictures alone."""
+        pairs = len(self.t_R) // self.sides
+        text_blocks = self.attended.text_blocks
+        assert text_blocks is not None
+        return Noised(
+            self.xt_RCHW[:pairs],
+            self.noise_RCHW[:pairs],
+            self.t_R[:pairs],
+            AttentionInput(
+                self.attended.text_BSD[:pairs],
+                tuple(KeyValue(kv.key[:pairs], kv.value[:pairs]) for kv in text_blocks),
+            ),
+            1,
+        )
+
 
 class PairModel(nn.Module):
     """What accelerate wraps: its `forward` is one training pass.
@@ -141,11 +157,11 @@ class PairModel(nn.Module):
     @torch.no_grad()
     def reference_errors(self, noised: Noised) -> Tensor:
         """Squared errors of the base alone, R."""
-        return self._errors(noised, self._predicted(noised, noised.attended))
+        return self.errors(noised, self.reference_noise(noised))
 
     def policy_errors(self, noised: Noised, user_emb_BD: Tensor) -> Tensor:
         """Squared errors with each pair's user, R."""
-        return self._errors(noised, self._predicted_for(noised, user_emb_BD))
+        return self.errors(noised, self.policy_noise(noised, user_emb_BD))
 
     def with_opposite(
         self, noised: Noised, user_emb_BD: Tensor
@@ -155,24 +171,30 @@ class PairModel(nn.Module):
         The opposite departs from the reference as far as the policy does, the other way: it
         predicts 2 * reference - policy.
         """
-        with torch.no_grad():
-            reference_RCHW = self._predicted(noised, noised.attended)
-        policy_RCHW = self._predicted_for(noised, user_emb_BD)
-        policy = as_pairs(self._errors(noised, policy_RCHW))
-        reference = as_pairs(self._errors(noised, reference_RCHW))
-        opposite = as_pairs(self._errors(noised, 2 * reference_RCHW - policy_RCHW))
+        reference_RCHW = self.reference_noise(noised)
+        policy_RCHW = self.policy_noise(noised, user_emb_BD)
+        policy = as_pairs(self.errors(noised, policy_RCHW))
+        reference = as_pairs(self.errors(noised, reference_RCHW))
+        opposite = as_pairs(self.errors(noised, 2 * reference_RCHW - policy_RCHW))
         return policy, reference, opposite.rejected_B
 
     def _predicted(self, noised: Noised, attended: AttentionInput) -> Tensor:
         return self.stage_c.predict_noise(noised.xt_RCHW, noised.t_R, attended)
 
-    def _predicted_for(self, noised: Noised, user_emb_BD: Tensor) -> Tensor:
+    @torch.no_grad()
+    def reference_noise(self, noised: Noised) -> Tensor:
+        """What the base alone predicts, R x C x H x W."""
+        return self._predicted(noised, noised.attended)
+
+    def policy_noise(self, noised: Noised, user_emb_BD: Tensor) -> Tensor:
+        """What is predicted with each pair's user, R x C x H x W."""
         adapter, strength_B = self.stage_c.adapter, user_emb_BD.new_ones(len(user_emb_BD))
         user: UserPart = adapter(user_emb_BD, strength_B)
         with_user = replace(noised.attended, user=user.to(self.stage_c.unet.dtype))
         return self._predicted(noised, _repeated_user(with_user, noised.sides))
 
-    def _errors(self, noised: Noised, predicted_RCHW: Tensor) -> Tensor:
+    def errors(self, noised: Noised, predicted_RCHW: Tensor) -> Tensor:
+        """Squared errors of such a prediction, R."""
         return squared_error(noised.noise_RCHW, predicted_RCHW, self.reduction)
 
 

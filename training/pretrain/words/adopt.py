@@ -17,6 +17,8 @@ from ppd_model.user_encoder import VLM_FILE, UserEncoder
 from training.jobs.command_line import parse_command_line, run_command
 from training.jobs.configuration import Configuration
 
+BASE_MODEL = get_preset("mini").base_model
+
 
 class AdoptConfig(Configuration):
     """Which adapter, for which VLM."""
@@ -34,16 +36,10 @@ def adopt(config: AdoptConfig) -> str:
 
     Raises ValueError where the two are not of one space.
     """
-    base_model = get_preset("mini").base_model
-    _, vlm = load_artifact(config.vlm / VLM_FILE, kind="vlm", base_model=base_model)
-    tensors, spec = load_artifact(config.adapter, kind="adapter", base_model=base_model)
+    tensors, spec = load_artifact(config.adapter, kind="adapter", base_model=BASE_MODEL)
     trained_on = spec.extra.get("encoder_id", "")
-    weights, _, how = trained_on.partition(".")
-    if weights != vlm.extra.get("space_of"):
-        raise ValueError(
-            f"{config.adapter} takes embeddings of {trained_on!r}; "
-            f"{config.vlm} reads in the space of {vlm.extra.get('space_of')!r}"
-        )
+    check_space(config.vlm, trained_on, str(config.adapter))
+    how = trained_on.partition(".")[2]
     version = UserEncoder.version_of("mini", config.vlm)
     encoder_id = f"{version.partition('.')[0]}.{how}"
     extra = {**spec.extra, "encoder_id": encoder_id, "trained_on": trained_on}
@@ -52,6 +48,16 @@ def adopt(config: AdoptConfig) -> str:
     config.out.parent.mkdir(parents=True, exist_ok=True)
     save_artifact(config.out, tensors, adopted, dtype=dtype)
     return encoder_id
+
+
+def check_space(vlm: Path, trained_on: str, adapter: str) -> None:
+    """Raises ValueError where an adapter's embeddings are of another space than that VLM's."""
+    _, spec = load_artifact(vlm / VLM_FILE, kind="vlm", base_model=BASE_MODEL)
+    space = spec.extra.get("space_of")
+    if trained_on.partition(".")[0] != space:
+        raise ValueError(
+            f"{adapter} takes embeddings of {trained_on!r}; {vlm} reads in the space of {space!r}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

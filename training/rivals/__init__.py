@@ -1,0 +1,1 @@
+"""The rivals, side by side in one world; START HERE is `__main__.py`."""
