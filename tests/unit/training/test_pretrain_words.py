@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from ppd_model import prompts
-from ppd_model.user_encoder import small_tokenizer
+from ppd_model.files.artifact import ArtifactSpec, save_artifact
+from ppd_model.user_encoder import VLM_FILE, small_tokenizer
 from tests.tiny_vlm import make_model
 from training.pretrain.vlm.tokenizer import train_tokenizer
 from training.pretrain.words import statements, vocabulary
+from training.pretrain.words.adopt import BASE_MODEL, check_space
 from training.pretrain.words.continued import spelled_by
 from training.pretrain.words.embedding_map import STATED, EmbeddingMap
 from training.pretrain.words.examples import Packer, Row, Text, transcripts
@@ -36,6 +38,14 @@ def space() -> EmbeddingMap:
     taste_NL = rng.normal(0, 0.3, (4000, len(LOOKS)))
     turn_LD = np.linalg.qr(rng.normal(size=(DIM, DIM)))[0][: len(LOOKS)]
     return EmbeddingMap.fit(5 + 3 * taste_NL @ turn_LD + rng.normal(0, 0.1, (4000, DIM)), taste_NL)
+
+
+def test_an_adapter_of_another_space_is_refused(tmp_path: Path) -> None:
+    spec = ArtifactSpec("vlm", {}, BASE_MODEL, {"space_of": "vlm-old"})
+    save_artifact(tmp_path / VLM_FILE, {"x": torch.zeros(1)}, spec)
+    check_space(tmp_path, "vlm-old.paper.greedy.layer-1", "adapter")
+    with pytest.raises(ValueError, match="in the space of 'vlm-old'"):
+        check_space(tmp_path, "vlm-other.paper.greedy.layer-1", "adapter")
 
 
 def test_what_is_written_into_an_embedding_is_read_from_it(space: EmbeddingMap) -> None:

@@ -116,7 +116,7 @@ def test_who_answers_the_other_way_gets_the_opposite_weights(world: Path, tmp_pa
         answered, chosen_BCHW=answered.rejected_BCHW, rejected_BCHW=answered.chosen_BCHW
     )
     torch.manual_seed(0)
-    directions_RD = 0.3 * torch.randn(3, PRESET.user_emb_dim)
+    directions_RD = 0.05 * torch.randn(3, PRESET.user_emb_dim)
     mean_D = torch.randn(PRESET.user_emb_dim)
     one_UR, other_UR = (
         fit_weights(model, config, each, mean_D, directions_RD) for each in (answered, turned)
