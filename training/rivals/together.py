@@ -102,9 +102,7 @@ def train_together(
             print(f"step {step + 1}/{first.total_steps}, {each_s:.1f} s each: {losses}", flush=True)
     for run in runs:
         if not run.done:
-            export(
-                run.config, run.state, run.pairs, run.identity, ADAPTER, run.config.total_steps
-            )
+            export(run.config, run.state, run.pairs, run.identity, ADAPTER, run.config.total_steps)
 
 
 def check_alike(configs: Sequence[DpoConfig]) -> None:
