@@ -109,7 +109,7 @@ def test_who_answers_the_other_way_gets_the_opposite_weights(world: Path, tmp_pa
     pairs = read_pairs(config)
     model, _ = make_model(config, pairs, torch.device("cpu"))
     for weight in model.stage_c.adapter.to_v.parameters():
-        torch.nn.init.normal_(weight, std=0.01)
+        torch.nn.init.normal_(weight, std=0.001)
     model.stage_c.adapter.requires_grad_(False)
     answered = pairs.batch(torch.arange(12), torch.zeros(12))
     turned = replace(
