@@ -10,7 +10,6 @@ Legend: E sets of 4 answers, D embedding, L looks.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from training.data.dataset import load_pairs
 from training.data.splits import SPLITS
@@ -22,6 +21,8 @@ from training.world.scene import LOOKS
 
 def told(arms: Arms) -> dict[str, dict[str, float | int]]:
     """The mean cosine over unseen people's sets, its interval over people, for each reader.
+
+    "vlm over NAME" is by how much the VLM's is higher on the same sets.
 
     Raises ValueError for a folder without the ground truth.
     """
@@ -43,13 +44,18 @@ def told(arms: Arms) -> dict[str, dict[str, float | int]]:
     estimate = load_pairs(arms.config.data, "posterior", looks, SPLITS)
     said["best_estimate"] = estimate.user_emb_ED.double().numpy()[~known_E]
     person_E = answers.person_E[~known_E]
-    return {name: cosines(said_EL, taste_EL[~known_E], person_E) for name, said_EL in said.items()}
+    cosine_E = {name: cosines(said_EL, taste_EL[~known_E]) for name, said_EL in said.items()}
+    if "vlm" in cosine_E:
+        others = [name for name in cosine_E if name != "vlm"]
+        cosine_E |= {f"vlm over {name}": cosine_E["vlm"] - cosine_E[name] for name in others}
+    return {
+        name: clustered_mean(of_E, person_E, np.random.default_rng(73)).to_dict()
+        for name, of_E in cosine_E.items()
+    }
 
 
-def cosines(
-    said_EL: FloatArray, taste_EL: FloatArray, person_E: NDArray[np.int64]
-) -> dict[str, float | int]:
-    """Of corresponding rows, in the mean; the interval redraws people."""
+def cosines(said_EL: FloatArray, taste_EL: FloatArray) -> FloatArray:
+    """Of corresponding rows."""
     norms_E = np.linalg.norm(said_EL, axis=1) * np.linalg.norm(taste_EL, axis=1)
-    cosine_E = (said_EL * taste_EL).sum(1) / np.maximum(norms_E, 1e-12)
-    return clustered_mean(cosine_E, person_E, np.random.default_rng(73)).to_dict()
+    cosine_E: FloatArray = (said_EL * taste_EL).sum(1) / np.maximum(norms_E, 1e-12)
+    return cosine_E
