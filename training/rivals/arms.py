@@ -80,7 +80,7 @@ class Arms:
         known = Answers.load(path)
         wanted: set[str] = {arm.reads for arm in config.arms.values()}
         readers = {}
-        for name in wanted & READERS.keys():
+        for name in [name for name in READERS if name in wanted]:
             kept = config.out / "readers" / f"{name}.safetensors"
             if not kept.exists():
                 fitted = READERS[name].fit(known.of_known())
