@@ -42,7 +42,7 @@ from training.train_dpo import (
 )
 
 SHARED = ("preset", "data_dir", "stage_c", "seed", "steps", "batch", "reduction", "init_adapter")
-TIMES = ("shared_noise", "shared_timestep", "min_time", "max_time", "time_power")
+TIMES = ("shared_noise", "shared_timestep", "min_time", "max_time", "time_power", "snr_times")
 
 
 @dataclass
@@ -124,7 +124,7 @@ def fresh_adapter(
     adapter = build_adapter(config.trained_preset, model.stage_c.unet)
     adapter.load_state_dict(model.stage_c.adapter.state_dict())
     adapter.projector.center_D.zero_()
-    if config.user in CENTRED:
+    if config.centre_users and config.user in CENTRED:
         adapter.projector.center_on(pairs.user_emb_ED)
     if config.user == "learned":
         pairs = learned_people(adapter, pairs, config.seed)
