@@ -146,7 +146,7 @@ class Watch:
     def __init__(self, book: Book, served: Served) -> None:
         self._book = book
         self._served = served
-        self._seen: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        self.seen: dict[tuple[str, int], list[tuple[float, float]]] = {}
 
     async def run(self) -> None:
         while True:
@@ -160,7 +160,7 @@ class Watch:
                 memory, open_ = _memory_mib(program), _descriptors(program)
             except OSError:  # it was killed in this moment
                 continue
-            seen = self._seen.setdefault((program.name, program.pid), [])
+            seen = self.seen.setdefault((program.name, program.pid), [])
             seen.append((self._book.now_s, memory))
             told.append(f"{program.name} {memory:.0f} MiB, {open_} descriptors")
         done = {name: self._book.done[name] for name in ("pictures", "streams", "refused", "cut")}
@@ -171,7 +171,7 @@ class Watch:
 
     def judge(self, before: dict[str, int]) -> None:
         """Memory of what lived for long, after its warm-up; descriptors now that nobody asks."""
-        for (name, pid), seen in self._seen.items():
+        for (name, pid), seen in self.seen.items():
             warm = [mib for at, mib in seen if at > seen[0][0] + _WARM_S]
             if len(warm) < 12:
                 continue
