@@ -126,6 +126,12 @@ class Settings(BaseSettings):
     """Requests from one address without a valid key or session, new sessions included."""
     gpu_seconds_per_user: str = "86400/day"
     """How long the models may work for one person."""
+    gpu_seconds_per_tenant: str = "86400/day"
+    """The same for all that the keys of one tenant ask for, for whomever."""
+    gpu_seconds_of_sessions: str = "43200/day"
+    """The same for all browser sessions together."""
+    gpu_seconds_per_address: str = "21600/day"
+    """The same for all browser sessions from one address."""
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_upload_body_bytes: int = Field(default=36 * 2**20, ge=1024)
     """Of requests that may bring pictures: 24 MiB of files in base64, in lines, and captions."""
@@ -230,7 +236,13 @@ class Settings(BaseSettings):
         return url
 
     @field_validator(
-        "rate_limit_key", "rate_limit_session", "rate_limit_address", "gpu_seconds_per_user"
+        "rate_limit_key",
+        "rate_limit_session",
+        "rate_limit_address",
+        "gpu_seconds_per_user",
+        "gpu_seconds_per_tenant",
+        "gpu_seconds_of_sessions",
+        "gpu_seconds_per_address",
     )
     @classmethod
     def _known_rate(cls, rate: str) -> str:

@@ -146,6 +146,9 @@ def wire(settings: Settings, *, shared: bool) -> Wired:
         session=settings.rate_limit_session,
         address=settings.rate_limit_address,
         gpu_seconds=settings.gpu_seconds_per_user,
+        gpu_seconds_of_tenant=settings.gpu_seconds_per_tenant,
+        gpu_seconds_of_sessions=settings.gpu_seconds_of_sessions,
+        gpu_seconds_of_address=settings.gpu_seconds_per_address,
     )
     redis = None
     cache: EmbeddingCache = InProcessEmbeddingCache()

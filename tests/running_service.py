@@ -90,9 +90,13 @@ class Service:
         self._stack.push_async_callback(client.aclose)
         return client
 
-    async def session(self) -> tuple[httpx.AsyncClient, str]:
-        """A browser that has opened the page: its client and its user id."""
-        client = self.bare(headers={"Sec-Fetch-Site": "same-origin"})
+    async def session(self, address: str = "127.0.0.1") -> tuple[httpx.AsyncClient, str]:
+        """A browser that has opened the page: its client and its user id.
+
+        `address`: for which it asks, where a proxy on this machine is trusted.
+        """
+        sent = {"Sec-Fetch-Site": "same-origin", "X-Forwarded-For": address}
+        client = self.bare(headers=sent)
         page = await client.get("/")
         assert page.status_code == 200, page.text
         return client, page.text.split('name="ppd-user" content="')[1].split('"')[0]

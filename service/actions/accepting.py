@@ -22,7 +22,7 @@ from service.actions.limits import (
 from service.core.auth import Caller
 from service.core.equal_requests import request_sha256
 from service.core.errors import DatabaseAway, ServiceError
-from service.core.fairness import Crowd
+from service.core.fairness import Crowd, Spender, spenders
 from service.core.generation import pin
 from service.core.groups import InGroups
 from service.core.ports import Versions
@@ -137,7 +137,7 @@ class Accepting:
                     return None
                 held[person] = Held(user.pk, await store.profiles.newest_pks(user.pk))
             adapter = await store.adapters.active()
-        new = replace(_new(asked, _decide(asked, held), turn=0), adapter_version=adapter)
+        new = replace(_new(asked, _decide(asked, held)), adapter_version=adapter)
         wanted = Wanted(new.tenant, new.user_pk, new.request, new.subjects, adapter)
         result = await equal_requests.earlier_result(self._parts, versions, wanted)
         return None if result is None else Again(new, result)
@@ -195,8 +195,9 @@ class Accepting:
     ) -> list[JobSeen | ServiceError]:
         if not group:
             return []
-        refusals = await self._refusals({held[owner].pk for owner in _owners(group)})
         decided = [_decide(asked, held) for asked in group]
+        accounts = [_spenders(asked, one) for asked, one in zip(group, decided, strict=True)]
+        refusals = await self._refusals({who for some in accounts for who in some})
         named = [one.sha256 for ask, one in zip(group, decided, strict=True) if ask.names_seed]
         equal = Counter(await store.jobs.unended_equal({sha256 for sha256 in named if sha256}))
         outcomes: list[NewGeneration | ServiceError] = []
@@ -217,16 +218,16 @@ class Accepting:
         )
         return [one if isinstance(one, ServiceError) else next(made) for one in outcomes]
 
-    async def _refusals(self, owners: set[str]) -> dict[str | None, ServiceError]:
-        """Why owners get no pictures now, and under None why nobody does."""
+    async def _refusals(self, accounts: set[Spender]) -> dict[Spender | None, ServiceError]:
+        """On whose account no pictures are made now, and under None why on nobody's."""
         parts = self._parts
-        asked = [None, *owners]
+        asked = [None, *accounts]
         answers = await asyncio.gather(
             check_storage(parts.images),
-            *(check_gpu_quota(parts.rates, owner) for owner in owners),
+            *(check_gpu_quota(parts.rates, [who]) for who in accounts),
             return_exceptions=True,
         )
-        refusals: dict[str | None, ServiceError] = {}
+        refusals: dict[Spender | None, ServiceError] = {}
         for who, answer in zip(asked, answers, strict=True):
             if isinstance(answer, ServiceError):
                 refusals[who] = answer
@@ -239,7 +240,7 @@ class Accepting:
         asked: Asked,
         decided: _Decided,
         crowd: Crowd,
-        refusals: Mapping[str | None, ServiceError],
+        refusals: Mapping[Spender | None, ServiceError],
         before: int,
     ) -> NewGeneration:
         """The job; raises what it is refused for.
@@ -247,26 +248,28 @@ class Accepting:
         `before`: how many equal ones wait or run. Then it waits for their pictures, and takes no
         place in the queue.
         """
-        for who in (decided.owner_pk, None):
+        for who in (*_spenders(asked, decided), None):
             if who in refusals:
                 raise refusals[who]
-        owner = (asked.caller.tenant, decided.owner_pk)
-        queue = crowd.queue(owner)
+        owner = (asked.caller.tenant, asked.caller.lane, decided.owner_pk)
         if before > _FOLLOWERS:
             raise too_many_jobs()
-        if before:
-            return _new(asked, decided, crowd.last.get(owner, queue.turn))
-        check_queue(queue, self._limits, "generate", asked.caller)
-        crowd.join(owner, queue.turn)
-        return _new(asked, decided, queue.turn)
+        if not before:
+            check_queue(crowd.queue(owner), self._limits, "generate", asked.caller)
+            crowd.join(owner)
+        return _new(asked, decided)
 
 
-def _new(asked: Asked, decided: _Decided, turn: int) -> NewGeneration:
+def _spenders(asked: Asked, decided: _Decided) -> list[Spender]:
+    return spenders(asked.caller.tenant, asked.caller.lane, decided.owner_pk)
+
+
+def _new(asked: Asked, decided: _Decided) -> NewGeneration:
     return NewGeneration(
         tenant=asked.caller.tenant,
         user_pk=decided.owner_pk,
         user_id=asked.owner[1] if asked.owner is not None else None,
-        turn=turn,
+        lane=asked.caller.lane,
         request={**asked.request, "reason": decided.reason},
         subjects=decided.subjects,
         request_sha256=decided.sha256,

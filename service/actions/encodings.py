@@ -12,6 +12,7 @@ from service.core.choices import (
     reading_seed,
     reading_sha256,
 )
+from service.core.fairness import spenders
 from service.core.messages import TERMINAL
 from service.core.quiz import CHOICES_PER_EMBEDDING
 from service.infra.parts import Parts
@@ -68,12 +69,11 @@ async def queue_encoding(
         return standing
     overtaken = await _overtake(store, user.pk)
     crowd = await store.jobs.crowd("encode", [(user.tenant, user.user_id)])
-    queue = crowd.queue((caller.tenant, user.pk))
-    check_queue(queue, limits, "encode", caller)
-    await check_gpu_quota(parts.rates, user.pk)
+    check_queue(crowd.queue((caller.tenant, caller.lane, user.pk)), limits, "encode", caller)
+    await check_gpu_quota(parts.rates, spenders(caller.tenant, caller.lane, user.pk))
     seed = reading_seed(snapshot, text)
     profile = await store.profiles.add(user.pk, source, snapshot, seed, text)
-    job = await store.jobs.add(encode_job(caller.tenant, profile, queue.turn))
+    job = await store.jobs.add(encode_job(caller.tenant, profile, caller.lane))
     return Encoding(profile, job, overtaken)
 
 
@@ -143,13 +143,13 @@ async def _standing(
     return Encoding(newest, job, [])
 
 
-def encode_job(tenant: str, profile: Profile, turn: int) -> Job:
-    """The job that encodes a profile version."""
+def encode_job(tenant: str, profile: Profile, lane: str | None) -> Job:
+    """The job that encodes a profile version. `lane`: in which the tenant's people go round."""
     return Job(
         kind="encode",
         priority=ENCODE_PRIORITY,
-        turn=turn,
         tenant=tenant,
+        lane=lane,
         user_pk=profile.user_pk,
         profile_pk=profile.pk,
         request={"profile_version": profile.version},

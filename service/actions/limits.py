@@ -1,13 +1,15 @@
 """What there is room for: in the queue, in the image store, and of the models' time."""
 
+import asyncio
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.core.auth import Caller
 from service.core.errors import ServiceError
-from service.core.fairness import Queue, share
+from service.core.fairness import Queue, Spender, share
 from service.core.ports import ImageStore
 from service.infra.memory.rate_limits import Allowance, RateLimits
 
@@ -38,7 +40,11 @@ class Limits:
 
 
 def check_queue(queue: Queue, limits: Limits, kind: str, caller: Caller) -> None:
-    """Raise 503 when the queue of this kind is full, 429 when this caller has its share of it."""
+    """Raise 503 when the queue of this kind is full, 429 when this caller has its share of it.
+
+    All sessions together are one caller among others, and share their places by address, then by
+    session: both cost nothing.
+    """
     limit = limits.max_queued_jobs
     mine = queue.of_user if caller.is_session else queue.of_tenant
     cap = limits.max_queued_jobs_per_caller if kind == "generate" else limit
@@ -47,7 +53,8 @@ def check_queue(queue: Queue, limits: Limits, kind: str, caller: Caller) -> None
         limit = min(limit, queue.waiting - queue.of_tenant + limits.max_queued_jobs_of_sessions)
     if queue.waiting >= limit:
         raise ServiceError(503, "queue_full", headers=_RETRY_AFTER)
-    if mine >= share(limit, queue.waiting, cap):
+    of_address = queue.of_lane if caller.is_session else 0
+    if mine >= share(limit, queue.waiting, cap) or of_address >= share(limit, queue.waiting, limit):
         raise too_many_jobs()
 
 
@@ -68,11 +75,12 @@ async def check_storage(images: ImageStore) -> None:
         raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)
 
 
-async def check_gpu_quota(rates: RateLimits, user_pk: str) -> None:
-    """Raise 429 when the models have worked for a person as long as they may for now."""
-    left = await rates.gpu_seconds(user_pk)
-    if left.over:
-        raise ServiceError(429, "gpu_quota", headers={**rate_headers(left), **retry_after(left)})
+async def check_gpu_quota(rates: RateLimits, accounts: Sequence[Spender]) -> None:
+    """Raise 429 when the models have worked on one of these accounts as long as they may."""
+    for left in await asyncio.gather(*map(rates.gpu_seconds, accounts)):
+        if left.over:
+            told = {**rate_headers(left), **retry_after(left)}
+            raise ServiceError(429, "gpu_quota", headers=told)
 
 
 def rate_headers(allowance: Allowance) -> dict[str, str]:

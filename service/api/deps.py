@@ -1,6 +1,7 @@
 """What every router asks for: the services, the caller, and two request headers."""
 
 import hashlib
+import hmac
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
@@ -14,7 +15,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from pydantic import BaseModel, ValidationError
 
-from service.api.http.rates import count_caller, count_stranger
+from service.api.http.rates import address_of, count_caller, count_stranger
 from service.api.http.strict_json import StrictRequest, parse_json, require_json_type
 from service.api.services import Services
 from service.core.auth import BROWSER_TENANT, USER_ID, Caller
@@ -162,7 +163,7 @@ async def authenticate(request: Request) -> Caller:
         raise ServiceError(401, "unauthorized")
     if request.method not in _SAFE_METHODS and not _same_origin(request, services.public_url):
         raise ServiceError(403, "forbidden_origin")
-    return Caller(BROWSER_TENANT, user_id)
+    return Caller(BROWSER_TENANT, user_id, lane=_lane(address_of(request), services))
 
 
 def session_user(request: Request, services: Services) -> str | None:
@@ -201,6 +202,12 @@ def end_session(request: Request, response: Response) -> None:
         samesite="lax",
         secure=request.url.scheme == "https",
     )
+
+
+def _lane(address: str, services: Services) -> str:
+    """The address so that nobody reads it who does not know it, the same for all replicas."""
+    secret = services.session_secret.encode()
+    return hmac.digest(secret, f"lane {address}".encode(), "sha256").hex()[:16]
 
 
 def _cookie_name(request: Request) -> str:

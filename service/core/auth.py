@@ -28,6 +28,8 @@ class Caller:
     own_user_id: str | None = None
     scope_of_key: KeyScope = "client"
     key_pk: str | None = None
+    lane: str | None = None
+    """Of a session its address, as a hash: sessions cost nothing, and share by address."""
 
     @property
     def is_session(self) -> bool:

@@ -1,4 +1,4 @@
-"""How places and turns are shared between owners who do not know of each other, and what it takes.
+"""How places are shared between owners who do not know of each other, and what jobs take.
 
 A job's work is in seconds of a model that does nothing else.
 """
@@ -6,9 +6,24 @@ A job's work is in seconds of a model that does nothing else.
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-Owner = tuple[str, str | None]
-"""A tenant and one of its people; None for jobs of nobody and of several."""
+from service.core.auth import BROWSER_TENANT
+
+Owner = tuple[str, str | None, str | None]
+"""A tenant, the lane of a browser's address, and one of the tenant's people; None for jobs of
+nobody and of several."""
+
+Spender = tuple[Literal["user", "tenant", "sessions", "address"], str]
+"""Whose seconds of the models are counted."""
+
+
+def spenders(tenant: str, lane: str | None, user_pk: str | None) -> list[Spender]:
+    """All on whose account the models work: people are free to make, so it is not theirs alone."""
+    above: list[Spender] = [("tenant", tenant)]
+    if tenant == BROWSER_TENANT:
+        above = [("sessions", "all"), *([("address", lane)] if lane is not None else ())]
+    return [*([("user", user_pk)] if user_pk is not None else ()), *above]
 
 
 def share(limit: int, taken: int, cap: int) -> int:
@@ -22,55 +37,36 @@ def share(limit: int, taken: int, cap: int) -> int:
 
 @dataclass(frozen=True)
 class Queue:
-    """How many jobs of a kind wait: all, a tenant's, a person's; and the turn that one more gets.
-
-    Start-time fair queueing with jobs of equal cost: whoever has nothing in the queue comes in at
-    the turn that is being served, and each further job one turn later. So people (and a tenant's
-    jobs for nobody or for a blend, as one more) go round in turn.
-    """
+    """How many jobs of a kind wait: all, a tenant's, an address's, a person's."""
 
     waiting: int
     of_tenant: int
+    of_lane: int
     of_user: int
-    turn: int
 
 
 @dataclass
 class Crowd:
-    """Who waits for jobs of one kind, as some owners see it who come to it now.
+    """Who waits for jobs of one kind, as some owners see it who come to it now."""
 
-    `running` is the latest turn of what runs, `coming` the earliest of what waits, of any kind.
-    `last` is the latest turn that an owner has, among what waits and runs.
-    """
-
-    running: int | None = None
-    coming: int | None = None
     waiting: int = 0
     of_tenant: Counter[str] = field(default_factory=Counter)
-    of_owner: Counter[Owner] = field(default_factory=Counter)
-    last: dict[Owner, int] = field(default_factory=dict)
+    of_lane: Counter[tuple[str, str | None]] = field(default_factory=Counter)
+    of_user: Counter[str] = field(default_factory=Counter)
 
     def queue(self, owner: Owner) -> Queue:
         """The queue as this owner comes to it."""
-        turn = present_turn(self.running, self.coming)
-        last = self.last.get(owner)
-        if last is not None:
-            turn = max(turn, last + 1)
-        mine = self.of_owner[owner] if owner[1] is not None else 0
-        return Queue(self.waiting, self.of_tenant[owner[0]], mine, turn)
+        tenant, lane, user_pk = owner
+        mine = self.of_user[user_pk] if user_pk is not None else 0
+        return Queue(self.waiting, self.of_tenant[tenant], self.of_lane[tenant, lane], mine)
 
-    def join(self, owner: Owner, turn: int) -> None:
-        self.waiting += 1
-        self.of_tenant[owner[0]] += 1
-        self.of_owner[owner] += 1
-        self.last[owner] = max(turn, self.last.get(owner, turn))
-        self.coming = turn if self.coming is None else min(self.coming, turn)
-
-
-def present_turn(running: int | None, coming: int | None) -> int:
-    if running is None or coming is None:
-        return running or coming or 0
-    return max(running, coming - 1)  # what runs may be of an old turn, begun once more
+    def join(self, owner: Owner, count: int = 1) -> None:
+        tenant, lane, user_pk = owner
+        self.waiting += count
+        self.of_tenant[tenant] += count
+        self.of_lane[tenant, lane] += count
+        if user_pk is not None:
+            self.of_user[user_pk] += count
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from service.actions.housekeeping import keep_house
+from service.core.auth import BROWSER_TENANT
 from service.core.fairness import Working
 from service.core.messages import KINDS
 from service.core.ports import ModelRuntime, Versions
@@ -36,6 +37,8 @@ class Worker:
         self._under_way: set[asyncio.Task[None]] = set()
         self._jobs_at_once = runtime.jobs_at_once
         self._free = asyncio.Semaphore(runtime.jobs_at_once)
+        self._of_sessions = 0
+        """Jobs of browser sessions that are under way."""
         self._last_chance: str | None = None
         """The job under way that fails when this process is lost too."""
         self._not_ready: str | None = "the model is being loaded"
@@ -126,15 +129,20 @@ class Worker:
         if job is None:
             await self._parts.signals.wait(_IDLE_S)
             return
+        self._of_sessions += job.tenant == BROWSER_TENANT
         running = asyncio.create_task(self._run(job, versions))
         self._under_way.add(running)
         running.add_done_callback(self._under_way.discard)
 
     async def _claim(self) -> Job | None:
-        """The next job; of those on their last chance one at a time."""
+        """The next job; of those on their last chance one at a time.
+
+        Sessions leave one place free, so that a key's job is begun at once.
+        """
         losses_below = None if self._last_chance is None else MAX_ATTEMPTS - 1
+        but_of = BROWSER_TENANT if self._of_sessions >= max(1, self._jobs_at_once - 1) else None
         async with self._parts.database.write() as store:
-            job = await store.claims.claim(KINDS, WORKER_ID, self._lease_s, losses_below)
+            job = await store.claims.claim(KINDS, WORKER_ID, self._lease_s, losses_below, but_of)
         if job is not None and is_last_chance(job):
             self._last_chance = job.id
         return job
@@ -146,7 +154,9 @@ class Worker:
             log.exception("a job was lost; the worker goes on")
             await asyncio.sleep(_AFTER_FAILURE_S)
         finally:
+            self._of_sessions -= job.tenant == BROWSER_TENANT
+            if job.id == self._last_chance or job.tenant == BROWSER_TENANT:
+                self._parts.signals.ring()  # others like it were left out meanwhile
             if job.id == self._last_chance:
                 self._last_chance = None
-                self._parts.signals.ring()  # others like it were left out meanwhile
             self._free.release()

@@ -23,6 +23,7 @@ from service.actions.moderating import refuse_made
 from service.actions.words import not_read
 from service.core.choices import reading_sha256, sets_of
 from service.core.errors import JobFailure, StorageFull
+from service.core.fairness import spenders
 from service.core.generation import blend
 from service.core.messages import JobEvent, preview_event, step_event
 from service.core.ports import AdapterFile, EmbeddingKey, ModelRuntime, Preview, Usage, Versions
@@ -100,7 +101,8 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         await store.readings.keep(profile.user_pk, versions.encoder_version, kept)
     if worked_s:
         tools.pace.read(worked_s)
-        await tools.rates.charge_gpu_seconds(profile.user_pk, worked_s)
+        accounts = spenders(job.tenant, job.lane, profile.user_pk)
+        await tools.rates.charge_gpu_seconds(accounts, worked_s)
     assert job.started_at is not None
     queue_s = (job.started_at - job.created_at).total_seconds()
     tools.metrics.encoded(versions.encoder_version, queue_s, worked_s)
@@ -256,8 +258,7 @@ async def generate(
     tools.metrics.generated(result)
     worked_s = sum((p.denoise_s + p.decode_s) / (1 + p.shared_with) for p in pictures)
     tools.pace.made(request["n"] * request["steps"], worked_s)
-    if job.user_pk is not None:
-        await tools.rates.charge_gpu_seconds(job.user_pk, worked_s)
+    await tools.rates.charge_gpu_seconds(spenders(job.tenant, job.lane, job.user_pk), worked_s)
     return True
 
 

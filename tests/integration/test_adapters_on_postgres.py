@@ -40,7 +40,7 @@ async def test_an_adapter_is_not_removed_under_a_job_that_is_just_coming(
     async with database.write() as store:
         assert await store.adapters.activate(row.version)
     async with database.write() as coming:
-        new = NewGeneration(tenant="t", user_pk=None, user_id=None, turn=0, request={})
+        new = NewGeneration(tenant="t", user_pk=None, user_id=None, request={})
         (job,) = await coming.jobs.add_generations([new], priority=10, expiry_s=60)
         async with database.write() as store:
             assert await store.adapters.deactivate()

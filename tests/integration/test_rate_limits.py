@@ -130,6 +130,41 @@ async def test_a_person_has_a_share_of_the_models_time_and_each_their_own(start:
         await service.generate(client, seed=seed)  # for nobody
 
 
+async def test_new_ids_nobody_and_blends_evade_no_count_of_the_tenant(start: Start) -> None:
+    service: Service = await start(Slow(), gpu_seconds_per_tenant="15/day")
+    client = service.client()
+    await service.generate(client, user_id="ann")
+    await service.generate(client, seed=8)  # for nobody: 12 of 15 seconds
+    blend = [{"user_id": "ann", "weight": 1.0}, {"user_id": "bob", "weight": 1.0}]
+    await service.generate(client, blend=blend)
+    for body in ({"user_id": "new"}, {}, {"blend": blend}):
+        asked = {"prompt": "a fox", **body}
+        assert_refused(await client.post("/generate", json=asked), "gpu_quota", 15)
+    other = service.client(await service.new_key("other"))
+    await service.generate(other)
+
+
+async def test_new_sessions_evade_no_count_of_their_address_nor_of_all(start: Start) -> None:
+    service: Service = await start(
+        Slow(),
+        gpu_seconds_per_address="5/day",
+        gpu_seconds_of_sessions="11/day",
+        trusted_proxies="127.0.0.1",
+    )
+    asked = {"prompt": "a fox", "steps": 3}
+    for address in ("10.0.0.1", "10.0.0.2"):
+        first, _ = await service.session(address)
+        await service.generate(first)
+        second, _ = await service.session(address)
+        limit = 5 if address == "10.0.0.1" else 11
+        refused = await second.post("/generate", json=asked)
+        assert (refused.status_code, refused.json()["code"]) == (429, "gpu_quota")
+        assert int(refused.headers["x-ratelimit-limit"]) in (5, limit)
+    third, _ = await service.session("10.0.0.3")
+    assert_refused(await third.post("/generate", json=asked), "gpu_quota", 11)
+    await service.generate(service.client())
+
+
 async def test_the_time_of_a_reading_counts_and_one_that_stands_asks_for_none(start: Start) -> None:
     runtime = Slow()
     runtime.read_s = 1.1
@@ -159,11 +194,13 @@ async def test_processes_count_together_on_redis(redis_url: str) -> None:
         ]
         assert not (await two.of_key("another")).over
         assert not (await two.of_session("k")).over, "kinds are apart"
-        await one.charge_gpu_seconds("u", 2.25)
-        await two.charge_gpu_seconds("u", 7.5)
-        assert [(a.remaining, a.over) for a in [await one.gpu_seconds("u")]] == [(0, False)]
-        await one.charge_gpu_seconds("u", 0.25)
-        assert (await two.gpu_seconds("u")).over
+        await one.charge_gpu_seconds([("user", "u")], 2.25)
+        await two.charge_gpu_seconds([("user", "u")], 7.5)
+        assert [(a.remaining, a.over) for a in [await one.gpu_seconds(("user", "u"))]] == [
+            (0, False)
+        ]
+        await one.charge_gpu_seconds([("user", "u")], 0.25)
+        assert (await two.gpu_seconds(("user", "u"))).over
         names = [name async for name in clients[0].scan_iter("*")]
         assert names
         for name in names:
@@ -216,13 +253,13 @@ async def test_without_redis_each_process_counts_for_itself_and_then_together_ag
         try:
             for limits in (one, two):
                 assert [(await limits.of_key("k")).over for _ in range(4)] == [False] * 3 + [True]
-                await limits.charge_gpu_seconds("u", 11)
-                assert (await limits.gpu_seconds("u")).over
+                await limits.charge_gpu_seconds([("user", "u")], 11)
+                assert (await limits.gpu_seconds(("user", "u"))).over
         finally:
             redis_store.start()
         for limits in (one, two):
             async with asyncio.timeout(20):
-                while (await limits.gpu_seconds("u")).over:  # noqa: ASYNC110 - it rests a moment
+                while (await limits.gpu_seconds(("user", "u"))).over:  # noqa: ASYNC110 - it rests a moment
                     await asyncio.sleep(0.05)
     finally:
         for client in clients:

@@ -5,15 +5,22 @@ question to the store counts a request and tells what is left.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage
 
+from service.core.fairness import Spender
+
 _REFUSED_TRIES = parse("256/15 minutes")
 """Of each API key: what is remembered of more costs more than it is worth."""
+_NAMES = {"user": "gpu", "tenant": "gpu-tenant", "sessions": "gpu-sessions", "address": "gpu-lane"}
 _PER_SECOND = 1000
 """The models' time is counted in milliseconds: stores count whole numbers."""
+
+
+UNLIMITED = "1000000000/day"
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,9 @@ class Rates:
     session: str
     address: str
     gpu_seconds: str
+    gpu_seconds_of_tenant: str = UNLIMITED
+    gpu_seconds_of_sessions: str = UNLIMITED
+    gpu_seconds_of_address: str = UNLIMITED
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,12 @@ class RateLimits:
         self._key = parse(rates.key)
         self._session = parse(rates.session)
         self._address = parse(rates.address)
-        self._gpu_seconds = parse(rates.gpu_seconds)
+        self._gpu_seconds = {
+            "user": parse(rates.gpu_seconds),
+            "tenant": parse(rates.gpu_seconds_of_tenant),
+            "sessions": parse(rates.gpu_seconds_of_sessions),
+            "address": parse(rates.gpu_seconds_of_address),
+        }
         self._here = MemoryStorage()
 
     async def of_key(self, key_pk: str) -> Allowance:
@@ -66,18 +81,21 @@ class RateLimits:
         """Count a refused try with this key; whether there is room to remember it."""
         return not (await self._take(_REFUSED_TRIES, "try", key_pk)).over
 
-    async def gpu_seconds(self, user_pk: str) -> Allowance:
-        """What a person has left of the models' time; counts nothing."""
-        limit = self._gpu_seconds
-        name, ends_s = _window(limit, "gpu", user_pk)
+    async def gpu_seconds(self, account: Spender) -> Allowance:
+        """What is left of the models' time on somebody's account; counts nothing."""
+        kind, who = account
+        limit = self._gpu_seconds[kind]
+        name, ends_s = _window(limit, _NAMES[kind], who)
         spent = await self._spent(name) / _PER_SECOND
         remaining = max(0, int(limit.amount - spent))
         return Allowance(limit.amount, remaining, ends_s, over=spent >= limit.amount)
 
-    async def charge_gpu_seconds(self, user_pk: str, seconds: float) -> None:
-        """Count time that the models have worked for a person."""
-        name, _ = _window(self._gpu_seconds, "gpu", user_pk)
-        await self._add(name, self._gpu_seconds, round(seconds * _PER_SECOND))
+    async def charge_gpu_seconds(self, accounts: Sequence[Spender], seconds: float) -> None:
+        """Count time that the models have worked, on all of these accounts."""
+        for kind, who in accounts:
+            limit = self._gpu_seconds[kind]
+            name, _ = _window(limit, _NAMES[kind], who)
+            await self._add(name, limit, round(seconds * _PER_SECOND))
 
     async def _take(self, limit: RateLimitItem, kind: str, who: str) -> Allowance:
         name, ends_s = _window(limit, kind, who)

@@ -175,7 +175,8 @@ _RUNS = text("status = 'running'")
 class Job(Base):
     """Something the worker is to do. The row is the truth about it.
 
-    `kind`: encode, generate. `turn`, then `priority`: lower runs first. `attempt` fences: only the
+    `kind`: encode, generate. `priority`: of one person's, lower runs first; `turn` is of older
+    code. `lane`: of a browser's job its address, as a hash. `attempt` fences: only the
     attempt that the row names may finish it. `losses`: how many attempts ended with the loss of
     their worker. `user_pk`: the user whom the job belongs to, if any.
     """
@@ -201,6 +202,7 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(Integer)
     turn: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     tenant: Mapped[str] = mapped_column(String(64))
+    lane: Mapped[str | None] = mapped_column(String(16))
     user_pk: Mapped[str | None] = _refers_to("users.pk", index=False)
     profile_pk: Mapped[str | None] = _refers_to("profiles.pk")
     status: Mapped[str] = mapped_column(String(16), default="queued")
@@ -223,6 +225,20 @@ class Job(Base):
     request_sha256: Mapped[str | None] = mapped_column(String(64))
     """The same for equal requests, of which one runs at a time. Null for one whose pictures are
     given to no other: it asked to be computed afresh, or was given an earlier one's."""
+
+
+class TurnRow(Base):
+    """Somebody's turn, among tenants, addresses or people (`service.core.turns`), by a hash.
+
+    Rows of those who were not served for an hour go.
+    """
+
+    __tablename__ = "turns"
+
+    who: Mapped[str] = mapped_column(String(32), primary_key=True)
+    next: Mapped[float] = mapped_column(Float)
+    serving: Mapped[float] = mapped_column(Float)
+    served_at: Mapped[datetime] = mapped_column(default=present())
 
 
 class JobSubject(Base):

@@ -4,15 +4,18 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.messages import SEQ_PER_ATTEMPT, JobStatus, end_seq, first_seq, requeued_seq
 from service.infra.sql.clock import in_seconds, present
 from service.infra.sql.delivery import JobDelivery
 from service.infra.sql.jobs.equal import EQUAL_RUNS
+from service.infra.sql.jobs.line import InLine, name_of, turns_of, waiting
 from service.infra.sql.repositories.base import FRESH, Repository
-from service.infra.sql.tables import Job
+from service.infra.sql.tables import Job, TurnRow
+
+_TURNS_KEPT_S = 3600.0
 
 
 class Claims(Repository):
@@ -28,32 +31,37 @@ class Claims(Repository):
         worker_id: str,
         lease_s: float,
         losses_below: int | None = None,
+        but_of: str | None = None,
     ) -> Job | None:
-        """Take the next job of these kinds: by turn, in a turn encodings first, then by age.
+        """Take the job of these kinds whose turn it is; its owners come later for it.
 
         Two workers never take the same: a row that one has its hand on is passed by. So is a job
         whose equal runs. Raises IntegrityError where another transaction takes its equal in this
         moment.
-        `losses_below` leaves those out that have lost so many workers already.
+        `losses_below` leaves those out that have lost so many workers already, `but_of` those of
+        a tenant.
         """
         fits = [] if losses_below is None else [Job.losses < losses_below]
-        following = (
+        if but_of is not None:
+            fits.append(Job.tenant != but_of)
+        for job in await waiting(self._session, kinds, *fits):
+            taken = await self._take(job.id, worker_id, lease_s)
+            if taken is not None:
+                if job.attempt == 0:  # what was lost or stopped has had its turn
+                    await self._serve(job)
+                return taken
+        return None
+
+    async def _take(self, job_id: str, worker_id: str, lease_s: float) -> Job | None:
+        free = (
             select(Job.id)
-            .where(
-                Job.status == "queued",
-                Job.kind.in_(kinds),
-                or_(Job.expires_at.is_(None), Job.expires_at > present()),
-                ~EQUAL_RUNS,
-                *fits,
-            )
-            .order_by(Job.turn, Job.priority, Job.created_at, Job.id)
-            .limit(1)
+            .where(Job.id == job_id, Job.status == "queued", ~EQUAL_RUNS)
             .with_for_update(skip_locked=True)
             .scalar_subquery()
         )
         return await self._session.scalar(
             update(Job)
-            .where(Job.id == following)
+            .where(Job.id == free)
             .values(
                 status="running",
                 attempt=Job.attempt + 1,
@@ -65,6 +73,16 @@ class Claims(Repository):
             .returning(Job)
             .execution_options(synchronize_session=False, **FRESH)
         )
+
+    async def _serve(self, job: InLine) -> None:
+        """Move on the turns of the job's owners; the uppermost first, as everybody does."""
+        turns = await turns_of(self._session, [job.path])
+        for path, turn in turns.serve(job.path, job.work).items():
+            row = {"next": turn.next, "serving": turn.present, "served_at": present()}
+            insert = self._insert(TurnRow).values(who=name_of(path), **row)
+            await self._session.execute(
+                insert.on_conflict_do_update(index_elements=[TurnRow.who], set_=row)
+            )
 
     async def renew(
         self, held: Collection[tuple[str, int]], lease_s: float
@@ -162,13 +180,19 @@ class Claims(Repository):
         return again, spent
 
     async def expire(self) -> list[Job]:
-        """End jobs that waited too long; one that somebody has in hand is left to them."""
+        """End jobs that waited too long; one that somebody has in hand is left to them.
+
+        Turns of those who were not served for long go too.
+        """
         late = await self._in_nobodys_hand([Job.status == "queued", Job.expires_at < present()])
         for job in late:
             job.status, job.error_code = "expired", "expired"
             job.finished_at = present()
             job.seq = end_seq(job.attempt, job.seq)
         await self._session.flush()
+        await self._session.execute(
+            delete(TurnRow).where(TurnRow.served_at < in_seconds(-_TURNS_KEPT_S))
+        )
         return list(late)
 
     async def _in_nobodys_hand(self, which: Sequence[ColumnElement[bool]]) -> Sequence[Job]:

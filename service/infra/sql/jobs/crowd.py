@@ -33,36 +33,30 @@ _owners = json_rows("owners", tenant=String(), user_id=String())
 _OWNERS = select(_USERS.pk).join(
     _owners, (_owners.c.tenant == _USERS.tenant) & (_owners.c.user_id == _USERS.user_id)
 )
-_UNENDED = (
+_WAITING = (
     select(
         _JOBS.tenant,
+        _JOBS.lane,
         case((_JOBS.user_pk.in_(_OWNERS), _JOBS.user_pk)).label("user_pk"),
-        _JOBS.user_pk.is_(None).label("of_nobody"),
-        case((_JOBS.kind == _KIND, 1), else_=0).label("of_kind"),
         _JOBS.status,
-        _JOBS.turn,
         # Of equal requests one is computed: they are one that waits, or none where it runs.
         func.coalesce(_JOBS.request_sha256, _JOBS.id).label("of_request"),
     )
     # In the text, not beside it: planned for any status, this would read the whole table.
-    .where(_JOBS.status.in_((literal_column("'queued'"), literal_column("'running'"))))
+    .where(
+        _JOBS.status.in_((literal_column("'queued'"), literal_column("'running'"))),
+        _JOBS.kind == _KIND,
+    )
     .subquery()
 )
 CROWD = select(
-    _UNENDED.c.tenant,
-    _UNENDED.c.user_pk,
-    _UNENDED.c.of_nobody,
-    (
-        func.count(_UNENDED.c.of_request.distinct()).filter(_UNENDED.c.of_kind == 1)
-        - func.count(_UNENDED.c.of_request.distinct()).filter(
-            _UNENDED.c.status == "running", _UNENDED.c.of_kind == 1
-        )
-    ).label("waiting"),
-    func.max(_UNENDED.c.turn).filter(_UNENDED.c.of_kind == 1).label("last"),
-    func.max(_UNENDED.c.turn).filter(_UNENDED.c.status == "running").label("running"),
-    func.min(_UNENDED.c.turn).filter(_UNENDED.c.status == "queued").label("coming"),
-).group_by(_UNENDED.c.tenant, _UNENDED.c.user_pk, _UNENDED.c.of_nobody)
-"""A row for each of these people, and for each tenant two more: jobs of nobody, and of others."""
+    _WAITING.c.tenant,
+    _WAITING.c.lane,
+    _WAITING.c.user_pk,
+    func.count(_WAITING.c.of_request.distinct())
+    - func.count(_WAITING.c.of_request.distinct()).filter(_WAITING.c.status == "running"),
+).group_by(_WAITING.c.tenant, _WAITING.c.lane, _WAITING.c.user_pk)
+"""A row for each of these people, and for each tenant (and address) one more, of all others."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +74,6 @@ def named(people: Collection[Person]) -> str:
 
 def crowd_of(rows: Sequence[Any]) -> Crowd:
     crowd = Crowd()
-    for tenant, user_pk, of_nobody, waiting, last, running, coming in rows:
-        crowd.waiting += waiting
-        crowd.of_tenant[tenant] += waiting
-        crowd.running = max(_not_none(crowd.running, running), default=None)
-        crowd.coming = min(_not_none(crowd.coming, coming), default=None)
-        if user_pk is not None or of_nobody:
-            crowd.of_owner[tenant, user_pk] = waiting
-            if last is not None:
-                crowd.last[tenant, user_pk] = last
+    for tenant, lane, user_pk, waiting in rows:
+        crowd.join((tenant, lane, user_pk), waiting)
     return crowd
-
-
-def _not_none(*values: int | None) -> list[int]:
-    return [value for value in values if value is not None]

@@ -32,10 +32,10 @@ class NewGeneration:
     tenant: str
     user_pk: str | None
     user_id: str | None
-    turn: int
     request: dict[str, Any]
     subjects: tuple[Subject, ...] = ()
     request_sha256: str | None = None
+    lane: str | None = None
     adapter_version: str | None = None
     """Known for one that is answered at once; else the row is given the one in service."""
     id: str = field(default_factory=new_id)
@@ -47,7 +47,7 @@ class NewGeneration:
     @property
     def row(self) -> dict[str, Any]:
         """The job's row, as far as it differs from others'."""
-        about = {"tenant": self.tenant, "user_pk": self.user_pk, "turn": self.turn}
+        about = {"tenant": self.tenant, "lane": self.lane, "user_pk": self.user_pk}
         asked = {"request": self.request, "request_sha256": self.request_sha256}
         return {"id": self.id, **asked, **about}
 
@@ -64,8 +64,8 @@ _jobs = json_rows(
     "jobs",
     id=String(),
     tenant=String(),
+    lane=String(),
     user_pk=String(),
-    turn=Integer(),
     request=JSON(),
     request_sha256=String(),
 )
@@ -75,6 +75,7 @@ _ALIKE = {
     "seq": literal(1),
     "attempt": literal(0),
     "losses": literal(0),
+    "turn": literal(0),
     "priority": bindparam("priority", type_=Integer),
     "created_at": present(),
     "expires_at": in_seconds(bindparam("expiry_s", type_=Float)),

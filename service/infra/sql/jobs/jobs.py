@@ -7,25 +7,19 @@ from typing import Any
 from sqlalchemy import Select, String, bindparam, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.core.fairness import Crowd, present_turn
+from service.core.fairness import Crowd
 from service.core.messages import JobStatus, end_seq, first_seq, requeued_seq
 from service.infra.sql.clock import present
 from service.infra.sql.delivery import JobDelivery
 from service.infra.sql.jobs.crowd import CROWD, Person, crowd_of, named
 from service.infra.sql.jobs.equal import EQUAL_RUNS, UNENDED_EQUAL
 from service.infra.sql.jobs.generations import ADD_GENERATIONS, ADD_SUBJECTS, NewGeneration
-from service.infra.sql.jobs.line import LINE, InLine
+from service.infra.sql.jobs.line import InLine, line
 from service.infra.sql.jobs.seen import SEEN, JobSeen, asked, page_of_jobs, seen_by_id
 from service.infra.sql.json_rows import as_text
 from service.infra.sql.pipelines import pipeline
 from service.infra.sql.repositories.base import FRESH, ID, Repository
 from service.infra.sql.tables import Job, JobSubject, Profile
-
-_IS_QUEUED = Job.status == "queued"
-_TURNS = select(
-    func.max(Job.turn).filter(Job.status == "running").label("running"),
-    func.min(Job.turn).filter(_IS_QUEUED).label("coming"),
-).where(Job.status.in_(("queued", "running")))
 
 _TENANT = bindparam("tenant", type_=String)
 _THE_JOB = select(Job).where(Job.id == bindparam("job_id", type_=String), Job.tenant == _TENANT)
@@ -78,10 +72,6 @@ class Jobs(Repository):
         given = {"kind": kind, "owners": named(owners)}
         return crowd_of((await self._session.execute(CROWD, given)).all())
 
-    async def present_turn(self) -> int:
-        """The turn that is being served: that of what runs, else of what comes next."""
-        return present_turn(*(await self._session.execute(_TURNS)).one())
-
     async def add_generations(
         self, new: Sequence[NewGeneration], *, priority: int, expiry_s: float
     ) -> list[JobSeen]:
@@ -110,7 +100,7 @@ class Jobs(Repository):
 
     async def line(self) -> list[InLine]:
         """All that waits or runs, of everybody, in the order in which it is begun."""
-        return [InLine(**row._mapping) for row in await self._session.execute(LINE)]
+        return await line(self._session)
 
     async def unended_of(self, user_pk: str) -> Sequence[Job]:
         """A person's jobs that wait or run, which nobody else changes until the end."""
@@ -198,8 +188,8 @@ class Jobs(Repository):
             id=new.id,
             kind="generate",
             priority=priority,
-            turn=new.turn,
             tenant=new.tenant,
+            lane=new.lane,
             user_pk=new.user_pk,
             request=new.request,
             adapter_version=new.adapter_version,
