@@ -135,6 +135,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_upload_body_bytes: int = Field(default=36 * 2**20, ge=1024)
     """Of requests that may bring pictures: 24 MiB of files in base64, in lines, and captions."""
+    max_held_body_bytes: int = Field(default=128 * 2**20, ge=2**20)
+    """Of all large requests together, from before they are read until they are answered."""
+    max_requests_with_pictures: int = Field(default=32, ge=2)
+    """That wait for their pictures to be read, or are."""
     max_queued_jobs: int = Field(default=64, ge=1)
     max_queued_jobs_of_sessions: int = Field(default=48, ge=1)
     max_queued_jobs_per_caller: int = Field(default=16, ge=1)

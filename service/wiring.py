@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import FastAPI
 
+from ppd_model.pictures.apart import Readers
 from ppd_model.presets import get_preset
 from ppd_model.words import caption_words_of, vocabulary_of
 from service.actions.accepting import Accepting
+from service.actions.gate import Gate
 from service.actions.leftovers import sweep_orphans
 from service.actions.limits import Limits
 from service.actions.queue_places import QueuePlaces
@@ -113,6 +115,7 @@ def embedded(settings: Settings, runtime: ModelRuntime) -> Embedded:
             try:
                 yield
             finally:
+                services.readers.close()
                 parts.events.close()
                 worker.stop()
                 await working
@@ -221,7 +224,10 @@ def api(settings: Settings) -> Served:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with wired.opened():
-            yield
+            try:
+                yield
+            finally:
+                services.readers.close()
 
     return Served(create_app(services, lifespan), parts.events)
 
@@ -275,6 +281,8 @@ def _services(
         places=QueuePlaces(parts.database, worker.working),
         accepting=Accepting(parts, limits, worker.versions),
         in_flight=InFlight(),
+        gate=Gate(settings.max_held_body_bytes, settings.max_requests_with_pictures),
+        readers=Readers(),
         streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
         session_secret=secret,
         web_dir=settings.web_dir,

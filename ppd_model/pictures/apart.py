@@ -3,30 +3,37 @@
 A picture can be made to use a decoder's faults, or minutes and gigabytes. What goes wrong here ends
 this process and the request that brought the picture; it has no secret and writes no file.
 
-Both sides of the pipe: pictures go in, each with its length before it; for each a verdict comes
-out, then a length, then a PNG or a message.
+One process waits with everything loaded (`Readers`), and is forked for each request; it sees no
+picture itself. Over a socket go the limits and the pictures; back come their sizes, by their
+headers, and then, of each that is asked for, a PNG or why it is not read.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
 import math
 import os
 import resource
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from PIL import AvifImagePlugin
 
 from ppd_model.pictures.formats import openers
-from ppd_model.pictures.reading import Limits, PictureError, opened
+from ppd_model.pictures.reading import Limits, Opened, PictureError, opened
 from ppd_model.pictures.writing import encoded
 
+LARGE_PIXELS = 2_000_000
+"""From here on a picture is read at the lowest priority."""
 _READ, _REFUSED = b"+", b"-"
 _LENGTH_BYTES = 8
 _INHERITED = ("PATH", "HOME", "LD_LIBRARY_PATH")
@@ -41,50 +48,212 @@ class Allowance:
     memory_bytes: int
 
 
+class Readers:
+    """The process that is forked for each request; begun with the first one, and when it is lost.
+
+    May be used from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def begin(self, pictures: Sequence[bytes], limits: Limits, allowance: Allowance) -> Reading:
+        """Hand the pictures of one request over; what comes back is to be closed."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._hand_over(theirs)
+            return Reading(ours, pictures, limits, allowance)
+        except BaseException:
+            ours.close()
+            raise
+
+    def close(self) -> None:
+        """End the waiting process; what was forked of it goes on."""
+        with self._lock:
+            self._end()
+
+    def _hand_over(self, connection: socket.socket) -> None:
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            try:
+                self._send(connection)
+            except OSError:
+                self._start()
+                self._send(connection)
+
+    def _send(self, connection: socket.socket) -> None:
+        assert self._control is not None
+        socket.send_fds(self._control, [b"."], [connection.fileno()])
+
+    def _start(self) -> None:
+        self._end()
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - ourselves
+                [sys.executable, "-W", "ignore", "-m", __name__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                env=_environment(),
+                pass_fds=(theirs.fileno(),),
+            )
+
+    def _end(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._process = self._control = None
+
+
+class Reading:
+    """The pictures of one request, in a process of their own until this is closed."""
+
+    sizes: list[int | PictureError]
+    """Of each picture its pixels, or why it is not read."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        pictures: Sequence[bytes],
+        limits: Limits,
+        allowance: Allowance,
+    ) -> None:
+        self._connection = connection
+        self._allowance = allowance
+        self._took_s = 0.0
+        self._results = connection.makefile("rb")
+        given = {"limits": asdict(limits), "allowance": asdict(allowance)}
+        with contextlib.suppress(OSError):  # who has ended says nothing in answer either
+            connection.sendall(_with_length(json.dumps(given).encode()))
+            connection.sendall(len(pictures).to_bytes(_LENGTH_BYTES, "big"))
+            for data in pictures:
+                connection.sendall(_with_length(data))
+        found = [self._outcome() for _ in pictures]
+        self.sizes = [int(one) if isinstance(one, bytes) else one for one in found]
+
+    def read(self, index: int) -> bytes | PictureError:
+        """A plain PNG of one of the pictures, or why it is not read."""
+        began_s = time.monotonic()
+        with contextlib.suppress(OSError):
+            self._connection.sendall(index.to_bytes(_LENGTH_BYTES, "big"))
+        try:
+            return self._outcome()
+        finally:
+            self._took_s += time.monotonic() - began_s
+
+    def _outcome(self) -> bytes | PictureError:
+        verdict, data = b"", None
+        with contextlib.suppress(OSError):
+            verdict = self._results.read(1)
+            data = _read_one(self._results)
+        if data is None:
+            return PictureError(self._why_it_ended())
+        return data if verdict == _READ else PictureError(data.decode())
+
+    def _why_it_ended(self) -> str:
+        seconds = self._allowance.seconds
+        if self._took_s >= seconds:
+            return f"the pictures of one request may take {seconds:.0f} seconds to read"
+        return "it, or one beside it, could not be read within bounds"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._results.close()
+        self._connection.close()
+
+
 def read_apart(
-    pictures: Sequence[bytes], limits: Limits, allowance: Allowance
+    readers: Readers, pictures: Sequence[bytes], limits: Limits, allowance: Allowance
 ) -> list[bytes | PictureError]:
-    """Of each picture a plain PNG, or why it is not read."""
-    if not pictures:
-        return []
-    given = json.dumps({"limits": asdict(limits), "allowance": asdict(allowance)})
-    try:
-        done = subprocess.run(  # noqa: S603 - ourselves
-            [sys.executable, "-W", "ignore", "-m", __name__, given],
-            input=b"".join(map(_with_length, pictures)),
-            stdout=subprocess.PIPE,
-            env=_environment(),
-            timeout=allowance.seconds,
-            check=False,
-        )
-        output, why = done.stdout, "it, or one beside it, could not be read within bounds"
-    except subprocess.TimeoutExpired as late:
-        output = late.stdout or b""
-        why = f"the pictures of one request may take {allowance.seconds:.0f} seconds to read"
-    found = list(_outcomes(io.BytesIO(output)))
-    return [*found, *(PictureError(why) for _ in pictures[len(found) :])]
+    """Of each picture a plain PNG, or why it is not read, one after the other."""
+    with readers.begin(pictures, limits, allowance) as reading:
+        return [
+            size if isinstance(size, PictureError) else reading.read(i)
+            for i, size in enumerate(reading.sizes)
+        ]
 
 
-def main(given: str, pictures: BinaryIO, outcomes: BinaryIO) -> None:
-    """The other side: read until there are no more, within the limits."""
-    settings = json.loads(given)
-    limits, allowance = Limits(**settings["limits"]), Allowance(**settings["allowance"])
+def wait(control: socket.socket) -> None:
+    """The other side: fork for each connection that is handed over, until there are no more."""
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     openers()  # what they need is loaded before memory is short
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which is for the service
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        said, connections, _, _ = socket.recv_fds(control, 1, 1)
+        if not said:
+            return
+        if os.fork() == 0:
+            control.close()
+            try:
+                with socket.socket(fileno=connections[0]) as connection:
+                    _serve(connection)
+            finally:
+                os._exit(0)
+        os.close(connections[0])
+
+
+def _serve(connection: socket.socket) -> None:
+    """Of one request: all sizes, then each picture that is asked for."""
+    asked = connection.makefile("rb")
+    settings = json.loads(_read_one(asked) or b"")
+    limits, allowance = Limits(**settings["limits"]), Allowance(**settings["allowance"])
     _confine(allowance)
-    left = allowance.pixels
-    while (data := _read_one(pictures)) is not None:
+    count = int.from_bytes(asked.read(_LENGTH_BYTES), "big")
+    sent = [_read_one(asked) or b"" for _ in range(count)]
+    pictures: list[Opened | None] = []
+    left, left_s = allowance.pixels, allowance.seconds
+    began_s = _set_a_clock(left_s)
+    for data in sent:
         try:
             picture = opened(data, limits)
             left -= picture.size[0] * picture.size[1]
             if left < 0:
                 most = f"at most {allowance.pixels} pixels are read for one request"
                 raise PictureError(f"is too much with those before it: {most}")
-            outcome = _READ + _with_length(encoded(picture.read()))
         except PictureError as error:
-            outcome = _REFUSED + _with_length(str(error).encode())
-        outcomes.write(outcome)
-        outcomes.flush()
+            pictures.append(None)
+            connection.sendall(_REFUSED + _with_length(str(error).encode()))
+        else:
+            pictures.append(picture)
+            pixels = str(picture.size[0] * picture.size[1]).encode()
+            connection.sendall(_READ + _with_length(pixels))
+    del sent
+    left_s -= _stop_the_clock(began_s)
+    while index := asked.read(_LENGTH_BYTES):
+        at = int.from_bytes(index, "big")
+        picture_or_none, pictures[at] = pictures[at], None
+        assert picture_or_none is not None, "each is asked for once, and only what can be read"
+        began_s = _set_a_clock(left_s)
+        connection.sendall(_read(picture_or_none))
+        left_s -= _stop_the_clock(began_s)
+
+
+def _set_a_clock(seconds: float) -> float:
+    """After so long this process ends, whatever it does then."""
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+    return time.monotonic()
+
+
+def _stop_the_clock(began_s: float) -> float:
+    """How long it has gone."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return time.monotonic() - began_s
+
+
+def _read(picture: Opened) -> bytes:
+    if picture.size[0] * picture.size[1] > LARGE_PIXELS:
+        os.nice(19)
+    try:
+        return _READ + _with_length(encoded(picture.read()))
+    except PictureError as error:
+        return _REFUSED + _with_length(str(error).encode())
 
 
 def _confine(allowance: Allowance) -> None:
@@ -120,13 +289,5 @@ def _read_one(pipe: BinaryIO) -> bytes | None:
     return data if len(data) == int.from_bytes(length, "big") else None
 
 
-def _outcomes(pipe: BinaryIO) -> Iterator[bytes | PictureError]:
-    while verdict := pipe.read(1):
-        data = _read_one(pipe)
-        if data is None:
-            return
-        yield data if verdict == _READ else PictureError(data.decode())
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], sys.stdin.buffer, sys.stdout.buffer)
+    wait(socket.socket(fileno=int(sys.argv[1])))

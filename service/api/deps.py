@@ -14,17 +14,24 @@ from fastapi.routing import APIRoute
 from fastapi.security import APIKeyCookie, HTTPBearer
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from pydantic import BaseModel, ValidationError
+from starlette.types import Message
 
+from service.actions.gate import HeldBytes, place_of
+from service.actions.limits import Limits
 from service.api.http.rates import address_of, count_caller, count_stranger
 from service.api.http.strict_json import StrictRequest, parse_json, require_json_type
 from service.api.services import Services
 from service.core.auth import BROWSER_TENANT, USER_ID, Caller
 from service.core.errors import ServiceError
+from service.core.turns import Path as Place
+from service.core.turns import path_of
 
 COOKIE = "ppd_session"
 SECURE_COOKIE = f"__Host-{COOKIE}"
 """Over https: browsers take this name from this very host only, and not over plain http."""
 MAX_WAIT_S = 60
+_SMALL_BODY_BYTES = 2**16
+"""As many small ones are held as there are connections."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,6})\"?\s*", re.IGNORECASE)
 _bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="A tenant's API key.")
@@ -107,16 +114,25 @@ class StrictRoute(APIRoute):
         async def strict(request: Request) -> Response:
             inner = StrictRequest(request.scope, request.receive)
             await self.admit(inner)
-            if self.body_field is not None:
-                require_json_type(inner.headers.get("content-type"))
-                inner.parsed = parse_json(await inner.body())
-            answer = None if read is None else await read(inner)
-            return await handle(inner) if answer is None else answer
+            if self.body_field is None:
+                answer = None if read is None else await read(inner)
+                return await handle(inner) if answer is None else answer
+            require_json_type(inner.headers.get("content-type"))
+            services = services_of(inner)
+            with services.gate.holding_bytes(self.place(inner)) as held:
+                counted = _counted(inner, held, services.limits)
+                counted.parsed = parse_json(await counted.body())
+                answer = None if read is None else await read(counted)
+                return await handle(counted) if answer is None else answer
 
         return strict
 
     async def admit(self, request: Request) -> None:
         """Let everybody in."""
+
+    def place(self, request: Request) -> Place:
+        """Whose share of the bodies a request takes."""
+        return path_of("", address_of(request), None)
 
 
 class ProtectedRoute(StrictRoute):
@@ -132,6 +148,9 @@ class ProtectedRoute(StrictRoute):
         request.state.caller = caller
         await count_caller(request, rates, caller)
 
+    def place(self, request: Request) -> Place:
+        return place_of(known_caller(request), request.path_params.get("user_id"))
+
 
 class AdminRoute(ProtectedRoute):
     """A route under /admin, for keys of the scope admin only."""
@@ -141,6 +160,25 @@ class AdminRoute(ProtectedRoute):
         await super().admit(request)
         if not request.state.caller.is_admin:
             raise ServiceError(403, "admin_only")
+
+
+def _counted(request: StrictRequest, held: HeldBytes, limits: Limits) -> StrictRequest:
+    """The request, whose body is counted: before it is read where it says how long it is.
+
+    Raises 429 or 503 there, or while it is read, when there is no room for it.
+    """
+    said = request.headers.get("content-length", "")
+    if said.isdecimal():
+        if _SMALL_BODY_BYTES < int(said) <= limits.max_upload_body_bytes:  # more is 413
+            held.take(int(said))
+        return request
+
+    async def receive() -> Message:
+        message = await request.receive()
+        held.take(len(message.get("body", b"")))
+        return message
+
+    return StrictRequest(request.scope, receive)
 
 
 async def authenticate(request: Request) -> Caller:

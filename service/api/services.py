@@ -7,7 +7,9 @@ from typing import Literal, Protocol
 
 from opentelemetry.trace import TracerProvider
 
+from ppd_model.pictures.apart import Readers
 from service.actions.accepting import Accepting
+from service.actions.gate import Gate
 from service.actions.limits import Limits
 from service.actions.queue_places import QueuePlaces
 from service.api.http.in_flight import InFlight
@@ -52,6 +54,9 @@ class Services(Parts):
     accepting: Accepting
     in_flight: InFlight
     streams: OpenStreams
+    gate: Gate
+    readers: Readers
+    """What reads pictures that people send; it has a process."""
     session_secret: str
     web_dir: Path
     queue_metrics: QueueMetrics

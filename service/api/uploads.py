@@ -3,12 +3,13 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from weakref import WeakValueDictionary
+from functools import partial
+from typing import Any, TypeVar
 
-from ppd_model.pictures.apart import read_apart
 from ppd_model.pictures.reading import PictureError
+from service.actions.gate import place_of
 from service.actions.limits import STORAGE_RETRY_AFTER, Limits
 from service.actions.moderating import Content
 from service.api.schemas import PreferencesIn
@@ -28,28 +29,67 @@ from service.infra.sql.store import Store
 from service.infra.sql.tables import Image, User, new_id
 
 log = logging.getLogger("ppd.images")
+_T = TypeVar("_T")
 
-_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="ppd-uploads")
+_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="ppd-uploads")
 """Apart from the threads that read and write pictures, which large uploads must not hold up."""
 
-
-_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-"""By caller: one that sends many large uploads at once holds one thread, and others get theirs."""
+_Place = tuple[int, int]
+"""Of a picture in a request: which answer, which of its two."""
 
 
 async def clean_uploads(
-    services: Services, caller: Caller, body: PreferencesIn
+    services: Services, caller: Caller, user_id: str, body: PreferencesIn
 ) -> list[list[bytes]]:
-    """Both pictures of every answer that brings its own; raises 422 with every fault found."""
+    """Both pictures of every answer that brings its own; raises 422 with every fault found.
+
+    Raises 429 or 503 where pictures wait to be read already, as many as may.
+    """
     _check_pairs(services, body)
-    if all(choice.images is None for choice in body.choices):
-        return [[] for _ in body.choices]
-    async with _turns.setdefault(caller.scope, asyncio.Lock()):
-        reading = asyncio.get_running_loop().run_in_executor(_threads, _clean, body)
-        try:
-            return await asyncio.shield(reading)
-        finally:  # a thread goes on when the request is canceled, and so does the caller's turn
-            await asyncio.wait((reading,))
+    uploads: list[list[bytes]] = [[] for _ in body.choices]
+    own = sum(choice.images is not None for choice in body.choices)
+    if not own:
+        return uploads
+    await _refuse_too_many(services, caller, user_id, 2 * own)
+    path = place_of(caller, user_id)
+    with services.gate.request_with_pictures(path):
+        sent, faults = await _in_thread(_decoded, body)
+        files = [*sent.values()]
+        reading = await _in_thread(services.readers.begin, files, UPLOADS, OF_ONE_REQUEST)
+        with reading:
+            for index, (place, size) in enumerate(zip(sent, reading.sizes, strict=True)):
+                outcome: bytes | PictureError
+                if isinstance(size, PictureError):
+                    outcome = size
+                else:
+                    async with services.gate.turn(path, size):
+                        outcome = await _in_thread(reading.read, index)
+                if isinstance(outcome, PictureError):
+                    faults.append(_fault(place, outcome))
+                else:
+                    uploads[place[0]].append(outcome)
+    if faults:
+        raise ServiceError(422, "invalid_image", errors=tuple(faults))
+    return uploads
+
+
+async def _in_thread(function: Callable[..., _T], *about: Any) -> _T:
+    """In a thread, which goes on when the request is canceled: so does what it holds."""
+    running = asyncio.get_running_loop().run_in_executor(_threads, partial(function, *about))
+    try:
+        return await asyncio.shield(running)
+    finally:
+        await asyncio.wait((running,))
+
+
+async def _refuse_too_many(services: Services, caller: Caller, user_id: str, more: int) -> None:
+    """Raise 409 before anything is read where a person has no room for so many pictures."""
+    async with services.database.read() as store:
+        user = await store.users.find(caller.tenant, user_id)
+        count, size_bytes = (0, 0) if user is None else await store.images.uploads(user.pk)
+    limits = services.limits
+    if count + more > limits.max_uploads_per_user or size_bytes > limits.max_upload_bytes_per_user:
+        raise ServiceError(409, "upload_quota")
 
 
 def contents(body: PreferencesIn, sent: Sequence[Sequence[bytes]]) -> list[Content]:
@@ -119,9 +159,10 @@ def _check_pairs(services: Services, body: PreferencesIn) -> None:
             )
 
 
-def _clean(body: PreferencesIn) -> list[list[bytes]]:
+def _decoded(body: PreferencesIn) -> tuple[dict[_Place, bytes], list[FieldError]]:
+    """The files that were sent, and what cannot be one."""
     faults: list[FieldError] = []
-    sent: dict[tuple[int, int], bytes] = {}
+    sent: dict[_Place, bytes] = {}
     for i, choice in enumerate(body.choices):
         for j, text in enumerate(choice.images or ()):
             try:
@@ -129,16 +170,7 @@ def _clean(body: PreferencesIn) -> list[list[bytes]]:
             except ValueError as error:
                 faults.append(_fault((i, j), error))
     _check_bytes(sent)
-    uploads: list[list[bytes]] = [[] for _ in body.choices]
-    outcomes = read_apart(list(sent.values()), UPLOADS, OF_ONE_REQUEST)
-    for place, outcome in zip(sent, outcomes, strict=True):
-        if isinstance(outcome, PictureError):
-            faults.append(_fault(place, outcome))
-        else:
-            uploads[place[0]].append(outcome)
-    if faults:
-        raise ServiceError(422, "invalid_image", errors=tuple(faults))
-    return uploads
+    return sent, faults
 
 
 def _check_bytes(sent: Mapping[tuple[int, int], bytes]) -> None:

@@ -18,7 +18,7 @@ AT = "2026-01-01 00:00:00+00:00"
 PARENTS_FIRST = (
     "api_keys", "users", "profiles", "jobs", "idempotency_keys", "images", "job_subjects",
     "choices", "workers", "adapters", "adapter_activations", "images_to_delete", "erased_users",
-    "chores", "schema_floor", "audit_entries", "ended_sessions", "reports", "readings",
+    "chores", "schema_floor", "audit_entries", "ended_sessions", "reports", "readings", "turns",
 )  # fmt: skip
 PLAIN = {"VARCHAR": "x", "TEXT": "x", "INTEGER": 1, "BIGINT": 1, "FLOAT": 1.0, "BOOLEAN": True}
 

@@ -5,7 +5,7 @@ import io
 import struct
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from ppd_model.pictures import apart
-from ppd_model.pictures.apart import Allowance, read_apart
+from ppd_model.pictures.apart import Allowance, Readers, read_apart
 from ppd_model.pictures.reading import KEPT, Limits, PictureError, read_picture
 from service.core.pictures import UPLOADS, from_base64
 from tests.fake_pickapic import row
@@ -191,38 +191,61 @@ def one_bit_png(side_px: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
+@pytest.fixture(scope="module")
+def readers() -> Iterator[Readers]:
+    some = Readers()
+    yield some
+    some.close()
+
+
 AMPLE = Allowance(pixels=10**8, seconds=60, memory_bytes=3 * 2**29)
 
 
-def test_all_pictures_of_a_request_share_an_allowance_of_pixels() -> None:
+def test_all_pictures_of_a_request_share_an_allowance_of_pixels(readers: Readers) -> None:
     data = saved(Image.new("L", (1000, 1000)))
     some = Allowance(pixels=2_500_000, seconds=60, memory_bytes=3 * 2**29)
-    outcomes = read_apart([data] * 4, UPLOADS, some)
+    outcomes = read_apart(readers, [data] * 4, UPLOADS, some)
     assert [isinstance(one, bytes) for one in outcomes] == [True, True, False, False]
     assert "at most 2500000 pixels are read for one request" in str(outcomes[2])
 
 
-def test_pictures_of_8192_px_are_refused_before_they_are_decoded() -> None:
+def test_pictures_of_8192_px_are_refused_before_they_are_decoded(readers: Readers) -> None:
     data = one_bit_png(8192)
     began = time.monotonic()
-    outcomes = read_apart([data] * 8, UPLOADS, AMPLE)
+    outcomes = read_apart(readers, [data] * 8, UPLOADS, AMPLE)
     assert time.monotonic() - began < 20
     assert all("more than 25000000 pixels are too many" in str(one) for one in outcomes)
 
 
-def test_pictures_that_take_too_long_are_given_up() -> None:
-    hasty = Allowance(pixels=10**8, seconds=0.01, memory_bytes=3 * 2**29)
-    (outcome,) = read_apart([PNG], UPLOADS, hasty)
+def test_pictures_that_take_too_long_are_given_up(readers: Readers) -> None:
+    hasty = Allowance(pixels=10**8, seconds=0.3, memory_bytes=3 * 2**29)
+    data = saved(Image.new("RGB", (4900, 4900)), "WEBP", lossless=True)
+    (outcome,) = read_apart(readers, [data], UPLOADS, hasty)
     assert isinstance(outcome, PictureError)
     assert "seconds to read" in str(outcome)
 
 
-def test_a_picture_that_takes_too_much_memory_is_given_up_and_the_service_lives() -> None:
+def test_a_picture_that_takes_too_much_memory_is_given_up_and_the_service_lives(
+    readers: Readers,
+) -> None:
     narrow = Allowance(pixels=10**9, seconds=60, memory_bytes=2**29)
     huge = one_bit_png(24_000)  # Pillow holds a byte for each pixel
-    small, large = read_apart([PNG, huge], Limits(max_side_px=2**16, max_pixels=10**9), narrow)
+    limits = Limits(max_side_px=2**16, max_pixels=10**9)
+    small, large = read_apart(readers, [PNG, huge], limits, narrow)
     assert isinstance(small, bytes)
     assert isinstance(large, PictureError)
+
+
+def test_a_reading_process_that_is_lost_is_replaced(readers: Readers) -> None:
+    first = read_apart(readers, [PNG], UPLOADS, AMPLE)
+    assert readers._process is not None
+    readers._process.kill()
+    readers._process.wait()
+    assert read_apart(readers, [PNG], UPLOADS, AMPLE) == first
+    width, height = Image.open(io.BytesIO(PNG)).size
+    with readers.begin([PNG, PNG], UPLOADS, AMPLE) as reading:
+        assert reading.sizes == [width * height] * 2
+        assert [reading.read(i) for i in (1, 0)] == first * 2
 
 
 def test_the_reading_process_has_none_of_the_services_secrets(
@@ -230,4 +253,4 @@ def test_the_reading_process_has_none_of_the_services_secrets(
 ) -> None:
     monkeypatch.setenv("PPD_SESSION_SECRET", "zqxj")
     assert "zqxj" not in str(apart._environment())
-    assert read_apart([PNG], UPLOADS, AMPLE) == read_apart([PNG], UPLOADS, AMPLE)
+    assert read_apart(readers, [PNG], UPLOADS, AMPLE) == read_apart(readers, [PNG], UPLOADS, AMPLE)

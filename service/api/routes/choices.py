@@ -87,7 +87,7 @@ async def post_preferences(
 
     Where the newest version was read from the same answers, or is being, it stands.
     """
-    sent = await clean_uploads(services, caller, body)
+    sent = await clean_uploads(services, caller, user_id, body)
     await refuse(services, "upload", contents(body, sent), caller.audited_as, caller.tenant)
     stored_keys: list[str] = []
     overtaken: list[Job] = []

@@ -42,7 +42,8 @@ def test_behind_work_that_is_not_known_there_is_no_guess() -> None:
 
 def job(name: str, equal: str | None = None, **values: object) -> InLine:
     kept = {"kind": "generate", "runs": False, "started_at": None, "with_another": False}
-    kept |= {"steps": 10, "n": 1, **values}
+    kept |= {"tenant": "t", "lane": None, "user_pk": None, "priority": 10, "attempt": 0}
+    kept |= {"created_at": datetime.now(UTC), "steps": 10, "n": 1, **values}
     return InLine(id=name, equal=equal or name, **kept)  # type: ignore[arg-type]
 
 

@@ -1,85 +1,140 @@
-"""Who waits while large uploads are read."""
+"""Who waits while pictures are read, and who is refused; whose share of the gate is how large."""
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from service.api import uploads
-from service.api.schemas import PreferencesIn
-from service.api.services import Services
+from service.actions.gate import Gate, Shares, place_of
 from service.core.auth import Caller
+from service.core.errors import ServiceError
+from service.core.turns import Path, path_of
 
-pytestmark = pytest.mark.anyio
-
-POOL = cast(Services, SimpleNamespace(pool={"p1": "a pair"}))
-OWN = PreferencesIn.model_validate(
-    {"choices": [{"caption": "mine", "images": ["AAAA", "AAAA"], "preferred": 0}]}
-)
-OF_THE_POOL = PreferencesIn.model_validate({"choices": [{"pair_id": "p1", "preferred": 0}]})
+LARGE, SMALL = 4_000_000, 10_000
 
 
-class SlowReader:
-    """Reads nothing until it may."""
+def taken(shares: Shares, path: Path, amount: int = 1) -> int:
+    """How often somebody gets so much before they are refused; 99 where they never are."""
+    for i in range(99):
+        try:
+            shares.take(path, amount)
+        except ServiceError:
+            return i
+    return 99
+
+
+def test_a_tenant_gets_half_and_its_greedy_person_half_of_that() -> None:
+    shares = Shares(32)
+    assert taken(shares, path_of("a", None, "x")) == 8
+    assert taken(shares, path_of("a", None, "y")) == 4
+    assert taken(shares, path_of("b", None, "x")) == 5
+    with pytest.raises(ServiceError) as refused:
+        shares.take(path_of("a", None, "x"), 1)
+    assert (refused.value.status, refused.value.code) == (429, "too_much_at_once")
+    assert refused.value.headers["Retry-After"]
+    assert taken(shares, path_of("c", None, "x")) >= 1
+
+
+def test_sessions_share_by_address_and_leave_room_for_keys() -> None:
+    shares = Shares(32)
+    here = [taken(shares, path_of("browser", "here", f"s{i}")) for i in range(60)]
+    assert sum(here) <= 8
+    assert taken(shares, path_of("browser", "there", "visitor")) >= 1
+    for i in range(60):
+        taken(shares, path_of("browser", f"address {i}", "s"))
+    assert shares.held <= 24
+    assert taken(shares, path_of("a", None, "x")) >= 1
+
+
+def test_what_is_full_is_503_and_what_is_given_back_can_be_taken_again() -> None:
+    shares = Shares(10)
+    shares.take(path_of("a", None, "x"), 8)
+    with pytest.raises(ServiceError) as refused:
+        shares.take(path_of("b", None, "x"), 3)
+    assert (refused.value.status, refused.value.code) == (503, "busy")
+    shares.give_back(path_of("a", None, "x"), 8)
+    assert shares.held == 0
+    shares.take(path_of("b", None, "x"), 10)
+
+
+def test_a_place_is_a_sessions_own_and_of_a_key_the_persons() -> None:
+    assert place_of(Caller("t"), "ann") == ("t", "", "ann")
+    assert place_of(Caller("browser", "me", lane="here"), "ann") == ("browser", "here", "me")
+
+
+class Desk:
+    """Pictures that are read until they are let go, in the order in which they were begun."""
 
     def __init__(self) -> None:
-        self.may = threading.Event()
-        self.reading = 0
+        self.gate = Gate(2**20, 32)
+        self.begun: list[str] = []
+        self._ends: dict[str, asyncio.Event] = {}
+        self._tasks: list[asyncio.Task[None]] = []
 
-    def __call__(self, *about: Any) -> list[bytes]:
-        self.reading += 1
-        self.may.wait(20)
-        return [b"", b""]
+    async def bring(self, name: str, path: Path, pixels: int) -> asyncio.Task[None]:
+        async def read() -> None:
+            async with self.gate.turn(path, pixels):
+                self.begun.append(name)
+                await self._ends[name].wait()
 
+        self._ends[name] = asyncio.Event()
+        self._tasks.append(asyncio.create_task(read()))
+        await settled()
+        return self._tasks[-1]
 
-@pytest.fixture
-def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowReader]:
-    slow = SlowReader()
-    monkeypatch.setattr(uploads, "read_apart", slow)
-    yield slow
-    slow.may.set()
-
-
-def post(tenant: str, body: PreferencesIn = OWN) -> asyncio.Task[list[list[bytes]]]:
-    return asyncio.create_task(uploads.clean_uploads(POOL, Caller(tenant), body))
-
-
-async def soon(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not come about")
+    async def end(self, name: str) -> None:
+        self._ends[name].set()
+        await settled()
 
 
-async def test_answers_about_the_pools_pairs_wait_for_no_uploads(reader: SlowReader) -> None:
-    slow = [post("ann"), post("bob")]
-    await soon(lambda: reader.reading == 2)
-    assert await asyncio.wait_for(post("cat", OF_THE_POOL), 5) == [[]]
-    reader.may.set()
-    await asyncio.gather(*slow)
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
-async def test_one_callers_uploads_take_one_place(reader: SlowReader) -> None:
-    slow = [post("ann"), post("ann"), post("ann")]
-    await soon(lambda: reader.reading == 1)
-    slow.append(post("bob"))
-    await soon(lambda: reader.reading == 2)
-    assert not any(task.done() for task in slow)
-    reader.may.set()
-    assert await asyncio.gather(*slow) == [[[b"", b""]]] * 4
-    assert reader.reading == 4
+def in_a_loop(test: Callable[[Desk], Any]) -> None:
+    asyncio.run(test(Desk()))
 
 
-async def test_a_canceled_upload_keeps_its_place_while_it_is_read(reader: SlowReader) -> None:
-    first, second = post("ann"), post("ann")
-    await soon(lambda: reader.reading == 1)
-    first.cancel()
-    await asyncio.sleep(0.05)
-    assert reader.reading == 1
-    reader.may.set()
-    await second
-    assert reader.reading == 2
+def test_small_pictures_wait_for_no_large_one() -> None:
+    async def so(desk: Desk) -> None:
+        for i in range(4):
+            await desk.bring(f"large {i}", ("a", "", f"{i}"), LARGE)
+        await desk.bring("small", ("b", "", "x"), SMALL)
+        assert desk.begun == ["large 0", "small"]
+        await desk.bring("second small", ("c", "", "x"), SMALL)
+        assert desk.begun == ["large 0", "small"]
+        await desk.end("small")
+        assert desk.begun == ["large 0", "small", "second small"]
+        await desk.end("second small")
+        await desk.end("large 0")
+        assert desk.begun[3:] == ["large 1"]
+
+    in_a_loop(so)
+
+
+def test_pictures_of_many_ids_come_round_by_tenant_and_by_pixels() -> None:
+    async def so(desk: Desk) -> None:
+        for i in range(6):
+            await desk.bring(f"a{i}", ("a", "", f"{i}"), LARGE)
+        await desk.bring("b", ("b", "", "x"), LARGE)
+        await desk.bring("session", ("browser", "here", "y"), LARGE)
+        for _ in range(4):
+            await desk.end(desk.begun[-1])
+        assert desk.begun[:4] == ["a0", "b", "session", "a1"]
+
+    in_a_loop(so)
+
+
+def test_who_goes_away_while_waiting_holds_nobody_up() -> None:
+    async def so(desk: Desk) -> None:
+        await desk.bring("first", ("a", "", "x"), LARGE)
+        gone = await desk.bring("gone", ("a", "", "x"), LARGE)
+        await desk.bring("last", ("a", "", "x"), LARGE)
+        gone.cancel()
+        await settled()
+        await desk.end("first")
+        assert desk.begun == ["first", "last"]
+
+    in_a_loop(so)
