@@ -20,7 +20,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +32,8 @@ from ppd_model.pictures.reading import Limits, Opened, PictureError, opened
 from ppd_model.pictures.writing import encoded
 
 LARGE_PIXELS = 2_000_000
-"""From here on a picture is read at the lowest priority."""
+"""From here on a picture is read at a lower priority than all else."""
+_LATER = 3
 _READ, _REFUSED = b"+", b"-"
 _LENGTH_BYTES = 8
 _INHERITED = ("PATH", "HOME", "LD_LIBRARY_PATH")
@@ -41,7 +41,7 @@ _INHERITED = ("PATH", "HOME", "LD_LIBRARY_PATH")
 
 @dataclass(frozen=True)
 class Allowance:
-    """What the pictures of one request may take together."""
+    """What the pictures of one request may take together. `seconds` are of a processor's work."""
 
     pixels: int
     seconds: float
@@ -124,7 +124,6 @@ class Reading:
     ) -> None:
         self._connection = connection
         self._allowance = allowance
-        self._took_s = 0.0
         self._results = connection.makefile("rb")
         given = {"limits": asdict(limits), "allowance": asdict(allowance)}
         with contextlib.suppress(OSError):  # who has ended says nothing in answer either
@@ -137,13 +136,9 @@ class Reading:
 
     def read(self, index: int) -> bytes | PictureError:
         """A plain PNG of one of the pictures, or why it is not read."""
-        began_s = time.monotonic()
         with contextlib.suppress(OSError):
             self._connection.sendall(index.to_bytes(_LENGTH_BYTES, "big"))
-        try:
-            return self._outcome()
-        finally:
-            self._took_s += time.monotonic() - began_s
+        return self._outcome()
 
     def _outcome(self) -> bytes | PictureError:
         verdict, data = b"", None
@@ -155,10 +150,9 @@ class Reading:
         return data if verdict == _READ else PictureError(data.decode())
 
     def _why_it_ended(self) -> str:
-        seconds = self._allowance.seconds
-        if self._took_s >= seconds:
-            return f"the pictures of one request may take {seconds:.0f} seconds to read"
-        return "it, or one beside it, could not be read within bounds"
+        seconds, memory_MiB = self._allowance.seconds, self._allowance.memory_bytes >> 20
+        bounds = f"{seconds:g} seconds of work and {memory_MiB} MiB of memory"
+        return f"it, or one beside it, could not be read within {bounds}"
 
     def __enter__(self) -> Self:
         return self
@@ -208,8 +202,7 @@ def _serve(connection: socket.socket) -> None:
     count = int.from_bytes(asked.read(_LENGTH_BYTES), "big")
     sent = [_read_one(asked) or b"" for _ in range(count)]
     pictures: list[Opened | None] = []
-    left, left_s = allowance.pixels, allowance.seconds
-    began_s = _set_a_clock(left_s)
+    left = allowance.pixels
     for data in sent:
         try:
             picture = opened(data, limits)
@@ -225,31 +218,16 @@ def _serve(connection: socket.socket) -> None:
             pixels = str(picture.size[0] * picture.size[1]).encode()
             connection.sendall(_READ + _with_length(pixels))
     del sent
-    left_s -= _stop_the_clock(began_s)
     while index := asked.read(_LENGTH_BYTES):
         at = int.from_bytes(index, "big")
         picture_or_none, pictures[at] = pictures[at], None
         assert picture_or_none is not None, "each is asked for once, and only what can be read"
-        began_s = _set_a_clock(left_s)
         connection.sendall(_read(picture_or_none))
-        left_s -= _stop_the_clock(began_s)
-
-
-def _set_a_clock(seconds: float) -> float:
-    """After so long this process ends, whatever it does then."""
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
-    return time.monotonic()
-
-
-def _stop_the_clock(began_s: float) -> float:
-    """How long it has gone."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    return time.monotonic() - began_s
 
 
 def _read(picture: Opened) -> bytes:
     if picture.size[0] * picture.size[1] > LARGE_PIXELS:
-        os.nice(19)
+        os.nice(_LATER)
     try:
         return _READ + _with_length(encoded(picture.read()))
     except PictureError as error:
@@ -257,10 +235,11 @@ def _read(picture: Opened) -> bytes:
 
 
 def _confine(allowance: Allowance) -> None:
-    seconds = math.ceil(allowance.seconds)
+    """What goes beyond ends this process; where it works is not asked: no decoder can be told."""
+    signal.setitimer(signal.ITIMER_PROF, allowance.seconds)
     for limit, most in (
         (resource.RLIMIT_AS, allowance.memory_bytes),
-        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_CPU, math.ceil(allowance.seconds) + 1),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
