@@ -461,3 +461,21 @@ async def test_litellms_requests_are_answered_with_what_it_reads(service: Servic
     assert (answer["size"], answer["output_format"]) == ("128x128", "jpeg")
     assert (legacy.data or [])[0].url
     assert (nothing.data or [])[0].b64_json
+
+
+async def test_librechats_requests_are_answered_with_what_it_reads(service: Service) -> None:
+    """It asks for a format and for compression at once, also of a png; for no response format."""
+    async with client_of(service) as client:
+        for output_format, compression, name in (("png", 100, "PNG"), ("webp", 60, "WEBP")):
+            made = await client.images.generate(
+                model="mini",
+                prompt="a fox",
+                n=1,
+                background="auto",
+                output_compression=compression,
+                output_format=output_format,  # type: ignore[arg-type]
+                quality="auto",
+                size="auto",
+                user="664f1c2ab0e4d1a5c3f7e890",
+            )
+            assert picture_of((made.data or [])[0].b64_json).format == name
