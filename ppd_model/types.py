@@ -108,6 +108,8 @@ class EncodedUser:
     dislikes: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     """Words of a given text that the model was not trained on; it may pass over them."""
+    heading_given: bool = False
+    """Whether the model came to no profile by itself, and was given the profile's heading."""
 
 
 class CacheState(TypedDict):

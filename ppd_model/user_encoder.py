@@ -103,6 +103,12 @@ class NoWordReadError(EncodingError):
     """A text has no word that the model knows or, without choices, none that names a look."""
 
 
+class Continued(str):
+    """A response that ended without a profile and was continued from the heading it was given."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class TrainedTexts:
     """What a VLM's file says of texts. None: any profile may be written, any word is read."""
@@ -355,6 +361,7 @@ class UserEncoder:
                 likes=p.likes,
                 dislikes=p.dislikes,
                 unread=[] if edit is None or self._words is None else self._words.unread(edit),
+                heading_given=isinstance(response, Continued),
             )
             for p, edit, response, emb_D, confidence in zip(
                 parsed, edits, read, embs_BD, confidences, strict=True
@@ -380,7 +387,7 @@ class UserEncoder:
             inputs = self._inputs(again, [images[row] for row in short])
             rest = self._generate(inputs, [seeds[row] for row in short])
             for row, head, tail in zip(short, begun, rest, strict=True):
-                responses[row] = f"{head} {tail}"
+                responses[row] = Continued(f"{head} {tail}")
         return responses
 
     def _prompt(self, choices: Sequence[LabelledPair]) -> prompts.Prompt:

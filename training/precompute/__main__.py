@@ -132,10 +132,13 @@ def provenance(
 
 
 def encoded_counts(folder: Path) -> dict[str, int]:
-    """How many sets were read, how many could not be, and who is left without any."""
+    """How many sets were read, how many of them only after the VLM was given the profile's heading,
+    how many could not be, and who is left without any."""
     people = read_lists(folder, "profiles-")
+    sets = [each for person in people for each in person["sets"]]
     return {
-        "support_sets": sum(len(person["sets"]) for person in people),
+        "support_sets": len(sets),
+        "headings_given": sum(each.get("heading_given", False) for each in sets),
         "failed_sets": sum(len(person["failed"]) for person in people),
         "people_lost": sum(bool(person["failed"]) and not person["sets"] for person in people),
     }

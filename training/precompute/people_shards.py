@@ -224,6 +224,7 @@ def notes(read: Read, plan: Plan) -> dict[str, Any]:
                 "confidence": user.confidence,
                 "likes": user.likes,
                 "dislikes": user.dislikes,
+                "heading_given": user.heading_given,
             }
         sets.append(entry)
     return {

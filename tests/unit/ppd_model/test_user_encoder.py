@@ -328,6 +328,7 @@ def test_a_response_that_ends_early_is_continued_from_the_heading(scripted: Scri
     assert early.transcript == "Pair 4: Image 2: dark.\n\nUser Profile: Prefers bright pictures."
     assert early.profile == usual.profile == "Prefers bright pictures."
     assert seen[2].endswith("Pair 4: Image 2: dark.\n\nUser Profile:")
+    assert (early.heading_given, usual.heading_given) == (True, False)
 
 
 @pytest.mark.parametrize("answer", ["", "User Profile:", "Pair 1: Image 1: dark."])

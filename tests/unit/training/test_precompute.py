@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -476,3 +477,20 @@ def test_the_compressor_reads_what_gives_the_presets_latents(config: PrecomputeC
     latent = compressor.latents(pictures, torch.device("cpu"))
     assert latent.shape == (1, 16, *PRESET.latent_hw(128, 128))
     assert latent.dtype == torch.float16
+
+
+def test_profiles_whose_heading_had_to_be_given_are_counted(
+    config: PrecomputeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = FakeEncoder._encode
+
+    def continued(self: FakeEncoder, choices: Sequence[LabelledPair]) -> EncodedUser:
+        return replace(encode(self, choices), heading_given=choices[0].preferred == 1)
+
+    monkeypatch.setattr(FakeEncoder, "_encode", continued)
+    folder = precompute(config)
+    sets = [each for person in read_profiles(folder) for each in person["sets"]]
+    given = [each["pairs"][0]["preferred"] == 1 for each in sets]
+    assert [each["heading_given"] for each in sets] == given
+    encoded = json.loads((folder / "summary.json").read_text())["encoded"]
+    assert encoded["headings_given"] == sum(given) > 0
