@@ -162,7 +162,7 @@ class AllowedTokens:
         end: int,
         vocabulary: int,
     ) -> None:
-        self._heading = heading
+        self.heading = heading
         self._end = end
         self._all = list(range(vocabulary))
         next_tokens: dict[tuple[int, ...], set[int]] = {}
@@ -175,7 +175,15 @@ class AllowedTokens:
     def __call__(self, row: int, ids_S: Any) -> list[int]:
         """For ``prefix_allowed_tokens_fn``: of the row's tokens so far, on the device or not."""
         ids = ids_S.tolist()
-        if self._heading not in ids:
-            return self._all
-        begun = tuple(ids[len(ids) - ids[::-1].index(self._heading) :])
-        return self._next.get(begun, [self._end])
+        begun = self.last_heading(ids)
+        return self._all if begun is None else self.after(ids[begun:])
+
+    def last_heading(self, ids: Sequence[int]) -> int | None:
+        """How many tokens there are up to and with the last heading; None without one."""
+        if self.heading not in ids:
+            return None
+        return len(ids) - ids[::-1].index(self.heading)
+
+    def after(self, begun: Sequence[int]) -> list[int]:
+        """What may follow these tokens of a profile."""
+        return self._next.get(tuple(begun), [self._end])

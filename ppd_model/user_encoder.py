@@ -166,7 +166,7 @@ class UserEncoder:
         self._texts = texts
         self._words = texts.words
         self._caption_words = CaptionWords.of(self._tokenizer.get_vocab())
-        self._allowed = self._allowed_by(texts.profiles)
+        self.allowed = self._allowed_by(texts.profiles)
 
     @classmethod
     def load(
@@ -286,6 +286,34 @@ class UserEncoder:
         with placed(self.model, self.device, offload=self.offload):
             return self._encode(many, seed, edits)
 
+    @torch.inference_mode()
+    def read_response(
+        self, choices: Sequence[LabelledPair], prompt: prompts.Prompt, response: str
+    ) -> EncodedUser:
+        """What a response that was written to this prompt comes to, in one clean pass.
+
+        Raises EncodingError as `encode`.
+        """
+        return self._users([prompt], [self.pictures_of(choices, prompt)], [response], [None])[0]
+
+    @property
+    def suppressed(self) -> list[int]:
+        """Tokens that are never written: those that stand for pictures."""
+        blocked = [self.model.config.image_token_id, self.model.config.video_token_id]
+        return [token for token in blocked if token < self.model.lm_head.out_features]
+
+    def draws(self, seed: int) -> SeededDraws | None:
+        """What samples one row; None where decoding is greedy."""
+        if self.decoding != "sample":
+            return None
+        return SeededDraws(SAMPLING_TEMPERATURE, [seed], self.model.device)
+
+    @staticmethod
+    def pictures_of(choices: Sequence[LabelledPair], prompt: prompts.Prompt) -> list[Image.Image]:
+        """The eight pictures in the order in which the prompt shows them, as RGB."""
+        pictures = [(choice.image_0, choice.image_1) for choice in choices]
+        return [pictures[pair][image].convert("RGB") for pair, image in prompt.images]
+
     def _encode(
         self, many: Sequence[Sequence[LabelledPair]], seed: int, edits: Sequence[str | None]
     ) -> list[EncodedUser]:
@@ -308,12 +336,12 @@ class UserEncoder:
         for edit in edits:
             if edit is not None and self._words is not None and not self._words.read_any(edit):
                 raise NoWordReadError("the text has no word that the model knows")
-        asked = [self._prompt(choices) for choices in many]
-        images = [_in_order(choices, p.images) for choices, p in zip(many, asked, strict=True)]
+        asked = [self.prompt_of(choices) for choices in many]
+        images = [self.pictures_of(choices, p) for choices, p in zip(many, asked, strict=True)]
         responses = self._respond([p.text for p in asked], images, seeds)
         for row, response in enumerate(responses):
             if not prompts.has_profile(response):
-                asked[row] = self._prompt([replace(c, caption=PLAIN_CAPTION) for c in many[row]])
+                asked[row] = self.prompt_of([replace(c, caption=PLAIN_CAPTION) for c in many[row]])
                 again = self._respond([asked[row].text], [images[row]], [seeds[row]])
                 responses[row] = again[0]
                 if edits[row] is None and not prompts.has_profile(again[0]):
@@ -379,18 +407,18 @@ class UserEncoder:
         A response that ended without one (about one in a thousand of mini's) is given the heading
         and continued, once; the transcript shows where. It may still have no profile.
         """
-        responses = self._generate(self._inputs(texts, images), seeds)
+        responses = self._generate(self.inputs_of(texts, images), seeds)
         short = [row for row, text in enumerate(responses) if not prompts.has_profile(text)]
         if short:
             begun = [prompts.with_heading(responses[row]) for row in short]
             again = [texts[row] + head for row, head in zip(short, begun, strict=True)]
-            inputs = self._inputs(again, [images[row] for row in short])
+            inputs = self.inputs_of(again, [images[row] for row in short])
             rest = self._generate(inputs, [seeds[row] for row in short])
             for row, head, tail in zip(short, begun, rest, strict=True):
                 responses[row] = Continued(f"{head} {tail}")
         return responses
 
-    def _prompt(self, choices: Sequence[LabelledPair]) -> prompts.Prompt:
+    def prompt_of(self, choices: Sequence[LabelledPair]) -> prompts.Prompt:
         pairs = [prompts.LabelledCaption(self._caption(c.caption), c.preferred) for c in choices]
         prompt = prompts.build_prompt(pairs, self.prompt_variant, self._special_tokens)
         plain = [prompts.LabelledCaption("", c.preferred) for c in choices]
@@ -416,10 +444,13 @@ class UserEncoder:
         special = set(self._tokenizer.get_added_vocab().values())
         return [i for i in self._tokenizer(text)["input_ids"] if i in special]
 
-    def _inputs(
-        self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]
+    def inputs_of(
+        self,
+        texts: Sequence[str],
+        images: Sequence[Sequence[Image.Image]],
+        padding_side: Literal["left", "right"] = "left",
     ) -> dict[str, torch.Tensor]:
-        """Left-padded model inputs. The image tokens are counted before anything is computed.
+        """Padded model inputs. The image tokens are counted before anything is computed.
 
         The images are nested, one list per person: given flat, LLaVA-OneVision would cut each
         into tiles and silently make the prompt five to ten times as long.
@@ -429,7 +460,7 @@ class UserEncoder:
             text=list(texts),
             images=nested or None,
             padding=True,
-            padding_side="left",
+            padding_side=padding_side,
             return_tensors="pt",
         )
         counts = (batch["input_ids"] == self.model.config.image_token_id).sum(dim=1).tolist()
@@ -449,7 +480,6 @@ class UserEncoder:
 
     def _generate(self, inputs: dict[str, torch.Tensor], seeds: Sequence[int]) -> list[str]:
         """The responses, chain of thought and profile, without special tokens; a seed a row."""
-        blocked = [self.model.config.image_token_id, self.model.config.video_token_id]
         drawn = SeededDraws(SAMPLING_TEMPERATURE, seeds, self.model.device)
         ids_BS = self.model.generate(
             **inputs,
@@ -459,13 +489,14 @@ class UserEncoder:
             pad_token_id=self._tokenizer.pad_token_id,
             eos_token_id=self._tokenizer.convert_tokens_to_ids(prompts.TURN_END),
             begin_suppress_tokens=[self._tokenizer.convert_tokens_to_ids(prompts.TURN_END)],
-            suppress_tokens=[i for i in blocked if i < self.model.lm_head.out_features],
-            prefix_allowed_tokens_fn=self._allowed,
+            suppress_tokens=self.suppressed,
+            prefix_allowed_tokens_fn=self.allowed,
         )
         length = inputs["input_ids"].shape[1]
-        return [self._response(row_S[length:]) for row_S in ids_BS]
+        return [self.response_of(row_S[length:]) for row_S in ids_BS]
 
-    def _response(self, ids_S: torch.Tensor) -> str:
+    def response_of(self, ids_S: torch.Tensor | Sequence[int]) -> str:
+        """The text of these tokens, without those that stand for more than text."""
         text: str = self._tokenizer.decode(ids_S, skip_special_tokens=True)
         return text.strip()
 
@@ -481,7 +512,7 @@ class UserEncoder:
         final token is the last of its row.
         """
         texts = [p.text + response for p, response in zip(asked, responses, strict=True)]
-        inputs = self._inputs(texts, images)
+        inputs = self.inputs_of(texts, images)
         mask_BS = inputs["attention_mask"]
         positions_BS = (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
         output = self.model.model(**inputs, position_ids=positions_BS, use_cache=False)
@@ -491,16 +522,15 @@ class UserEncoder:
         confidences = []
         for row, (prompt, response) in enumerate(zip(asked, responses, strict=True)):
             head, _ = prompts.split_profile(response)
-            tokens = self._count(prompt.text + response) - self._count(prompt.text + head)
+            tokens = self.count_tokens(prompt.text + response)
+            tokens -= self.count_tokens(prompt.text + head)
             logits_SV = self.model.lm_head(hidden_BSD[row, -tokens - 1 : -1])
             logits_SV = logits_SV.to(torch.promote_types(logits_SV.dtype, torch.float32))
             profile_S = inputs["input_ids"][row, -tokens:]
             logp_S = logits_SV.log_softmax(-1).gather(-1, profile_S[:, None])
             confidences.append(float(logp_S.mean().exp()))
         for emb_D, confidence in zip(embs_BD, confidences, strict=True):
-            check_embedding(emb_D, self.user_emb_dim)
-            if not math.isfinite(confidence):
-                raise EncodingError(f"the profile's confidence is {confidence}")
+            check_reading(emb_D, confidence, self.user_emb_dim)
         return list(embs_BD.astype(np.float32)), confidences
 
     def _allowed_by(self, profiles: Grammar | None) -> AllowedTokens | None:
@@ -514,8 +544,15 @@ class UserEncoder:
             vocabulary=self.model.lm_head.out_features,
         )
 
-    def _count(self, text: str) -> int:
+    def count_tokens(self, text: str) -> int:
         return len(self._tokenizer(text)["input_ids"])
+
+
+def check_reading(user_emb_D: NDArray[Any], confidence: float, dim: int) -> None:
+    """`check_embedding`, and that the confidence is a number."""
+    check_embedding(user_emb_D, dim)
+    if not math.isfinite(confidence):
+        raise EncodingError(f"the profile's confidence is {confidence}")
 
 
 def check_embedding(user_emb_D: NDArray[Any], dim: int) -> None:
@@ -670,9 +707,3 @@ def _version(weights_id: str, prompt_variant: str, decoding: str) -> str:
 def _special_tokens(tokenizer: Any) -> tuple[str, ...]:
     known = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens, *prompts.CHAT_TOKENS}
     return tuple(sorted(known))
-
-
-def _in_order(choices: Sequence[LabelledPair], order: list[tuple[int, int]]) -> list[Image.Image]:
-    """The eight pictures in the order in which the prompt shows them, as RGB."""
-    pictures = [(choice.image_0, choice.image_1) for choice in choices]
-    return [pictures[pair][image].convert("RGB") for pair, image in order]

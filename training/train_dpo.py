@@ -28,7 +28,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -40,18 +40,20 @@ from torch import Tensor
 from ppd_model.files.artifact import load_artifact, load_strict, save_artifact
 from ppd_model.nets.adapter import trainable_parameters
 from ppd_model.nets.stage_c import adapter_spec
-from training.data.dataset import PreferencePairs, batch_rows, epoch_of, load_pairs
+from training.data.dataset import PairBatch, PreferencePairs, batch_rows, epoch_of, load_pairs
 from training.dpo.base_weights import load_base
 from training.dpo.dpo_config import DpoConfig
 from training.dpo.learned_people import PEOPLE, PEOPLE_FILE, learned_people
+from training.dpo.loss import PairErrors
 from training.dpo.objectives import objective
 from training.dpo.pair_model import PairModel
-from training.dpo.randomness import draw, draw_of_pairs
+from training.dpo.randomness import Draws, draw, draw_of_pairs
 from training.dpo.run_log import RunLog
 from training.dpo.run_state import CHECKPOINT, RunState, identity_of
 from training.dpo.sample_grid import SampleGrid
 from training.dpo.time_weight import Omega
 from training.dpo.validation import validate
+from training.jobs.ahead import done_ahead
 from training.jobs.command_line import run_job
 from training.jobs.configuration import save_resolved
 from training.jobs.files import replacing
@@ -118,13 +120,18 @@ def train(config: DpoConfig, resume: bool = False) -> Path:
         + ("no sample grids (no decoder)" if config.decoder is None else "sample grids")
     )
 
+    def prepared(step: int) -> Prepared:
+        return prepare(pairs, train_rows, parts, step, config, kept)
+
+    steps = range(first, config.total_steps)
+    # The next step's data are read and drawn while this one is computed, but for what it changes.
+    ahead = config.user != "learned"
+    data_of = done_ahead(prepared, steps, workers=1, ahead=1) if ahead else map(prepared, steps)
     with watched() as stop:
-        for step in range(first, config.total_steps):
+        for step, data in zip(steps, data_of, strict=True):
             for group in state.optimizer.param_groups:
                 group["lr"] = config.lr_at(step)
-            measured = optimizer_step(
-                accelerator, wrapped, state, pairs, train_rows, parts, step, config, kept
-            )
+            measured = optimizer_step(accelerator, wrapped, state, data, step, config)
             state.update_average(config.ema_decay)
             done, last = step + 1, step + 1 == config.total_steps
             asked = asked_to_stop(accelerator, stop)
@@ -294,18 +301,24 @@ def micro_batches(accelerator: Accelerator, config: DpoConfig) -> Iterator[slice
         yield slice(offset, offset + size)
 
 
-def optimizer_step(
-    accelerator: Accelerator,
-    model: torch.nn.Module,
-    state: RunState,
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a step: the draws of the whole batch, and of this process's parts the pairs,
+    their draws and, where they are kept, the reference's errors."""
+
+    draws: Draws
+    parts: list[tuple[PairBatch, Draws, PairErrors | None]]
+
+
+def prepare(
     pairs: PreferencePairs,
     rows_R: Tensor,
     parts: Sequence[slice],
     step: int,
     config: DpoConfig,
     kept: ReferenceErrors | None = None,
-) -> dict[str, float]:
-    """One step on one batch, in micro batches; returns means over all processes for the log."""
+) -> Prepared:
+    """Read and draw what a step needs, on the CPU: a function of its arguments alone."""
     rows_B = batch_rows(rows_R, config.batch, step, config.seed)
     latent_CHW = pairs.latent_NCHW.shape[1:]
     if kept is None:
@@ -313,18 +326,38 @@ def optimizer_step(
     else:
         number = epoch_of(len(rows_R), config.batch, step)[0] % config.draws_per_pair
         draws = draw_of_pairs(rows_B, number, latent_CHW, config.seed, step, config)
+    found = []
+    for part in parts:
+        local = draws.rows(part)
+        batch = pairs.batch(rows_B[part], local.which_embedding_B)
+        known = None if kept is None else kept.of(rows_B[part], number, config.reduction)
+        found.append((batch, local, known))
+    return Prepared(draws, found)
+
+
+def optimizer_step(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    state: RunState,
+    data: Prepared,
+    step: int,
+    config: DpoConfig,
+) -> dict[str, float]:
+    """One step on one batch, in micro batches; returns means over all processes for the log."""
+    device, parts = accelerator.device, data.parts
     sums: dict[str, Tensor] = {}
     errors: list[Tensor] = []
     state.optimizer.zero_grad()
-    for part in parts:
-        local = draws.rows(part)
-        batch = pairs.batch(rows_B[part], local.which_embedding_B).to(accelerator.device)
-        local = local.to(accelerator.device)
-        known = None
-        if kept is not None:
-            known = kept.of(rows_B[part], number, config.reduction).to(accelerator.device)
-        with nullcontext() if part is parts[-1] else accelerator.no_sync(model):
-            loss, error_K2 = objective(model, batch, local, state.omega, config, known)
+    for number, (batch, local, known) in enumerate(parts, start=1):
+        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
+            loss, error_K2 = objective(
+                model,
+                batch.to(device),
+                local.to(device),
+                state.omega,
+                config,
+                None if known is None else known.to(device),
+            )
             accelerator.backward(loss.loss / len(parts))
         for name, value in loss.scalars().items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value / len(parts)
@@ -339,7 +372,7 @@ def optimizer_step(
         )
     state.optimizer.step()
     if config.omega == "adaptive":
-        time_K2 = torch.stack([draws.t_chosen_B, draws.t_rejected_B], dim=1)
+        time_K2 = torch.stack([data.draws.t_chosen_B, data.draws.t_rejected_B], dim=1)
         error_all_K2 = accelerator.gather(torch.cat(errors)).cpu()
         state.omega.update(time_K2[:, : error_all_K2.shape[1]].flatten(), error_all_K2.flatten())
     return measured

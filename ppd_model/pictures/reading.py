@@ -57,8 +57,13 @@ ANY = Limits()
 KEPT = Limits(kept_side_px=KEPT_SIDE_PX)
 
 
-def read_picture(data: bytes, limits: Limits = ANY) -> Image.Image:
-    """The picture in RGB, without anything it said of itself. Raises PictureError."""
+def read_picture(data: bytes | PictureError, limits: Limits = ANY) -> Image.Image:
+    """The picture in RGB, without anything it said of itself.
+
+    Raises PictureError: also the one that stands in the place of bytes that could not be had.
+    """
+    if isinstance(data, PictureError):
+        raise data
     return opened(data, limits).read()
 
 

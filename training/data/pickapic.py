@@ -21,6 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ppd_model.pictures.reading import PictureError
+
 IntArray = NDArray[np.int64]
 
 SCHEMA = pa.schema(
@@ -129,12 +131,12 @@ class PickAPic:
                     yield row, batch
                     row += batch.num_rows
 
-    def pictures(self, source_N2: IntArray) -> Iterator[bytes]:
+    def pictures(self, source_N2: IntArray) -> Iterator[bytes | PictureError]:
         """The bytes of these pictures' files: for each its row, and 0 for jpg_0 or 1 for jpg_1.
 
         They come in the order asked for, which must be that of the rows; row groups without any of
-        them are not read. Raises ValueError for another order, and, naming column, file and row,
-        for a row without a picture.
+        them are not read. Where a row has no picture, or its part of the file is damaged, the
+        reason comes in its place. Raises ValueError for another order.
         """
         if (np.diff(source_N2[:, 0]) < 0).any():
             raise ValueError("pictures must be asked for in the order of their rows")
@@ -152,10 +154,19 @@ class PickAPic:
             found |= dict.fromkeys(caption for caption in typed if caption.strip())
         return list(found)
 
+    def file_of(self, row_N: IntArray) -> IntArray:
+        """Which of the files each row is in."""
+        return np.searchsorted(self._first_row_F, row_N, side="right") - 1
+
+    def locate(self, row: int) -> tuple[Path, int]:
+        """The file of a row, and the row within it."""
+        index = int(self.file_of(np.array([row]))[0])
+        return self.files[index], row - int(self._first_row_F[index])
+
     def place_of(self, row: int) -> str:
         """File and row within it, for messages."""
-        index = int(np.searchsorted(self._first_row_F, row, side="right")) - 1
-        return f"{self.files[index]}, row {row - int(self._first_row_F[index])}"
+        path, within = self.locate(row)
+        return f"{path}, row {within}"
 
 
 def find_files(places: Sequence[str | Path]) -> list[Path]:
@@ -196,19 +207,28 @@ def _footer(path: Path) -> str:
         return hashlib.sha256(file.read(length)).hexdigest()
 
 
-def _pictures_of_file(path: Path, source_N2: IntArray) -> Iterator[bytes]:
+def _pictures_of_file(path: Path, source_N2: IntArray) -> Iterator[bytes | PictureError]:
     with pq.ParquetFile(path) as file:
         rows_G = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
         ends = np.searchsorted(source_N2[:, 0], np.cumsum(rows_G))
         for group, (begin, end) in enumerate(pairwise([0, *ends.tolist()])):
-            if begin < end:
-                first_row = sum(rows_G[:group])
-                yield from _pictures_of_group(file, path, group, first_row, source_N2[begin:end])
+            if begin == end:
+                continue
+            found = _pictures_of_group(file, group, sum(rows_G[:group]), source_N2[begin:end])
+            came = 0
+            try:
+                for picture in found:
+                    yield picture
+                    came += 1
+            except (pa.ArrowException, OSError) as error:
+                damage = " ".join(str(error).split())
+                for _ in range(end - begin - came):
+                    yield PictureError(f"its part of the file cannot be read: {damage}")
 
 
 def _pictures_of_group(
-    file: pq.ParquetFile, path: Path, group: int, first_row: int, source_N2: IntArray
-) -> Iterator[bytes]:
+    file: pq.ParquetFile, group: int, first_row: int, source_N2: IntArray
+) -> Iterator[bytes | PictureError]:
     columns = [PICTURES[side] for side in np.unique(source_N2[:, 1])]
     wanted = iter(source_N2.tolist())
     row, side = next(wanted)
@@ -216,9 +236,7 @@ def _pictures_of_group(
         while row < first_row + batch.num_rows:
             found = batch.column(PICTURES[side])[row - first_row].as_py()
             jpeg: bytes | None = found["bytes"] if isinstance(found, dict) else found
-            if not jpeg:
-                raise ValueError(f"{path}: column {PICTURES[side]!r} has no bytes in row {row}")
-            yield jpeg
+            yield jpeg or PictureError("has no bytes")
             try:
                 row, side = next(wanted)
             except StopIteration:

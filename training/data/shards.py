@@ -29,6 +29,7 @@ from training.jobs.files import replacing, write_json
 
 MANIFEST = "manifest.json"
 DIGEST = ".sha256"
+REUSE = "; another --output_dir, with --reuse this folder, keeps what was made of the other files"
 
 
 class ShardFolder:
@@ -55,7 +56,8 @@ class ShardFolder:
             raise ValueError(f"{folder} already holds shards; pass --resume or choose another")
         now = json.loads(json.dumps(provenance))
         if differing := differences(found["provenance"], now):
-            raise ValueError(f"{folder} was made with something else: {differing}")
+            lifted = "" if differences(found["provenance"], now, ["files"]) else REUSE
+            raise ValueError(f"{folder} was made with something else: {differing}{lifted}")
         self._manifest["shards"] = found["shards"]
 
     def missing(

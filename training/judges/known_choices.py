@@ -17,13 +17,15 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from ppd_model.pictures.reading import KEPT, read_picture
+from ppd_model.pictures.reading import KEPT, PictureError, read_picture
 from ppd_model.types import LabelledPair
+from training.data.shards import read_lists
 from training.data.splits import SPLITS, PersonPairs
 from training.judges.judge import Judge, Question, ask_all, tally
 from training.judges.options import JudgeOf
 from training.precompute.plan import Plan
 from training.precompute.source_plan import plan_of
+from training.precompute.unreadable import lost_pictures, without
 
 TestSplit = Literal["seen_users", "unseen_users"]
 
@@ -34,7 +36,7 @@ class KnownPair:
     preferred."""
 
     caption: str
-    jpegs: tuple[bytes, bytes]
+    jpegs: tuple[bytes | PictureError, bytes | PictureError]
     preferred: int
 
 
@@ -81,15 +83,23 @@ def known_choices(
 ) -> list[KnownChoice]:
     """One for each person of a test split of a precomputed folder, for the first `people`.
 
-    among: the user ids that count; None takes all.
+    among: the user ids that count; None takes all. People whose first set could not be read, and
+    pairs with a picture that could not, are left out.
 
     Raises ValueError when the split has nobody, or the folder was made from other parquet files.
     """
     plan = plan_of(folder)
+    lost_N = lost_pictures(folder, plan)
+    unread = {
+        person["user_id"]
+        for person in read_lists(folder, "profiles-")
+        if any(failed["set"] == 0 for failed in person["failed"])
+    }
     chosen = [
         (person, person.query_P[person.split_P == SPLITS.index(split)].tolist())
-        for person in plan.people
+        for person in (without(person, lost_N, plan) for person in plan.people)
         if len(person.support_E4)
+        and plan.preferences.users[person.user] not in unread
         and (person.split_P == SPLITS.index(split)).any()
         and (among is None or plan.preferences.users[person.user] in among)
     ][:people]
@@ -126,7 +136,7 @@ def accuracy(known: Sequence[KnownChoice], judge_of: JudgeOf, at_a_time: int) ->
 
 def _jpegs(
     plan: Plan, chosen: Sequence[tuple[PersonPairs, list[int]]]
-) -> dict[tuple[int, int], bytes]:
+) -> dict[tuple[int, int], bytes | PictureError]:
     """The bytes of all pictures that are needed, by row and side, read in the files' order."""
     rows = {
         int(plan.preferences.row_P[pair])
@@ -138,7 +148,7 @@ def _jpegs(
     return {(row, side): jpeg for (row, side), jpeg in zip(source_N2.tolist(), read, strict=True)}
 
 
-def _pair(plan: Plan, pair: int, jpegs: dict[tuple[int, int], bytes]) -> KnownPair:
+def _pair(plan: Plan, pair: int, jpegs: dict[tuple[int, int], bytes | PictureError]) -> KnownPair:
     preferences = plan.preferences
     row = int(preferences.row_P[pair])
     return KnownPair(

@@ -10,12 +10,14 @@ The same path for Pick-a-Pic and for the world, which world/export.py writes in 
 3. user embeddings: the VLM reads each support set, on the same path as serving.
 
 Each is written shard by shard, by several processes every so-manieth one; an interrupted run goes
-on with --resume, with as many processes as one likes. Training then loads neither VLM nor
-compressor.
+on with --resume, with as many processes as one likes. Where parquet files were replaced or added,
+another folder takes over with --reuse what the earlier one holds of the others. Training then loads
+neither VLM nor compressor.
 
 Files: latents-*, captions-*, people-*.safetensors; pictures-*.json (uids of the latents),
-texts-*.json (the captions), profiles-*.json (who was read from what, and the profile), summary.json
-(what became of every row), manifest.json. support_pictures/ is read by this job only.
+unreadable-*.json (pictures that could not be read: file, row, person, reason; their pairs are left
+out), texts-*.json (the captions), profiles-*.json (who was read from what, and the profile),
+summary.json (what became of every row), manifest.json. support_pictures/ is read by this job only.
 
 Legend: N pictures, K captions, U people, E support sets, P query pairs, L looks, D embedding.
 """
@@ -42,8 +44,10 @@ from training.precompute.frozen_parts import (
 from training.precompute.people_shards import gather_support, write_people
 from training.precompute.plan import Plan, make_plan
 from training.precompute.precompute_config import PLACES, PrecomputeConfig
-from training.precompute.processes import BARRIER_TIMEOUT, Worker, open_folder
+from training.precompute.processes import Worker, open_folder, this_process
 from training.precompute.query_shards import write_captions, write_latents
+from training.precompute.reuse import Earlier
+from training.precompute.unreadable import as_line, listed, lost_pictures, without
 from training.world.truth import GroundTruth
 
 SUMMARY = "summary.json"
@@ -51,10 +55,8 @@ SUMMARY = "summary.json"
 
 
 def main(config: PrecomputeConfig, resume: bool) -> None:
-    state = PartialState(timeout=BARRIER_TIMEOUT)
-    worker = Worker(state.process_index, state.num_processes, state.device, state.wait_for_everyone)
-    precompute(config, resume, worker)
-    state.destroy_process_group()
+    precompute(config, resume, this_process())
+    PartialState().destroy_process_group()
 
 
 def precompute(
@@ -74,23 +76,37 @@ def precompute(
     encoder = load_encoder(config, worker) if config.vlm else None
     truth = None if config.truth is None else GroundTruth.load(config.truth)
     made_with = provenance(config, plan, compressor, text_sha256, encoder)
+    earlier = None if config.reuse is None else Earlier(config.reuse, made_with, plan)
     folder = open_folder(config.output_dir, made_with, resume, worker)
     if worker.is_first:
         save_resolved(config, config.output_dir)
         write_json(config.output_dir / SUMMARY, plan.counts)
 
-    write_latents(config, plan, compressor, folder, worker)
-    write_captions(config, plan, text, folder, worker)
+    write_latents(config, plan, compressor, folder, worker, earlier)
+    write_captions(config, plan, text, folder, worker, earlier)
     pictures = None
     if encoder is not None:
         pictures = gather_support(config, plan, made_with, resume, worker)
-    write_people(config, plan, encoder, pictures, truth, folder, worker)
+    worker.wait()  # until all know which pictures cannot be read
+    write_people(config, plan, encoder, pictures, truth, folder, worker, earlier)
 
     worker.wait()
     if worker.is_first:
         folder.finish()
-        counts = plan.counts | {"encoded": encoded_counts(config.output_dir)}
+        lost_N = lost_pictures(config.output_dir, plan)
+        unreadable = {
+            "pictures": int(lost_N.sum()),
+            "pairs": sum(
+                len(person.query_P) - len(without(person, lost_N, plan).query_P)
+                for person in plan.people
+            ),
+        }
+        encoded = encoded_counts(config.output_dir)
+        counts = plan.counts | {"unreadable": unreadable, "encoded": encoded}
         write_json(config.output_dir / SUMMARY, counts)
+        for entry in listed(config.output_dir):
+            print(f"left out: {as_line(entry)}", flush=True)
+        print(f"unreadable: {unreadable}; read by the VLM: {encoded}", flush=True)
         print(f"complete: {config.output_dir}", flush=True)
     return config.output_dir
 

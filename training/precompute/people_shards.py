@@ -10,17 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ppd_model.pictures.reading import PictureError
 from ppd_model.types import LabelledPair
 from ppd_model.user_encoder import EncodedUser, EncodingError, UserEncoder
 from training.data.preferences import Preferences
 from training.data.shards import ShardFolder, verified
 from training.data.splits import PersonPairs
-from training.data.vlm_readings import read_each
+from training.data.vlm_readings import UnreadableSetError, read_each
 from training.precompute.plan import Plan
 from training.precompute.precompute_config import FloatArray, PrecomputeConfig, prior_samples
 from training.precompute.processes import Worker, open_folder
 from training.precompute.query_shards import beside
+from training.precompute.reuse import Earlier
 from training.precompute.support_pictures import SupportPictures, write_pictures
+from training.precompute.unreadable import (
+    as_line,
+    lost_pictures,
+    note,
+    refuse_too_many,
+    without,
+)
 from training.world import tastes
 from training.world.truth import GroundTruth
 
@@ -51,17 +60,24 @@ def write_people(
     truth: GroundTruth | None,
     folder: ShardFolder,
     worker: Worker,
+    earlier: Earlier | None = None,
 ) -> None:
-    """people-*.safetensors and profiles-*.json, `people_per_shard` people each."""
+    """people-*.safetensors and profiles-*.json, `people_per_shard` people each.
+
+    Pairs of a picture that could not be read are no queries.
+    """
     prior = None if truth is None else prior_samples(config)
     first_set_U = np.cumsum([0, *(len(person.support_E4) for person in plan.people)])
     size = config.people_per_shard
+    lost_N = lost_pictures(folder.folder, plan)
+    unread: dict[str, dict[str, Any]] = {}
     for name, part in worker.missing(folder, "people", len(plan.people), size):
-        people = [Read(person) for person in plan.people[part]]
+        people = [Read(without(person, lost_N, plan)) for person in plan.people[part]]
         if encoder is not None:
             assert pictures is not None
             seed = config.seed + int(first_set_U[part.start])
-            read_sets(people, plan, pictures, encoder, config.encode_batch, seed)
+            read_sets(people, plan, pictures, encoder, config, seed, unread, earlier)
+            refuse_too_many(list(unread.values()), len(plan.support), config.unreadable_share)
         kept = [read for read in people if read.sets or config.support_sets == 0]
         if not kept:
             raise ValueError(f"{name}: no support set could be read: {people[0].failed[:1]}")
@@ -102,18 +118,32 @@ def read_sets(
     plan: Plan,
     pictures: SupportPictures,
     encoder: UserEncoder,
-    batch: int,
+    config: PrecomputeConfig,
     seed: int,
+    unread: dict[str, dict[str, Any]],
+    earlier: Earlier | None,
 ) -> None:
     """Let the VLM read every set of these people.
 
-    A set of which it makes no profile is left out with the reason: one answer in thousands that
-    has no profile must not cost the rest.
+    A set of which it makes no profile, or with a picture that cannot be read, is left out with the
+    reason: one in thousands must not cost the rest. Such pictures are added to `unread`, by uid.
     """
     asked = [(read, index) for read in people for index in read.sets]
-    choices = (choices_of(read.person, index, plan, pictures) for read, index in asked)
-    found = read_each(encoder, choices, len(asked), batch=batch, seed=seed)
+    found = read_each(
+        encoder,
+        (
+            (earlier and earlier.reading(read.person.support_E4[index].tolist()))
+            or choices_of(read.person, index, plan, pictures)
+            for read, index in asked
+        ),
+        len(asked),
+        batch=config.encode_batch,
+        seed=seed,
+        running=config.generation == "running",
+    )
     for (read, index), user in zip(asked, found, strict=True):
+        if isinstance(user, UnreadableSetError):
+            unread[user.entry["picture"]] = user.entry
         if isinstance(user, EncodingError):
             read.sets.remove(index)
             read.failed.append({"set": index, "reason": str(user)})
@@ -123,17 +153,23 @@ def read_sets(
 
 def choices_of(
     person: PersonPairs, index: int, plan: Plan, pictures: SupportPictures
-) -> list[LabelledPair]:
-    """A support set as the VLM reads it."""
+) -> list[LabelledPair] | UnreadableSetError:
+    """A support set as the VLM reads it; or which of its pictures cannot be read, and why."""
     preferences = plan.preferences
     choices = []
     for pair in person.support_E4[index].tolist():
-        first, second = plan.support.place[preferences.picture_P2[pair]].tolist()
+        shown = []
+        for side, place in enumerate(plan.support.place[preferences.picture_P2[pair]].tolist()):
+            try:
+                shown.append(pictures.open(place))
+            except PictureError as error:
+                entry = note(plan, int(preferences.row_P[pair]), side, error)
+                return UnreadableSetError(as_line(entry), entry)
         choices.append(
             LabelledPair(
                 caption=preferences.captions[preferences.caption_P[pair]],
-                image_0=pictures.open(first),
-                image_1=pictures.open(second),
+                image_0=shown[0],
+                image_1=shown[1],
                 preferred=int(preferences.preferred_P[pair]),
             )
         )

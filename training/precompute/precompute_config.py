@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from training.data.splits import SplitRule
 from training.jobs.shared_options import (
@@ -37,6 +37,9 @@ class PrecomputeConfig(SplitRule):
     """The world's ground truth: with it the bounds "taste" and "posterior" can be trained."""
     weights_dir: WeightsDir = None
     output_dir: Out
+    reuse: Path | None = None
+    """An earlier folder, finished or not, over files of which some were replaced or added: what it
+    holds of unchanged files is copied, what could not be read is tried again."""
     seed: Seed = 0
     people: PositiveInt | None = None
     """Keep only so many people; null: all."""
@@ -51,6 +54,10 @@ class PrecomputeConfig(SplitRule):
     """Which wording of the chain of thought the VLM reads."""
     decoding: str = "greedy"
     """How the VLM decodes: greedy or sample."""
+    generation: Literal["running", "together"] = "running"
+    """running: a set whose profile is written makes room for the next, and is read once, up to
+    three times as fast; together: batches are read to their end, and then again, as serving reads
+    one person and as mini's published adapter was trained. The same but for rounding."""
     population_samples: PopulationSamples = 20_000
     pictures_per_shard: int = 8192
     """Pictures in one file of latents."""
@@ -63,6 +70,11 @@ class PrecomputeConfig(SplitRule):
     caption_batch: int = 64
     """Captions that the text encoder reads at a time."""
     encode_batch: EncodeBatch = 32
+    decode_workers: PositiveInt = 4
+    """Threads of each process that decode pictures while the compressor works."""
+    unreadable_share: float = Field(0.01, ge=0, le=1)
+    """Share of pictures that may be unreadable: they are named (file, row, person) and left out,
+    with the pairs and sets that show them. Beyond it the job ends."""
 
     @model_validator(mode="after")
     def _reads_somebody(self) -> Self:
@@ -73,7 +85,8 @@ class PrecomputeConfig(SplitRule):
 
     def unread(self) -> Set[str]:
         """How the VLM reads, without it; what answers are weighed against, without the truth."""
-        of_vlm = set() if self.vlm else {"prompt_variant", "decoding", "encode_batch"}
+        of_vlm = {"prompt_variant", "decoding", "encode_batch", "generation"}
+        of_vlm = set() if self.vlm else of_vlm
         of_truth = set() if self.truth is not None else {"population_samples"}
         of_share = set() if self.validation_data is None else {"validation_caption_share"}
         return super().unread() | of_vlm | of_truth | of_share
@@ -92,9 +105,12 @@ PLACES = {
     "truth",
     "weights_dir",
     "output_dir",
+    "reuse",
     "picture_batch",
     "caption_batch",
     "encode_batch",
+    "decode_workers",
+    "unreadable_share",
 }
 """Keys that say where things are and how they are computed, not what comes out."""
 

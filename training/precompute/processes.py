@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from training.data.shards import ShardFolder
 
@@ -35,6 +36,12 @@ class Worker:
     ) -> Iterator[tuple[str, slice]]:
         """This process's shards that the folder lacks, as `ShardFolder.missing`."""
         return folder.missing(kind, total, size, self.index, self.count)
+
+
+def this_process() -> Worker:
+    """This one among those that accelerate launched; alone where it launched none."""
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=BARRIER_TIMEOUT)
+    return Worker(state.process_index, state.num_processes, state.device, state.wait_for_everyone)
 
 
 def open_folder(path: Path, made_with: dict[str, Any], resume: bool, worker: Worker) -> ShardFolder:

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from ppd_model.nets.text_encoder import TextEncoder
-from ppd_model.pictures.reading import read_picture
+from ppd_model.pictures.reading import PictureError, read_picture
 from training.data.shards import ShardFolder
 from training.data.vlm_readings import in_batches
+from training.jobs.ahead import done_ahead
 from training.precompute.frozen_parts import (
     Compressor,
     square,
@@ -21,8 +22,12 @@ from training.precompute.frozen_parts import (
 from training.precompute.plan import Plan
 from training.precompute.precompute_config import PrecomputeConfig
 from training.precompute.processes import Worker
+from training.precompute.reuse import Earlier
+from training.precompute.unreadable import UNREADABLE, listed, note, refuse_too_many
 
 IntArray = NDArray[np.int64]
+AHEAD_EACH = 32
+"""Pictures that each thread may have decoded before they are asked for: 1.7 MB each at 768 px."""
 
 
 def write_latents(
@@ -31,28 +36,54 @@ def write_latents(
     compressor: Compressor,
     folder: ShardFolder,
     worker: Worker,
+    earlier: Earlier | None = None,
 ) -> None:
-    """latents-*.safetensors: latent_NCHW in float16, in the order of plan.query."""
-    size = config.pictures_per_shard
-    for name, part in worker.missing(folder, "latents", len(plan.query), size):
-        images = decoded(plan, plan.query.source_N2[part], compressor.side_px)
-        latents = [
-            compressor.latents(np.stack(batch), worker.device)
-            for batch in in_batches(images, config.picture_batch)
-        ]
-        uids = [plan.preferences.pictures[number] for number in plan.query.picture_N[part]]
+    """latents-*.safetensors: latent_NCHW in float16, in the order of plan.query.
+
+    A picture that cannot be read keeps its place, with a latent of NaN, and stands in
+    unreadable-*.json. Raises ValueError when they are more than the configuration allows.
+    """
+    size, total = config.pictures_per_shard, len(plan.query)
+    blank = np.zeros((compressor.side_px, compressor.side_px, 3), np.uint8)
+    for name, part in worker.missing(folder, "latents", total, size):
+        number_N = plan.query.picture_N[part].tolist()
+        known = [None if earlier is None else earlier.latent(number) for number in number_N]
+        fresh = [place for place, latent_CHW in enumerate(known) if latent_CHW is None]
+        source_N2 = plan.query.source_N2[part][fresh]
+        pictures = decoded(plan, source_N2, compressor.side_px, config.decode_workers)
+        unread, made = [], iter(fresh)
+        for batch in in_batches(zip(source_N2, pictures, strict=True), config.picture_batch):
+            # Who cannot be read leaves the others in the batch that they would have been in.
+            shown = [blank if isinstance(seen, PictureError) else seen for _, seen in batch]
+            latent_BCHW = compressor.latents(np.stack(shown), worker.device)
+            for latent_CHW, ((row, side), seen) in zip(latent_BCHW, batch, strict=True):
+                place = next(made)
+                known[place] = latent_CHW
+                if isinstance(seen, PictureError):
+                    known[place] = torch.full_like(latent_CHW, torch.nan)
+                    unread.append(note(plan, int(row), int(side), seen))
+        uids = [plan.preferences.pictures[number] for number in number_N]
         folder.write_json(beside(name, "latents", "pictures"), uids)
-        folder.write(name, {"latent_NCHW": torch.cat(latents)})
+        folder.write_json(beside(name, "latents-", UNREADABLE), unread)
+        folder.write(
+            name, {"latent_NCHW": torch.stack([each for each in known if each is not None])}
+        )
+        refuse_too_many(listed(folder.folder), total, config.unreadable_share)
 
 
-def decoded(plan: Plan, source_N2: IntArray, side_px: int) -> Iterator[NDArray[np.uint8]]:
-    """The pictures, square. Raises ValueError, naming file and row, for one that is broken."""
-    jpegs = plan.files.pictures(source_N2)
-    for (row, side), jpeg in zip(source_N2.tolist(), jpegs, strict=True):
+def decoded(
+    plan: Plan, source_N2: IntArray, side_px: int, workers: int = 1
+) -> Iterator[NDArray[np.uint8] | PictureError]:
+    """The pictures, square, or why there is none; `workers` threads decode ahead."""
+
+    def decode(data: bytes | PictureError) -> NDArray[np.uint8] | PictureError:
         try:
-            yield square(read_picture(jpeg), side_px)
-        except ValueError as error:
-            raise ValueError(f"{plan.files.place_of(row)}, jpg_{side}: {error}") from error
+            return square(read_picture(data), side_px)
+        except PictureError as error:
+            return error
+
+    ahead = AHEAD_EACH * workers
+    return done_ahead(decode, plan.files.pictures(source_N2), workers=workers, ahead=ahead)
 
 
 def beside(name: str, kind: str, other: str) -> str:
@@ -62,18 +93,31 @@ def beside(name: str, kind: str, other: str) -> str:
 
 @torch.inference_mode()
 def write_captions(
-    config: PrecomputeConfig, plan: Plan, text: TextEncoder, folder: ShardFolder, worker: Worker
+    config: PrecomputeConfig,
+    plan: Plan,
+    text: TextEncoder,
+    folder: ShardFolder,
+    worker: Worker,
+    earlier: Earlier | None = None,
 ) -> None:
     """captions-*.safetensors: text_KST and pooled_K1T in float16; texts-*.json: the captions."""
     size = config.captions_per_shard
     for name, part in worker.missing(folder, "captions", len(plan.captions), size):
         texts = plan.captions[part]
-        features = [text.encode(batch) for batch in in_batches(texts, config.caption_batch)]
+        known = {each: None if earlier is None else earlier.features(each) for each in texts}
+        fresh = [each for each, features in known.items() if features is None]
+        for batch in in_batches(fresh, config.caption_batch):
+            found = text.encode(batch)
+            features = zip(
+                found.tokens_BSD.half().cpu(), found.pooled_B1D.half().cpu(), strict=True
+            )
+            known |= dict(zip(batch, features, strict=True))
+        kept = [features for features in known.values() if features is not None]
         folder.write_json(beside(name, "captions", "texts"), texts)
         folder.write(
             name,
             {
-                "text_KST": torch.cat([each.tokens_BSD.half().cpu() for each in features]),
-                "pooled_K1T": torch.cat([each.pooled_B1D.half().cpu() for each in features]),
+                "text_KST": torch.stack([text_ST for text_ST, _ in kept]),
+                "pooled_K1T": torch.stack([pooled_1T for _, pooled_1T in kept]),
             },
         )

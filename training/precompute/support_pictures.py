@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ppd_model.pictures.reading import KEPT, read_picture
+from ppd_model.pictures.reading import KEPT, PictureError, read_picture
 from training.data.shards import ShardFolder, mapped
 
 
-def write_pictures(folder: ShardFolder, name: str, jpegs: Sequence[bytes]) -> None:
-    """One shard: all bytes after each other, and where each picture ends."""
+def write_pictures(folder: ShardFolder, name: str, found: Sequence[bytes | PictureError]) -> None:
+    """One shard: all bytes after each other, and where each picture ends; those that are not to be
+    had have none."""
+    jpegs = [b"" if isinstance(each, PictureError) else each for each in found]
     ends_N = np.cumsum([len(jpeg) for jpeg in jpegs])
     joined = np.frombuffer(b"".join(jpegs), dtype=np.uint8).copy()
     folder.write(name, {"jpeg_X": joined, "end_N": ends_N})
@@ -37,9 +39,11 @@ class SupportPictures:
         self._first_place = [0, *accumulate(len(ends) for ends in self._ends)]
 
     def open(self, place: int) -> Image.Image:
-        """The picture as the service keeps it. Raises ValueError for bytes that are none."""
+        """The picture as the service keeps it. Raises PictureError for bytes that are none."""
         shard = bisect_right(self._first_place, place) - 1
         within = place - self._first_place[shard]
         begin = self._ends[shard][within - 1] if within else 0
         jpeg_X = self._bytes[shard][begin : self._ends[shard][within]]
+        if not len(jpeg_X):
+            raise PictureError("has no bytes that can be read from its file")
         return read_picture(jpeg_X.numpy().tobytes(), KEPT)

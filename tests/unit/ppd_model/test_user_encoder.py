@@ -85,8 +85,8 @@ def wide(tokenizer_path: Path) -> UserEncoder:
 
 def test_every_picture_costs_its_patches_and_one_newline(encoder: UserEncoder) -> None:
     assert encoder.tokens_per_image == 2 * 2 + 1
-    inputs = encoder._inputs(
-        [encoder._prompt(four_choices()).text], [[picture(i) for i in range(8)]]
+    inputs = encoder.inputs_of(
+        [encoder.prompt_of(four_choices()).text], [[picture(i) for i in range(8)]]
     )
     image_id = encoder.model.config.image_token_id
     assert int((inputs["input_ids"] == image_id).sum()) == 8 * 5
@@ -95,9 +95,9 @@ def test_every_picture_costs_its_patches_and_one_newline(encoder: UserEncoder) -
 
 
 def test_a_picture_too_many_is_refused_by_the_token_count(encoder: UserEncoder) -> None:
-    text = encoder._prompt(four_choices()).text
+    text = encoder.prompt_of(four_choices()).text
     with pytest.raises(ValueError, match="image tokens in the prompts; expected 40 = 8 images x 5"):
-        encoder._inputs([text + "<image>"], [[picture(i) for i in range(9)]])
+        encoder.inputs_of([text + "<image>"], [[picture(i) for i in range(9)]])
 
 
 def full_size_encoder(tokenizer_path: Path) -> UserEncoder:
@@ -128,11 +128,11 @@ def test_the_published_model_reads_8_times_730_image_tokens(
 ) -> None:
     encoder = full_size_encoder(tokenizer_path)
     assert encoder.tokens_per_image == 27 * 27 + 1 == 730
-    text = encoder._prompt(four_choices()).text
+    text = encoder.prompt_of(four_choices()).text
     images = [Image.new("RGB", size_px, (10 * i, 0, 0)) for i in range(8)]
-    inputs = encoder._inputs([text], [images])
+    inputs = encoder.inputs_of([text], [images])
     assert inputs["pixel_values"].shape[0] == 8
-    unpadded = encoder._count(text) - 8
+    unpadded = encoder.count_tokens(text) - 8
     assert inputs["input_ids"].shape == (1, unpadded + 8 * 730)
 
 
@@ -140,7 +140,7 @@ def test_flat_images_are_tiled_which_the_token_count_refuses(
     tokenizer_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = full_size_encoder(tokenizer_path)
-    text = encoder._prompt(four_choices()).text
+    text = encoder.prompt_of(four_choices()).text
     images = [Image.new("RGB", (512, 512)) for _ in range(8)]
     nested = encoder.processor.__call__
 
@@ -150,7 +150,7 @@ def test_flat_images_are_tiled_which_the_token_count_refuses(
 
     monkeypatch.setattr(encoder, "processor", Flat())
     with pytest.raises(ValueError, match=r"\[29592\] image tokens in the prompts; expected 5840"):
-        encoder._inputs([text], [images])
+        encoder.inputs_of([text], [images])
 
 
 def test_torchvision_is_never_imported() -> None:
@@ -166,7 +166,7 @@ def test_the_embedding_is_the_last_layers_state_at_the_profiles_final_token(
     assert user.user_emb_D.shape == (DIM,)
     assert user.user_emb_D.dtype == np.float32
 
-    prompt = scripted._prompt(choices)
+    prompt = scripted.prompt_of(choices)
     pictures = [p.convert("RGB") for c in choices for p in (c.image_0, c.image_1)]
     inputs = scripted.processor(
         text=[prompt.text + RESPONSE + "<|im_end|>"], images=[pictures], return_tensors="pt"
@@ -181,7 +181,7 @@ def test_the_embedding_is_the_last_layers_state_at_the_profiles_final_token(
 def test_confidence_is_the_geometric_mean_probability_of_the_profile(wide: UserEncoder) -> None:
     scripted, choices = wide, four_choices()
     user = scripted.encode(choices)
-    prompt = scripted._prompt(choices)
+    prompt = scripted.prompt_of(choices)
     pictures = [p.convert("RGB") for c in choices for p in (c.image_0, c.image_1)]
     inputs = scripted.processor(
         text=[prompt.text + RESPONSE], images=[pictures], return_tensors="pt"
@@ -242,9 +242,9 @@ def test_generation_in_a_batch_equals_solo(tokenizer_path: Path, decoding: Decod
     people = [four_choices(0), four_choices(4, "a longer caption than that")]
 
     def generate(rows: list[list[LabelledPair]], seeds: list[int]) -> list[str]:
-        asked = [encoder._prompt(row) for row in rows]
+        asked = [encoder.prompt_of(row) for row in rows]
         images = [user_encoder._in_order(row, p.images) for row, p in zip(rows, asked, strict=True)]
-        return encoder._generate(encoder._inputs([p.text for p in asked], images), seeds)
+        return encoder._generate(encoder.inputs_of([p.text for p in asked], images), seeds)
 
     together = generate(people, [3, 4])
     assert together == [generate([people[row]], [3 + row])[0] for row in (0, 1)]
@@ -256,8 +256,8 @@ def test_sampling_follows_its_seed_and_leaves_the_global_generator_alone(
     tokenizer_path: Path,
 ) -> None:
     encoder = make_encoder(tokenizer_path, decoding="sample")
-    inputs = encoder._inputs(
-        [encoder._prompt(four_choices()).text], [[picture(i) for i in range(8)]]
+    inputs = encoder.inputs_of(
+        [encoder.prompt_of(four_choices()).text], [[picture(i) for i in range(8)]]
     )
     state = torch.random.get_rng_state()
     first, again, other = (encoder._generate(inputs, [seed])[0] for seed in (1, 1, 2))
@@ -607,7 +607,7 @@ def test_full_width_letters_are_read_as_others(encoder: UserEncoder) -> None:
 def test_a_profile_is_written_within_its_grammar(encoder: UserEncoder) -> None:
     reader = knowing(encoder)
     written = reader._respond(
-        [reader._prompt(four_choices()).text + prompts.profile_heading()],
+        [reader.prompt_of(four_choices()).text + prompts.profile_heading()],
         [[picture(i) for i in range(8)]],
         [0],
     )

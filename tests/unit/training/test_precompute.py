@@ -30,6 +30,7 @@ from training.data.splits import SPLITS, PersonPairs
 from training.precompute import __main__ as module
 from training.precompute.__main__ import precompute
 from training.precompute.frozen_parts import (
+    Compressor,
     compressor_side_px,
     load_compressor,
     square,
@@ -117,6 +118,7 @@ def configured(given: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Preco
         captions_per_shard=10,
         people_per_shard=4,
         encode_batch=3,
+        generation="together",
     )
 
 
@@ -389,16 +391,197 @@ def test_sets_that_failed_are_no_choice_of_a_query() -> None:
     assert read.sets_of_queries().tolist() == [0, 0b11, 0b11]
 
 
-def test_a_broken_picture_is_named_with_its_file(config: PrecomputeConfig, tmp_path: Path) -> None:
+SHARES = ("unseen_user_share", "validation_caption_share", "held_out_caption_share")
+ALONE: dict[str, Any] = {"vlm": False, "support_sets": 0, "truth": None} | dict.fromkeys(
+    SHARES, 0.0
+)
+
+
+def cut_short(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def test_one_broken_picture_of_a_thousand_costs_its_pairs_alone(
+    config: PrecomputeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows(broken: bytes) -> list[dict[str, Any]]:
+        return [
+            row(n % 5, "a boat at night", f"{n}a", f"{n}b", 0, jpg_0=broken if n == 7 else jpeg(n))
+            for n in range(500)
+        ]
+
+    whole = write(tmp_path / "whole" / "data.parquet", rows(jpeg(7)))
+    lacking = write(tmp_path / "lacking" / "data.parquet", rows(cut_short(jpeg(7))))
+    large = ALONE | {"pictures_per_shard": 400}
+    folders = [
+        precompute(
+            config.model_copy(update=large | {"data": str(path), "output_dir": path.parent / "out"})
+        )
+        for path in (whole, lacking)
+    ]
+    said = "data.parquet, row 7, jpg_0, of person 2: is a damaged JPEG: it is cut short"
+    assert f"left out: {said}" in capsys.readouterr().out
+    (entry,) = json.loads((folders[1] / "unreadable-00000.json").read_text())
+    assert (entry["picture"], entry["person"], entry["file"]) == ("7a", "2", "data.parquet")
+    summary = json.loads((folders[1] / "summary.json").read_text())
+    assert summary["unreadable"] == {"pictures": 1, "pairs": 1}
+
+    uids = uids_of(folders[0])
+    assert uids_of(folders[1]) == uids
+    pairs, fewer = (load_pairs(folder, "none", WIDTH, SPLITS) for folder in folders)
+    assert len(fewer) == len(pairs) - 1
+    lost = uids.index("7a")
+    assert lost not in fewer.chosen_P.tolist() + fewer.rejected_P.tolist()
+    others = torch.tensor([n for n in range(len(uids)) if n != lost])
+    assert fewer.latent_NCHW[others].equal(pairs.latent_NCHW[others])
+    assert fewer.latent_NCHW[torch.tensor([lost])].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (b"", "has no bytes"),
+        (b"no picture", "is no picture of a known format"),
+        (jpeg(1, 16_400, 2), "it needs sides of 1 to 16384 px"),
+    ],
+)
+def test_more_unreadable_pictures_than_allowed_end_the_job_and_are_named(
+    config: PrecomputeConfig, tmp_path: Path, broken: bytes, reason: str
+) -> None:
     rows = [
-        row(1, "a boat at night", f"{n}a", f"{n}b", 0, jpg_0=b"no picture" if n == 8 else jpeg(n))
+        row(1, "a boat at night", f"{n}a", f"{n}b", 0, jpg_1=broken if n == 8 else jpeg(n))
         for n in range(9)
     ]
     path = write(tmp_path / "data" / "broken.parquet", rows)
-    shares = ("unseen_user_share", "validation_caption_share", "held_out_caption_share")
-    alone = {"vlm": False, "support_sets": 0, "truth": None} | dict.fromkeys(shares, 0.0)
-    with pytest.raises(ValueError, match=r"broken\.parquet, row 8, jpg_0: .*no picture"):
-        precompute(config.model_copy(update=alone | {"data": str(path)}))
+    strict = config.model_copy(update=ALONE | {"data": str(path)})
+    message = rf"1 of 18 pictures .*broken\.parquet, row 8, jpg_1, of person 1: .*{reason}"
+    with pytest.raises(ValueError, match=message + ".*--unreadable_share"):
+        precompute(strict)
+    folder = precompute(strict.model_copy(update={"unreadable_share": 0.1}), resume=True)
+    assert len(load_pairs(folder, "none", WIDTH, SPLITS)) == 8
+
+
+def test_a_damaged_part_of_a_file_costs_its_row_group_alone(
+    config: PrecomputeConfig, tmp_path: Path
+) -> None:
+    rows = [row(1, "a boat at night", f"{n}a", f"{n}b", 0, jpg_0=jpeg(n)) for n in range(60)]
+    path = write(tmp_path / "data" / "broken.parquet", rows, per_group=20)
+    column = pq.ParquetFile(path).metadata.row_group(1)
+    (place,) = [
+        (each.dictionary_page_offset or each.data_page_offset)
+        for each in map(column.column, range(column.num_columns))
+        if each.path_in_schema == "jpg_0"
+    ]
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(b"\xff" * 64)
+    some = ALONE | {"data": str(path), "unreadable_share": 0.5}
+    folder = precompute(config.model_copy(update=some))
+    assert len(load_pairs(folder, "none", WIDTH, SPLITS)) == 40
+    assert json.loads((folder / "summary.json").read_text())["unreadable"]["pairs"] == 20
+
+
+def test_a_support_set_with_a_broken_picture_is_left_out_and_named(
+    config: PrecomputeConfig, finished: PrecomputeConfig, tmp_path: Path
+) -> None:
+    person = next(p for p in read_profiles(finished.output_dir) if len(p["sets"]) == 2)
+    uid = person["sets"][1]["pairs"][2]["pictures"][1]
+    for path in sorted(Path(cast(str, config.data)).iterdir()):
+        rows = module_rows(path)
+        for each in rows:
+            for side in (0, 1):
+                if each[f"image_{side}_uid"] == uid:
+                    each[f"jpg_{side}"] = cut_short(each[f"jpg_{side}"])
+        write(tmp_path / "data" / path.name, rows)
+    folder = precompute(
+        config.model_copy(update={"data": str(tmp_path / "data"), "unreadable_share": 0.1})
+    )
+    lacking = next(p for p in read_profiles(folder) if p["user_id"] == person["user_id"])
+    assert lacking["sets"][0] == person["sets"][0]
+    (failed,) = lacking["failed"]
+    assert failed["set"] == 1
+    assert f"of person {person['user_id']}: is a damaged" in failed["reason"]
+    with pytest.raises(ValueError, match=r"more than unreadable_share 0\.0 allows"):
+        precompute(
+            config.model_copy(
+                update={
+                    "data": str(tmp_path / "data"),
+                    "unreadable_share": 0.0,
+                    "output_dir": tmp_path / "strict",
+                }
+            )
+        )
+
+
+def test_files_may_be_replaced_and_added_without_losing_what_was_made_of_others(
+    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    captions = ["a boat at night", "a house by day", "a tree in a field"]
+
+    def rows(people: range, *, cut: bool = False) -> list[dict[str, Any]]:
+        return [
+            row(
+                user,
+                captions[n % 3],
+                f"{user}-{n}a",
+                f"{user}-{n}b",
+                n % 2,
+                jpg_0=cut_short(jpeg(n)) if cut and n < 2 else jpeg(n + user),
+            )
+            for user in people
+            for n in range(12)
+        ]
+
+    write(data / "a.parquet", rows(range(4)))
+    write(data / "b.parquet", rows(range(4, 6), cut=True))
+    changes = dict.fromkeys(SHARES, 0.0) | {
+        "data": str(data),
+        "truth": None,
+        "support_sets": 1,
+        "unreadable_share": 0.5,
+        "output_dir": tmp_path / "first",
+    }
+    first = config.model_copy(update=changes)
+    precompute(first)
+    read_first, calls = len(read_profiles(first.output_dir)), FakeEncoder.calls
+    write(data / "b.parquet", rows(range(4, 6)))
+    write(data / "c.parquet", rows(range(6, 8)))
+    with pytest.raises(ValueError, match="with --reuse this folder"):
+        precompute(first, resume=True)
+
+    compressed = count_of_pictures(monkeypatch)
+    second = first.model_copy(update={"output_dir": tmp_path / "second", "reuse": first.output_dir})
+    FakeEncoder.seeds = []
+    precompute(second)
+    fresh = {uid for uid in uids_of(second.output_dir) if int(uid.split("-")[0]) >= 4}
+    assert sum(compressed) == len(fresh)
+    assert len(FakeEncoder.seeds) == len(read_profiles(second.output_dir)) - 4
+    assert (read_first, calls) <= (6, FakeEncoder.calls)
+
+    alone = first.model_copy(update={"output_dir": tmp_path / "alone"})
+    precompute(alone)
+    one, other = (load_pairs(each.output_dir, "vlm", WIDTH, SPLITS) for each in (second, alone))
+    assert len(one) == len(other)
+    every = torch.arange(len(uids_of(alone.output_dir)))
+    assert torch.allclose(
+        one.latent_NCHW[every].float(), other.latent_NCHW[every].float(), rtol=1e-2, atol=1e-3
+    )
+    assert one.user_emb_ED.equal(other.user_emb_ED)
+    assert read_profiles(second.output_dir) == read_profiles(alone.output_dir)
+
+
+def count_of_pictures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by the size of each batch that the compressor reads from now on."""
+    sizes: list[int] = []
+    latents = Compressor.latents
+
+    def counted(self: Compressor, images: Any, device: torch.device) -> torch.Tensor:
+        sizes.append(len(images))
+        return latents(self, images, device)
+
+    monkeypatch.setattr(Compressor, "latents", counted)
+    return sizes
 
 
 def test_people_with_most_pairs_are_read_from_any_of_them_and_trained_on_none(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from training.jobs.configuration import read_configuration
 from training.judges.__main__ import AccuracyConfig, measure
 from training.judges.known_choices import known_choices
 from training.precompute import source_plan
+from training.precompute.processes import Worker
 from training.synthetic_users import __main__, arms, comparison
 from training.synthetic_users.arms import one_hot, weighted
 from training.synthetic_users.comparison import (
@@ -40,7 +42,7 @@ from training.synthetic_users.comparison import (
     interpolate,
     triangle_of,
 )
-from training.synthetic_users.pairs import relabel_command
+from training.synthetic_users.pairs import relabel_command, scoring
 from training.synthetic_users.pairs.generated_pairs import (
     GeneratedPairsConfig,
     draw_captions,
@@ -49,6 +51,8 @@ from training.synthetic_users.pairs.generated_pairs import (
 from training.synthetic_users.pairs.pair_folder import read_source, write_folder
 from training.synthetic_users.pairs.relabel import relabel
 from training.synthetic_users.pairs.relabel_command import RelabelConfig, make_relabelled
+from training.synthetic_users.pairs.scoring import score_source
+from training.synthetic_users.pairs.source_pictures import reader_of
 from training.synthetic_users.simplex import edge, follow_weights, rank_correlation, simplex
 from training.synthetic_users.table_one import as_markdown, share_of_bound, table_one
 from training.synthetic_users.validation_scores import ScoreConfig, score
@@ -318,6 +322,32 @@ def _first_only(out: Path, *rest: Any) -> None:
 
 def _interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
+
+
+def test_two_processes_score_what_one_scores_each_a_part(
+    precomputed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "ROWS_PER_PART", 7)
+    source, read = read_source(precomputed), reader_of(precomputed, 32)
+    alone = score_source(source, rewards(), read, tmp_path / "alone")
+    barrier = threading.Barrier(2, timeout=60)
+    found: dict[int, Any] = {}
+
+    def work(index: int) -> None:
+        own = rewards()
+        worker = Worker(index, 2, wait=lambda: barrier.wait() and None)
+        scores_AX = score_source(source, own, read, tmp_path / "both", worker=worker)
+        found[index] = (scores_AX, own[0].calls)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(scores_AX, alone) for scores_AX, _ in found.values())
+    calls = [calls for _, calls in found.values()]
+    assert min(calls) > 0
+    assert sum(calls) == len(source.shown()[0])
 
 
 def test_generated_pairs_are_relabelled_beside_others_and_never_train_unlabelled(

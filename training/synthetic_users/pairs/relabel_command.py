@@ -18,6 +18,7 @@ from training.data.splits import SPLITS
 from training.jobs.configuration import save_resolved
 from training.jobs.files import write_json
 from training.jobs.shared_options import Out, Seed
+from training.precompute.processes import Worker, this_process
 from training.rewards.catalog import RewardSources, load_rewards
 from training.rewards.reward import Reward
 from training.synthetic_users.pairs.pair_folder import (
@@ -56,23 +57,31 @@ class RelabelConfig(RewardSources):
     seed: Seed = 0
 
 
-def make_relabelled(config: RelabelConfig) -> dict[str, Any]:
+def make_relabelled(config: RelabelConfig, worker: Worker | None = None) -> dict[str, Any]:
     """Score, relabel and write; returns what summary.json of `out` holds.
 
-    Scores that `out` holds already are used again. Raises ValueError for sources that cannot be
-    read, and for a folder that is finished or was scored otherwise.
+    Of several processes all score, each on its own device, and the first writes. Scores that `out`
+    holds already are used again. Raises ValueError for sources that cannot be read, and for a
+    folder that is finished or was scored otherwise.
     """
     if (config.out / MANIFEST).exists():
         raise ValueError(f"{config.out} already holds shards; choose another folder")
-    rewards = load_rewards(config.rewards, config)
+    worker = worker or this_process()
+    if worker.count > 1:
+        own = str(worker.device)
+        rewards = load_rewards(config.rewards, config.model_copy(update={"rewards_device": own}))
+    else:
+        rewards = load_rewards(config.rewards, config)
     sources = [read_source(folder) for folder in config.sources]
     pairs = []
     for number, source in enumerate(sources):
         read = reader_of(source.folder, config.side_px)
         folder = config.out / f"{SCORES}-{number}"
-        scores_AX = score_source(source, rewards, read, folder, batch=config.batch)
+        scores_AX = score_source(source, rewards, read, folder, batch=config.batch, worker=worker)
         pairs.append(scores_AX[:, source.shown()[1].numpy()])
     scores_AP2 = np.concatenate(pairs, axis=1)
+    if not worker.is_first:
+        return {}
     if config.bounds_out is not None:
         _write(config, config.bounds_out, "all", sources, rewards, scores_AP2)
     report = _write(config, config.out, config.assignment, sources, rewards, scores_AP2)

@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.shards import ShardFolder, read_shards
+from training.data.shards import read_shards
+from training.precompute.processes import Worker, open_folder
 from training.rewards.reward import Reward
 from training.synthetic_users.pairs.pair_folder import SourcePairs
 from training.synthetic_users.pairs.source_pictures import PictureReader
 
 FloatArray = NDArray[np.float32]
 ROWS_PER_PART = 4096
+ALONE = Worker()
 
 
 def score_source(
@@ -30,8 +32,11 @@ def score_source(
     out: Path,
     *,
     batch: int = 64,
+    worker: Worker = ALONE,
 ) -> FloatArray:
     """Scores of what `source.shown()` lists, A x X; parts that `out` holds are not made again.
+
+    Each process scores every so-manieth part; all return all scores.
 
     Raises ValueError when `out` holds scores of other pictures or by other rewards.
     """
@@ -41,11 +46,14 @@ def score_source(
         "shown": len(shown_X2),
         "source": source.provenance,
     }
-    folder = ShardFolder(out, provenance, resume=True)
-    for name, part in folder.missing("scores", len(shown_X2), ROWS_PER_PART):
+    folder = open_folder(out, provenance, True, worker)
+    for name, part in worker.missing(folder, "scores", len(shown_X2), ROWS_PER_PART):
         scores = _score_rows(shown_X2[part], source.captions, rewards, read, batch)
         folder.write(name, {"score_AX": scores})
-    folder.finish()
+    worker.wait()
+    if worker.is_first:
+        folder.finish()
+    worker.wait()
     parts = [shard["score_AX"].numpy() for shard in read_shards(out, "scores-")]
     return np.concatenate(parts, axis=1)
 

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ppd_model.pictures.reading import PictureError
 from training.data.shards import ShardedRows, read_manifest, verified
 from training.precompute.query_shards import decoded
 from training.precompute.source_plan import plan_of
+from training.precompute.unreadable import as_line, note
 
 IntArray = NDArray[np.int64]
 Picture = NDArray[np.uint8]
@@ -38,7 +40,12 @@ def reader_of(folder: Path, side_px: int) -> PictureReader:
     plan = plan_of(folder)
 
     def read(places_X: IntArray) -> Iterator[Picture]:
-        return decoded(plan, plan.query.source_N2[places_X], side_px)
+        source_X2 = plan.query.source_N2[places_X]
+        for (row, side), seen in zip(source_X2, decoded(plan, source_X2, side_px), strict=True):
+            if isinstance(seen, PictureError):  # no pair shows what precompute could not read
+                entry = note(plan, int(row), int(side), seen)
+                raise ValueError(f"{as_line(entry)}; it could be read when {folder} was made")
+            yield seen
 
     return read
 
