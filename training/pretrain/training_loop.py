@@ -22,6 +22,7 @@ from tqdm import tqdm
 from training.jobs.configuration import Configuration, save_resolved
 from training.jobs.files import replacing
 from training.jobs.shared_options import Out, Seed, Threads
+from training.jobs.stopping import end, watched
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -109,7 +110,7 @@ def run(job: Job, config: LoopConfig, resume: bool) -> dict[str, nn.Module]:
     progress = tqdm(
         total=config.steps, initial=step, desc=config.out.name, unit="step", mininterval=15
     )
-    with (config.out / "log.jsonl").open("a") as log:
+    with (config.out / "log.jsonl").open("a") as log, watched() as stop:
         while step < config.steps:
             trained.train()
             for group in optimizer.param_groups:
@@ -133,9 +134,12 @@ def run(job: Job, config: LoopConfig, resume: bool) -> dict[str, nn.Module]:
                 row = {"step": step, **job.measure(modules)}
                 log.write(json.dumps(row) + "\n")
                 Image.fromarray(job.grid(modules)).save(config.out / f"grid-{step:06d}.png")
-            if time.monotonic() - last_saved > config.checkpoint_every_s or step == config.steps:
+            due = time.monotonic() - last_saved > config.checkpoint_every_s
+            if due or step == config.steps or stop.signal:
                 _save(checkpoint, step, trained, averaged, optimizer, generator)
                 last_saved = time.monotonic()
+            if stop.signal and step < config.steps:
+                end(stop.signal, f"step {step} of {config.steps} is kept; --resume goes on")
     progress.close()
     return _eval_modules(averaged)
 

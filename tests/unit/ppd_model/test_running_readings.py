@@ -57,13 +57,41 @@ def test_a_sampled_set_has_its_own_draws_in_any_company(tmp_path: Path) -> None:
         assert found.transcript == alone.transcript
 
 
-def test_a_response_without_a_profile_is_read_as_before_and_its_error_is_its_own(
-    tmp_path: Path,
-) -> None:
-    """Random weights write no profile: each set is read again, alone, and has none then either."""
+def test_a_response_without_a_profile_is_read_as_before(tmp_path: Path) -> None:
+    """Random weights write no heading: each set is read again, alone, and helped to one."""
     encoder = make_encoder(write_tokenizer(tmp_path))
+
+    def alone(choices: list[LabelledPair]) -> EncodedUser | EncodingError:
+        try:
+            return encoder.encode(choices)
+        except EncodingError as error:
+            return error
+
+    def said(of: EncodedUser | EncodingError) -> str:
+        return f"{of.transcript}{of.user_emb_D}" if isinstance(of, EncodedUser) else str(of)
+
     found = read(encoder, MANY[:3], 2)
-    assert all(isinstance(each, EncodingError) for each in found)
+    assert [said(each) for each in found] == [said(alone(choices)) for choices in MANY[:3]]
+
+
+def test_a_set_that_comes_to_nothing_costs_no_other(
+    mini: UserEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(ids: object) -> str:
+        return "no profile" if not seen else usual(ids)
+
+    seen: list[int] = []
+    usual = mini.response_of
+
+    def encode(choices: object, *, seed: int) -> EncodedUser:
+        seen.append(seed)
+        raise EncodingError("nothing was written")
+
+    monkeypatch.setattr(mini, "response_of", nothing)
+    monkeypatch.setattr(mini, "encode", encode)
+    found = read(mini, MANY[:3], 1, seed=4)
+    assert [isinstance(each, EncodingError) for each in found] == [True, False, False]
+    assert seen == [4]
 
 
 def test_text_that_is_other_tokens_than_were_written_has_a_clean_pass(

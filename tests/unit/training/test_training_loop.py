@@ -1,5 +1,7 @@
 """The pretraining loop: it resumes to the same weights, and refuses what would lose work."""
 
+import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,25 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> N
         run(Interrupted(), config(tmp_path / "cut", checkpoint_every_s=0), resume=False)
     resumed = run(Line(), config(tmp_path / "cut"), resume=True)
     assert resumed["line"].weight.item() == whole["line"].weight.item()
+
+
+def test_a_stopped_run_keeps_the_step_that_it_is_at(tmp_path: Path) -> None:
+    class Stopped(Line):
+        calls = 0
+
+        def loss(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            self.calls += 1
+            if self.calls == 7:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().loss(generator)
+
+    whole = run(Line(), config(tmp_path / "whole"), resume=False)
+    with pytest.raises(SystemExit) as ended:
+        run(Stopped(), config(tmp_path / "broken"), resume=False)
+    assert ended.value.code == 143
+    assert torch.load(tmp_path / "broken" / "checkpoint.pt")["step"] == 7
+    resumed = run(Line(), config(tmp_path / "broken"), resume=True)
+    assert resumed["line"].weight.equal(whole["line"].weight)
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
