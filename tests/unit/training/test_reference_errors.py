@@ -213,7 +213,7 @@ def test_an_interrupted_cached_run_ends_with_the_bits_of_an_uninterrupted_one(
     with monkeypatch.context() as patched:
 
         def until_five(*arguments: object) -> dict[str, float]:
-            if arguments[6] == 5:
+            if arguments[4] == 5:
                 raise KeyboardInterrupt
             return train_dpo_step(*arguments)  # type: ignore[arg-type]
 
