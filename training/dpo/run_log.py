@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from training.dpo.dpo_config import DpoConfig
-from training.jobs.files import replacing
+from training.jobs.files import read_lines, replacing
 
 LOG = "log.jsonl"
 
@@ -96,12 +96,9 @@ class RunLog:
 
 def _cut(path: Path, last_step: int) -> None:
     """Keep the whole lines of steps up to `last_step`."""
-    if not path.exists():
-        return
-    lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
+    kept = [record for record in read_lines(path) if record["step"] <= last_step]
     with replacing(path) as unfinished:
-        unfinished.write_text("".join(kept))
+        unfinished.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
 
 def _line(record: dict[str, float]) -> str:

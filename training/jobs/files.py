@@ -43,3 +43,16 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(value, indent=indent) + "\n")
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The values of a file of json lines, none where there is no file. A last line that was not
+    written to its end is cut off the file, so that more can be added."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        with replacing(path) as unfinished:
+            unfinished.write_text(whole, encoding="utf-8")
+    return [json.loads(line) for line in whole.split("\n")[:-1]]

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
 
+from training.jobs.files import read_lines
 from training.judges.judge import Judge, Outcome, Question, ask_all, shares
 from training.judges.options import JudgeOf
 from training.win_rates.methods import Task
@@ -57,7 +58,7 @@ def ask(
     path = config.out / f"verdicts-{config.judge}.jsonl"
     identity = judge_of(tasks[0].person.user).identity
     match = f"{ours} over {theirs}"
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    records = read_lines(path)
     if any(record["judge"] != identity for record in records):
         raise ValueError(f"{path} holds verdicts of another judge than {identity!r}")
     outcomes: list[Outcome] = [record["outcome"] for record in records if record["match"] == match]

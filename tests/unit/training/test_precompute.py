@@ -22,6 +22,7 @@ from ppd_model.types import LabelledPair
 from ppd_model.user_encoder import EncodedUser, EncodingError
 from tests.fake_pickapic import jpeg, row, write
 from tests.small_world import PRESET, write_small_world
+from tests.stopped_jobs import STATUS, stop
 from tests.tiny_published import modules, tiny_preset, write_published
 from training.classify_users.peoples_sets import load_sets
 from training.data.dataset import load_pairs, read_profiles
@@ -254,6 +255,18 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert all((config.output_dir / name).stat().st_mtime_ns == made[name] for name in made)
     whole = finished.output_dir
     assert read_manifest(whole)["shards"] == read_manifest(config.output_dir)["shards"]
+
+
+@pytest.mark.parametrize("how", STATUS)
+@pytest.mark.parametrize("at", [3, 17])
+def test_a_run_that_is_stopped_while_it_writes_ends_with_the_same_bytes(
+    config: PrecomputeConfig, finished: PrecomputeConfig, how: str, at: int
+) -> None:
+    stop(lambda: precompute(config), how, at)
+    precompute(config, resume=True)
+    whole = finished.output_dir
+    assert read_manifest(whole)["shards"] == read_manifest(config.output_dir)["shards"]
+    assert not list(config.output_dir.rglob("*.tmp"))
 
 
 def test_two_processes_write_what_one_writes(

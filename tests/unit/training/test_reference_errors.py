@@ -12,6 +12,7 @@ import torch
 
 from ppd_model.files.artifact import sha256_of
 from ppd_model.nets.stage_c import load_stage_c
+from tests.stopped_jobs import STATUS, stop
 from tests.tiny_training import (
     PRESET,
     load_tiny_pairs,
@@ -24,6 +25,7 @@ from tests.tiny_training import (
 )
 from training import reference_errors, train_dpo
 from training.data.dataset import batch_rows
+from training.data.shards import read_manifest
 from training.dpo import randomness
 from training.dpo.dpo_config import DpoConfig
 from training.dpo.pair_model import PairModel, as_pairs
@@ -225,6 +227,21 @@ def test_an_interrupted_cached_run_ends_with_the_bits_of_an_uninterrupted_one(
     train(broken, resume=True)
     files = [run.output_dir / train_dpo.ADAPTER for run in (whole, broken)]
     assert sha256_of(files[0]) == sha256_of(files[1])
+
+
+@pytest.mark.parametrize("how", STATUS)
+def test_errors_that_are_stopped_while_they_are_written_end_with_the_same_bytes(
+    world: Path, tmp_path: Path, how: str
+) -> None:
+    whole = cached_config(world, tmp_path / "whole")
+    broken = cached_config(world, tmp_path / "broken")
+    write_reference_errors(whole)
+    stop(lambda: write_reference_errors(broken), how, 2)
+    write_reference_errors(broken, resume=True)
+    folders = [tmp_path / name / "errors" for name in ("whole", "broken")]
+    manifests = [read_manifest(folder)["shards"] for folder in folders]
+    assert len(manifests[0]) == 3
+    assert manifests[0] == manifests[1]
 
 
 def test_a_run_goes_on_with_the_errors_it_began_with(world: Path, tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ from ppd_model.pipeline import Pipeline
 from ppd_model.presets import get_preset
 from ppd_model.types import Generated, ImageRequest
 from tests.small_world import PRESET
+from tests.stopped_jobs import STATUS, stop
 from training.data.dataset import load_pairs
+from training.data.shards import read_manifest
 from training.data.splits import SPLITS, SplitRule, side_of
 from training.dpo.dpo_config import DpoConfig
 from training.jobs.configuration import read_configuration
@@ -322,6 +324,19 @@ def _first_only(out: Path, *rest: Any) -> None:
 
 def _interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("how", STATUS)
+def test_scoring_that_is_stopped_goes_on_to_the_same_bytes(
+    precomputed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(scoring, "ROWS_PER_PART", 7)
+    source, read = read_source(precomputed), reader_of(precomputed, 32)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    score_source(source, rewards(), read, whole)
+    stop(lambda: score_source(source, rewards(), read, broken), how, 2)
+    score_source(source, rewards(), read, broken)
+    assert read_manifest(broken)["shards"] == read_manifest(whole)["shards"]
 
 
 def test_two_processes_score_what_one_scores_each_a_part(

@@ -179,7 +179,7 @@ def test_an_interrupted_run_goes_on(
     (config.out / "pictures" / "truth-00001.safetensors").unlink()
     path = config.out / "verdicts-taste.jsonl"
     verdicts = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(verdicts[:-3]))
+    path.write_text("".join(verdicts[:-3]) + verdicts[-3][:20])  # killed within a line
     asked: list[Any] = []
     ask_all = judging.ask_all
     monkeypatch.setattr(
