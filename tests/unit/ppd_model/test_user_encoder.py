@@ -243,7 +243,7 @@ def test_generation_in_a_batch_equals_solo(tokenizer_path: Path, decoding: Decod
 
     def generate(rows: list[list[LabelledPair]], seeds: list[int]) -> list[str]:
         asked = [encoder.prompt_of(row) for row in rows]
-        images = [user_encoder._in_order(row, p.images) for row, p in zip(rows, asked, strict=True)]
+        images = [encoder.pictures_of(row, p) for row, p in zip(rows, asked, strict=True)]
         return encoder._generate(encoder.inputs_of([p.text for p in asked], images), seeds)
 
     together = generate(people, [3, 4])
@@ -279,7 +279,7 @@ def test_the_largest_score_is_drawn_as_often_as_its_probability_says() -> None:
 
 def test_the_images_follow_the_order_of_the_prompt() -> None:
     choices = four_choices()
-    shown = user_encoder._in_order(choices, [(1, 1), (0, 0)])
+    shown = UserEncoder.pictures_of(choices, prompts.Prompt("", [(1, 1), (0, 0)]))
     assert np.array_equal(np.asarray(shown[0]), np.asarray(choices[1].image_1))
     assert np.array_equal(np.asarray(shown[1]), np.asarray(choices[0].image_0))
 
