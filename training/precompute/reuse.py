@@ -123,7 +123,8 @@ class Earlier:
                     (pair["caption"], *pair["pictures"], pair["preferred"])
                     for pair in each["pairs"]
                 )
-                said = {name: each[name] for name in ("profile", "confidence", "likes", "dislikes")}
+                names = ("profile", "confidence", "likes", "dislikes", "heading_given")
+                said = {name: each[name] for name in names if name in each}
                 yield key, EncodedUser(transcript="", user_emb_D=emb_D, **said)
 
 
