@@ -145,10 +145,19 @@ class Settings(BaseSettings):
     max_queued_jobs_per_session: int = Field(default=4, ge=1)
     max_event_streams: int = Field(default=256, ge=1)
     max_event_streams_per_caller: int = Field(default=16, ge=1)
+    max_waits: int = Field(default=1024, ge=1)
+    max_waits_per_caller: int = Field(default=256, ge=1)
+    """Requests that wait for a job; a `Prefer: wait` beyond is answered at once."""
     max_uploads_per_user: int = Field(default=200, ge=0)
     max_upload_bytes_per_user: int = Field(default=128 * 2**20, ge=0)
+    max_people_of_sessions: int = Field(default=50_000, ge=1)
+    max_rows_of_sessions: int = Field(default=200_000, ge=1)
+    """Of all browser sessions together: jobs, versions of profiles, remembered requests."""
+    max_picture_bytes_of_sessions: int = Field(default=8 * 2**30, ge=0)
+    """Of all browser sessions together: pictures that were made and sent."""
     min_free_bytes: int = Field(default=200 * 2**20, ge=0)
-    """The image store takes no picture that would leave less room than this."""
+    """Nothing is accepted that would leave less room than this where pictures or SQLite's file lie;
+    what was accepted is finished, and deletions are taken."""
     retain_pictures_days: int | None = Field(default=None, ge=1)
     """Pictures that were made are deleted this long after; None keeps them, as below."""
     retain_jobs_days: int | None = Field(default=None, ge=3)
@@ -156,6 +165,11 @@ class Settings(BaseSettings):
     holds for two days."""
     retain_inactive_users_days: int | None = Field(default=None, ge=1)
     """People for whom nothing was asked for this long are erased as by DELETE /users/{id}."""
+    retain_sessions_days: int = Field(default=180, ge=0)
+    """People of browser sessions for whom nothing was asked for this long are erased; 0 keeps."""
+    retain_jobs_of_nobody_days: int = Field(default=90, ge=0)
+    """Jobs of a key without a person are deleted this long after they ended, with their pictures;
+    0 keeps them. 3 or more, as above."""
     retain_audit_days: int = Field(default=365, ge=0)
     """Entries of the audit record are deleted this long after; 0 keeps them."""
     c2pa_certificate: Path | None = None

@@ -22,7 +22,7 @@ from ppd_model.words import caption_words_of, vocabulary_of
 from service.actions.accepting import Accepting
 from service.actions.gate import Gate
 from service.actions.leftovers import sweep_orphans
-from service.actions.limits import Limits
+from service.actions.limits import Limits, Room
 from service.actions.queue_places import QueuePlaces
 from service.api.app import create_app
 from service.api.http.in_flight import InFlight
@@ -182,6 +182,9 @@ def wire(settings: Settings, *, shared: bool) -> Wired:
             pictures=_days(settings.retain_pictures_days),
             jobs=_days(settings.retain_jobs_days),
             inactive_users=_days(settings.retain_inactive_users_days),
+            sessions=_days(settings.retain_sessions_days or None),
+            jobs_of_nobody=_days(settings.retain_jobs_of_nobody_days or None),
+            cookies=timedelta(seconds=settings.session_max_age_s),
             audit=_days(settings.retain_audit_days or None),
         ),
         moderation=judges(settings),
@@ -280,10 +283,12 @@ def _services(
         jobs=JobLookup(parts.database),
         places=QueuePlaces(parts.database, worker.working),
         accepting=Accepting(parts, limits, worker.versions),
+        room=Room(parts.database, limits),
         in_flight=InFlight(),
         gate=Gate(settings.max_held_body_bytes, settings.max_requests_with_pictures),
         readers=Readers(),
         streams=OpenStreams(settings.max_event_streams, settings.max_event_streams_per_caller),
+        waits=OpenStreams(settings.max_waits, settings.max_waits_per_caller),
         session_secret=secret,
         web_dir=settings.web_dir,
         queue_metrics=QueueMetrics(parts.database),

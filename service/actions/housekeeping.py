@@ -4,12 +4,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 from service.actions.erasure import erase_person
 from service.actions.leftovers import BATCH, delete_noted, sweep_orphans
+from service.core.auth import BROWSER_TENANT
 from service.infra.parts import Parts
 from service.infra.sql.oversight.audit import SERVICE
+from service.infra.sql.repositories.retention import JobsOf
 from service.infra.sql.repositories.users import SEEN_TO
 from service.infra.sql.store import Store
 from service.infra.sql.tables import now
@@ -22,6 +25,9 @@ _TURN_S = 20.0
 _RETENTION_EVERY = timedelta(hours=1)
 _ORPHANS_EVERY = timedelta(days=1)
 _PEOPLE = 50
+_IN_VAIN = timedelta(days=3)
+"""So long jobs of sessions are kept that made nothing: they cost their sender nothing. Longer than
+an Idempotency-Key holds."""
 AUDIT_ENTRIES = 1_000_000
 """The audit record keeps the newest of these: strangers can add to it by being refused."""
 
@@ -64,11 +70,15 @@ async def _retain(parts: Parts) -> None:
     if not await _begin(parts, "retention", _RETENTION_EVERY):
         return
     kept, deadline, deleted = parts.retention, _deadline(), 0
-    if kept.jobs is not None:
-        before = now() - kept.jobs
-        deleted += await _in_batches(
-            parts, lambda store: store.due.delete_jobs(before, BATCH), deadline
-        )
+    ages: tuple[tuple[JobsOf, timedelta | None], ...] = (
+        ("everybody", kept.jobs),
+        ("nobody", kept.jobs_of_nobody),
+        ("sessions in vain", _IN_VAIN),
+    )
+    for whose, age in ages:
+        if age is not None:
+            delete = partial(_delete_jobs, before=now() - age, whose=whose)
+            deleted += await _in_batches(parts, delete, deadline)
     if kept.pictures is not None:
         made_before = now() - kept.pictures
         deleted += await _in_batches(
@@ -77,8 +87,10 @@ async def _retain(parts: Parts) -> None:
     async with parts.database.write() as store:
         noted_before = None if kept.audit is None else now() - kept.audit
         await store.audit.prune(noted_before, AUDIT_ENTRIES)
-    if kept.inactive_users is not None:
-        await _erase_inactive(parts, kept.inactive_users, deadline)
+        await store.users.forget_ended_sessions(now() - kept.cookies)
+    for tenant, unseen in ((None, kept.inactive_users), (BROWSER_TENANT, kept.sessions)):
+        if unseen is not None:
+            await _erase_inactive(parts, unseen, deadline, tenant)
     if deleted:
         log.info("retention: %d jobs and pictures were kept long enough", deleted)
         await parts.database.scrub()
@@ -99,10 +111,16 @@ async def _in_batches(
     return total
 
 
-async def _erase_inactive(parts: Parts, kept: timedelta, deadline: float) -> None:
+async def _delete_jobs(store: Store, *, before: datetime, whose: JobsOf) -> int:
+    return await store.due.delete_jobs(before, BATCH, whose)
+
+
+async def _erase_inactive(
+    parts: Parts, kept: timedelta, deadline: float, of_tenant: str | None
+) -> None:
     while time.monotonic() < deadline:
         async with parts.database.read() as store:
-            people = await store.due.inactive_users(now() - kept - SEEN_TO, _PEOPLE)
+            people = await store.due.inactive_users(now() - kept - SEEN_TO, _PEOPLE, of_tenant)
         for tenant, user_id in people:
             await erase_person(parts, tenant, user_id, who=SERVICE, unseen_for=kept + SEEN_TO)
         if people:

@@ -7,16 +7,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.core.auth import Caller
+from service.core.auth import BROWSER_TENANT, Caller
 from service.core.errors import ServiceError
 from service.core.fairness import Queue, Spender, share
 from service.core.ports import ImageStore
 from service.infra.memory.rate_limits import Allowance, RateLimits
+from service.infra.sql.database import Database
+from service.infra.sql.repositories.users import Kept
 
 log = logging.getLogger("ppd.images")
 
 STORAGE_RETRY_AFTER = {"Retry-After": "60"}
 _RETRY_AFTER = {"Retry-After": "5"}
+_SESSIONS_RETRY_AFTER = {"Retry-After": "600"}
+_COUNT_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,11 @@ class Limits:
     max_queued_jobs_per_session: int
     max_uploads_per_user: int
     max_upload_bytes_per_user: int
+    max_people_of_sessions: int
+    max_rows_of_sessions: int
+    """Of jobs, versions of profiles and remembered requests together."""
+    max_picture_bytes_of_sessions: int
+    min_free_bytes: int
     job_expiry_s: float
     session_max_age_s: int
     openai_wait_s: float
@@ -73,6 +82,45 @@ async def check_storage(images: ImageStore) -> None:
         ) from error
     if full:
         raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)
+
+
+class Room:
+    """Whether anything more is stored: on the database's disk, and of what sessions keep in all.
+
+    Sessions cost nothing, so all of them together have ceilings, beside those of each. What they
+    keep is counted every few seconds, so it may pass a ceiling by what came in between.
+    """
+
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self._database = database
+        self._limits = limits
+        self._counting = asyncio.Lock()
+        self._kept: Kept | None = None
+        self._counted_s = -math.inf
+
+    async def check(self, caller: Caller) -> None:
+        """Raise 503 where this caller may add nothing now. Deletions are always taken."""
+        free_bytes = self._database.free_bytes()
+        if free_bytes is not None and free_bytes < self._limits.min_free_bytes:
+            raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)
+        if caller.is_session and self._is_full(await self._kept_now()):
+            raise ServiceError(503, "sessions_full", headers=_SESSIONS_RETRY_AFTER)
+
+    async def _kept_now(self) -> Kept:
+        async with self._counting:
+            if self._kept is None or time.monotonic() - self._counted_s > _COUNT_EVERY_S:
+                async with self._database.read() as store:
+                    self._kept = await store.users.kept_by(BROWSER_TENANT)
+                self._counted_s = time.monotonic()
+            return self._kept
+
+    def _is_full(self, kept: Kept) -> bool:
+        limits = self._limits
+        return (
+            kept.people >= limits.max_people_of_sessions
+            or kept.rows >= limits.max_rows_of_sessions
+            or kept.picture_bytes >= limits.max_picture_bytes_of_sessions
+        )
 
 
 async def check_gpu_quota(rates: RateLimits, accounts: Sequence[Spender]) -> None:

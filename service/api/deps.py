@@ -135,8 +135,21 @@ class StrictRoute(APIRoute):
         return path_of("", address_of(request), None)
 
 
+class CountedRoute(StrictRoute):
+    """A route for everybody that costs something: counted by address."""
+
+    async def admit(self, request: Request) -> None:
+        """Raise 429 for an address that asks too often."""
+        await count_stranger(request, services_of(request).rates)
+
+
 class ProtectedRoute(StrictRoute):
-    """A route for callers with a key or a session; they are known before anything is read."""
+    """A route for callers with a key or a session; they are known before anything is read.
+
+    Where there is no room for more, its POST, PUT and PATCH are refused.
+    """
+
+    adds = True
 
     async def admit(self, request: Request) -> None:
         rates = services_of(request).rates
@@ -147,13 +160,17 @@ class ProtectedRoute(StrictRoute):
             raise
         request.state.caller = caller
         await count_caller(request, rates, caller)
+        if self.adds and request.method in ("POST", "PUT", "PATCH"):
+            await services_of(request).room.check(caller)
 
     def place(self, request: Request) -> Place:
         return place_of(known_caller(request), request.path_params.get("user_id"))
 
 
 class AdminRoute(ProtectedRoute):
-    """A route under /admin, for keys of the scope admin only."""
+    """A route under /admin, for keys of the scope admin only; open where there is no room, too."""
+
+    adds = False
 
     async def admit(self, request: Request) -> None:
         """Raise 403 for everybody else who is let in elsewhere."""

@@ -52,10 +52,8 @@ async def image_stream(
     ends_s = asyncio.get_running_loop().time() + wait_s
     try:
         try:
-            async with (
-                aclosing(follow_to_end(services.database, services.events, job_id)) as following,
-                aclosing(until(following, ends_s)) as events,
-            ):
+            following = follow_to_end(services.database, services.events, job_id)
+            async with aclosing(until(following, ends_s)) as events:
                 async for event in events:
                     if event is None:
                         yield KEEPALIVE_COMMENT

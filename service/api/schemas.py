@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema
 from ppd_model.pictures.writing import DEFAULT_QUALITY, Format
 from ppd_model.types import Solver
 from ppd_model.words import INVISIBLE, is_blank
-from service.core.auth import BROWSER_TENANT, KeyScope
+from service.core.auth import BROWSER_TENANT, USER_ID, KeyScope
 from service.core.messages import JobStatus
 from service.core.pictures import MAX_PICTURE_BYTES
 
@@ -57,7 +57,7 @@ class _NotBlank(AfterValidator):
 
 
 NotBlank = _NotBlank(_not_blank)
-UserId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+UserId = Annotated[str, Field(pattern=USER_ID)]
 
 
 class Body(BaseModel):
@@ -396,6 +396,15 @@ class PreferencesOut(BaseModel):
     choices: list[ChoiceOut]
     profile: ProfileOut | None
     profiles: list[ProfileVersionOut]
+    profiles_next: str | None = None
+    """The `cursor` for `GET /users/{id}/profiles` that goes on where these end; null at the end."""
+
+
+class ProfilesOut(BaseModel):
+    """A page of versions, newest first."""
+
+    results: list[ProfileVersionOut]
+    next: str | None
 
 
 class JobOut(BaseModel):

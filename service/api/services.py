@@ -10,7 +10,7 @@ from opentelemetry.trace import TracerProvider
 from ppd_model.pictures.apart import Readers
 from service.actions.accepting import Accepting
 from service.actions.gate import Gate
-from service.actions.limits import Limits
+from service.actions.limits import Limits, Room
 from service.actions.queue_places import QueuePlaces
 from service.api.http.in_flight import InFlight
 from service.api.http.streams import OpenStreams
@@ -52,11 +52,14 @@ class Services(Parts):
     jobs: JobLookup
     places: QueuePlaces
     accepting: Accepting
+    room: Room
     in_flight: InFlight
     streams: OpenStreams
     gate: Gate
     readers: Readers
     """What reads pictures that people send; it has a process."""
+    waits: OpenStreams
+    """Requests that wait for the end of a job."""
     session_secret: str
     web_dir: Path
     queue_metrics: QueueMetrics

@@ -7,7 +7,8 @@ from typing import Literal
 BROWSER_TENANT = "browser"
 """The tenant of all browser sessions; no API key can be made for it."""
 
-USER_ID = r"^[A-Za-z0-9._-]{1,128}$"
+USER_ID = r"^([A-Za-z0-9_-]|[A-Za-z0-9_-][A-Za-z0-9._-]|\.[A-Za-z0-9_-]|[A-Za-z0-9._-]{3,128})$"
+"""1 to 128 characters; neither . nor .., which clients take out of a path."""
 TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 

@@ -49,6 +49,8 @@ CODES: Mapping[str, str] = {
     "database": "The database does not answer; it is not known whether what was sent was stored.",
     "storage": "A stored picture could not be read back as it was written.",
     "signing": "The picture could not be signed now.",
+    "sessions_full": "Browser sessions together keep as much here as they may.",
+    "session_ended": "The session ended with its person; a page of the service begins another.",
     "storage_full": "The image store has no room for further pictures; nothing was stored.",
     "worker_crash": "The job was started three times and never finished.",
     "worker_not_started": "The worker did not start, so nobody runs jobs; see /health/ready.",

@@ -26,6 +26,15 @@ async def end(*tasks: "asyncio.Task[Any]") -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def abandon(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel these tasks and wait for none: the server cancels whoever would, again and again."""
+    for task in tasks:
+        if not task.done():
+            _ending.add(task)
+            task.add_done_callback(_ended)
+            task.cancel()
+
+
 @asynccontextmanager
 async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Runs these beside the block, and ends them with it."""
@@ -46,10 +55,7 @@ async def in_time(work: Coroutine[Any, Any, _T], seconds: float) -> _T:
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
     finally:
-        if not task.done():
-            _ending.add(task)
-            task.add_done_callback(_ended)
-            task.cancel()
+        abandon(task)
     if not done:
         raise TimeoutError(f"no answer in {seconds:g} s")
     return task.result()

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from service.core.errors import ServiceError
 from service.core.fairness import share
-from service.infra.ending import end
+from service.infra.ending import abandon
 
 T = TypeVar("T")
 
@@ -44,34 +45,49 @@ class OpenStreams:
                 del self._open[caller]
 
 
-async def until(events: AsyncIterator[T], end_s: float) -> AsyncGenerator[T | None]:
+async def until(events: AsyncGenerator[T], end_s: float) -> AsyncGenerator[T | None]:
     """These events until a moment of the loop's clock, and None whenever none came for long.
 
-    Proxies close what is silent. Raises TimeoutError when the moment comes first.
+    Proxies close what is silent. Raises TimeoutError when the moment comes first. Takes `events`
+    over: they are read and closed in a task of their own, since whoever is sent them may be
+    canceled by the server at any await, and again while it closes them.
     """
     loop = asyncio.get_running_loop()
-    upcoming = _next(events)
+    read: asyncio.Queue[T | Ended] = asyncio.Queue(maxsize=1)
+    reading = asyncio.create_task(_read(events, read))
     try:
         while True:
             left_s = end_s - loop.time()
             if left_s <= 0:
                 raise TimeoutError
-            done, _ = await asyncio.wait((upcoming,), timeout=min(left_s, _PING_EVERY_S))
-            if not done:
+            try:
+                async with asyncio.timeout(min(left_s, _PING_EVERY_S)):
+                    event = await read.get()
+            except TimeoutError:
                 yield None
                 continue
-            try:
-                event = upcoming.result()
-            except StopAsyncIteration:
+            if isinstance(event, Ended):
+                if event.error is not None:
+                    raise event.error
                 return
-            upcoming = _next(events)
             yield event
     finally:
-        await end(upcoming)
+        abandon(reading)
 
 
-def _next(events: AsyncIterator[T]) -> "asyncio.Task[T]":
-    async def wait() -> T:
-        return await anext(events)
+@dataclass(frozen=True)
+class Ended:
+    """There are no further events; `error` is why, if they broke off."""
 
-    return asyncio.create_task(wait())
+    error: Exception | None = None
+
+
+async def _read(events: AsyncGenerator[T], into: "asyncio.Queue[T | Ended]") -> None:
+    try:
+        async with aclosing(events):
+            async for event in events:
+                await into.put(event)
+    except Exception as error:
+        await into.put(Ended(error))
+    else:
+        await into.put(Ended())

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from jinja2 import Environment, PackageLoader, select_autoescape
 from starlette.responses import FileResponse, HTMLResponse
 
-from service.api.deps import StrictRoute
+from service.api.deps import CountedRoute
 from service.core.errors import CODES
 
 DESCRIPTION = (
@@ -17,7 +17,7 @@ DESCRIPTION = (
     "scope admin. Routes under `/v1` speak OpenAI's shapes, errors too: 422 is 400 there."
 )
 
-router = APIRouter(include_in_schema=False, route_class=StrictRoute)
+router = APIRouter(include_in_schema=False, route_class=CountedRoute)
 
 
 @router.get("/docs")

@@ -11,8 +11,9 @@ from service.api.deps import (
     session_user,
     start_session,
 )
-from service.api.http.rates import count_stranger
+from service.api.http.rates import count_caller, count_stranger
 from service.api.services import Services
+from service.core.auth import BROWSER_TENANT, Caller
 
 router = APIRouter(include_in_schema=False, route_class=StrictRoute)
 
@@ -34,6 +35,10 @@ async def _page(request: Request, services: Services, template: str, page: str) 
     known = session_user(request, services)
     if known is None:
         await count_stranger(request, services.rates)
+    else:
+        await count_caller(request, services.rates, Caller(BROWSER_TENANT, known))
+        async with services.database.read() as store:
+            known = None if await store.users.session_ended(known) else known
     user_id = known or new_session_user()
     templates = Jinja2Templates(directory=services.web_dir / "templates")
     context = {

@@ -3,15 +3,16 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.actions.encodings import follow_answers, queue_encoding
 from service.actions.leftovers import delete_leftovers, delete_soon
 from service.actions.moderating import refuse
 from service.actions.words import caption_not_read
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, WaitDep
+from service.api.http.cursors import decode_cursor, encode_cursor
 from service.api.idempotency import Accepted, OnceDep
-from service.api.routes.jobs import wait_for_end
+from service.api.routes.jobs import wait_if_asked
 from service.api.routes.pairs import pair_out
 from service.api.schemas import (
     AnswerIn,
@@ -24,6 +25,7 @@ from service.api.schemas import (
     PreferencesStateOut,
     ProfileIn,
     ProfileOut,
+    ProfilesOut,
     ProfileVersionOut,
     QuizOut,
     QuizPairOut,
@@ -33,7 +35,7 @@ from service.api.services import Services
 from service.api.uploads import check_quota, clean_uploads, contents, image_row, put_pictures
 from service.core.auth import Caller
 from service.core.choices import begins_encoding, newest_read, profile_state
-from service.core.errors import CODES, ServiceError
+from service.core.errors import CODES, ServiceError, invalid
 from service.core.messages import status_event
 from service.core.pool import Pair
 from service.core.quiz import CHOICES_PER_EMBEDDING, after, needed, next_pairs, sides
@@ -43,6 +45,10 @@ from service.infra.sql.tables import Choice, Image, Job, Profile, User
 router = APIRouter(prefix="/users/{user_id}", tags=["preferences"], route_class=ProtectedRoute)
 
 AnswerId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
+
+_VERSIONS = 20
+"""So many versions of a profile come with the answers."""
 
 
 @router.get("/quiz")
@@ -77,6 +83,7 @@ async def quiz(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -> 
 async def post_preferences(
     user_id: UserIdDep,
     body: PreferencesIn,
+    request: Request,
     response: Response,
     caller: CallerDep,
     services: ServicesDep,
@@ -111,7 +118,7 @@ async def post_preferences(
         await delete_leftovers(services, stored_keys)
         raise
     _announce(services, overtaken, accepted["job_id"])
-    state = await _present(user_id, accepted, response, caller, services, wait_s)
+    state = await _present(user_id, accepted, request, response, caller, services, wait_s)
     state.warnings = _not_read(body, services)
     return state
 
@@ -124,6 +131,7 @@ async def post_preferences(
 async def choose_since(
     user_id: UserIdDep,
     body: AnswersIn,
+    request: Request,
     response: Response,
     caller: CallerDep,
     services: ServicesDep,
@@ -135,7 +143,7 @@ async def choose_since(
         user.answers_since = body.since
         return []
 
-    return await _changed(user_id, change, response, caller, services, wait_s)
+    return await _changed(user_id, change, request, response, caller, services, wait_s)
 
 
 @router.patch(
@@ -147,6 +155,7 @@ async def change_answer(
     user_id: UserIdDep,
     answer_id: AnswerId,
     body: AnswerIn,
+    request: Request,
     response: Response,
     caller: CallerDep,
     services: ServicesDep,
@@ -159,7 +168,7 @@ async def change_answer(
         answer.preferred = body.preferred
         return []
 
-    return await _changed(user_id, change, response, caller, services, wait_s)
+    return await _changed(user_id, change, request, response, caller, services, wait_s)
 
 
 @router.delete(
@@ -170,6 +179,7 @@ async def change_answer(
 async def remove_answer(
     user_id: UserIdDep,
     answer_id: AnswerId,
+    request: Request,
     response: Response,
     caller: CallerDep,
     services: ServicesDep,
@@ -186,7 +196,7 @@ async def remove_answer(
         await store.choices.remove(answer)
         return await store.images.remove(own)
 
-    return await _changed(user_id, change, response, caller, services, wait_s)
+    return await _changed(user_id, change, request, response, caller, services, wait_s)
 
 
 @router.put(
@@ -197,6 +207,7 @@ async def remove_answer(
 async def put_profile(
     user_id: UserIdDep,
     body: ProfileIn,
+    request: Request,
     response: Response,
     caller: CallerDep,
     services: ServicesDep,
@@ -221,35 +232,60 @@ async def put_profile(
             text=body.text,
         )
     _announce(services, encoding.overtaken, encoding.ids["job_id"])
-    return await _present(user_id, encoding.ids, response, caller, services, wait_s)
+    return await _present(user_id, encoding.ids, request, response, caller, services, wait_s)
 
 
 @router.get("/preferences")
 async def get_preferences(
     user_id: UserIdDep, caller: CallerDep, services: ServicesDep
 ) -> PreferencesOut:
-    """All answers, the current profile and its versions."""
+    """All answers, the current profile and its newest versions; `profiles_next` leads on."""
     async with services.database.read() as store:
         user = await store.users.find(caller.tenant, user_id)
         if user is None and not caller.is_session:
             raise ServiceError(404, "user_not_found")
         answers = await store.choices.of(user.pk) if user is not None else []
         read = await store.choices.read_from(user) if user is not None else []
-        profiles = await store.profiles.of(user.pk) if user is not None else []
-    ready = [profile for profile in profiles if profile.status == "ready"]
-    standing = [profile.status for profile in profiles if profile.status != "superseded"]
+        newest = await store.profiles.page(user.pk, None, _VERSIONS + 1) if user is not None else []
+        ready, standing = await store.profiles.states(user.pk) if user is not None else (None, None)
+    profiles = newest[:_VERSIONS]
     counting = {answer.pk for answer in newest_read(read)}
     return PreferencesOut(
         user_id=user_id,
-        status=profile_state(standing[-1] if standing else None),
-        profile_version=ready[-1].version if ready else None,
+        status=profile_state(standing),
+        profile_version=ready.version if ready is not None else None,
         answered=len(answers),
         needed=needed(len(read)),
         since=user.answers_since if user is not None else None,
         choices=[choice_out(services, answer, counts=answer.pk in counting) for answer in answers],
-        profile=profile_out(ready[-1]) if ready else None,
-        profiles=[version_out(profile) for profile in profiles],
+        profile=profile_out(ready) if ready is not None else None,
+        profiles=[version_out(profile) for profile in reversed(profiles)],
+        profiles_next=encode_cursor(profiles[-1].version) if len(newest) > _VERSIONS else None,
     )
+
+
+@router.get("/profiles")
+async def list_profiles(
+    user_id: UserIdDep,
+    caller: CallerDep,
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=256)] = None,
+) -> ProfilesOut:
+    """Versions of the profile, newest first. The newest hundred are kept, and those in use."""
+    before = None
+    if cursor is not None:
+        (before,) = map(int, decode_cursor(cursor, int))
+        if not 0 <= before < 2**31:
+            raise invalid("", "query parameter cursor: is not one of ours")
+    async with services.database.read() as store:
+        user = await store.users.find(caller.tenant, user_id)
+        if user is None and not caller.is_session:
+            raise ServiceError(404, "user_not_found")
+        found = await store.profiles.page(user.pk, before, limit + 1) if user is not None else []
+    page = found[:limit]
+    following = encode_cursor(page[-1].version) if len(found) > limit else None
+    return ProfilesOut(results=[version_out(profile) for profile in page], next=following)
 
 
 Change = Callable[[Store, User], Awaitable[list[str]]]
@@ -259,6 +295,7 @@ Change = Callable[[Store, User], Awaitable[list[str]]]
 async def _changed(
     user_id: str,
     change: Change,
+    request: Request,
     response: Response,
     caller: Caller,
     services: Services,
@@ -281,7 +318,7 @@ async def _changed(
         )
     await delete_soon(services, gone)
     _announce(services, encoding.overtaken, encoding.ids["job_id"])
-    return await _present(user_id, encoding.ids, response, caller, services, wait_s)
+    return await _present(user_id, encoding.ids, request, response, caller, services, wait_s)
 
 
 async def _answer(store: Store, user: User, answer_id: int) -> Choice:
@@ -405,6 +442,7 @@ def _announce(services: Services, overtaken: list[Job], job_id: str | None) -> N
 async def _present(
     user_id: str,
     accepted: dict[str, Any],
+    request: Request,
     response: Response,
     caller: Caller,
     services: Services,
@@ -413,8 +451,7 @@ async def _present(
     """How the profile stands now, or when it is ready if the client waits."""
     job_id = accepted["job_id"]
     if wait_s is not None and job_id is not None:
-        response.headers["Preference-Applied"] = f"wait={wait_s:.0f}"
-        await wait_for_end(services, job_id, wait_s)
+        await wait_if_asked(request, response, caller, job_id, wait_s)
     async with services.database.read() as store:
         user = await found_user(store, caller, user_id)
         answered = await store.choices.count(user.pk)

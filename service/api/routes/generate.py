@@ -20,7 +20,7 @@ from service.api.deps import (
 from service.api.http.strict_json import StrictRequest
 from service.api.idempotency import Accepted, Once, OnceDep, once_of
 from service.api.retries import Tries
-from service.api.routes.jobs import shown, wait_for_end, written
+from service.api.routes.jobs import shown, wait_if_asked, written
 from service.api.schemas import MAX_SEED, GenerateIn, JobOut
 from service.api.services import Services
 from service.core.auth import Caller
@@ -61,7 +61,7 @@ async def generate(
     job_id, made = await accept(body, caller, services, once, waits=wait_s is not None)
     if made is not None and wait_s is None:  # nobody has to be asked how it stands
         return written(await shown(services, made), 202, {"Location": f"/jobs/{job_id}"})
-    return await _present(services, response, caller, job_id, wait_s)
+    return await _present(request, response, caller, job_id, wait_s)
 
 
 async def accept(
@@ -140,11 +140,11 @@ def _subjects(body: GenerateIn) -> list[tuple[str, float]]:
 
 
 async def _present(
-    services: Services, response: Response, caller: Caller, job_id: str, wait_s: float | None
+    request: Request, response: Response, caller: Caller, job_id: str, wait_s: float | None
 ) -> Response:
-    if wait_s is not None:
-        response.headers["Preference-Applied"] = f"wait={wait_s:.0f}"
-        await wait_for_end(services, job_id, wait_s)
+    services = services_of(request)
+    if wait_s is not None and not await wait_if_asked(request, response, caller, job_id, wait_s):
+        wait_s = None
     job = await services.jobs.visible(caller, job_id)  # 404: erased meanwhile
     response.headers["Location"] = f"/jobs/{job.id}"
     status = 200 if job.status in TERMINAL and wait_s is not None else 202

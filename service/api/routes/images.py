@@ -29,7 +29,8 @@ PICTURE: dict[int | str, dict[str, Any]] = {
         "description": "The picture, in the format it was made in unless Accept rules that out.",
     }
 }
-_YEAR_S = 365 * 24 * 3600
+MAX_AGE_S = 3600
+"""So long a browser shows a picture without asking: one that was erased is gone from it then."""
 _FORMATS: dict[str, Format] = {kind.media_type: format for format, kind in KINDS.items()}
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="ppd-formats")
 """Apart from the threads that read pictures, which those who ask for another format must not
@@ -46,7 +47,7 @@ async def get_image(
     """A picture."""
     async with services.database.read() as store:
         image = await seen_image(store, caller, image_id)
-    return await picture(services, image, request, max_age_s=_YEAR_S)
+    return await picture(services, image, request, max_age_s=MAX_AGE_S)
 
 
 async def seen_image(store: Store, caller: Caller, image_id: str) -> Image:
@@ -74,7 +75,7 @@ async def picture(
     format = _FORMATS[media_type]
     headers = {
         "ETag": f'"{image.sha256}"' if format == stored else f'W/"{image.sha256}-{format}"',
-        "Cache-Control": f"private, max-age={max_age_s}, immutable",
+        "Cache-Control": f"private, max-age={max_age_s}",
         "Content-Disposition": f'inline; filename="{image.id}{KINDS[format].suffix}"',
         "Vary": "Accept",
     }

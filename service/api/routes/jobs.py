@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Requ
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service.actions.canceling import Ended, cancel, cancel_all, cancel_and_erase
+from service.actions.canceling import Ended, cancel, cancel_all, cancel_and_erase, cancel_nobodys
 from service.actions.queue_places import Place
 from service.api.deps import (
     BY_KEY_OR_SESSION,
@@ -26,8 +27,9 @@ from service.api.http.strict_json import StrictRequest
 from service.api.schemas import EndedJobsOut, ErasedJobsOut, ErrorOut, JobOut, JobsOut
 from service.api.services import Services
 from service.core.auth import USER_ID, Caller
-from service.core.errors import CODES, ServiceError
+from service.core.errors import CODES, ServiceError, invalid
 from service.core.messages import TERMINAL, JobEvent, status_event
+from service.infra.ending import abandon
 from service.infra.sql.jobs.seen import JobSeen
 from service.infra.sql.repositories.base import ID
 from service.infra.sql.store import Store
@@ -70,14 +72,25 @@ async def list_jobs(
 async def cancel_jobs(
     caller: CallerDep,
     services: ServicesDep,
-    user_id: Annotated[str, _UserId],
+    user_id: Annotated[str | None, _UserId] = None,
+    nobody: Annotated[
+        bool, Query(description="Those of the key's tenant that are in nobody's name and taste.")
+    ] = False,
     erase: Erase = False,
 ) -> EndedJobsOut:
-    """Cancel all jobs of a person that wait or run, readings of answers too.
+    """Cancel all jobs of a person that wait or run, readings of answers too; or those of nobody.
 
     With `erase` all pictures that were made for this person alone go, with their jobs. Answers,
-    profiles and blends with others stay.
+    profiles and blends with others stay. Of nobody's a thousand go at a time: ask again until
+    `erased.jobs` is 0.
     """
+    if (user_id is None) is not nobody:
+        raise invalid("", "query parameter user_id: names a person, or nobody=true is in its place")
+    if user_id is None:
+        if caller.is_session:
+            raise ServiceError(404, "user_not_found")
+        who = caller.audited_as
+        return _ended(await cancel_nobodys(services, caller.tenant, erase=erase, who=who), erase)
     _allowed(caller, user_id)
     async with services.database.read() as store:
         known = await store.users.find(caller.tenant, user_id) is not None
@@ -249,14 +262,47 @@ async def _locked_job(store: Store, caller: Caller, job_id: str) -> Job:
     return job
 
 
-async def wait_for_end(services: Services, job_id: str, timeout_s: float) -> None:
-    """Return when the job has ended, or after `timeout_s`."""
+async def wait_if_asked(
+    request: Request, response: Response, caller: Caller, job_id: str, wait_s: float
+) -> bool:
+    """Whether it was waited: not where too many wait already, by RFC 7240 a preference."""
+    services = services_of(request)
     try:
-        async with asyncio.timeout(timeout_s):
-            async for _ in follow_to_end(services.database, services.events, job_id):
-                pass
-    except TimeoutError:
-        return
+        with services.waits.hold(caller.scope):
+            response.headers["Preference-Applied"] = f"wait={wait_s:.0f}"
+            await wait_for_end(request, job_id, wait_s)
+    except ServiceError as refusal:
+        if refusal.code not in ("streams_full", "too_many_streams"):
+            raise
+        return False
+    return True
+
+
+async def wait_for_end(request: Request, job_id: str, timeout_s: float) -> None:
+    """Return when the job has ended, after `timeout_s`, or when the client has gone."""
+    services = services_of(request)
+    following = asyncio.create_task(_follow_to_end(services, job_id))
+    gone = asyncio.create_task(_client_goes(request))
+    try:
+        await asyncio.wait(
+            (following, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if following.done():
+            following.result()
+    finally:
+        abandon(following, gone)
+
+
+async def _follow_to_end(services: Services, job_id: str) -> None:
+    async with aclosing(follow_to_end(services.database, services.events, job_id)) as events:
+        async for _ in events:
+            pass
+
+
+async def _client_goes(request: Request) -> None:
+    """Return when the connection ends; the body was read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def shown(services: Services, job: Job | JobSeen) -> JobOut:

@@ -4,11 +4,11 @@ from fastapi import APIRouter, Request
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import Response
 
-from service.api.deps import ServicesDep, StrictRoute, authenticate
+from service.api.deps import CountedRoute, ServicesDep, authenticate
 from service.core.errors import ServiceError
 from service.infra.metrics import text
 
-router = APIRouter(include_in_schema=False, route_class=StrictRoute)
+router = APIRouter(include_in_schema=False, route_class=CountedRoute)
 
 
 @router.get("/metrics")

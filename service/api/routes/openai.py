@@ -63,14 +63,15 @@ async def get_model(
 async def _stream_place(
     request: Request, caller: CallerDep, services: ServicesDep, tries: TriesDep
 ) -> AsyncIterator[None]:
-    """A place for the stream until it ends, where one is asked for."""
+    """A place for the stream, or for the wait, until it ends."""
+    is_stream = (await request.json()).get("stream") is True
+    places = services.streams if is_stream else services.waits
     with contextlib.ExitStack() as held:
-        if (await request.json()).get("stream") is True:
-            try:
-                held.enter_context(services.streams.hold(caller.scope))
-            except ServiceError as refusal:
-                await tries.note(refusal)
-                raise
+        try:
+            held.enter_context(places.hold(caller.scope))
+        except ServiceError as refusal:
+            await tries.note(refusal)
+            raise
         yield
 
 
@@ -108,7 +109,7 @@ async def generate_images(
         stream = _streamed(body, asked, caller, services, job_id, wait_s)
         headers = {**response.headers, "X-Accel-Buffering": "no", "Cache-Control": "no-store"}
         return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
-    await wait_for_end(services, job_id, wait_s)
+    await wait_for_end(request, job_id, wait_s)
     job, images = await _finished(services, caller, job_id)
     data = [
         OpenAIImageOut(url=_address(request, services, image))

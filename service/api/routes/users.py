@@ -71,6 +71,7 @@ async def erase(
         raise ServiceError(404, "user_not_found")
     if caller.is_session:
         end_session(request, response)
+        response.headers["Clear-Site-Data"] = '"cache"'
     return ErasedOut(user_id=user_id, **vars(receipt))
 
 

@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import logging
 import math
+import shutil
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Executable, event
@@ -19,13 +22,16 @@ from service.infra import logs
 from service.infra.sql.clock import SQLITE_FUNCTION, sqlite_in_seconds
 from service.infra.sql.connection_limits import ConnectionLimits
 from service.infra.sql.delivery import InProcessDelivery, JobDelivery
+from service.infra.sql.json_rows import as_json
 from service.infra.sql.pipelines import fetched
 from service.infra.sql.store import Store
 
 log = logging.getLogger("ppd.database")
 
-_BUSY_TIMEOUT_MS = 15_000
+_BUSY_TIMEOUT_MS = 5_000
+"""Writers of this process take turns: so long at most another process's lock is waited for."""
 _SCRUB_TIMEOUT_MS = 1000
+_LOOK_TIMEOUT_S = 1.5
 _NOTE_EVERY_S = 30.0
 
 
@@ -46,7 +52,7 @@ class Database:
         self._is_sqlite = url.startswith("sqlite")
         if self._is_sqlite:
             # Errors are logged; with their parameters, prompts and profiles would be in the log.
-            self._engine = create_async_engine(url, hide_parameters=True)
+            self._engine = create_async_engine(url, hide_parameters=True, json_serializer=as_json)
             _prepare_sqlite(self._engine)
             self._reader = self._snapshots = self._engine
         else:
@@ -117,6 +123,22 @@ class Database:
         said = logs.error_text(error).partition("\n")[0] or type(error).__name__
         log.error("the database does not answer: %s", said)
 
+    async def why_unwritable(self) -> str | None:
+        """Whether another process keeps SQLite's file locked; PostgreSQL is asked by reading."""
+        path = self._engine.url.database if self._is_sqlite else None
+        locked = path is not None and await asyncio.to_thread(_is_locked, path)
+        return "the database is locked by another process" if locked else None
+
+    def free_bytes(self) -> int | None:
+        """Room on the disk of SQLite's file; None where it is another machine's."""
+        path = self._engine.url.database if self._is_sqlite else None
+        if not path:
+            return None
+        try:
+            return shutil.disk_usage(Path(path).parent).free
+        except OSError:
+            return None  # who writes finds out
+
     async def scrub(self) -> bool:
         """Whether what was erased is out of the database's files too, as far as can be seen here.
 
@@ -159,6 +181,19 @@ class Database:
     async def close(self) -> None:
         await self._reader.dispose()
         await self._engine.dispose()
+
+
+def _is_locked(path: str) -> bool:
+    """On a connection of its own, so that no transaction is left where the look is given up."""
+    with contextlib.closing(
+        sqlite3.connect(path, timeout=_LOOK_TIMEOUT_S, isolation_level=None)
+    ) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        connection.execute("ROLLBACK")
+        return False
 
 
 def _prepare_sqlite(engine: AsyncEngine) -> None:

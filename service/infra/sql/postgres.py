@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from service.infra.sql.connection_limits import ConnectionLimits
+from service.infra.sql.json_rows import as_json
 
 _CLIENT_MARGIN_S = 5.0
 _IDLE_IN_TRANSACTION_S = 60
@@ -47,6 +48,7 @@ def engine(url: str, limits: ConnectionLimits) -> AsyncEngine:
 def _engine(url: str, limits: ConnectionLimits, **options: Any) -> AsyncEngine:
     made = create_async_engine(
         url,
+        json_serializer=as_json,
         hide_parameters=True,  # errors are logged; prompts and profiles would be in the log
         pool_size=limits.pool_size,
         max_overflow=0,

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, String, bindparam, delete, func, or_, select, update
+from sqlalchemy import Select, String, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.fairness import Crowd
@@ -21,6 +21,8 @@ from service.infra.sql.pipelines import pipeline
 from service.infra.sql.repositories.base import FRESH, ID, Repository
 from service.infra.sql.tables import Job, JobSubject, Profile
 
+NOBODYS_AT_ONCE = 1000
+"""So many jobs of nobody are erased by one request."""
 _TENANT = bindparam("tenant", type_=String)
 _THE_JOB = select(Job).where(Job.id == bindparam("job_id", type_=String), Job.tenant == _TENANT)
 _THE_JOB_LOCKED = _THE_JOB.with_for_update().execution_options(**FRESH)
@@ -111,6 +113,26 @@ class Jobs(Repository):
                 .where(Job.user_pk == user_pk, unended)
                 .order_by(Job.id)
                 .with_for_update()
+                .execution_options(**FRESH)
+            )
+        ).all()
+
+    async def of_nobody(self, tenant: str, *, ended: bool) -> Sequence[Job]:
+        """A tenant's jobs in nobody's name and taste, which nobody else changes until the end.
+
+        Those that wait or run; with `ended` all of them. A thousand at most.
+        """
+        theirs = [Job.tenant == tenant, Job.user_pk.is_(None), Job.kind == "generate"]
+        theirs.append(~exists().where(JobSubject.job_id == Job.id))
+        if not ended:
+            theirs.append(Job.status.in_(("queued", "running")))
+        return (
+            await self._session.scalars(
+                select(Job)
+                .where(*theirs)
+                .order_by(Job.id)
+                .limit(NOBODYS_AT_ONCE)
+                .with_for_update(of=Job)
                 .execution_options(**FRESH)
             )
         ).all()

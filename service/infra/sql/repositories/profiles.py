@@ -3,12 +3,14 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ScalarSelect, String, bindparam, exists, func, select, update
+from sqlalchemy import ScalarSelect, String, bindparam, delete, exists, func, select, update
 
 from service.core.generation import Found
 from service.infra.sql.repositories.base import FRESH, Repository, table
-from service.infra.sql.tables import Profile, User
+from service.infra.sql.tables import JobSubject, Profile, User
 
+KEPT_VERSIONS = 100
+"""Of one person: older ones that nothing refers to are forgotten when another begins."""
 _USERS, _PROFILES = table(User).c, table(Profile).c
 
 
@@ -34,6 +36,36 @@ class Profiles(Repository):
     async def of(self, user_pk: str) -> Sequence[Profile]:
         theirs = select(Profile).where(Profile.user_pk == user_pk)
         return await self._all(theirs.order_by(Profile.version))
+
+    async def page(self, user_pk: str, before: int | None, limit: int) -> Sequence[Profile]:
+        """A user's versions below this one, newest first."""
+        newest = select(Profile).where(Profile.user_pk == user_pk)
+        if before is not None:
+            newest = newest.where(Profile.version < before)
+        return await self._all(newest.order_by(Profile.version.desc()).limit(limit))
+
+    async def states(self, user_pk: str) -> tuple[Profile | None, str | None]:
+        """The newest version that is ready, and the state of the newest that counts."""
+        standing = await self.standing(user_pk)
+        return await self.newest(user_pk, "ready"), standing.status if standing else None
+
+    async def prune(self, user_pk: str) -> int:
+        """Forget versions beyond the newest `KEPT_VERSIONS` of a user, with their readings' jobs.
+
+        What a picture's job is pinned to stays as long as that, what is in use or on its way too.
+        Needs the user alone.
+        """
+        kept = select(Profile.pk).where(Profile.user_pk == user_pk)
+        kept = kept.order_by(Profile.version.desc()).limit(KEPT_VERSIONS)
+        ready = await self.newest(user_pk, "ready")
+        old = delete(Profile).where(
+            Profile.user_pk == user_pk,
+            Profile.pk.not_in(kept),
+            Profile.pk != (ready.pk if ready is not None else ""),
+            Profile.status != "encoding",
+            ~exists().where(JobSubject.profile_pk == Profile.pk),
+        )
+        return await self._changed(old)
 
     async def get(self, pk: str) -> Profile | None:
         return await self._session.get(Profile, pk)
@@ -83,6 +115,7 @@ class Profiles(Repository):
         )
         self._session.add(profile)
         await self._session.flush()
+        await self.prune(user_pk)
         return profile
 
     async def finish(self, pk: str, status: str, **values: Any) -> bool:

@@ -1,17 +1,29 @@
 """People, and their erasure with all that is theirs."""
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, func, select
 
+from service.core.auth import BROWSER_TENANT
+from service.core.errors import ServiceError
 from service.infra.sql.jobs.jobs import jobs_about
 from service.infra.sql.repositories.base import FRESH, Repository
 from service.infra.sql.repositories.image_deletions import ImageDeletions
 from service.infra.sql.repositories.images import pictures_about
 from service.infra.sql.repositories.tombstones import Tombstones
-from service.infra.sql.tables import Choice, Image, Job, Profile, User
+from service.infra.sql.tables import (
+    Choice,
+    EndedSession,
+    IdempotencyKey,
+    Image,
+    Job,
+    Profile,
+    Reading,
+    User,
+)
 
 SEEN_TO = timedelta(days=1)
 """`seen_at` is not written again sooner."""
@@ -27,6 +39,16 @@ class Erased:
     image_keys: list[str]
     choices: int
     profiles: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How much of a tenant is kept."""
+
+    people: int
+    rows: int
+    """Of jobs, versions of profiles, readings and remembered requests."""
+    picture_bytes: int
 
 
 class Users(Repository):
@@ -82,6 +104,8 @@ class Users(Repository):
             user = await find(tenant, user_id)
             if user is not None:
                 return _seen_now(user)
+            if tenant == BROWSER_TENANT and await self.session_ended(user_id):
+                raise ServiceError(401, "session_ended")
             insert = self._insert(User).values(tenant=tenant, user_id=user_id)
             made: User | None = await self._session.scalar(
                 insert.on_conflict_do_nothing().returning(User)
@@ -89,6 +113,32 @@ class Users(Repository):
             if made is not None:
                 return made
             # Somebody else made this user meanwhile, and may have erased it again.
+
+    async def kept_by(self, tenant: str) -> Kept:
+        """How much is kept of all its people, and of nobody."""
+        theirs = select(User.pk).where(User.tenant == tenant)
+        people = select(func.count()).select_from(User).where(User.tenant == tenant)
+        jobs = select(func.count()).select_from(Job).where(Job.tenant == tenant)
+        versions = select(func.count()).select_from(Profile).where(Profile.user_pk.in_(theirs))
+        readings = select(func.count()).select_from(Reading).where(Reading.user_pk.in_(theirs))
+        requests = select(func.count()).where(IdempotencyKey.user_pk.in_(theirs))
+        images = select(func.coalesce(func.sum(Image.size_bytes), 0)).where(Image.tenant == tenant)
+        counts = (people, images, jobs, versions, readings, requests)
+        columns = (one.scalar_subquery() for one in counts)
+        row = (await self._session.execute(select(*columns))).one()
+        return Kept(row[0], sum(row[2:]), int(row[1]))
+
+    async def end_session(self, user_id: str) -> None:
+        """The browser session of this person opens nothing any more, wherever its cookie is."""
+        ended = self._insert(EndedSession).values(user_sha256=_sha256(user_id))
+        await self._session.execute(ended.on_conflict_do_nothing())
+
+    async def session_ended(self, user_id: str) -> bool:
+        return await self._session.get(EndedSession, _sha256(user_id)) is not None
+
+    async def forget_ended_sessions(self, before: datetime) -> int:
+        """Those whose cookies are too old to be taken anyway."""
+        return await self._changed(delete(EndedSession).where(EndedSession.ended_at < before))
 
     async def user_id(self, pk: str) -> str | None:
         """The tenant's own name for this user."""
@@ -128,6 +178,8 @@ class Users(Repository):
             select(func.count()).select_from(Profile).where(Profile.user_pk == user.pk)
         )
         await self._session.execute(delete(Job).where(Job.id.in_(theirs)))
+        if tenant == BROWSER_TENANT:
+            await self.end_session(user_id)
         await self._session.execute(delete(User).where(User.pk == user.pk))
         return Erased(
             user_pk=user.pk,
@@ -137,6 +189,10 @@ class Users(Repository):
             choices=choices or 0,
             profiles=profiles or 0,
         )
+
+
+def _sha256(user_id: str) -> str:
+    return hashlib.sha256(user_id.encode()).hexdigest()
 
 
 def _seen_now(user: User) -> User:
