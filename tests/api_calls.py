@@ -59,6 +59,8 @@ QUERIES: Mapping[str, str] = {
 
 BODIES: Mapping[str, dict[str, Any]] = {
     "POST /users/{user_id}/preferences": {"choices": [{"pair_id": "pair-00", "preferred": 0}]},
+    "PATCH /users/{user_id}/preferences": {"since": None},
+    "PATCH /users/{user_id}/preferences/{answer_id}": {"preferred": 0},
     "PUT /users/{user_id}/profile": {"text": f"I like {MARK}."},
     "POST /generate": {"prompt": "a fox", "user_id": "{user_id}", "steps": 2},
     "POST /v1/images/generations": {"prompt": "a fox", "user": "{user_id}", "steps": 2},
@@ -200,6 +202,7 @@ async def annes(service: Service, client: httpx.AsyncClient, user_id: str) -> di
     job = await service.generate(client, user_id=user_id, prompt=MARK)
     image_id = job["result"]["images"][0]["url"].split("/")[-1]
     spare = await service.new_key("default")
+    answers = (await client.get(f"/users/{user_id}/preferences")).json()["choices"]
     reported = (await service.generate(client, user_id=user_id, prompt=MARK, seed=8))["result"]
     reported_id = reported["images"][0]["url"].split("/")[-1]
     report = {"image_id": reported_id, "reason": MARK}
@@ -210,6 +213,7 @@ async def annes(service: Service, client: httpx.AsyncClient, user_id: str) -> di
         "job_id": job["id"],
         "image_id": image_id,
         "key_id": await service.id_of_key(spare),
+        "answer_id": str(answers[0]["id"]),
         "model": "mini",
         "report_id": answer.json()["id"],
         "version": await adapter_in_service(service),

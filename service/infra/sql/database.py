@@ -49,6 +49,8 @@ class Database:
         self._turn = asyncio.Lock()
         self._to_scrub = True
         self._noted_at_s = -math.inf
+        self._locked_s = -math.inf
+        """When a writer last gave up waiting for the lock of another process."""
         self._is_sqlite = url.startswith("sqlite")
         if self._is_sqlite:
             # Errors are logged; with their parameters, prompts and profiles would be in the log.
@@ -91,7 +93,8 @@ class Database:
 
         On SQLite it takes the write lock at its start, so what it read stays true. Writers of this
         process take turns in the order in which they came: SQLite's own waiting is not fair, and
-        each that waits there would hold a connection that readers need.
+        each that waits there would hold a connection that readers need. Where one has waited in
+        vain for another process's lock, those behind it have waited as long: DatabaseAway for all.
 
         On PostgreSQL writers run beside each other, and what was read stays true only behind a
         lock: see `repositories`. Raises DatabaseAway where it does not answer; at the end of the
@@ -99,18 +102,32 @@ class Database:
         """
         with self._noting_absence():
             async with (
-                self._turn if self._is_sqlite else contextlib.nullcontext(),
+                self._in_turn() if self._is_sqlite else contextlib.nullcontext(),
                 AsyncSession(self._writer, expire_on_commit=False) as session,
                 session.begin(),
             ):
                 yield Store(session, self._delivery)
+
+    @asynccontextmanager
+    async def _in_turn(self) -> AsyncIterator[None]:
+        came_s = time.monotonic()
+        async with self._turn:
+            if self._locked_s > came_s:
+                raise DatabaseAway
+            try:
+                yield
+            except OperationalError as error:
+                if _is_busy(error):
+                    self._locked_s = time.monotonic()
+                raise
 
     @contextmanager
     def _noting_absence(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if self._is_sqlite or not self._is_away(error):
+            is_away = _is_busy(error) if self._is_sqlite else self._is_away(error)
+            if not is_away:
                 raise
             self._note_absence(error)
             raise DatabaseAway from error
@@ -181,6 +198,11 @@ class Database:
     async def close(self) -> None:
         await self._reader.dispose()
         await self._engine.dispose()
+
+
+def _is_busy(error: Exception) -> bool:
+    orig = error.orig if isinstance(error, OperationalError) else None
+    return getattr(orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
 
 
 def _is_locked(path: str) -> bool:
