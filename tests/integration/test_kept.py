@@ -165,8 +165,9 @@ async def test_a_cookie_ends_with_its_person(service: Service) -> None:
 async def test_a_database_that_another_process_locks_is_not_ready_and_refuses_soon(
     service: Service,
 ) -> None:
-    other = sqlite3.connect(service.settings.data_dir / "ppd.db", isolation_level=None, timeout=60)
-    other.execute("BEGIN EXCLUSIVE")
+    file = service.settings.data_dir / "ppd.db"
+    other = sqlite3.connect(file, isolation_level=None, timeout=60, check_same_thread=False)
+    await asyncio.to_thread(other.execute, "BEGIN EXCLUSIVE")  # who writes now goes on meanwhile
     try:
         ready = await service.bare().get("/health/ready")
         assert ready.status_code == 503
