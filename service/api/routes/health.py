@@ -31,8 +31,7 @@ async def ready(services: ServicesDep) -> JSONResponse:
     """
     found = await asyncio.gather(
         _look("the database", services.worker.why_not_ready()),
-        _look("the database", _queue(services)),
-        _look("the database", _writable(services)),
+        _look("the database", _database(services)),
         _look("the image store", _image_store(services)),
     )
     reasons = list(dict.fromkeys(reason for reason in found if reason is not None))
@@ -51,7 +50,11 @@ async def _look(store: str, look: Coroutine[Any, Any, str | None]) -> str | None
         return f"{store} does not answer: {type(error).__name__}"
 
 
-async def _writable(services: Services) -> str | None:
+async def _database(services: Services) -> str | None:
+    """What is missing of it: places in the queue, its disk's room, its lock."""
+    full = await _queue(services)
+    if full is not None:
+        return full
     free_bytes = services.database.free_bytes()
     if free_bytes is not None and free_bytes < services.limits.min_free_bytes:
         return "the database's disk has no room for more"

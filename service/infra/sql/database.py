@@ -31,7 +31,7 @@ log = logging.getLogger("ppd.database")
 _BUSY_TIMEOUT_MS = 5_000
 """Writers of this process take turns: so long at most another process's lock is waited for."""
 _SCRUB_TIMEOUT_MS = 1000
-_LOOK_TIMEOUT_S = 1.5
+_LOOK_TIMEOUT_S = 1.0
 _NOTE_EVERY_S = 30.0
 
 
