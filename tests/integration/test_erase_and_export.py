@@ -106,6 +106,7 @@ async def test_after_an_erasure_nothing_is_left(
         for table in Base.metadata.sorted_tables:
             count = select(func.count()).select_from(table)
             counts[table.name] = await store.session.scalar(count)
+    assert counts.pop("turns") <= 5, "hashes, which go an hour after they were served"
     assert counts == {
         "api_keys": 1, "users": 1, "profiles": 1, "jobs": 1, "choices": 4,
         "images": 0, "job_subjects": 0, "idempotency_keys": 0,
