@@ -49,6 +49,7 @@ fuzz: $(VENV)/.dev
 
 # docs/reproduce.md to its last command, on tiny random weights and a made-up Pick-a-Pic.
 rehearse: $(VENV)/.dev
+	@command -v curl >/dev/null || ($(APT_INSTALL) curl)
 	$(BIN)/python -m tests.rehearsal $(if $(PRESET),--preset $(PRESET))
 
 # People, hostile clients and faults against a running service for minutes, or SOAK="--hours 4"; SOAK=--production
