@@ -79,6 +79,7 @@ def _choice(pool: Pool, choice: Choice) -> dict[str, Any]:
         **choice.columns("pair_id", "caption", "preferred", "created_at"),
         "images": pool.picture_urls(choice.pair_id, (choice.image_0_id, choice.image_1_id)),
         "shown_swapped": choice.swapped,
+        "made": choice.made,
     }
 
 

@@ -67,7 +67,7 @@ class Body(BaseModel):
 
 
 class ChoiceIn(Body):
-    """An answer to a pair of the pool, or to the client's own pair."""
+    """An answer to a pair of the pool, to the client's own, or to two pictures made for it."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -77,6 +77,7 @@ class ChoiceIn(Body):
                     "required": ["caption", "images"],
                     "properties": {"caption": {"type": "string"}, "images": {"type": "array"}},
                 },
+                {"required": ["image_ids"], "properties": {"image_ids": {"type": "array"}}},
             ]
         }
     )
@@ -99,12 +100,31 @@ class ChoiceIn(Body):
         Field(description="Index into the pair's `images`; null when neither is preferred."),
     ]
 
+    image_ids: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=64)]] | None,
+        Field(
+            min_length=2,
+            max_length=2,
+            description="Two pictures of one prompt that the service made for this caller.",
+        ),
+    ] = None
+    blind: Annotated[
+        bool, Field(description="Of image_ids: nothing told which picture was which.")
+    ] = False
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        own = self.caption is not None and self.images is not None
-        pool = self.pair_id is not None and self.caption is None and self.images is None
-        if not pool and (self.pair_id is not None or not own):
-            raise ValueError("takes either pair_id, or caption and images")
+        given = {
+            name
+            for name in ("pair_id", "caption", "images", "image_ids")
+            if getattr(self, name) is not None
+        }
+        if given not in ({"pair_id"}, {"caption", "images"}, {"image_ids"}):
+            raise ValueError("takes one of pair_id, caption and images, or image_ids")
+        if self.blind and self.image_ids is None:
+            raise ValueError("blind is said of image_ids only")
+        if self.image_ids is not None and len(set(self.image_ids)) != 2:
+            raise ValueError("image_ids names a picture twice")
         return self
 
 
@@ -358,10 +378,12 @@ class PreferencesStateOut(BaseModel):
 class ChoiceOut(BaseModel):
     """A stored answer. `images` are the pictures' URLs; `pair_id` null for the client's own.
 
-    `counts`: whether a profile made now would be read from it.
+    `counts`: whether a profile made now would be read from it. `origin`: a pair of the pool, one of
+    the client's own, or two pictures that the service made.
     """
 
     id: int
+    origin: Literal["pool", "own", "made"]
     pair_id: str | None
     caption: str
     images: list[str]

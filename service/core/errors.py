@@ -9,6 +9,7 @@ CODES: Mapping[str, str] = {
     "forbidden_origin": "A browser session may change things only from the service's own pages.",
     "unknown_host": "The service does not answer under this name; see PPD_ALLOWED_HOSTS.",
     "not_found": "There is no such address.",
+    "not_one_prompt": "These are not two pictures that were made of one prompt.",
     "answer_not_found": "This user gave no such answer.",
     "user_not_found": "This tenant has no such user.",
     "job_not_found": "This tenant has no such job.",

@@ -244,3 +244,47 @@ def test_at_a_kept_seed_only_what_changes_is_painted(page: Page, runtime: FakeRu
     expect(page.locator("#strength")).to_have_value("1")
     page.locator("#gallery li button").nth(0).click()
     assert painted(runtime, page, 0.5) == 0  # a picture of the gallery, painted again
+
+
+def frame_order(page: Page) -> list[str | None]:
+    """Which frame hangs first, and which second."""
+    frames = page.locator("#frames figure")
+    return [frames.nth(i).get_attribute("data-kind") for i in range(2)]
+
+
+def test_the_one_that_is_liked_better_becomes_an_answer(page: Page) -> None:
+    steps.take_quiz(page)
+    open_studio(page)
+    steps.ask_to_paint(page, PROMPT)
+    steps.expect_painted(page, PROMPT)
+    expect(page.locator("#better-question")).to_be_visible()
+    page.locator("#better-base").click()
+    expect(page.locator("#better-said")).to_contain_text("You liked the base better.")
+    expect(page.locator("#better-mine")).to_be_hidden()
+    answer = steps.held(page)["choices"][-1]
+    assert (answer["origin"], answer["preferred"], answer["caption"]) == ("made", 1, PROMPT)
+    page.reload()
+    expect(page.locator("#better-said")).to_contain_text("You liked the base better.")
+
+
+def test_asked_blind_nothing_tells_which_is_which_until_it_is_answered(page: Page) -> None:
+    steps.take_quiz(page)
+    open_studio(page)
+    page.locator("#blind").check()
+    orders = set()
+    for seed in range(12):
+        page.locator("#seed").fill(str(seed))
+        steps.ask_to_paint(page, PROMPT)
+        expect(page.locator("#stage-caption")).to_contain_text(f"seed {seed}")
+        expect(page.locator("#go")).to_be_enabled()
+        orders.add(tuple(frame_order(page)))
+        for kind in ("mine", "base"):
+            expect(page.locator(f"#image-{kind}")).to_have_attribute("alt", f"{PROMPT}, one of two")
+            expect(page.locator(f"#frame-{kind} strong")).to_be_hidden()
+        if len(orders) == 2:
+            break
+    assert len(orders) == 2, "chance hung them in one order twelve times"
+    page.locator("#better-mine").click()
+    expect(page.locator("#frame-mine strong")).to_be_visible()
+    assert frame_order(page) == ["mine", "base"]
+    expect(page.locator("#better-said")).to_contain_text("You liked yours better.")

@@ -12,6 +12,7 @@ from service.actions.words import caption_not_read
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, WaitDep
 from service.api.http.cursors import decode_cursor, encode_cursor
 from service.api.idempotency import Accepted, OnceDep
+from service.api.made_pairs import MadePair, made_pairs
 from service.api.routes.jobs import wait_if_asked
 from service.api.routes.pairs import pair_out
 from service.api.schemas import (
@@ -94,8 +95,10 @@ async def post_preferences(
 
     Where the newest version was read from the same answers, or is being, it stands.
     """
+    made = await made_pairs(services, caller, body)
     sent = await clean_uploads(services, caller, user_id, body)
     await refuse(services, "upload", contents(body, sent), caller.audited_as, caller.tenant)
+    sent = [own if pair is None else pair.pictures for own, pair in zip(sent, made, strict=True)]
     stored_keys: list[str] = []
     overtaken: list[Job] = []
 
@@ -103,11 +106,12 @@ async def post_preferences(
         user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
         uploads = [[image_row(user, data) for data in pictures] for pictures in sent]
         await check_quota(store, services.limits, user, [i for images in uploads for i in images])
-        for choice, images, pictures in zip(body.choices, uploads, sent, strict=True):
+        rows = zip(body.choices, made, uploads, sent, strict=True)
+        for choice, pair, images, pictures in rows:
             stored_keys.extend(image.key for image in images)
             await put_pictures(services, images, pictures)
             await store.images.add(images)
-            await store.choices.put(_choice_row(services, caller, user, choice, images))
+            await store.choices.put(_choice_row(services, caller, user, choice, pair, images))
         ids, late = await _begin(store, services, caller, user, body)
         overtaken.extend(late)
         return Accepted(ids, user_pk=user.pk)
@@ -340,6 +344,7 @@ def choice_out(services: Services, choice: Choice, *, counts: bool) -> ChoiceOut
     own_ids = (choice.image_0_id, choice.image_1_id)
     return ChoiceOut(
         id=choice.pk,
+        origin="pool" if choice.pair_id is not None else "own" if choice.made is None else "made",
         counts=counts,
         pair_id=choice.pair_id,
         caption=choice.caption,
@@ -380,7 +385,12 @@ def _person(caller: Caller, user_id: str) -> str:
 
 
 def _choice_row(
-    services: Services, caller: Caller, user: User, choice: ChoiceIn, images: list[Image]
+    services: Services,
+    caller: Caller,
+    user: User,
+    choice: ChoiceIn,
+    made: MadePair | None,
+    images: list[Image],
 ) -> Choice:
     if choice.pair_id is not None:
         pair = services.pool.get(choice.pair_id)
@@ -395,10 +405,11 @@ def _choice_row(
         )
     return Choice(
         user_pk=user.pk,
-        caption=choice.caption,
+        caption=choice.caption if made is None else made.caption,
         image_0_id=images[0].id,
         image_1_id=images[1].id,
         preferred=choice.preferred,
+        made=None if made is None else made.made,
     )
 
 

@@ -12,12 +12,10 @@ from ppd_model.pictures.writing import KINDS, Format, recoded
 from service.actions.limits import STORAGE_RETRY_AFTER
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
 from service.api.http.negotiation import chosen
+from service.api.image_lookup import seen_image, stored_bytes
 from service.api.services import Services
-from service.core.auth import Caller
 from service.core.errors import ServiceError
 from service.infra.pictures.keys import format_of
-from service.infra.pictures.verified import read_verified
-from service.infra.sql.store import Store
 from service.infra.sql.tables import Image
 
 log = logging.getLogger("ppd.images")
@@ -48,21 +46,6 @@ async def get_image(
     async with services.database.read() as store:
         image = await seen_image(store, caller, image_id)
     return await picture(services, image, request, max_age_s=MAX_AGE_S)
-
-
-async def seen_image(store: Store, caller: Caller, image_id: str) -> Image:
-    """A picture that the caller may see; 404 for every other, 410 for one that was taken down."""
-    image = await store.images.find(caller.tenant, image_id)
-    of = None
-    if caller.own_user_id is not None:
-        of = await store.users.find(caller.tenant, caller.own_user_id)
-        if of is None or (image is not None and image.user_pk != of.pk):
-            raise ServiceError(404, "image_not_found")
-    if image is None:
-        of_pk = None if of is None else of.pk
-        gone = await store.reports.was_taken_down(caller.tenant, image_id, of_pk)
-        raise ServiceError(*((410, "image_taken_down") if gone else (404, "image_not_found")))
-    return image
 
 
 async def picture(
@@ -101,12 +84,3 @@ def _in_format(services: Services, data: bytes, format: Format) -> bytes:
     except OSError as error:
         log.error("%s", error)
         raise ServiceError(503, "signing", headers=STORAGE_RETRY_AFTER) from error
-
-
-async def stored_bytes(services: Services, image: Image) -> bytes:
-    """A picture's file; raises 503 unless it is what was written."""
-    try:
-        return await read_verified(services.images, image)
-    except OSError as error:
-        log.error("image %s could not be read: %s", image.id, error)
-        raise ServiceError(503, "storage", headers=STORAGE_RETRY_AFTER) from error

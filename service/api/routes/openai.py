@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ppd_model.pictures.writing import DEFAULT_QUALITY
 from service.api.deps import CallerDep, ServicesDep
 from service.api.http.openai_errors import OPENAI_ERRORS
+from service.api.image_lookup import stored_bytes
 from service.api.image_stream import StreamLooks, image_stream
 from service.api.openai_schemas import (
     CompletedOut,
@@ -26,7 +27,6 @@ from service.api.openai_schemas import (
 )
 from service.api.retries import DO_NOT_RETRY, TriedRoute, TriesDep
 from service.api.routes.generate import accept
-from service.api.routes.images import stored_bytes
 from service.api.routes.jobs import told_result, wait_for_end
 from service.api.routes.signed_pictures import signed_path
 from service.api.services import Services

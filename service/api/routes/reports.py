@@ -10,7 +10,8 @@ from service.actions.moderating import dismiss, settle, take_down_reported
 from service.api.deps import AdminRoute, CallerDep, ProtectedRoute, ServicesDep
 from service.api.http.cursors import decode_place, encode_place
 from service.api.idempotency import Accepted, OnceDep
-from service.api.routes.images import PICTURE, picture, seen_image
+from service.api.image_lookup import seen_image
+from service.api.routes.images import PICTURE, picture
 from service.api.schemas import Body, NotBlank
 from service.api.services import Services
 from service.core.errors import ServiceError

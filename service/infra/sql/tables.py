@@ -98,7 +98,8 @@ class User(Base):
 
 
 class Choice(Base):
-    """An answer to a pair of the pool (`pair_id`) or to the client's own (two image ids).
+    """An answer to a pair of the pool (`pair_id`), to the client's own (two image ids), or to two
+    pictures that the service made (copies of them, and `made`: see `service.api.made_pairs`).
 
     `pk` grows, so it orders answers by time; answering a pool pair again replaces the row.
     `swapped`: the quiz shows image 1 of this pair first to this user.
@@ -115,6 +116,7 @@ class Choice(Base):
     image_1_id: Mapped[str | None] = _refers_to("images.id")
     preferred: Mapped[int | None] = mapped_column(Integer)
     swapped: Mapped[bool] = mapped_column(Boolean, default=False)
+    made: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=present())
 
 

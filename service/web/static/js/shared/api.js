@@ -149,6 +149,16 @@ export const postChoice = (pairId, preferred, key) =>
     keepalive: true,
   });
 
+/**
+ * Which of two pictures that were made is liked better.
+ * @param {[string, string]} imageIds
+ * @param {Preferred} preferred
+ * @param {boolean} blind
+ * @param {string} key
+ */
+export const postBetter = (imageIds, preferred, blind, key) =>
+  request("POST", `/users/${user()}/preferences`, { body: { choices: [{ image_ids: imageIds, preferred, blind }] }, key });
+
 /** @param {number} id */
 export const removeAnswer = (id) => request("DELETE", `/users/${user()}/preferences/${id}`);
 

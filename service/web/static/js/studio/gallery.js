@@ -5,7 +5,8 @@ import { byId, make } from "../shared/dom.js";
 /**
  * @typedef {{prompt: string, seed: number, strength: number}} Wish
  * @typedef {{url: string, jobId: string}} Made
- * @typedef {Wish & {mine: Made, base: Made, applied: boolean, reason: string | null, facts: [string, string][], warnings: string[]}} PaintedPair
+ * @typedef {Wish & {mine: Made, base: Made, applied: boolean, reason: string | null, facts: [string, string][], warnings: string[], blind?: {swapped: boolean}, said?: import("../shared/api.js").Preferred}} PaintedPair
+ *   blind: painted without telling which is which; swapped: the base hangs first. said: which was liked better
  */
 
 const KEPT = 24;
@@ -30,7 +31,7 @@ export function drawGallery(pairs, current, onPick) {
       const item = make(
         "button",
         { type: "button", class: "gallery-item", "aria-current": String(current !== null && sameWish(pair, current)) },
-        make("span", { class: "gallery-pictures" }, thumb(pair.mine.url), thumb(pair.base.url)),
+        make("span", { class: "gallery-pictures" }, ...thumbs(pair)),
         make("span", { class: "gallery-words" }, pair.prompt),
         make("span", { class: "gallery-numbers" }, numbers),
       );
@@ -38,6 +39,12 @@ export function drawGallery(pairs, current, onPick) {
       return make("li", {}, item);
     }),
   );
+}
+
+/** In the order in which they hang. @param {PaintedPair} pair */
+function thumbs(pair) {
+  const both = [thumb(pair.mine.url), thumb(pair.base.url)];
+  return pair.blind?.swapped && pair.said === undefined ? both.reverse() : both;
 }
 
 /** @param {string} src */

@@ -2,6 +2,7 @@
 /** START HERE for `/studio`: one prompt and seed, painted with the person's taste and without. */
 import { ApiError, cancelJob, getJob, getPreferences, getVocabulary, inWords, newKey, postGenerate, sessionUser } from "../shared/api.js";
 import { announce, byId, make, showError } from "../shared/dom.js";
+import { askBetter, isMasked, mask, wireBetter } from "./better.js";
 import { drawPreview, drawProgress, drawStopped, hang, setView, wireViews } from "./frames.js";
 import { drawGallery, withPair } from "./gallery.js";
 import { follow, hasEnded } from "../shared/jobs.js";
@@ -13,7 +14,7 @@ import { drawHint, drawIdeas } from "../shared/vocabulary.js";
  * @typedef {import("./gallery.js").PaintedPair} PaintedPair
  * @typedef {import("./frames.js").Kind} Kind
  * @typedef {import("../shared/api.js").Job} Job
- * @typedef {Wish & {mine: string, base: string}} Running   the two jobs under way
+ * @typedef {Wish & {mine: string, base: string, blind?: {swapped: boolean}}} Running   the two jobs under way
  */
 
 const LARGEST_SEED = 2 ** 32 - 1;
@@ -33,6 +34,7 @@ const store = memory("studio", {
   seed: /** @type {number | null} */ (null),
   locked: false,
   view: "side",
+  blind: false,
   pairs: /** @type {PaintedPair[]} */ ([]),
   running: /** @type {Running | null} */ (null),
 });
@@ -129,6 +131,9 @@ async function paint() {
   refuse(null);
   setSeed(wish.seed);
   setPainting(true);
+  const blind = kept.blind ? { swapped: crypto.getRandomValues(new Uint8Array(1))[0] % 2 === 1 } : undefined;
+  askBetter(null);
+  hideWhichIsWhich(blind ?? null);
   for (const kind of KINDS) drawProgress(kind, "Sending");
   bringIntoView(byId("frames"));
   const asked = await Promise.allSettled(KINDS.map((kind) => postGenerate(requestBody(wish, kind), newKey())));
@@ -140,7 +145,7 @@ async function paint() {
     stopPainting();
     return;
   }
-  kept.running = { ...wish, mine: jobs[0].id, base: jobs[1].id };
+  kept.running = { ...wish, mine: jobs[0].id, base: jobs[1].id, blind };
   remember();
   await finishPainting(kept.running, jobs[0], jobs[1]);
 }
@@ -178,7 +183,7 @@ async function finishPainting(running, mineJob, baseJob) {
 
 /** @param {Kind} kind @param {Job} job @param {string} prompt */
 function watch(kind, job, prompt) {
-  const taste = kind === "mine" ? "in your taste" : "without your taste";
+  const taste = kept.running?.blind ? "one of two" : kind === "mine" ? "in your taste" : "without your taste";
   if (hasEnded(job.status)) drawProgress(kind, "Done", 1); // painted before, and kept
   else drawProgress(kind, job.status === "queued" ? "Waiting for its turn" : "Painting");
   return follow(job, ({ status, step, steps }) => {
@@ -191,7 +196,7 @@ function watch(kind, job, prompt) {
   });
 }
 
-/** @param {Wish} wish @param {Job} mine @param {Job} base @returns {PaintedPair} */
+/** @param {Running} wish @param {Job} mine @param {Job} base @returns {PaintedPair} */
 function pairOf(wish, mine, base) {
   const made = (/** @type {Job} */ job) => ({ url: /** @type {any} */ (job.result).images[0].url, jobId: job.id });
   const result = /** @type {any} */ (mine.result);
@@ -199,8 +204,8 @@ function pairOf(wish, mine, base) {
     result[name] === null || result[name] === undefined ? [] : [/** @type {[string, string]} */ ([name.replace("_", " "), String(result[name])])],
   );
   const warnings = (result.warnings ?? []).map((/** @type {{detail: string}} */ warning) => warning.detail);
-  const { prompt, seed, strength } = wish;
-  return { prompt, seed, strength, mine: made(mine), base: made(base), applied: result.personalization_applied, reason: result.reason ?? null, facts, warnings };
+  const { prompt, seed, strength, blind } = wish;
+  return { prompt, seed, strength, ...(blind && result.personalization_applied ? { blind } : {}), mine: made(mine), base: made(base), applied: result.personalization_applied, reason: result.reason ?? null, facts, warnings };
 }
 
 async function cancel() {
@@ -259,17 +264,26 @@ const refuse = (sentence) => showError(byId("studio-error"), sentence, byId("stu
 async function show(pair, how = { fillForm: true }) {
   shown = pair;
   if (how.fillForm) fillForm(pair);
+  const masked = isMasked(pair);
+  hideWhichIsWhich(masked ? pair.blind ?? null : null);
   const file = (/** @type {string} */ kind) => `${pair.prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60)}-${pair.seed}-${kind}.png`;
   const mineNote = pair.applied ? `strength ${pair.strength.toFixed(2)}` : REASONS[pair.reason ?? ""] ?? "not personalised";
   await Promise.all([
-    hang("mine", { url: pair.mine.url, note: mineNote, alt: `${pair.prompt}, in your taste`, file: file("yours") }),
-    hang("base", { url: pair.base.url, note: "same seed, without you", alt: `${pair.prompt}, without your taste`, file: file("base") }),
+    hang("mine", { url: pair.mine.url, note: mineNote, alt: `${pair.prompt}, ${masked ? "one of two" : "in your taste"}`, file: file("yours") }),
+    hang("base", { url: pair.base.url, note: "same seed, without you", alt: `${pair.prompt}, ${masked ? "one of two" : "without your taste"}`, file: file("base") }),
   ]);
+  askBetter(pair);
   byId("stage-caption").textContent = `${pair.prompt} · seed ${pair.seed}`;
   byId("stage-warning").textContent = (pair.warnings ?? []).join(" ");
   byId("facts-list").replaceChildren(...pair.facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   byId("facts").hidden = pair.facts.length === 0;
   drawGallery(kept.pairs, shown, show);
+}
+
+/** @param {{swapped: boolean} | null} blind */
+function hideWhichIsWhich(blind) {
+  mask(blind);
+  setView(blind === null ? kept.view : "side");
 }
 
 /** @param {Wish} wish */
@@ -313,6 +327,18 @@ async function drawVocabulary() {
 }
 
 wirePanel();
+wireBetter({
+  blind: kept.blind,
+  onBlind: (blind) => {
+    kept.blind = blind;
+    remember();
+  },
+  onAnswered: (pair) => {
+    remember();
+    show(pair, { fillForm: false });
+    drawTaste();
+  },
+});
 wireViews((view) => {
   kept.view = view;
   remember();
