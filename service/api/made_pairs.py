@@ -1,18 +1,17 @@
 """Answers between two pictures that the service made: which they are, and what made them."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ppd_model.pictures.apart import read_apart
 from ppd_model.pictures.reading import PictureError
+from service.actions.gate import place_of
 from service.api.image_lookup import seen_image, stored_bytes
 from service.api.schemas import PreferencesIn
 from service.api.services import Services
+from service.api.uploads import read_in_turn, refuse_too_many
 from service.core.auth import Caller
 from service.core.errors import FieldError, ServiceError
-from service.core.pictures import OF_ONE_REQUEST, UPLOADS
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Image, Job
 
@@ -33,7 +32,7 @@ class MadePair:
 
 
 async def made_pairs(
-    services: Services, caller: Caller, body: PreferencesIn
+    services: Services, caller: Caller, user_id: str, body: PreferencesIn
 ) -> list[MadePair | None]:
     """For each answer the pictures that it is between, where the service made them.
 
@@ -41,6 +40,11 @@ async def made_pairs(
     may not see, 422 (`not_one_prompt`) where two are no pair, 503 where one cannot be read.
     """
     found: list[MadePair | None] = []
+    asked = sum(choice.image_ids is not None for choice in body.choices)
+    if not asked:
+        return [None] * len(body.choices)
+    await refuse_too_many(services, caller, user_id, 2 * asked)
+    path = place_of(caller, user_id)
     for i, choice in enumerate(body.choices):
         if choice.image_ids is None:
             found.append(None)
@@ -52,7 +56,8 @@ async def made_pairs(
             fault = FieldError(f"/choices/{i}/image_ids", "are not two pictures of one prompt")
             raise ServiceError(422, "not_one_prompt", errors=(fault,))
         files = [await stored_bytes(services, image) for image in images]
-        pictures = await asyncio.to_thread(_plain, files)
+        with services.gate.request_with_pictures(path):
+            pictures = _readable(await read_in_turn(services, path, files))
         made_by = [job for job in jobs if job is not None]
         found.append(
             MadePair(
@@ -82,9 +87,9 @@ def _proof(jobs: Sequence[Job]) -> dict[str, Any]:
     return {"personal": personal, "adapter_version": version}
 
 
-def _plain(files: Sequence[bytes]) -> list[bytes]:
-    outcomes = read_apart(list(files), UPLOADS, OF_ONE_REQUEST)
+def _readable(outcomes: Sequence[bytes | PictureError]) -> list[bytes]:
+    """All of them: they are pictures of our own."""
     plain = [outcome for outcome in outcomes if not isinstance(outcome, PictureError)]
-    if len(plain) != len(files):
+    if len(plain) != len(outcomes):
         raise ServiceError(503, "storage", "A picture could not be read.")
     return plain

@@ -24,6 +24,7 @@ from service.core.pictures import (
     from_base64,
     png_size,
 )
+from service.core.turns import Path
 from service.infra.pictures.keys import upload_key
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Image, User, new_id
@@ -50,27 +51,35 @@ async def clean_uploads(
     own = sum(choice.images is not None for choice in body.choices)
     if not own:
         return uploads
-    await _refuse_too_many(services, caller, user_id, 2 * own)
+    await refuse_too_many(services, caller, user_id, 2 * own)
     path = place_of(caller, user_id)
     with services.gate.request_with_pictures(path):
         sent, faults = await _in_thread(_decoded, body)
-        files = [*sent.values()]
-        reading = await _in_thread(services.readers.begin, files, UPLOADS, OF_ONE_REQUEST)
-        with reading:
-            for index, (place, size) in enumerate(zip(sent, reading.sizes, strict=True)):
-                outcome: bytes | PictureError
-                if isinstance(size, PictureError):
-                    outcome = size
-                else:
-                    async with services.gate.turn(path, size):
-                        outcome = await _in_thread(reading.read, index)
-                if isinstance(outcome, PictureError):
-                    faults.append(_fault(place, outcome))
-                else:
-                    uploads[place[0]].append(outcome)
+        outcomes = await read_in_turn(services, path, [*sent.values()])
+    for place, outcome in zip(sent, outcomes, strict=True):
+        if isinstance(outcome, PictureError):
+            faults.append(_fault(place, outcome))
+        else:
+            uploads[place[0]].append(outcome)
     if faults:
         raise ServiceError(422, "invalid_image", errors=tuple(faults))
     return uploads
+
+
+async def read_in_turn(
+    services: Services, path: Path, files: Sequence[bytes]
+) -> list[bytes | PictureError]:
+    """Of each picture a plain PNG, or why it is not read; each waits for its turn at the gate."""
+    outcomes: list[bytes | PictureError] = []
+    reading = await _in_thread(services.readers.begin, files, UPLOADS, OF_ONE_REQUEST)
+    with reading:
+        for index, size in enumerate(reading.sizes):
+            if isinstance(size, PictureError):
+                outcomes.append(size)
+                continue
+            async with services.gate.turn(path, size):
+                outcomes.append(await _in_thread(reading.read, index))
+    return outcomes
 
 
 async def _in_thread(function: Callable[..., _T], *about: Any) -> _T:
@@ -82,7 +91,7 @@ async def _in_thread(function: Callable[..., _T], *about: Any) -> _T:
         await asyncio.wait((running,))
 
 
-async def _refuse_too_many(services: Services, caller: Caller, user_id: str, more: int) -> None:
+async def refuse_too_many(services: Services, caller: Caller, user_id: str, more: int) -> None:
     """Raise 409 before anything is read where a person has no room for so many pictures."""
     async with services.database.read() as store:
         user = await store.users.find(caller.tenant, user_id)

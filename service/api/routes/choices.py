@@ -95,7 +95,7 @@ async def post_preferences(
 
     Where the newest version was read from the same answers, or is being, it stands.
     """
-    made = await made_pairs(services, caller, body)
+    made = await made_pairs(services, caller, user_id, body)
     sent = await clean_uploads(services, caller, user_id, body)
     await refuse(services, "upload", contents(body, sent), caller.audited_as, caller.tenant)
     sent = [own if pair is None else pair.pictures for own, pair in zip(sent, made, strict=True)]
