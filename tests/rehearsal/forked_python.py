@@ -9,9 +9,12 @@ imports. Without a GPU `accelerate launch` starts one process, as here.
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import runpy
+import select
+import signal
 import socket
 import sys
 import threading
@@ -107,9 +110,16 @@ def _become(
 
 
 def _answer(child: int, asking: socket.socket) -> None:
-    _, ended = os.waitpid(child, 0)
+    """Tell the script how its child ended; where the script itself was ended, so is the child."""
     with asking:
-        asking.sendall(str(os.waitstatus_to_exitcode(ended) % 256).encode())
+        done = 0
+        while not done:
+            done, ended = os.waitpid(child, os.WNOHANG)
+            if not done and select.select([asking], [], [], 0.05)[0]:
+                os.kill(child, signal.SIGTERM)
+                done, ended = os.waitpid(child, 0)
+        with contextlib.suppress(OSError):
+            asking.sendall(str(os.waitstatus_to_exitcode(ended) % 256).encode())
 
 
 if __name__ == "__main__":
