@@ -50,7 +50,7 @@ async def test_the_answer_that_takes_a_job_on_says_its_place(service: Service) -
     first = await queue(client)
     await service.until(client, first, "running")
     for position in range(3):
-        await asyncio.sleep(0.5)  # a look takes less than a fifth of that
+        await asyncio.sleep(2)  # a look takes less than a tenth of that
         taken = await client.post("/generate", json={"prompt": "a fox", "seed": position})
         assert taken.status_code == 202
         assert (taken.json()["position"], "expected_wait_s" in taken.json()) == (position, True)
