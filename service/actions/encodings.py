@@ -54,13 +54,15 @@ async def queue_encoding(
     encoder_version: str | None,
     choices: list[Choice],
     text: str | None = None,
+    limited: bool = True,
 ) -> Encoding:
     """Begin a new profile version and queue its job, unless the newest one is of the same reading.
 
     Needs the user alone. `choices`: all that count, oldest first; under four, the text alone is
     read. `encoder_version` is the one that reads now, if that is known. A version
     of the same reading stands, be it ready or on its way: a new one would be equal to it.
-    Encodings of this user that no worker has begun are overtaken: they come back too.
+    Encodings of this user that no worker has begun are overtaken: they come back too. What follows
+    a removal is not `limited`: whoever takes something back is refused by no quota.
     """
     snapshot = [snapshot_of(choice) for choice in newest_read(choices)]
     source = "generated" if text is None else "edited" if snapshot else "written"
@@ -69,8 +71,9 @@ async def queue_encoding(
         return standing
     overtaken = await _overtake(store, user.pk)
     crowd = await store.jobs.crowd("encode", [(user.tenant, user.user_id)])
-    check_queue(crowd.queue((caller.tenant, caller.lane, user.pk)), limits, "encode", caller)
-    await check_gpu_quota(parts.rates, spenders(caller.tenant, caller.lane, user.pk))
+    if limited:
+        check_queue(crowd.queue((caller.tenant, caller.lane, user.pk)), limits, "encode", caller)
+        await check_gpu_quota(parts.rates, spenders(caller.tenant, caller.lane, user.pk))
     seed = reading_seed(snapshot, text)
     profile = await store.profiles.add(user.pk, source, snapshot, seed, text)
     job = await store.jobs.add(encode_job(caller.tenant, profile, caller.lane))
@@ -85,6 +88,7 @@ async def follow_answers(
     user: User,
     *,
     encoder_version: str | None,
+    limited: bool,
 ) -> Encoding:
     """The profile after answers were changed, removed or left out; a text that was given stays.
 
@@ -96,6 +100,7 @@ async def follow_answers(
     if len(answers) < CHOICES_PER_EMBEDDING and text is None:
         overtaken = await _overtake(store, user.pk)
         await store.profiles.supersede(user.pk)
+        await store.readings.forget(user.pk)
         return Encoding(None, None, overtaken)
     return await queue_encoding(
         store,
@@ -106,6 +111,7 @@ async def follow_answers(
         encoder_version=encoder_version,
         choices=answers,
         text=text,
+        limited=limited,
     )
 
 

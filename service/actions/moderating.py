@@ -84,9 +84,10 @@ async def take_down_reported(store: Store, report_id: str, who: str) -> list[str
 
 
 async def take_down(store: Store, image_id: str, who: str) -> list[str]:
-    """Take any picture away, reported or not; the key of its bytes, none where there is none.
+    """Take any picture away, reported or not; the keys of its bytes, none where there is none.
 
-    Its row goes, its bytes are noted to go, and no equal request is given it any more.
+    Its row goes, its bytes are noted to go, and no equal request is given it any more; answers that
+    were given about it go with their copies of it.
     """
     image = await store.images.get(image_id)
     if image is None:
@@ -94,9 +95,13 @@ async def take_down(store: Store, image_id: str, who: str) -> list[str]:
     await store.reports.taken_down(image, who)
     await store.audit.note(who, "picture.taken_down", f"picture:{image.id}", image.tenant)
     await store.deletions.note(Image.id == image.id)
+    copies: list[str] = []
+    for choice in await store.choices.of_made(image_id):
+        copies += [one for one in (choice.image_0_id, choice.image_1_id) if one is not None]
+        await store.choices.remove(choice)
     await store.session.delete(image)
     await store.session.flush()
-    return [image.key]
+    return [image.key, *await store.images.remove(copies)]
 
 
 async def dismiss(store: Store, report_id: str, who: str) -> Report:

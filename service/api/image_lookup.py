@@ -2,6 +2,7 @@
 
 import logging
 
+from ppd_model.pictures.writing import Format, recoded
 from service.actions.limits import STORAGE_RETRY_AFTER
 from service.api.services import Services
 from service.core.auth import Caller
@@ -35,3 +36,18 @@ async def stored_bytes(services: Services, image: Image) -> bytes:
     except OSError as error:
         log.error("image %s could not be read: %s", image.id, error)
         raise ServiceError(503, "storage", headers=STORAGE_RETRY_AFTER) from error
+
+
+def in_format(services: Services, data: bytes, format: Format) -> bytes:
+    """The picture in another format, signed anew where pictures are: the signature is the file's.
+
+    Raises 503 where it cannot be signed now.
+    """
+    file, origin = recoded(data, format)
+    if services.signer is None or origin is None:
+        return file
+    try:
+        return services.signer.signed(file, format, origin)
+    except OSError as error:
+        log.error("%s", error)
+        raise ServiceError(503, "signing", headers=STORAGE_RETRY_AFTER) from error

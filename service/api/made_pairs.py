@@ -1,17 +1,17 @@
 """Answers between two pictures that the service made: which they are, and what made them."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ppd_model.pictures.reading import PictureError
-from service.actions.gate import place_of
-from service.api.image_lookup import seen_image, stored_bytes
+from service.api.image_lookup import in_format, seen_image, stored_bytes
 from service.api.schemas import PreferencesIn
 from service.api.services import Services
-from service.api.uploads import read_in_turn, refuse_too_many
+from service.api.uploads import refuse_too_many
 from service.core.auth import Caller
 from service.core.errors import FieldError, ServiceError
+from service.infra.pictures.keys import format_of
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Image, Job
 
@@ -20,7 +20,7 @@ LONGEST_CAPTION = 300
 
 @dataclass(frozen=True)
 class MadePair:
-    """Two pictures of one prompt, as plain PNGs, and what is remembered of how they were made.
+    """Two pictures of one prompt, as PNGs, and what is remembered of how they were made.
 
     `made`: `image_ids`; `personal`, the index of the picture in this person's taste where the
     other is in nobody's, else null; the `adapter_version` of that one; `blind`.
@@ -36,28 +36,30 @@ async def made_pairs(
 ) -> list[MadePair | None]:
     """For each answer the pictures that it is between, where the service made them.
 
-    The bytes are copied: the answer outlives the jobs. Raises 404 for a picture that the caller
-    may not see, 422 (`not_one_prompt`) where two are no pair, 503 where one cannot be read.
+    The files are copied, with what they say of their making: the answer outlives the jobs. Raises
+    404 for a picture that is another person's, 422 (`not_one_prompt`) where two are no pair, 503
+    where one cannot be read.
     """
     found: list[MadePair | None] = []
     asked = sum(choice.image_ids is not None for choice in body.choices)
     if not asked:
         return [None] * len(body.choices)
     await refuse_too_many(services, caller, user_id, 2 * asked)
-    path = place_of(caller, user_id)
     for i, choice in enumerate(body.choices):
         if choice.image_ids is None:
             found.append(None)
             continue
         async with services.database.read() as store:
+            user = await store.users.find(caller.tenant, user_id)
+            user_pk = None if user is None else user.pk
             images = [await seen_image(store, caller, image_id) for image_id in choice.image_ids]
+            if any(image.user_pk not in (user_pk, None) for image in images):
+                raise ServiceError(404, "image_not_found")
             jobs = [await _job(store, image) for image in images]
         if None in jobs or len({job.request.get("prompt") for job in jobs if job}) != 1:
             fault = FieldError(f"/choices/{i}/image_ids", "are not two pictures of one prompt")
             raise ServiceError(422, "not_one_prompt", errors=(fault,))
-        files = [await stored_bytes(services, image) for image in images]
-        with services.gate.request_with_pictures(path):
-            pictures = _readable(await read_in_turn(services, path, files))
+        pictures = [await _as_png(services, image) for image in images]
         made_by = [job for job in jobs if job is not None]
         found.append(
             MadePair(
@@ -65,7 +67,7 @@ async def made_pairs(
                 pictures,
                 {
                     "image_ids": list(choice.image_ids),
-                    **_proof(made_by),
+                    **_proof(made_by, user_pk),
                     "blind": choice.blind,
                 },
             )
@@ -79,17 +81,22 @@ async def _job(store: Store, image: Image) -> Job | None:
     return job if job is not None and job.result is not None else None
 
 
-def _proof(jobs: Sequence[Job]) -> dict[str, Any]:
+def _proof(jobs: Sequence[Job], user_pk: str | None) -> dict[str, Any]:
     results: list[dict[str, Any]] = [job.result or {} for job in jobs]
     applied = [bool(result.get("personalization_applied")) for result in results]
     personal = applied.index(True) if sum(applied) == 1 else None
+    if personal is not None and not _in_taste_of(jobs[personal], user_pk):
+        personal = None
     version = None if personal is None else results[personal].get("adapter_version")
     return {"personal": personal, "adapter_version": version}
 
 
-def _readable(outcomes: Sequence[bytes | PictureError]) -> list[bytes]:
-    """All of them: they are pictures of our own."""
-    plain = [outcome for outcome in outcomes if not isinstance(outcome, PictureError)]
-    if len(plain) != len(outcomes):
-        raise ServiceError(503, "storage", "A picture could not be read.")
-    return plain
+def _in_taste_of(job: Job, user_pk: str | None) -> bool:
+    return user_pk is not None and job.user_pk == user_pk and not job.request.get("blend")
+
+
+async def _as_png(services: Services, image: Image) -> bytes:
+    data = await stored_bytes(services, image)
+    if format_of(image.key) == "png":
+        return data
+    return await asyncio.to_thread(in_format, services, data, "png")

@@ -1,7 +1,7 @@
 """Bodies, strictly read, and the shapes of answers."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    field_validator,
     model_validator,
 )
 from pydantic_core import CoreSchema
@@ -136,6 +137,7 @@ class PreferencesIn(Body):
     @model_validator(mode="after")
     def _no_pair_twice(self) -> Self:
         ids = [choice.pair_id for choice in self.choices if choice.pair_id is not None]
+        ids += [" ".join(sorted(choice.image_ids)) for choice in self.choices if choice.image_ids]
         if len(set(ids)) != len(ids):
             raise ValueError("the same pair is answered twice")
         return self
@@ -157,6 +159,14 @@ class AnswersIn(Body):
         Annotated[AwareDatetime, Field(strict=False)] | None,
         Field(description="Answers given before are left out of the profile; null: all count."),
     ]
+
+    @field_validator("since")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        try:
+            return value and value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("is no time of this calendar") from None
 
 
 class ProfileIn(Body):

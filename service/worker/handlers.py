@@ -21,8 +21,8 @@ from service.actions.equal_requests import earlier_result, waited, wanted_by
 from service.actions.leftovers import delete_leftovers
 from service.actions.moderating import refuse_made
 from service.actions.words import not_read
-from service.core.choices import reading_sha256, sets_of
-from service.core.errors import JobFailure, StorageFull
+from service.core.choices import reading_seed, reading_sha256, sets_of
+from service.core.errors import JobCanceled, JobFailure, StorageFull
 from service.core.fairness import spenders
 from service.core.generation import blend
 from service.core.messages import JobEvent, preview_event, step_event
@@ -58,7 +58,7 @@ class Tools(Parts):
 async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable[[], bool]) -> bool:
     """Read answers, a text, or both into a profile version. False when the job is not ours.
 
-    A reading cannot be stopped once it has begun.
+    The reading of a set cannot be stopped once it has begun.
     """
     assert job.profile_pk is not None
     async with tools.database.read() as store:
@@ -67,15 +67,22 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
             return False
     worked_s = 0.0
 
-    def in_thread(pairs: list[LabelledPair]) -> EncodedUser:
+    def in_thread(pairs: list[LabelledPair], seed: int) -> EncodedUser:
         nonlocal worked_s
         began = time.monotonic()
         try:
-            return tools.runtime.encode(pairs, profile.seed, profile.given_text)
+            return tools.runtime.encode(pairs, seed, profile.given_text)
         finally:
             worked_s += time.monotonic() - began
 
-    made = await _readings(tools, versions.encoder_version, job.tenant, profile, in_thread)
+    try:
+        made = await _readings(
+            tools, versions.encoder_version, job.tenant, profile, in_thread, cancelled
+        )
+    finally:
+        if worked_s:
+            accounts = spenders(job.tenant, job.lane, profile.user_pk)
+            await tools.rates.charge_gpu_seconds(accounts, worked_s)
     taste = await tools.in_model_thread(
         partial(tools.runtime.joined, [one.taste for one in made], [one.weight for one in made])
     )
@@ -94,15 +101,15 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
     }
     async with tools.database.write() as store:
         result = {"profile_version": profile.version, "encoder_version": versions.encoder_version}
+        if not await store.users.hold_pk(profile.user_pk):  # the person first, as everywhere
+            return False
         if not await store.claims.finish(job.id, job.attempt, "succeeded", result=result):
             return False
-        await store.profiles.finish(profile.pk, "ready", **values)
-        kept = {one.sha256: one.taste for one in made}
-        await store.readings.keep(profile.user_pk, versions.encoder_version, kept)
+        if await store.profiles.finish(profile.pk, "ready", **values):
+            kept = {one.sha256: one.taste for one in made}
+            await store.readings.keep(profile.user_pk, versions.encoder_version, kept)
     if worked_s:
         tools.pace.read(worked_s)
-        accounts = spenders(job.tenant, job.lane, profile.user_pk)
-        await tools.rates.charge_gpu_seconds(accounts, worked_s)
     assert job.started_at is not None
     queue_s = (job.started_at - job.created_at).total_seconds()
     tools.metrics.encoded(versions.encoder_version, queue_s, worked_s)
@@ -123,12 +130,13 @@ async def _readings(
     encoder_version: str,
     tenant: str,
     profile: Profile,
-    in_thread: Callable[[list[LabelledPair]], EncodedUser],
+    in_thread: Callable[[list[LabelledPair], int], EncodedUser],
+    cancelled: Callable[[], bool],
 ) -> list[_Made]:
     """Every set of the version's answers, read now unless it was read before.
 
     A set that the encoder can make nothing of is left out as long as there are others. Raises
-    JobFailure where it can of none.
+    JobFailure where it can of none, JobCanceled between two sets.
     """
     weight_of = {
         reading_sha256(choices, profile.given_text): (choices, weight)
@@ -140,13 +148,16 @@ async def _readings(
     made: list[_Made] = []
     failed: JobFailure | None = None
     for sha256, (choices, weight) in weight_of.items():
+        if cancelled():
+            raise JobCanceled
         was_kept = True
 
         async def read(of: Sequence[dict[str, Any]] = choices) -> EncodedUser:
             nonlocal was_kept
             was_kept = False
             pairs = [await _labelled_pair(tools, uploads, choice) for choice in of]
-            taste: EncodedUser = await tools.in_model_thread(partial(in_thread, pairs))
+            seed = reading_seed(of, profile.given_text)
+            taste: EncodedUser = await tools.in_model_thread(partial(in_thread, pairs, seed))
             _check(taste, profile.given_text)
             return taste
 
@@ -489,6 +500,8 @@ async def _labelled_pair(
 async def _pictures(tools: Tools, uploads: dict[str, Image], choice: dict[str, Any]) -> list[bytes]:
     """Both pictures' bytes, from the pool or from the image store."""
     if choice["pair_id"] is None:
+        if not uploads.keys() >= set(choice["image_ids"]):
+            raise JobFailure("storage", "A picture of a choice was removed.")
         return [await read_verified(tools.images, uploads[i]) for i in choice["image_ids"]]
     pair = tools.pool.get(choice["pair_id"])
     if pair is None:

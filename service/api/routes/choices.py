@@ -108,6 +108,10 @@ async def post_preferences(
         await check_quota(store, services.limits, user, [i for images in uploads for i in images])
         rows = zip(body.choices, made, uploads, sent, strict=True)
         for choice, pair, images, pictures in rows:
+            if choice.image_ids is not None and await store.choices.answer_made_again(
+                user.pk, choice.image_ids, choice.preferred
+            ):
+                continue
             stored_keys.extend(image.key for image in images)
             await put_pictures(services, images, pictures)
             await store.images.add(images)
@@ -169,7 +173,7 @@ async def change_answer(
 
     async def change(store: Store, user: User) -> list[str]:
         answer = await _answer(store, user, answer_id)
-        answer.preferred = body.preferred
+        await store.choices.answer_again(answer, body.preferred)
         return []
 
     return await _changed(user_id, change, request, response, caller, services, wait_s)
@@ -304,6 +308,8 @@ async def _changed(
     caller: Caller,
     services: Services,
     wait_s: float | None,
+    *,
+    limited: bool = True,
 ) -> PreferencesStateOut:
     """Change the answers of a user who is there, and let the profile follow."""
     async with services.database.write() as store:
@@ -319,6 +325,7 @@ async def _changed(
             caller,
             user,
             encoder_version=await services.worker.encoder_version(),
+            limited=limited,
         )
     await delete_soon(services, gone)
     _announce(services, encoding.overtaken, encoding.ids["job_id"])

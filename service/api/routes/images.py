@@ -8,13 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from ppd_model.pictures.writing import KINDS, Format, recoded
-from service.actions.limits import STORAGE_RETRY_AFTER
+from ppd_model.pictures.writing import KINDS, Format
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep
 from service.api.http.negotiation import chosen
-from service.api.image_lookup import seen_image, stored_bytes
+from service.api.image_lookup import in_format, seen_image, stored_bytes
 from service.api.services import Services
-from service.core.errors import ServiceError
 from service.infra.pictures.keys import format_of
 from service.infra.sql.tables import Image
 
@@ -67,20 +65,5 @@ async def picture(
     data = await stored_bytes(services, image)
     if format != stored:
         loop = asyncio.get_running_loop()
-        data = await loop.run_in_executor(_threads, _in_format, services, data, format)
+        data = await loop.run_in_executor(_threads, in_format, services, data, format)
     return Response(data, media_type=media_type, headers=headers)
-
-
-def _in_format(services: Services, data: bytes, format: Format) -> bytes:
-    """The picture in another format, signed anew where pictures are: the signature is the file's.
-
-    Raises 503 where it cannot be signed now.
-    """
-    file, origin = recoded(data, format)
-    if services.signer is None or origin is None:
-        return file
-    try:
-        return services.signer.signed(file, format, origin)
-    except OSError as error:
-        log.error("%s", error)
-        raise ServiceError(503, "signing", headers=STORAGE_RETRY_AFTER) from error

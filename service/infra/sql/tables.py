@@ -101,7 +101,8 @@ class Choice(Base):
     """An answer to a pair of the pool (`pair_id`), to the client's own (two image ids), or to two
     pictures that the service made (copies of them, and `made`: see `service.api.made_pairs`).
 
-    `pk` grows, so it orders answers by time; answering a pool pair again replaces the row.
+    `pk` grows, so it orders pairs by when they were first answered; an answer given again stays in
+    its place, and `created_at` is when it was given last.
     `swapped`: the quiz shows image 1 of this pair first to this user.
     """
 

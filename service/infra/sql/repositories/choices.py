@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import String, cast, func, select
 
 from service.infra.sql.clock import present
 from service.infra.sql.repositories.base import Repository
@@ -28,7 +28,7 @@ class Choices(Repository):
         return await self._session.scalar(theirs) or 0
 
     async def put(self, choice: Choice) -> None:
-        """Store an answer; one to the same pool pair takes the place of the earlier one.
+        """Store an answer; an earlier one to the same pool pair becomes it.
 
         Needs the user alone.
         """
@@ -41,10 +41,38 @@ class Choices(Repository):
             )
         if earlier is None:
             self._session.add(choice)
+            await self._session.flush()
         else:
-            earlier.preferred = choice.preferred
-            earlier.created_at = present()
+            await self.answer_again(earlier, choice.preferred)
+
+    async def answer_again(self, choice: Choice, preferred: int | None) -> None:
+        """Needs the user alone."""
+        choice.preferred = preferred
+        choice.created_at = present()
         await self._session.flush()
+
+    async def answer_made_again(
+        self, user_pk: str, image_ids: Sequence[str], preferred: int | None
+    ) -> bool:
+        """Change the answer to two made pictures, whichever way round; false where there is none.
+
+        Needs the user alone.
+        """
+        theirs = select(Choice).where(Choice.user_pk == user_pk)
+        for choice in await self._all(
+            theirs.where(cast(Choice.made, String).contains(image_ids[0]))
+        ):
+            asked = (choice.made or {}).get("image_ids", [])
+            if set(asked) == set(image_ids):
+                if preferred is not None and list(asked) != list(image_ids):
+                    preferred = 1 - preferred
+                await self.answer_again(choice, preferred)
+                return True
+        return False
+
+    async def of_made(self, image_id: str) -> Sequence[Choice]:
+        """Everybody's answers that copied this picture."""
+        return await self._all(select(Choice).where(cast(Choice.made, String).contains(image_id)))
 
     async def get(self, user_pk: str, pk: int) -> Choice | None:
         """This user's answer of that number. Needs the user alone where it is to be changed."""

@@ -54,6 +54,9 @@ class Readings(Repository):
         kept = self._insert(Reading).values(rows).on_conflict_do_nothing()
         await self._session.execute(kept)
 
+    async def forget(self, user_pk: str) -> None:
+        await self._session.execute(delete(Reading).where(Reading.user_pk == user_pk))
+
 
 def _as_read(row: Reading) -> EncodedUser:
     user_emb_D = np.frombuffer(row.embedding, dtype="<f4").astype(np.float32)

@@ -41,6 +41,9 @@ const store = memory("studio", {
 const kept = store.read();
 /** @type {PaintedPair | null} */
 let shown = null;
+let painting = false;
+/** @type {{swapped: boolean} | null} */
+let blindPainting = null;
 /** @type {Set<string>} */
 let knownWords = new Set();
 
@@ -130,10 +133,8 @@ async function paint() {
   }
   refuse(null);
   setSeed(wish.seed);
-  setPainting(true);
   const blind = kept.blind ? { swapped: crypto.getRandomValues(new Uint8Array(1))[0] % 2 === 1 } : undefined;
-  askBetter(null);
-  hideWhichIsWhich(blind ?? null);
+  setPainting(true, blind);
   for (const kind of KINDS) drawProgress(kind, "Sending");
   bringIntoView(byId("frames"));
   const asked = await Promise.allSettled(KINDS.map((kind) => postGenerate(requestBody(wish, kind), newKey())));
@@ -222,7 +223,7 @@ async function cancel() {
 async function resume() {
   const running = kept.running;
   if (!running) return;
-  setPainting(true);
+  setPainting(true, running.blind);
   try {
     const [mine, base] = await Promise.all([getJob(running.mine), getJob(running.base)]);
     await finishPainting(running, mine, base);
@@ -233,8 +234,11 @@ async function resume() {
   }
 }
 
-/** @param {boolean} painting */
-function setPainting(painting) {
+/** @param {boolean} now @param {{swapped: boolean}} [blind] how the two hang, where nothing is to tell which is which */
+function setPainting(now, blind) {
+  painting = now;
+  blindPainting = blind ?? null;
+  tellWhichIsWhich();
   byId("go").disabled = painting;
   byId("go").textContent = painting ? "Painting" : "Paint both";
   byId("cancel").hidden = !painting;
@@ -265,14 +269,13 @@ async function show(pair, how = { fillForm: true }) {
   shown = pair;
   if (how.fillForm) fillForm(pair);
   const masked = isMasked(pair);
-  hideWhichIsWhich(masked ? pair.blind ?? null : null);
+  tellWhichIsWhich();
   const file = (/** @type {string} */ kind) => `${pair.prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60)}-${pair.seed}-${kind}.png`;
   const mineNote = pair.applied ? `strength ${pair.strength.toFixed(2)}` : REASONS[pair.reason ?? ""] ?? "not personalised";
   await Promise.all([
     hang("mine", { url: pair.mine.url, note: mineNote, alt: `${pair.prompt}, ${masked ? "one of two" : "in your taste"}`, file: file("yours") }),
     hang("base", { url: pair.base.url, note: "same seed, without you", alt: `${pair.prompt}, ${masked ? "one of two" : "without your taste"}`, file: file("base") }),
   ]);
-  askBetter(pair);
   byId("stage-caption").textContent = `${pair.prompt} · seed ${pair.seed}`;
   byId("stage-warning").textContent = (pair.warnings ?? []).join(" ");
   byId("facts-list").replaceChildren(...pair.facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
@@ -280,10 +283,13 @@ async function show(pair, how = { fillForm: true }) {
   drawGallery(kept.pairs, shown, show);
 }
 
-/** @param {{swapped: boolean} | null} blind */
-function hideWhichIsWhich(blind) {
+/** Labels the frames and asks which is liked better, unless that is not to be told, or not yet. */
+function tellWhichIsWhich() {
+  const open = shown !== null && isMasked(shown) ? shown.blind ?? null : null;
+  const blind = painting ? blindPainting : open;
   mask(blind);
   setView(blind === null ? kept.view : "side");
+  askBetter(painting ? null : shown);
 }
 
 /** @param {Wish} wish */

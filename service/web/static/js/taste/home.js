@@ -49,9 +49,14 @@ async function result(held, what = "choices") {
 
 /** After an answer is gone: the profile that follows, or the quiz where too few are left. */
 async function follow() {
-  const held = await getPreferences();
-  if (held.status === "collecting") await quiz({ again: false });
-  else await result(held);
+  try {
+    const held = await getPreferences();
+    if (held.status === "collecting") await quiz({ again: false });
+    else await result(held);
+  } catch (error) {
+    byId("load-failed-detail").textContent = inWords(error);
+    showOnly("load-failed");
+  }
 }
 
 /** @param {{again: boolean}} how */

@@ -44,7 +44,7 @@ export async function openQuiz(held, how = {}) {
     const pool = await pairsById(saved.again ? new Set() : new Set(lost));
     round = steps.reconcile(saved, held.choices, pool);
   }
-  const settled = steps.decidedCount(held.choices) >= steps.NEEDED || held.profile !== null;
+  const settled = steps.decidedCount(held.choices.filter((choice) => choice.counts)) >= steps.NEEDED || held.profile !== null;
   const open = round.again ? !steps.isComplete(round) : !settled || round.pending !== null;
   if (!open && !how.force) return false;
   if (steps.isComplete(round)) round = { ...round, at: round.trail.length - 1 };
