@@ -388,7 +388,7 @@ class Settings(BaseSettings):
         """The names under which the service answers; none are all."""
         names = self.allowed_hosts.split(",") if self.allowed_hosts else []
         if not names and self.host.lower() in _LOOPBACK:
-            names = [*_LOOPBACK]
+            names = [*_LOOPBACK, "0.0.0.0"]  # noqa: S104 - a name that some people type
         if not names or "*" in names:
             return ()
         public = urlsplit(self.public_url or "").hostname

@@ -83,9 +83,11 @@ class HeldBytes:
     bytes: int = 0
 
     def take(self, more: int) -> None:
-        """Raise 503 or 429 when there is no room for more."""
-        self.shares.take(self.path, more)
-        self.bytes += more
+        """Raise 503 or 429 when there is no room for more. What is held already counts as new."""
+        held, self.bytes = self.bytes, 0
+        self.shares.give_back(self.path, held)
+        self.shares.take(self.path, held + more)
+        self.bytes = held + more
 
 
 @dataclass
@@ -151,6 +153,8 @@ class Gate:
 
     def _let_in(self) -> None:
         for one in list(Line(self._turns, self._waiting)):
+            if one.may.done():  # given up: it takes itself out
+                continue
             large = _is_large(one)
             if self._reading.total() >= _READ_AT_ONCE:
                 return

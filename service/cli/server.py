@@ -27,8 +27,17 @@ _ACCEPT_TOLD_EVERY_S = 60.0
 def run_server(settings: Settings, parts: Served) -> None:
     """Serve until stopped; followers of events are let go first, then requests end."""
     raise_limit()
-    typer.echo(f"Open {settings.public_url or f'http://{settings.host}:{settings.port}'}/")
+    typer.echo(
+        f"Open {settings.public_url or f'http://{_to_open(settings.host)}:{settings.port}'}/"
+    )
     Server(settings, parts).run()
+
+
+def _to_open(host: str) -> str:
+    """What a browser on this machine opens, of an address to listen on."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - nothing is bound here
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
 
 
 class Server(uvicorn.Server):

@@ -32,13 +32,13 @@ async def test_on_loopback_every_name_of_this_machine_is_answered(
 @pytest.mark.parametrize(
     ("given", "names"),
     [
-        ({}, ("localhost", "127.0.0.1", "::1")),
+        ({}, ("localhost", "127.0.0.1", "::1", "0.0.0.0")),
         ({"host": "0.0.0.0"}, ()),
         ({"allowed_hosts": "*"}, ()),
         ({"allowed_hosts": "a.example, *.b.example"}, ("a.example", "*.b.example")),
         (
             {"public_url": "https://pictures.example:444/"},
-            ("localhost", "127.0.0.1", "::1", "pictures.example"),
+            ("localhost", "127.0.0.1", "::1", "0.0.0.0", "pictures.example"),
         ),
         ({"host": "0.0.0.0", "allowed_hosts": "a", "public_url": "http://b"}, ("a", "b")),
     ],

@@ -20,7 +20,7 @@ LOCK_TIMEOUT_S = 3
 """So long a migration waits for others' locks: whoever comes after it waits as well."""
 LOCK_PAUSE_S = 2.0
 LOCK_TRIES = 24
-_LOCK_NOT_AVAILABLE = "55P03"
+_OTHERS_IN_THE_WAY = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
 MIGRATIONS_DIR = Path(__file__).resolve().parents[3] / "migrations"
 
 
@@ -46,7 +46,7 @@ def upgrade(url: str) -> None:
         try:
             return command.upgrade(alembic_config(url), "head")
         except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            if getattr(error.orig, "sqlstate", None) not in _OTHERS_IN_THE_WAY:
                 raise
             if not tries_left:
                 raise ValueError(

@@ -14,7 +14,8 @@ from service.infra.sql.repositories.image_deletions import ImageDeletions
 from service.infra.sql.tables import Image, Job, JobSubject, User
 
 JobsOf = Literal["everybody", "nobody", "sessions in vain"]
-"""Whose jobs: `nobody`'s are in no person's name and taste; the last made no picture."""
+"""Whose jobs: `nobody`'s are in no person's name and taste; the last made no picture,
+or were given that of an equal one."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class Due(Repository):
         if of == "nobody":
             due = due.where(Job.user_pk.is_(None), ~exists().where(JobSubject.job_id == Job.id))
         elif of == "sessions in vain":
-            due = due.where(Job.tenant == BROWSER_TENANT, Job.status != "succeeded")
+            made_none = (Job.kind == "generate") & ~exists().where(Image.job_id == Job.id)
+            in_vain = (Job.status != "succeeded") | made_none
+            due = due.where(Job.tenant == BROWSER_TENANT, in_vain)
         free = due.limit(count).with_for_update(skip_locked=True)  # the others are being erased
         ids = await self._all(free)
         await ImageDeletions(self._session).note(Image.job_id.in_(ids))
