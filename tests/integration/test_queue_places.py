@@ -81,6 +81,7 @@ async def test_a_replica_knows_places_and_waits_from_what_workers_say(
 ) -> None:
     async with deployment(postgres_url, redis_url, tmp_path / "data", pool_dir) as small:
         jobs = [await small.ask(seed=i) for i in range(3)]
+        await asyncio.sleep(1.1)
         seen = [await small.job(job_id) for job_id in jobs]
         assert [job["position"] for job in seen] == [0, 1, 2]
         assert [job["expected_wait_s"] for job in seen] == [None] * 3, "no worker is there"

@@ -81,7 +81,9 @@ async def test_a_disk_that_is_nearly_full_takes_nothing_and_says_so(start: Start
     assert files_of(service) == 0
     pool = (await client.get("/users/ann/quiz")).json()["pairs"][0]
     answer = await post(client, "ann", {"pair_id": pool["pair_id"], "preferred": 0})
-    assert answer.status_code == 202, "answers without pictures need no room"
+    assert (answer.status_code, answer.json()["code"]) == (503, "storage_full"), (
+        "rows need room too"
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(28, "storage_full"), (5, "storage")])

@@ -25,7 +25,8 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     engine = create_engine(url)
     with engine.begin() as connection:
         for row in (
-            f"INSERT INTO users VALUES ('u', 'acme', 'ann', '{AT}', '{AT}')",
+            "INSERT INTO users (pk, tenant, user_id, created_at, seen_at)"
+            f" VALUES ('u', 'acme', 'ann', '{AT}', '{AT}')",
             "INSERT INTO jobs (id, kind, priority, tenant, user_pk, status, seq, attempt, request,"
             f" created_at) VALUES ('j', 'generate', 1, 'acme', 'u', 'succeeded', 1, 1, '{{}}',"
             f" '{AT}')",
