@@ -72,8 +72,10 @@ def run(config: PairChoiceConfig, resume: bool = False) -> dict[str, Any]:
     save_resolved(config, config.out)
     judge = Judge.load(config.weights_dir)
     encoder = UserEncoder.load(config.preset, config.weights_dir)
-    space = TasteSpace.load(config.taste_space)
-    coordinates_PK = space.coordinates(pool_deltas(config.pool_dir, encoder))
+    coordinates_PK = None
+    if config.taste_space is not None:
+        space = TasteSpace.load(config.taste_space)
+        coordinates_PK = space.coordinates(pool_deltas(config.pool_dir, encoder))
     pool = load_quiz_pool(config.pool_dir, judge.looks, coordinates_PK)
     population = tastes.Population()
     seeds = person_seeds(config.split, config.people, config.first_person)
@@ -118,21 +120,21 @@ def run(config: PairChoiceConfig, resume: bool = False) -> dict[str, Any]:
         }
         if config.win_at:
             mean_emb = {name: of["mean"] for name, of in embedded.items()}
-            report["wins"] = win_rates(mean_emb, taste_UL, seeds, judge, config)
+            report |= pictures_report(mean_emb, taste_UL, seeds, judge, config)
     write_json(config.out / "report.json", report)
     (config.out / "pair_choice.png").write_bytes(plot(report))
     print(format_table(report))
     return report
 
 
-def win_rates(
+def pictures_report(
     emb_UND: dict[str, FloatArray],
     taste_UL: FloatArray,
     seeds: Sequence[int],
     judge: Judge,
     config: PairChoiceConfig,
 ) -> dict[str, Any]:
-    """Wins over the base, same prompt and seed, after each number of answers of `win_at`.
+    """Wins and gains (sd) over the base, same prompt and seed, after each number of `win_at`.
 
     Every strategy and number of answers has a person's same prompts and seeds.
     """
@@ -144,19 +146,26 @@ def win_rates(
     taste_RL = np.repeat(taste_UL, config.prompts, axis=0).astype(np.float32)
     base_R = tastes.utility(taste_RL, base.looks)
     rates: dict[str, FloatArray] = {}
+    gains: dict[str, FloatArray] = {}
     for strategy, emb in emb_UND.items():
-        won = []
+        won, gained = [], []
         for n in config.win_at:
             emb_RD = np.repeat(emb[:, n - 1], config.prompts, axis=0).astype(np.float32)
             shown = painter.paint(f"{strategy} after {n}", prompts, list(emb_RD))
             outcome_R = wins(tastes.utility(taste_RL, shown.looks), base_R, SAME_WITHIN)
             won.append(outcome_R.reshape(len(seeds), config.prompts).mean(1))
+            gain_R = (taste_RL * (shown.looks - base.looks)).sum(1)
+            gained.append(gain_R.reshape(len(seeds), config.prompts).mean(1))
         rates[strategy] = np.stack(won, axis=1)
+        gains[strategy] = np.stack(gained, axis=1)
     boot = np.random.default_rng([config.seed, 25])
-    return {
+    made_by = {
         "adapter_version": painter.pipeline.adapter_version,
         "encoder_id": painter.pipeline.encoder_id,
-        **by_strategy(rates, config.win_at, boot),
+    }
+    return {
+        "wins": made_by | by_strategy(rates, config.win_at, boot),
+        "gains_sd": by_strategy(gains, config.win_at, boot),
     }
 
 
@@ -166,6 +175,7 @@ def format_table(report: dict[str, Any]) -> str:
     parts += [(f"cosine of the probe, {way}", of) for way, of in report.get("probe", {}).items()]
     if "wins" in report:
         parts.append(("wins over the base", report["wins"]))
+        parts.append(("gain over the base, sd", report["gains_sd"]))
     lines = []
     for what, measured in parts:
         numbers = list(next(iter(measured["of"].values())))

@@ -14,8 +14,8 @@ from training.world.people import SeedRange
 class PairChoiceConfig(PersonalPictures):
     """Who is asked, by which strategies, and what is measured."""
 
-    taste_space: Path
-    """File of training.taste_space."""
+    taste_space: Path | None = None
+    """File of training.taste_space; null: the coordinates that the pool is shipped with."""
     pool_dir: Path = POOL_DIR
     """Pairs that are asked."""
     probe_data: Path | None = None
