@@ -67,11 +67,11 @@ class Server:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(how)
             try:
-                self._process.wait(30)
+                self._process.wait(90)
             except subprocess.TimeoutExpired:
                 # A PostgreSQL that is asked for connections all the while may not come to its end.
                 self._process.send_signal(signal.SIGQUIT)
-                self._process.wait(30)
+                self._process.wait(90)
         self._process = None
 
 
