@@ -55,7 +55,7 @@ async def clean_uploads(
     path = place_of(caller, user_id)
     with services.gate.request_with_pictures(path):
         sent, faults = await _in_thread(_decoded, body)
-        outcomes = await read_in_turn(services, path, [*sent.values()])
+        outcomes = await _read_in_turn(services, path, [*sent.values()])
     for place, outcome in zip(sent, outcomes, strict=True):
         if isinstance(outcome, PictureError):
             faults.append(_fault(place, outcome))
@@ -66,7 +66,7 @@ async def clean_uploads(
     return uploads
 
 
-async def read_in_turn(
+async def _read_in_turn(
     services: Services, path: Path, files: Sequence[bytes]
 ) -> list[bytes | PictureError]:
     """Of each picture a plain PNG, or why it is not read; each waits for its turn at the gate."""

@@ -86,9 +86,8 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
     taste = await tools.in_model_thread(
         partial(tools.runtime.joined, [one.taste for one in made], [one.weight for one in made])
     )
-    key = _key(job.tenant, profile, versions.encoder_version)
-    if len(made) > 1:
-        await tools.cache.put(key, taste)
+    if len(made) > 1:  # one alone is there as it was read
+        await tools.cache.put(_key(job.tenant, profile, versions.encoder_version), taste)
     values = {
         "text": taste.profile,
         "likes": taste.likes,

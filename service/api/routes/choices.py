@@ -45,6 +45,9 @@ from service.infra.sql.tables import Choice, Image, Job, Profile, User
 
 router = APIRouter(prefix="/users/{user_id}", tags=["preferences"], route_class=ProtectedRoute)
 
+_READY: dict[int | str, dict[str, Any]] = {
+    200: {"model": PreferencesStateOut, "description": "The profile is ready."}
+}
 AnswerId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
@@ -79,7 +82,7 @@ async def quiz(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -> 
     "/preferences",
     status_code=202,
     response_model_exclude_none=False,
-    responses={200: {"model": PreferencesStateOut, "description": "The profile is ready."}},
+    responses=_READY,
 )
 async def post_preferences(
     user_id: UserIdDep,
@@ -134,7 +137,7 @@ async def post_preferences(
 @router.patch(
     "/preferences",
     status_code=202,
-    responses={200: {"model": PreferencesStateOut, "description": "The profile is ready."}},
+    responses=_READY,
 )
 async def choose_since(
     user_id: UserIdDep,
@@ -157,7 +160,7 @@ async def choose_since(
 @router.patch(
     "/preferences/{answer_id}",
     status_code=202,
-    responses={200: {"model": PreferencesStateOut, "description": "The profile is ready."}},
+    responses=_READY,
 )
 async def change_answer(
     user_id: UserIdDep,
@@ -182,7 +185,7 @@ async def change_answer(
 @router.delete(
     "/preferences/{answer_id}",
     status_code=202,
-    responses={200: {"model": PreferencesStateOut, "description": "The profile is ready."}},
+    responses=_READY,
 )
 async def remove_answer(
     user_id: UserIdDep,
@@ -210,7 +213,7 @@ async def remove_answer(
 @router.put(
     "/profile",
     status_code=202,
-    responses={200: {"model": PreferencesStateOut, "description": "The profile is ready."}},
+    responses=_READY,
 )
 async def put_profile(
     user_id: UserIdDep,
