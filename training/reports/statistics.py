@@ -45,6 +45,11 @@ def as_shares(estimate: Mapping[str, float] | None) -> str:
     return "–" if estimate is None else "{mean:.1%} [{low:.1%}, {high:.1%}]".format(**estimate)
 
 
+def as_number(estimate: Mapping[str, float]) -> str:
+    """An estimate of `to_dict` with its interval."""
+    return "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**estimate)
+
+
 def wins(ours_R: FloatArray, theirs_R: FloatArray, same_within: float = 0.0) -> FloatArray:
     """1 where ours scores higher, 0 where lower, one half within `same_within` of each other."""
     gain_R = ours_R - theirs_R
@@ -89,6 +94,29 @@ def clustered_ratio(
         raise NothingToDivideByError("the mean that is divided by is too close to zero")
     ratio = float(above_R.sum() / below_R.sum())
     return Estimate.of_draws(ratio, above_U[picks_DU].sum(1) / below_D, len(above_R), len(names))
+
+
+def crossed_mean(
+    value_SR: FloatArray, cluster_R: NDArray[np.int64], rng: np.random.Generator, draws: int = 4000
+) -> Estimate:
+    """Mean over training seeds and clusters, its interval redrawing both at once.
+
+    Every seed meets every comparison, so that seeds and clusters are crossed; redrawing each by
+    itself is the pigeonhole bootstrap (Owen, 2007), which is a little too wide rather than too
+    narrow. Raises ValueError for fewer than two seeds or clusters.
+
+    Legend: S training seeds, R comparisons.
+    """
+    names, member_R = np.unique(cluster_R, return_inverse=True)
+    seeds, people = len(value_SR), len(names)
+    if min(seeds, people) < 2:
+        raise ValueError(f"{seeds} seeds, {people} clusters: an interval needs two of each")
+    sum_SU = np.stack([np.bincount(member_R, weights=value_R) for value_R in value_SR])
+    count_U = np.bincount(member_R)
+    seed_DS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)
+    person_DU = rng.multinomial(people, np.full(people, 1 / people), size=draws)
+    mean_D = (seed_DS @ sum_SU * person_DU).sum(1) / (seeds * (person_DU @ count_U))
+    return Estimate.of_draws(float(value_SR.mean()), mean_D, value_SR.size, people)
 
 
 def ridge_probe(

@@ -26,9 +26,10 @@ from training.evaluate.painting import Judge
 from training.jobs.command_line import run_job
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
-from training.reports.statistics import as_shares
+from training.reports.statistics import as_number, as_shares
 from training.reports.tables import markdown_table
 from training.rivals.arms import Arms
+from training.rivals.methods import of_methods, strengths_of_methods
 from training.rivals.paintings import Paintings, against_base, over
 from training.rivals.rivals_config import RivalsConfig
 from training.rivals.together import train_together
@@ -53,11 +54,11 @@ def rivals(config: RivalsConfig) -> dict[str, Any]:
     judge = Judge.load(config.weights_dir, config.classifier)
     validation = Paintings.of(arms, judge, "validate", config.validation_people)
     tried = {name: strengths_of(validation, name, config) for name in config.arms}
-    chosen = {name: best_strength(found, config.content_kept) for name, found in tried.items()}
+    chosen = strengths_of_methods(config, tried)
     test = Paintings.of(arms, judge, "test", config.people)
     base = test.of_base()
     seen = {name: test.of_arm(name, strength) for name, strength in chosen.items()}
-    report = {
+    report: dict[str, Any] = {
         "commit": git_commit(),
         "encoder_version": encoder.encoder_version,
         "people": config.people,
@@ -78,10 +79,12 @@ def rivals(config: RivalsConfig) -> dict[str, Any]:
             f"{ours} over {theirs}": over(test, seen[ours], seen[theirs])
             for ours, theirs in permutations(config.arms, 2)
         },
+        "methods": of_methods(config, test, seen, base),
     }
     write_json(config.out / "report.json", report)
     print(table_against_base(report))
     print(table_of_matches(report))
+    print(table_of_methods(report["methods"]))
     return report
 
 
@@ -100,14 +103,6 @@ def strengths_of(
     return found
 
 
-def best_strength(found: Mapping[float, Mapping[str, Any]], content_kept: float) -> float:
-    """Of the strengths that keep content the one that wins most; where none does, the least."""
-    keeps = [s for s, of in found.items() if of["content_kept"]["mean"] >= content_kept]
-    if not keeps:
-        return min(found)
-    return max(keeps, key=lambda s: (found[s]["wins"]["mean"], -s))
-
-
 def table_of_told(found: Mapping[str, Mapping[str, float]]) -> str:
     """What each reader tells of a taste, as a Markdown table."""
     rows = [[name, "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**of)] for name, of in found.items()]
@@ -118,17 +113,27 @@ def table_against_base(report: Mapping[str, Any]) -> str:
     """Every arm against the base, as a Markdown table."""
     rows = []
     for name, arm in report["arms"].items():
-        of, gain = arm["base"], arm["base"]["gain_sd"]
+        of = arm["base"]
         rows.append(
             [
                 name,
                 f"{arm['strength']:g}",
                 as_shares(of["wins"]),
-                f"{gain['mean']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]",
+                as_number(of["gain_sd"]),
                 as_shares(of["content_kept"]),
             ]
         )
     return markdown_table(["", "strength", "wins over base", "gain, sd", "content kept"], rows)
+
+
+def table_of_methods(methods: Mapping[str, Any]) -> str:
+    """Methods of several training seeds, as a Markdown table."""
+    rows = [
+        [f"{name} over base", as_shares(of["wins"]), as_number(of["gain_sd"])]
+        for name, of in methods["base"].items()
+    ]
+    rows += [[match, as_shares(found), ""] for match, found in methods["over"].items()]
+    return markdown_table(["over people and training seeds", "wins", "gain, sd"], rows)
 
 
 def table_of_matches(report: Mapping[str, Any]) -> str:

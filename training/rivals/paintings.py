@@ -152,11 +152,10 @@ def digest(requests: Sequence[ImageRequest], beside: Sequence[str]) -> str:
 
 def against_base(group: Paintings, own: Seen, base: Seen) -> dict[str, Any]:
     """Wins by true taste, gain in standard deviations, and what is kept of right content."""
-    gain_R = (group.taste_RL * (own.looks_RL - base.looks_RL)).sum(1)
     kept_R = own.right_R[base.right_R].astype(np.float64)
     return {
         "wins": over(group, own, base),
-        "gain_sd": mean_of(gain_R, group.person_R).to_dict(),
+        "gain_sd": mean_of(gains(group, own, base), group.person_R).to_dict(),
         "content_kept": mean_of(kept_R, group.person_R[base.right_R]).to_dict(),
         "content_right": float(own.right_R.mean()),
     }
@@ -164,9 +163,20 @@ def against_base(group: Paintings, own: Seen, base: Seen) -> dict[str, Any]:
 
 def over(group: Paintings, ours: Seen, theirs: Seen) -> dict[str, float | int]:
     """How often people prefer ours by their true taste; a near-tie is half a win."""
+    return mean_of(match(group, ours, theirs), group.person_R).to_dict()
+
+
+def match(group: Paintings, ours: Seen, theirs: Seen) -> FloatArray:
+    """1, .5 or 0 for each prompt."""
     ours_R = tastes.utility(group.taste_RL, ours.looks_RL)
     theirs_R = tastes.utility(group.taste_RL, theirs.looks_RL)
-    return mean_of(wins(ours_R, theirs_R, SAME_WITHIN), group.person_R).to_dict()
+    return wins(ours_R, theirs_R, SAME_WITHIN)
+
+
+def gains(group: Paintings, own: Seen, base: Seen) -> FloatArray:
+    """Of the person's utility, in standard deviations, for each prompt."""
+    gain_R: FloatArray = (group.taste_RL * (own.looks_RL - base.looks_RL)).sum(1)
+    return gain_R
 
 
 def mean_of(value_R: NDArray[Any], person_R: NDArray[np.int64]) -> Estimate:

@@ -27,8 +27,9 @@ class Arm(Configuration):
     """What its adapter is trained with; null: it has no adapter, or one that was trained before."""
     adapter: Path | None = None
     """An adapter that was trained before."""
-    bound: bool = False
-    """Whether it reads what no rival can know."""
+    method: str | None = None
+    """What it is one training seed of. Arms of one method get one strength and are also counted
+    together, with intervals over seeds and people (methods.py)."""
 
     @model_validator(mode="after")
     def _one_adapter(self) -> Arm:
@@ -67,6 +68,21 @@ class RivalsConfig(ModelJob, SolverOptions):
     tie_below: TieBelow = 0.1
     classifier: Path = CLASSIFIER
     """The judge of content."""
+
+    @model_validator(mode="after")
+    def _as_many_seeds_of_each_method(self) -> RivalsConfig:
+        counts = {len(arms) for method, arms in self.methods.items() if method not in self.arms}
+        if len(counts) > 1 or counts == {1}:
+            raise ValueError(f"methods have {sorted(counts)} arms: as many of each, two or more")
+        return self
+
+    @property
+    def methods(self) -> dict[str, list[str]]:
+        """The arms of each method, in the order of their seeds; an arm without one is its own."""
+        found: dict[str, list[str]] = {}
+        for name, arm in self.arms.items():
+            found.setdefault(arm.method or name, []).append(name)
+        return found
 
     @property
     def weights(self) -> Path:

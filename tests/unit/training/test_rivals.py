@@ -27,10 +27,11 @@ from training.rewards.world_rewards import content_named
 from training.rivals import __main__ as command
 from training.rivals import answers as answers_module
 from training.rivals import paintings
-from training.rivals.__main__ import best_strength, rivals
+from training.rivals.__main__ import rivals
 from training.rivals.answers import Answers, answers_of_data
 from training.rivals.arms import READERS
 from training.rivals.likes_as_words import word_requests
+from training.rivals.methods import averaged, best_strength
 from training.rivals.rivals_config import Arm, RivalsConfig
 from training.rivals.told import cosines
 from training.world.painter import paint
@@ -142,6 +143,18 @@ def test_the_strength_is_the_one_that_wins_most_of_those_that_keep_content() -> 
     assert best_strength(tried, 1.1) == 1.0
 
 
+def test_seeds_of_a_method_get_one_strength_that_all_of_them_tried() -> None:
+    def found(wins: float) -> dict[str, Any]:
+        return {"wins": {"mean": wins}, "content_kept": {"mean": 1.0}}
+
+    tried = averaged(
+        [{1.0: found(0.6), 2.0: found(0.9), 4.0: found(1.0)}, {1.0: found(0.8), 2.0: found(0.6)}]
+    )
+    assert list(tried) == [1.0, 2.0]
+    assert tried[1.0]["wins"]["mean"] == pytest.approx(0.7)
+    assert best_strength(tried, 0.98) == 2.0
+
+
 @pytest.mark.parametrize(
     "values",
     [{"reads": "vlm"}, {"reads": "words", "objective": "nft"}],
@@ -249,6 +262,30 @@ def test_all_arms_paint_the_same_for_the_same_people_and_are_compared(
     assert report["told"].keys() == {"best_estimate"}
 
 
+def test_methods_of_several_seeds_are_compared_over_seeds_and_people(
+    config: RivalsConfig, pipeline: FakePipeline
+) -> None:
+    bound, alike = config.arms["bound"], config.arms["alike"]
+    arms = {
+        f"{method}-{seed}": arm.model_copy(update={"method": method})
+        for seed in range(2)
+        for method, arm in (("bound", bound), ("alike", alike))
+    }
+    report = rivals(config.model_copy(update={"arms": arms}))
+    told = report["methods"]["base"]
+    for method, of in told.items():
+        of_seeds = [report["arms"][f"{method}-{seed}"] for seed in range(2)]
+        assert of["wins"]["mean"] == pytest.approx(
+            np.mean([one["base"]["wins"]["mean"] for one in of_seeds])
+        )
+        assert len({one["strength"] for one in of_seeds}) == 1
+    there = report["methods"]["over"]["bound over alike"]
+    assert there["mean"] == pytest.approx(report["over"]["bound-0 over alike-0"]["mean"])
+    assert there["mean"] + report["methods"]["over"]["alike over bound"]["mean"] == pytest.approx(1)
+    with pytest.raises(ValueError, match="as many of each"):
+        RivalsConfig.model_validate({**vars(config), "arms": arms | {"alike-1": bound}})
+
+
 def test_the_command_goes_on_and_refuses_what_was_painted_otherwise(
     config: RivalsConfig, pipeline: FakePipeline
 ) -> None:
@@ -261,9 +298,10 @@ def test_the_command_goes_on_and_refuses_what_was_painted_otherwise(
         rivals(config.model_copy(update={"guidance_scale": 2.0}))
 
 
-def test_the_configuration_of_mini_is_read() -> None:
-    config = read_configuration(RivalsConfig, CONFIGS / "mini_rivals.yaml", {})
-    assert next(iter(config.arms)) == "ppd_nft"
+@pytest.mark.parametrize("config_name", ["mini_rivals.yaml", "mini_losses.yaml"])
+def test_the_configurations_of_mini_are_read(config_name: str) -> None:
+    config = read_configuration(RivalsConfig, CONFIGS / config_name, {})
+    assert next(iter(config.arms)).removeprefix("ppd_").startswith("nft")
     for name, arm in config.arms.items():
         if arm.objective is not None:
             assert config.of_training(name).objective == arm.objective

@@ -8,6 +8,7 @@ import pytest
 from training.reports.statistics import (
     clustered_mean,
     clustered_ratio,
+    crossed_mean,
     mean_cosine,
     ridge_probe,
     wins,
@@ -48,6 +49,22 @@ def test_the_interval_is_that_of_a_mean_of_independent_values() -> None:
 def test_one_cluster_has_no_interval() -> None:
     with pytest.raises(ValueError, match="at least two"):
         clustered_mean(np.ones(3), np.zeros(3, dtype=np.int64), np.random.default_rng(0))
+
+
+def test_seeds_that_differ_widen_the_interval_by_their_own_spread() -> None:
+    rng = np.random.default_rng(4)
+    of_person_R = rng.normal(size=400)
+    of_seed_S1 = np.array([[-1.0], [0.0], [1.0]])
+    alike = crossed_mean(np.stack([of_person_R] * 3), np.arange(400), np.random.default_rng(5))
+    apart = crossed_mean(of_person_R + of_seed_S1, np.arange(400), np.random.default_rng(5))
+    assert alike.mean == pytest.approx(apart.mean)
+    people_alone = clustered_mean(of_person_R, np.arange(400), np.random.default_rng(6))
+    assert alike.high - alike.low == pytest.approx(people_alone.high - people_alone.low, rel=0.1)
+    half_width = 1.96 * (2 / 3 / 3 + 1 / 400) ** 0.5
+    assert (apart.high - apart.low) / 2 == pytest.approx(half_width, rel=0.15)
+    assert apart.count == 1200
+    with pytest.raises(ValueError, match="two of each"):
+        crossed_mean(of_person_R[None], np.arange(400), rng)
 
 
 def test_a_ratio_is_that_of_the_means_and_its_interval_redraws_people() -> None:
