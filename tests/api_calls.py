@@ -65,6 +65,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "POST /generate": {"prompt": "a fox", "user_id": "{user_id}", "steps": 2},
     "POST /v1/images/generations": {"prompt": "a fox", "user": "{user_id}", "steps": 2},
     "POST /reports": {"image_id": "{image_id}", "reason": "It shows me."},
+    "POST /admin/adapters/{version}/share": {"share": 0.5},
     "POST /admin/keys": {"name": "another", "tenant": "shop"},
 }
 """A body for every route that takes one; {names} are filled as in paths."""

@@ -85,6 +85,11 @@ class _Decided:
     reason: str | None
     sha256: str | None
 
+    @property
+    def served_pk(self) -> str | None:
+        """Whose share of an adapter decides; None where no one person's taste is asked for."""
+        return self.owner_pk if self.subjects else None
+
 
 class Accepting:
     """Queues what is asked for, in groups; what needs a wait of its own goes alone.
@@ -136,8 +141,10 @@ class Accepting:
                 if user is None:
                     return None
                 held[person] = Held(user.pk, await store.profiles.newest_pks(user.pk))
-            adapter = await store.adapters.active()
-        new = replace(_new(asked, _decide(asked, held)), adapter_version=adapter)
+            serving = await store.adapters.serving()
+        decided = _decide(asked, held)
+        adapter = serving.adapter_of(decided.served_pk)
+        new = replace(_new(asked, decided), adapter_version=adapter)
         wanted = Wanted(new.tenant, new.user_pk, new.request, new.subjects, adapter)
         result = await equal_requests.earlier_result(self._parts, versions, wanted)
         return None if result is None else Again(new, result)
@@ -200,11 +207,13 @@ class Accepting:
         refusals = await self._refusals({who for some in accounts for who in some})
         named = [one.sha256 for ask, one in zip(group, decided, strict=True) if ask.names_seed]
         equal = Counter(await store.jobs.unended_equal({sha256 for sha256 in named if sha256}))
+        serving = await store.adapters.serving()
         outcomes: list[NewGeneration | ServiceError] = []
         for asked, one in zip(group, decided, strict=True):
             try:
                 before = equal[one.sha256 or ""]
-                outcomes.append(self._admit(asked, one, crowd, refusals, before))
+                job = self._admit(asked, one, crowd, refusals, before)
+                outcomes.append(replace(job, trial_version=serving.trial_of(one.served_pk)))
             except ServiceError as error:
                 outcomes.append(error)
                 continue

@@ -1,4 +1,4 @@
-"""`ppd adapters`: which adapter is served, changed while the service runs."""
+"""`ppd adapters`: which adapters are served, and to whom, changed while the service runs."""
 
 import asyncio
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from service.cli.terminal import DataDir, in_parts, operator
+from service.core.proof.serving import Serving
 from service.infra.adapters import AdapterCopies, keep
 from service.infra.parts import Parts
 from service.infra.sql.repositories.adapters import misfit
@@ -16,6 +17,7 @@ from service.wiring import SILENT_TIMES
 
 adapters = typer.Typer(no_args_is_help=True, help="Adapters: put one into service, or go back.")
 
+TO_A_SHARE = "serves {share} of the people, the same ones as long as it does"
 FROM_NOW_ON = (
     "serves every request from now on, except in processes that were started with PPD_ADAPTER"
 )
@@ -33,12 +35,20 @@ def add(
 @adapters.command()
 def activate(
     adapter: Annotated[str, typer.Argument(help="A file, or a version that `list` shows.")],
+    share: Annotated[
+        float | None,
+        typer.Option(help="Serve it to this part of people only, between 0 and 1, as a trial."),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Serve this adapter from the next request on; one that does not fit is refused.
 
-    Jobs that are waiting or running keep the adapter that they came with.
+    Jobs that are waiting or running keep the adapter that they came with. With --share the others
+    stay with the adapter in service, and `ppd wins` says which is better: then activate the trial
+    without --share, or `withdraw` it.
     """
+    if share is not None and not 0 < share < 1:
+        raise ValueError(f"--share {share}: expected a number between 0 and 1")
 
     async def work(settings: Settings, parts: Parts) -> Adapter:
         async with parts.database.read() as store:
@@ -48,14 +58,36 @@ def activate(
         else:
             _refuse_other_models(settings, row)
         async with parts.database.write() as store:
-            if not await store.adapters.activate(row.version):
+            if not await store.adapters.activate(row.version, share):
                 raise ValueError(f"adapter {row.version} was removed meanwhile")
-            await store.audit.note(operator(), "adapter.activated", f"adapter:{row.version}")
+            of = f"adapter:{row.version}"
+            if share is None:
+                await store.audit.note(operator(), "adapter.activated", of)
+            else:
+                await store.audit.note(operator(), "adapter.shared", of, share=share)
         return row
 
     row = in_parts(data_dir, work)
-    _say_override(data_dir)
-    typer.echo(f"adapter {row.version} for {row.base_model} and {row.encoder_id} {FROM_NOW_ON}")
+    settings = _say_override(data_dir)
+    now = FROM_NOW_ON if share is None else TO_A_SHARE.format(share=f"{share:.4g}")
+    typer.echo(f"adapter {row.version} for {row.base_model} and {row.encoder_id} {now}")
+    if share is not None and settings.adapters_in_memory < 2:
+        typer.echo("PPD_ADAPTERS_IN_MEMORY=1: workers read adapters anew as their jobs alternate")
+
+
+@adapters.command()
+def withdraw(data_dir: DataDir = None) -> None:
+    """End a trial: everybody is served the first adapter from the next request on."""
+
+    async def work(settings: Settings, parts: Parts) -> str:
+        async with parts.database.write() as store:
+            trial = await store.adapters.withdraw()
+            if trial is None:
+                raise ValueError("no adapter serves a share of people")
+            await store.audit.note(operator(), "adapter.withdrawn", f"adapter:{trial}")
+        return trial
+
+    typer.echo(f"adapter {in_parts(data_dir, work)} serves nobody from now on")
 
 
 @adapters.command()
@@ -67,21 +99,26 @@ def rollback(data_dir: DataDir = None) -> None:
             back = await store.adapters.rollback()
             if back is None:
                 raise ValueError("there is no earlier adapter to go back to")
-            row = None if back.version is None else await store.adapters.get(back.version)
-            if row is not None:
-                _refuse_other_models(settings, row)
-            of = f"adapter:{back.version or 'shipped'}"
-            await store.audit.note(operator(), "adapter.rolled_back", of)
-        return "the shipped adapter" if row is None else f"adapter {row.version}"
+            for version in (back.first, back.trial):
+                row = None if version is None else await store.adapters.get(version)
+                if row is not None:
+                    _refuse_other_models(settings, row)
+            of = f"adapter:{back.first or 'shipped'}"
+            await store.audit.note(operator(), "adapter.rolled_back", of, **back.told)
+        first = "the shipped adapter" if back.first is None else f"adapter {back.first}"
+        if back.trial is None:
+            return f"{first} {FROM_NOW_ON}"
+        share = f"adapter {back.trial} {TO_A_SHARE.format(share=f'{back.share:.4g}')}"
+        return f"{first} {FROM_NOW_ON}\n{share}"
 
     back = in_parts(data_dir, work)
     _say_override(data_dir)
-    typer.echo(f"{back} {FROM_NOW_ON}")
+    typer.echo(back)
 
 
 @adapters.command()
 def deactivate(data_dir: DataDir = None) -> None:
-    """Serve the shipped adapter from the next request on."""
+    """Serve everybody the shipped adapter from the next request on."""
 
     async def work(settings: Settings, parts: Parts) -> None:
         async with parts.database.write() as store:
@@ -114,27 +151,34 @@ def remove(
 
 @adapters.command("list")
 def list_adapters(data_dir: DataDir = None) -> None:
-    """Show the adapters that are kept, and which one new requests are made with."""
+    """Show the adapters that are kept, which one is in service, and a trial's share of people."""
 
     async def work(settings: Settings, parts: Parts) -> list[str]:
         async with parts.database.read() as store:
-            active, rows = await store.adapters.active(), await store.adapters.all()
-        shown = [("shipped     ", active is None, "with the weights")]
+            serving, rows = await store.adapters.serving(), await store.adapters.all()
+        shown: list[tuple[str, str | None, str]] = [("shipped     ", None, "with the weights")]
         shown += [
             (
                 row.version,
-                row.version == active,
+                row.version,
                 f"{row.created_at:%Y-%m-%d %H:%M}  {row.size_bytes / 1e6:.1f} MB  "
                 f"{row.base_model}  {row.encoder_id}",
             )
             for row in rows
         ]
-        return [f"{name}  {'active' if on else '      '}  {facts}" for name, on, facts in shown]
+        return [f"{name}  {_state(serving, it):<12}  {facts}" for name, it, facts in shown]
 
     lines = in_parts(data_dir, work)
     _say_override(data_dir)
     for line in lines:
         typer.echo(line)
+
+
+def _state(serving: Serving, version: str | None) -> str:
+    if version == serving.first:
+        return "active"
+    share = serving.share_of(version)
+    return f"trial {share:.4g}" if share else ""
 
 
 async def _add(settings: Settings, parts: Parts, file: Path) -> Adapter:
@@ -172,7 +216,7 @@ def _served_ids(settings: Settings) -> tuple[str, str]:
     )
 
 
-def _say_override(data_dir: Path | None) -> None:
+def _say_override(data_dir: Path | None) -> Settings:
     """Who goes on with another adapter: whoever is started with this setting, and was."""
     settings = read(data_dir=data_dir)
     if settings.adapter is not None:
@@ -187,3 +231,4 @@ def _say_override(data_dir: Path | None) -> None:
 
     for version in sorted(set(in_parts(data_dir, running))):
         typer.echo(f"a worker was started with PPD_ADAPTER and goes on with adapter {version}")
+    return settings

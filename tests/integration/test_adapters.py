@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from service.cli.commands import app
 from service.core.ports import Versions
+from service.core.proof.serving import Serving
 from service.infra.adapters import AdapterCopies, file_sha256, keep
 from service.infra.pictures.folder_store import FolderImageStore
 from service.infra.sql.tables import Adapter, Job, WorkerRow
@@ -228,8 +229,8 @@ async def test_going_back_goes_back_as_often_as_there_was_something_before(
         async with service.database.write() as store:
             row = await store.adapters.rollback()
         async with service.database.read() as store:
-            active = await store.adapters.active()
-        assert row is None or row.version == active
+            active = (await store.adapters.serving()).first
+        assert row is None or row.first == active
         return active if row is not None else "nothing"
 
     assert await back() == "nothing"
@@ -271,7 +272,7 @@ async def test_only_what_nobody_needs_can_be_removed(service: Service) -> None:
     async with service.database.write() as store:
         back = await store.adapters.rollback()
         assert back is not None
-        assert back.version is None
+        assert back.first is None
         assert [row.version for row in await store.adapters.all()] == [two]
     stored = (service.settings.data_dir / "images" / "adapters").iterdir()
     assert [path.name[:12] for path in stored] == [two]
@@ -322,7 +323,7 @@ async def test_clients_and_browsers_change_no_adapter(service: Service) -> None:
             answer = await client.request(method, f"/admin/adapters{path}")
             assert (answer.status_code, answer.json()["code"]) == (403, "admin_only"), path
     async with service.database.read() as store:
-        assert await store.adapters.active() is None
+        assert await store.adapters.serving() == Serving(None)
 
 
 async def test_what_a_running_worker_cannot_use_is_refused_with_both_ids(
@@ -338,7 +339,7 @@ async def test_what_a_running_worker_cannot_use_is_refused_with_both_ids(
     for named in ("fake-encoder-1", "fake-encoder-2", "restart"):
         assert named in answer.json()["detail"]
     async with service.database.read() as store:
-        assert await store.adapters.active() is None
+        assert await store.adapters.serving() == Serving(None)
 
 
 # From another process

@@ -19,6 +19,7 @@ PARENTS_FIRST = (
     "api_keys", "users", "profiles", "jobs", "idempotency_keys", "images", "job_subjects",
     "choices", "workers", "adapters", "adapter_activations", "images_to_delete", "erased_users",
     "chores", "schema_floor", "audit_entries", "ended_sessions", "reports", "readings", "turns",
+    "blind_choices",
 )  # fmt: skip
 PLAIN = {"VARCHAR": "x", "TEXT": "x", "INTEGER": 1, "BIGINT": 1, "FLOAT": 1.0, "BOOLEAN": True}
 

@@ -1,4 +1,4 @@
-"""Which adapter is in service, for admins: of those that were checked and are kept already.
+"""Which adapters are in service, for admins: of those that were checked and are kept already.
 
 A new one comes by `ppd adapters add`, where the models are that it is checked against.
 """
@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from service.api.deps import AdminRoute, CallerDep, ServicesDep
 from service.api.idempotency import Accepted, OnceDep
+from service.api.schemas import Body
 from service.api.services import Services
 from service.core.errors import ServiceError
 from service.infra.sql.store import Store
@@ -18,11 +19,18 @@ from service.infra.sql.store import Store
 router = APIRouter(prefix="/admin/adapters", tags=["admin"], route_class=AdminRoute)
 
 
+class ShareIn(Body):
+    """The part of people whom an adapter is to serve."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+
+
 class AdapterOut(BaseModel):
-    """A kept adapter."""
+    """A kept adapter, and the part of people whom it serves."""
 
     version: str
     active: bool
+    share: float
     sha256: str
     base_model: str
     encoder_id: str
@@ -33,10 +41,13 @@ class AdapterOut(BaseModel):
 class AdaptersOut(BaseModel):
     """The version that new jobs are pinned to, null for the shipped adapter, and all that are kept.
 
+    Where another serves a share of people, `trial` is its version, and `share` that part of them.
     A worker that was started with PPD_ADAPTER serves that file instead; its results say so.
     """
 
     active: str | None
+    trial: str | None
+    share: float | None
     results: list[AdapterOut]
 
 
@@ -57,11 +68,26 @@ async def rollback(caller: CallerDep, services: ServicesDep, once: OnceDep) -> A
         back = await store.adapters.rollback()
         if back is None:
             raise ServiceError(409, "no_earlier_adapter")
-        if back.version is not None:
-            await _refuse_misfit(store, back.version)
-        of = f"adapter:{back.version or 'shipped'}"
-        await store.audit.note(caller.audited_as, "adapter.rolled_back", of)
-        return Accepted({"adapter_version": back.version})
+        for version in (back.first, back.trial):
+            if version is not None:
+                await _refuse_misfit(store, version)
+        of = f"adapter:{back.first or 'shipped'}"
+        await store.audit.note(caller.audited_as, "adapter.rolled_back", of, **back.told)
+        return Accepted({"adapter_version": back.first})
+
+    await once.do(work)
+    return await _shown(services)
+
+
+@router.post("/withdraw")
+async def withdraw(caller: CallerDep, services: ServicesDep, once: OnceDep) -> AdaptersOut:
+    """Serve nobody the trial from the next job on: everybody is served the first adapter again."""
+
+    async def work(store: Store) -> Accepted:
+        trial = await store.adapters.withdraw()
+        if trial is not None:
+            await store.audit.note(caller.audited_as, "adapter.withdrawn", f"adapter:{trial}")
+        return Accepted({"adapter_version": trial})
 
     await once.do(work)
     return await _shown(services)
@@ -69,7 +95,7 @@ async def rollback(caller: CallerDep, services: ServicesDep, once: OnceDep) -> A
 
 @router.post("/deactivate")
 async def deactivate(caller: CallerDep, services: ServicesDep, once: OnceDep) -> AdaptersOut:
-    """Serve the shipped adapter from the next job on."""
+    """Serve everybody the shipped adapter from the next job on."""
 
     async def work(store: Store) -> Accepted:
         if await store.adapters.deactivate():
@@ -80,11 +106,39 @@ async def deactivate(caller: CallerDep, services: ServicesDep, once: OnceDep) ->
     return await _shown(services)
 
 
+@router.post("/{version}/share")
+async def share(
+    version: Version, body: ShareIn, caller: CallerDep, services: ServicesDep, once: OnceDep
+) -> AdaptersOut:
+    """Serve a share of people a kept adapter from the next job on, in the place of a trial before.
+
+    Who falls in the share stays in it, and as it grows; everybody else is served the first adapter.
+    Activating the trial ends it and serves it to everybody; `withdraw` ends it otherwise.
+    """
+
+    async def work(store: Store) -> Accepted:
+        try:
+            if not await store.adapters.activate(version, body.share):
+                raise ServiceError(404, "adapter_not_found")
+        except ValueError as error:
+            raise ServiceError(409, "adapter_refused", f"{error}.") from error
+        await _refuse_misfit(store, version)
+        of = f"adapter:{version}"
+        await store.audit.note(caller.audited_as, "adapter.shared", of, share=body.share)
+        return Accepted({"adapter_version": version})
+
+    await once.do(work)
+    return await _shown(services)
+
+
 @router.post("/{version}/activate")
 async def activate(
     version: Version, caller: CallerDep, services: ServicesDep, once: OnceDep
 ) -> AdaptersOut:
-    """Serve a kept adapter from the next job on; waiting jobs keep the one that they came with."""
+    """Serve everybody a kept adapter from the next job on.
+
+    Waiting jobs keep the one that they came with.
+    """
 
     async def work(store: Store) -> Accepted:
         if not await store.adapters.activate(version):
@@ -108,12 +162,15 @@ async def _refuse_misfit(store: Store, version: str) -> None:
 
 async def _shown(services: Services) -> AdaptersOut:
     async with services.database.read() as store:
-        active, rows = await store.adapters.active(), await store.adapters.all()
+        serving, rows = await store.adapters.serving(), await store.adapters.all()
     return AdaptersOut(
-        active=active,
+        active=serving.first,
+        trial=serving.trial,
+        share=serving.share if serving.trial is not None else None,
         results=[
             AdapterOut(
-                active=row.version == active,
+                active=row.version == serving.first,
+                share=serving.share_of(row.version),
                 **row.columns("version", "sha256", "base_model", "encoder_id"),
                 **row.columns("size_bytes", "created_at"),
             )

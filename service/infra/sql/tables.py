@@ -121,6 +121,26 @@ class Choice(Base):
     created_at: Mapped[datetime] = mapped_column(default=present())
 
 
+class BlindChoice(Base):
+    """An answer between a picture in a person's taste and the same one in nobody's, given blind.
+
+    `won`: whether the picture in their taste is the one preferred; null is a tie. Asked again, two
+    pictures (of one row in `choices`) have another row here. `adapter_version` made the picture in
+    their taste, `pinned_version` is what its job was pinned to; null is the adapter shipped.
+    """
+
+    __tablename__ = "blind_choices"
+    __table_args__ = (Index(None, "user_pk", "pk"), {"sqlite_autoincrement": True})
+
+    pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    user_pk: Mapped[str] = _refers_to("users.pk", index=False)
+    choice_pk: Mapped[int] = _refers_to("choices.pk")
+    adapter_version: Mapped[str] = mapped_column(String(64))
+    pinned_version: Mapped[str | None] = mapped_column(String(64))
+    won: Mapped[bool | None] = mapped_column(Boolean)
+    created_at: Mapped[datetime] = mapped_column(default=present())
+
+
 class Profile(Base):
     """One version of a user's profile. `choices`: the answers that it was read from, oldest first.
 
@@ -437,13 +457,16 @@ class Adapter(Base):
 class AdapterActivation(Base):
     """From `activated_at` on this adapter is served, until a later row; null is the shipped one.
 
-    `back_to`: the row whose state a rollback restored (0: that before the first); null for what was
-    activated anew.
+    `trial_version`: the adapter that a `share` of people, in (0, 1), is served in its place; null
+    where all are served the one. `back_to`: the row whose state a rollback restored (0: that before
+    the first); null for what was activated anew.
     """
 
     __tablename__ = "adapter_activations"
 
     pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     version: Mapped[str | None] = mapped_column(ForeignKey("adapters.version"))
+    trial_version: Mapped[str | None] = mapped_column(ForeignKey("adapters.version"))
+    share: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
     back_to: Mapped[int | None] = mapped_column(Integer)
     activated_at: Mapped[datetime] = mapped_column(default=present())

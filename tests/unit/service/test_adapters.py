@@ -61,7 +61,7 @@ def active(data_dir: Path) -> str | None:
     async def look() -> str | None:
         database = Database(Settings(data_dir=data_dir).database)
         async with database.read() as store:
-            found = await store.adapters.active()
+            found = (await store.adapters.serving()).first
         await database.close()
         return found
 

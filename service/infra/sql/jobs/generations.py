@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Float, Integer, String, bindparam, insert, literal, select
+from sqlalchemy import JSON, Float, Integer, String, bindparam, case, insert, literal, select
 
 from service.infra.sql.clock import in_seconds, present
 from service.infra.sql.jobs.seen import JobSeen
 from service.infra.sql.json_rows import json_rows
-from service.infra.sql.repositories.adapters import ACTIVE_ADAPTER
+from service.infra.sql.repositories.adapters import FIRST_ADAPTER, TRIAL_ADAPTER
 from service.infra.sql.repositories.base import table
 from service.infra.sql.tables import Job, JobSubject, new_id
 
@@ -37,7 +37,9 @@ class NewGeneration:
     request_sha256: str | None = None
     lane: str | None = None
     adapter_version: str | None = None
-    """Known for one that is answered at once; else the row is given the one in service."""
+    """Known for one that is answered at once; else the row is given one in service."""
+    trial_version: str | None = None
+    """The trial that the person falls to: given if it is in service still, else the first is."""
     id: str = field(default_factory=new_id)
 
     def as_queued(self, at: datetime) -> JobSeen:
@@ -49,7 +51,7 @@ class NewGeneration:
         """The job's row, as far as it differs from others'."""
         about = {"tenant": self.tenant, "lane": self.lane, "user_pk": self.user_pk}
         asked = {"request": self.request, "request_sha256": self.request_sha256}
-        return {"id": self.id, **asked, **about}
+        return {"id": self.id, "trial_version": self.trial_version, **asked, **about}
 
     @property
     def subject_rows(self) -> list[dict[str, Any]]:
@@ -68,7 +70,9 @@ _jobs = json_rows(
     user_pk=String(),
     request=JSON(),
     request_sha256=String(),
+    trial_version=String(),
 )
+_GIVEN = [one for one in _jobs.c if one.key != "trial_version"]
 _ALIKE = {
     "kind": literal("generate"),
     "status": literal("queued"),
@@ -79,12 +83,16 @@ _ALIKE = {
     "priority": bindparam("priority", type_=Integer),
     "created_at": present(),
     "expires_at": in_seconds(bindparam("expiry_s", type_=Float)),
-    "adapter_version": ACTIVE_ADAPTER,
+    "adapter_version": case(
+        (_jobs.c.trial_version == TRIAL_ADAPTER, _jobs.c.trial_version), else_=FIRST_ADAPTER
+    ),
 }
 ADD_GENERATIONS = (
     insert(table(Job))
     .from_select(
-        [*_jobs.c.keys(), *_ALIKE], select(*_jobs.c, *_ALIKE.values()), include_defaults=False
+        [*(one.key for one in _GIVEN), *_ALIKE],
+        select(*_GIVEN, *_ALIKE.values()),
+        include_defaults=False,
     )
     .returning(_JOBS.id, _JOBS.created_at)
 )

@@ -77,7 +77,7 @@ class Jobs(Repository):
     async def add_generations(
         self, new: Sequence[NewGeneration], *, priority: int, expiry_s: float
     ) -> list[JobSeen]:
-        """Queue jobs, each with the adapter that is in service when its row is written."""
+        """Queue jobs, each with an adapter that is in service when its row is written."""
         if not new:
             return []
         given = {

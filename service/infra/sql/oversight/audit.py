@@ -17,6 +17,8 @@ What = Literal[
     "key.revoked",
     "adapter.kept",
     "adapter.activated",
+    "adapter.shared",
+    "adapter.withdrawn",
     "adapter.rolled_back",
     "adapter.deactivated",
     "adapter.removed",

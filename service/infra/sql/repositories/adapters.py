@@ -1,30 +1,34 @@
-"""Adapters that are kept, and the history of which was in service."""
+"""Adapters that are kept, and the history of which were in service."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 
+from service.core.proof.serving import Serving, Share
 from service.infra.sql.clock import in_seconds
 from service.infra.sql.repositories.base import Repository, is_sqlite
 from service.infra.sql.tables import Adapter, AdapterActivation, Job, WorkerRow
 
 _WORKER_IS_GONE_AFTER_S = 120.0
 
-ACTIVE_ADAPTER = (
-    select(AdapterActivation.version)
-    .order_by(AdapterActivation.pk.desc())
+_NEWEST_FIRST = AdapterActivation.pk.desc()
+_IN_SERVICE = (
+    select(AdapterActivation.version, AdapterActivation.trial_version, AdapterActivation.share)
+    .order_by(_NEWEST_FIRST)
     .limit(1)
-    .scalar_subquery()
 )
-"""The version of the adapter in service, for an INSERT to write: it costs no query of its own.
-
-The row must be read again to know it.
-"""
+FIRST_ADAPTER = select(AdapterActivation.version).order_by(_NEWEST_FIRST).limit(1).scalar_subquery()
+TRIAL_ADAPTER = (
+    select(AdapterActivation.trial_version).order_by(_NEWEST_FIRST).limit(1).scalar_subquery()
+)
+"""The versions in service, for an INSERT to write or to compare: what it writes is in service when
+it is written. The row must be read again to know it."""
 
 
 class Adapters(Repository):
-    """Adapters that are kept, and which of them is in service; None is the one shipped."""
+    """Adapters that are kept, and which of them are in service; None is the one shipped."""
 
     async def get(self, version: str) -> Adapter | None:
         return await self._session.get(Adapter, version)
@@ -45,34 +49,70 @@ class Adapters(Repository):
             return await self._session.get_one(Adapter, adapter.version)
         return adapter
 
-    async def active(self) -> str | None:
-        return await self._session.scalar(select(ACTIVE_ADAPTER))
+    async def serving(self) -> Serving:
+        """What is in service, and whom it serves."""
+        row = (await self._session.execute(_IN_SERVICE)).one_or_none()
+        return Serving(None) if row is None else Serving(*row)
 
-    async def activate(self, version: str) -> bool:
-        """Serve a kept adapter from the next job on; false when it is not kept."""
+    async def last_share(self) -> Share | None:
+        """The newest time that two adapters served side by side, whatever the share was."""
+        newest: Share | None = None
+        after = None
+        for row in await self._all(select(AdapterActivation).order_by(_NEWEST_FIRST)):
+            state = _state(row)
+            if newest is None:
+                if state.trial is not None:
+                    newest = Share(state, row.activated_at, after)
+            elif (state.first, state.trial) == (newest.serving.first, newest.serving.trial):
+                newest = replace(newest, since=row.activated_at)
+            else:
+                break
+            after = row.activated_at
+        return newest
+
+    async def activate(self, version: str, share: float | None = None) -> bool:
+        """Serve a kept adapter from the next job on; false when it is not kept.
+
+        With a `share`, in (0, 1), it serves that share of people as a trial, in the place of an
+        earlier trial; without, everybody. Raises ValueError where it is to be a trial of itself.
+        """
+        await self._alone()
         if await self._session.get(Adapter, version, with_for_update=True) is None:
             return False
-        if await self.active() != version:
-            await self._serve(version, back_to=None)
+        wanted = Serving(version)
+        if share is not None:
+            first = (await self.serving()).first
+            if first == version:
+                raise ValueError(f"adapter {version} serves everybody: a share needs another one")
+            wanted = Serving(first, version, share)
+        await self._serve_if_new(wanted)
         return True
+
+    async def withdraw(self) -> str | None:
+        """Serve nobody the trial from the next job on; gives what it was, None if there is none."""
+        await self._alone()
+        serving = await self.serving()
+        if serving.trial is not None:
+            await self._serve(Serving(serving.first), back_to=None)
+        return serving.trial
 
     async def deactivate(self) -> bool:
-        """Serve the shipped adapter from the next job on; false when it is in service already."""
-        if await self.active() is None:
-            return False
-        await self._serve(None, back_to=None)
-        return True
+        """Serve all the shipped adapter from the next job on; false when they are served it now."""
+        await self._alone()
+        return await self._serve_if_new(Serving(None))
 
-    async def rollback(self) -> AdapterActivation | None:
+    async def rollback(self) -> Serving | None:
         """Serve what was served before, and done again what was before that; None at the end."""
+        await self._alone()
         newest = await self._newest_before(None)
         place = 0 if newest is None else _place(newest)
         while place and newest is not None:
             earlier = await self._newest_before(place)
             place = 0 if earlier is None else _place(earlier)
-            version = None if earlier is None else earlier.version
-            if version != newest.version:
-                return await self._serve(version, back_to=place)
+            state = Serving(None) if earlier is None else _state(earlier)
+            if state != _state(newest):
+                await self._serve(state, back_to=place)
+                return state
         return None
 
     async def remove(self, version: str) -> str:
@@ -81,12 +121,16 @@ class Adapters(Repository):
         Raises ValueError for one that is not kept, is in service, or is what an unfinished job is
         pinned to.
         """
+        await self._alone()
         adapter = await self._session.get(Adapter, version, with_for_update=True)
         if adapter is None:
             raise ValueError(f"no adapter {version} is kept here")
         if not is_sqlite(self._session):  # jobs on their way are seen
             await self._session.execute(text("LOCK TABLE jobs IN SHARE MODE"))
-        if await self.active() == version:
+        serving = await self.serving()
+        if version == serving.trial:
+            raise ValueError(f"adapter {version} serves a share of people: withdraw it first")
+        if version == serving.first:
             raise ValueError(f"adapter {version} is in service: activate another one first")
         pinned = await self._session.scalar(
             select(func.count()).where(
@@ -95,7 +139,8 @@ class Adapters(Repository):
         )
         if pinned:
             raise ValueError(f"{pinned} unfinished jobs are pinned to adapter {version}")
-        await self._changed(delete(AdapterActivation).where(AdapterActivation.version == version))
+        its = or_(AdapterActivation.version == version, AdapterActivation.trial_version == version)
+        await self._changed(delete(AdapterActivation).where(its))
         await self._session.delete(adapter)
         await self._session.flush()
         return adapter.key
@@ -112,16 +157,37 @@ class Adapters(Repository):
         return None
 
     async def _newest_before(self, place: int | None) -> AdapterActivation | None:
-        statement = select(AdapterActivation).order_by(AdapterActivation.pk.desc()).limit(1)
+        statement = select(AdapterActivation).order_by(_NEWEST_FIRST).limit(1)
         if place is not None:
             statement = statement.where(AdapterActivation.pk < place)
         return await self._session.scalar(statement)
 
-    async def _serve(self, version: str | None, *, back_to: int | None) -> AdapterActivation:
-        row = AdapterActivation(version=version, back_to=back_to)
+    async def _alone(self) -> None:
+        """Nobody else changes what is in service until the end; first of all locks."""
+        if not is_sqlite(self._session):
+            await self._session.execute(
+                text("LOCK TABLE adapter_activations IN SHARE ROW EXCLUSIVE MODE")
+            )
+
+    async def _serve_if_new(self, wanted: Serving) -> bool:
+        if await self.serving() == wanted:
+            return False
+        await self._serve(wanted, back_to=None)
+        return True
+
+    async def _serve(self, wanted: Serving, *, back_to: int | None) -> None:
+        row = AdapterActivation(
+            version=wanted.first,
+            trial_version=wanted.trial,
+            share=wanted.share,
+            back_to=back_to,
+        )
         self._session.add(row)
         await self._session.flush()
-        return row
+
+
+def _state(activation: AdapterActivation) -> Serving:
+    return Serving(activation.version, activation.trial_version, activation.share)
 
 
 def _place(activation: AdapterActivation) -> int:
