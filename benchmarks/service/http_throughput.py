@@ -33,6 +33,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.schemas import GenerateIn, JobOut
+from service.cli.server import run_server
 from service.infra.secrets import key_sha256, new_key
 from service.infra.sql import migrate
 from service.settings import Settings
@@ -120,13 +121,7 @@ def _serve_ours(settings: Settings, port: int, core: int) -> None:
     """An API replica; no worker runs."""
     os.sched_setaffinity(0, {core})
     start_logs(settings)
-    uvicorn.run(
-        api(settings).app,
-        port=port,
-        access_log=False,
-        log_level="error",
-        server_header=False,
-    )
+    run_server(settings.model_copy(update={"port": port}), api(settings))
 
 
 def _serve_bare(port: int, core: int) -> None:
