@@ -1,10 +1,8 @@
 """Pick-a-Pic v2 as it is distributed: parquet files, read streaming and never whole.
 
 A row is one comparison of two pictures of a caption by one person. The labels of all rows are a
-few hundred megabytes, the pictures about 190 GB: labels are read in batches of rows, pictures only
+few hundred megabytes, the pictures about 320 GB: labels are read in batches of rows, pictures only
 for the rows that are asked for, row group by row group.
-
-Rows are numbered over all files, in the order of the files' names.
 """
 
 from __future__ import annotations
@@ -14,16 +12,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from ppd_model.pictures.reading import PictureError
-
-IntArray = NDArray[np.int64]
+from training.data.pair_files import PICTURES, IntArray, PairFiles
 
 SCHEMA = pa.schema(
     [
@@ -88,11 +83,10 @@ _EXPECTED: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
     "jpg_0": _PICTURE,
     "jpg_1": _PICTURE,
 }
-PICTURES = ("jpg_0", "jpg_1")
 LABELS = tuple(name for name in _EXPECTED if name not in PICTURES)
 
 
-class PickAPic:
+class PickAPic(PairFiles):
     """The parquet files of one data set.
 
     `places` are files, folders of parquet files, or glob patterns. Raises ValueError for a place
@@ -101,29 +95,12 @@ class PickAPic:
     """
 
     def __init__(self, places: Sequence[str | Path]) -> None:
-        self.files = find_files(places)
-        metadata = [_checked_metadata(path) for path in self.files]
-        self._footers = [_footer(path) for path in self.files]
-        self._first_row_F = np.cumsum([0, *(int(each.num_rows) for each in metadata)])
-
-    def __len__(self) -> int:
-        """How many rows there are, labelled or not."""
-        return int(self._first_row_F[-1])
-
-    def fingerprint(self) -> list[dict[str, Any]]:
-        """Name, size, rows and the footer's sha256 of each file.
-
-        A parquet footer holds the sizes, places and bounds of all columns, so it tells files apart
-        without reading hundreds of gigabytes.
-        """
-        rows_F = np.diff(self._first_row_F).tolist()
-        return [
-            {"file": path.name, "bytes": path.stat().st_size, "rows": rows, "footer_sha256": digest}
-            for path, rows, digest in zip(self.files, rows_F, self._footers, strict=True)
-        ]
+        files = find_files(places)
+        rows_F = [int(_checked_metadata(path).num_rows) for path in files]
+        super().__init__(files, rows_F, [_footer(path) for path in files])
 
     def labels(self, batch_rows: int = 16_384) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Batches of the columns in LABELS, each with the number of its first row."""
+        """As `PairFiles.labels`: the columns in LABELS."""
         for path, first_row in zip(self.files, self._first_row_F, strict=False):
             with pq.ParquetFile(path) as file:
                 row = int(first_row)
@@ -131,53 +108,35 @@ class PickAPic:
                     yield row, batch
                     row += batch.num_rows
 
-    def pictures(self, source_N2: IntArray) -> Iterator[bytes | PictureError]:
-        """The bytes of these pictures' files: for each its row, and 0 for jpg_0 or 1 for jpg_1.
-
-        They come in the order asked for, which must be that of the rows; row groups without any of
-        them are not read. Where a row has no picture, or its part of the file is damaged, the
-        reason comes in its place. Raises ValueError for another order.
-        """
-        if (np.diff(source_N2[:, 0]) < 0).any():
-            raise ValueError("pictures must be asked for in the order of their rows")
-        for index, path in enumerate(self.files):
-            first_row, end_row = self._first_row_F[index : index + 2].tolist()
-            begin, end = np.searchsorted(source_N2[:, 0], (first_row, end_row))
-            if begin < end:
-                yield from _pictures_of_file(path, source_N2[begin:end] - (first_row, 0))
-
-    def captions(self) -> list[str]:
-        """What was typed, each once, in the order of the rows, labelled or not."""
-        found: dict[str, None] = {}
-        for _, batch in self.labels():
-            typed = batch.column("caption").drop_null().to_pylist()
-            found |= dict.fromkeys(caption for caption in typed if caption.strip())
-        return list(found)
-
-    def file_of(self, row_N: IntArray) -> IntArray:
-        """Which of the files each row is in."""
-        return np.searchsorted(self._first_row_F, row_N, side="right") - 1
-
-    def locate(self, row: int) -> tuple[Path, int]:
-        """The file of a row, and the row within it."""
-        index = int(self.file_of(np.array([row]))[0])
-        return self.files[index], row - int(self._first_row_F[index])
-
-    def place_of(self, row: int) -> str:
-        """File and row within it, for messages."""
-        path, within = self.locate(row)
-        return f"{path}, row {within}"
+    def _pictures_of(self, path: Path, source_N2: IntArray) -> Iterator[bytes | PictureError]:
+        with pq.ParquetFile(path) as file:
+            groups = range(file.metadata.num_row_groups)
+            rows_G = [file.metadata.row_group(group).num_rows for group in groups]
+            ends = np.searchsorted(source_N2[:, 0], np.cumsum(rows_G))
+            for group, (begin, end) in enumerate(pairwise([0, *ends.tolist()])):
+                if begin == end:
+                    continue
+                found = _pictures_of_group(file, group, sum(rows_G[:group]), source_N2[begin:end])
+                came = 0
+                try:
+                    for picture in found:
+                        yield picture
+                        came += 1
+                except (pa.ArrowException, OSError) as error:
+                    damage = " ".join(str(error).split())
+                    for _ in range(end - begin - came):
+                        yield PictureError(f"its part of the file cannot be read: {damage}")
 
 
-def find_files(places: Sequence[str | Path]) -> list[Path]:
-    """The parquet files of these places, each once, by name."""
+def find_files(places: Sequence[str | Path], kind: str = "parquet") -> list[Path]:
+    """The files of these places, each once, by name; in a folder those that end in .KIND."""
     found: set[Path] = set()
     for place in places:
         path = Path(place)
-        inside = path.glob("*.parquet") if path.is_dir() else map(Path, glob.glob(str(place)))
+        inside = path.glob(f"*.{kind}") if path.is_dir() else map(Path, glob.glob(str(place)))
         here = {each.resolve() for each in inside if each.is_file()}
         if not here:
-            raise ValueError(f"{place}: no parquet file there")
+            raise ValueError(f"{place}: no {kind} file there")
         found |= here
     return sorted(found, key=lambda path: (path.name, str(path)))
 
@@ -205,25 +164,6 @@ def _footer(path: Path) -> str:
         length = int.from_bytes(file.read(4), "little")
         file.seek(-8 - length, 2)
         return hashlib.sha256(file.read(length)).hexdigest()
-
-
-def _pictures_of_file(path: Path, source_N2: IntArray) -> Iterator[bytes | PictureError]:
-    with pq.ParquetFile(path) as file:
-        rows_G = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
-        ends = np.searchsorted(source_N2[:, 0], np.cumsum(rows_G))
-        for group, (begin, end) in enumerate(pairwise([0, *ends.tolist()])):
-            if begin == end:
-                continue
-            found = _pictures_of_group(file, group, sum(rows_G[:group]), source_N2[begin:end])
-            came = 0
-            try:
-                for picture in found:
-                    yield picture
-                    came += 1
-            except (pa.ArrowException, OSError) as error:
-                damage = " ".join(str(error).split())
-                for _ in range(end - begin - came):
-                    yield PictureError(f"its part of the file cannot be read: {damage}")
 
 
 def _pictures_of_group(

@@ -1,4 +1,4 @@
-"""Which rows of Pick-a-Pic are decided preferences: ties and missing labels never become a win.
+"""Which rows of a data set are decided preferences: ties and missing labels never become a win.
 
 `read_preferences` reads the labels of all rows once and keeps what can be trained on, in compact
 arrays; every row that is left out is counted under its reason.
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from training.data.pickapic import PickAPic
+from training.data.pair_files import PairFiles
 
 IntArray = NDArray[np.int64]
 
@@ -77,7 +77,7 @@ class Preferences:
 
 
 def read_preferences(
-    files: PickAPic, batch_rows: int = 16_384, at_least: int = CHOICES_PER_PROFILE
+    files: PairFiles, batch_rows: int = 16_384, at_least: int = CHOICES_PER_PROFILE
 ) -> Preferences:
     """All decided pairs of people with at least that many of them, in the order of the files.
 
@@ -162,7 +162,7 @@ def _renumbered(numbers: IntArray, names: list[str]) -> tuple[IntArray, list[str
     return again.reshape(numbers.shape).astype(np.int64), [names[number] for number in used]
 
 
-def _decided_rows(files: PickAPic, batch_rows: int, reasons: Counter[str]) -> pa.Table:
+def _decided_rows(files: PairFiles, batch_rows: int, reasons: Counter[str]) -> pa.Table:
     """Who was shown what, which of the two they preferred, and the row; others are counted."""
     names = ["user_id", "caption", "image_0_uid", "image_1_uid"]
     kinds = {**dict.fromkeys(names, pa.string()), "preferred": pa.int64(), "row": pa.int64()}

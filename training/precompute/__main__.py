@@ -133,7 +133,7 @@ def provenance(
 ) -> dict[str, Any]:
     """What the shards depend on; a folder made with anything else is refused."""
     return {
-        "config": config.model_dump(mode="json", exclude=PLACES),
+        "config": values_of(config),
         "base_model": get_preset(config.preset).base_model,
         "encoder_id": "none" if encoder is None else encoder.encoder_version,
         "prompt_variant": config.prompt_variant if config.vlm else "none",
@@ -145,6 +145,13 @@ def provenance(
         "files": plan.files.fingerprint(),
         "validation_files": [path.name for path in plan.validation_files],
     }
+
+
+def values_of(config: PrecomputeConfig) -> dict[str, Any]:
+    """What decides the shards; "pickapic" is not said, so that folders from before there was
+    another layout can be resumed."""
+    usual = {"layout"} if config.layout == "pickapic" else set()
+    return config.model_dump(mode="json", exclude=PLACES | usual)
 
 
 def encoded_counts(folder: Path) -> dict[str, int]:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.assignment import assign
+from training.data.layouts.catalog import open_files
 from training.data.most_pairs import sets_of_most_pairs
-from training.data.pickapic import PickAPic, find_files
+from training.data.pair_files import PairFiles
 from training.data.preferences import CHOICES_PER_PROFILE, Preferences, read_preferences
 from training.data.splits import PersonPairs
 from training.precompute.precompute_config import PrecomputeConfig, places_of
@@ -49,7 +50,7 @@ class Plan:
     was read and how it was split. validation_files: those of `files` whose captions validate.
     """
 
-    files: PickAPic
+    files: PairFiles
     validation_files: list[Path]
     preferences: Preferences
     people: list[PersonPairs]
@@ -68,16 +69,17 @@ def make_plan(config: PrecomputeConfig) -> Plan:
     ValueError for files that cannot be read and when nothing is left to train on.
     """
     validation = places_of(config.validation_data)
-    files = PickAPic([*places_of(config.data), *validation])
+    files = open_files(config.layout, [*places_of(config.data), *validation])
     everybody = config.support_sets == 0 and config.held_out == "people"
     preferences = read_preferences(files, at_least=1 if everybody else CHOICES_PER_PROFILE)
-    validating = PickAPic(validation).captions() if validation else None
+    validating = open_files(config.layout, validation) if validation else None
     if config.reads_only:
         assignment = sets_of_most_pairs(
             preferences, config.people, config.support_sets, config.salt
         )
     else:
-        assignment = assign(preferences, config, config.support_sets, validating)
+        typed = None if validating is None else validating.captions()
+        assignment = assign(preferences, config, config.support_sets, typed)
     chosen = assignment.people[: config.people]
     query_P = np.concatenate([person.query_P for person in chosen])
     support_P = np.concatenate([person.support_E4.ravel() for person in chosen])
@@ -87,7 +89,7 @@ def make_plan(config: PrecomputeConfig) -> Plan:
     caption_place[used_K] = np.arange(len(used_K))
     return Plan(
         files=files,
-        validation_files=find_files(validation) if validation else [],
+        validation_files=[] if validating is None else validating.files,
         preferences=preferences,
         people=chosen,
         query=_needed(preferences, query_P),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from training.data.layouts.catalog import LayoutName
 from training.data.splits import SplitRule
 from training.jobs.shared_options import (
     EncodeBatch,
@@ -29,7 +30,10 @@ class PrecomputeConfig(SplitRule):
 
     preset: ModelName
     data: str | tuple[str, ...]
-    """Parquet files, folders of them, or glob patterns."""
+    """Files, folders of them, or glob patterns; parquet files but for another layout."""
+    layout: LayoutName = "pickapic"
+    """How they are laid out (docs/other_data.md): pickapic, pamela (ratings, made into pairs),
+    learn_user_pref (pickles, of which nothing is run), or rankings (this project's own .jsonl)."""
     validation_data: str | tuple[str, ...] | None = None
     """Files whose captions validate, such as Pick-a-Pic's validation_unique, and are not trained
     on where `data` has them, too; null: a share of the captions of `data`."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.pickapic import PICTURES
+from training.data.pair_files import PICTURES
 from training.data.splits import PersonPairs
 from training.precompute.plan import Plan
 

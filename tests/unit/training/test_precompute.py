@@ -139,6 +139,12 @@ def uids_of(folder: Path) -> list[str]:
     ]
 
 
+def test_a_folder_from_before_there_were_other_layouts_is_still_the_same(
+    finished: PrecomputeConfig,
+) -> None:
+    assert "layout" not in read_manifest(finished.output_dir)["provenance"]["config"]
+
+
 def test_what_is_written_is_what_the_data_set_reads(
     finished: PrecomputeConfig, given: Path
 ) -> None:

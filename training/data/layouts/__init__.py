@@ -1,0 +1,1 @@
+"""How other data sets of people's preferences are laid out; START HERE is `catalog.py`."""
