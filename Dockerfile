@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Three images out of one file, none with a compiler, all run by a user without rights:
 #   docker build --target api -t ppd-api .                                  API and pages, no torch
 #   docker build --target worker -t ppd-worker .                            worker, torch for CPUs
@@ -57,6 +56,7 @@ STOPSIGNAL SIGTERM
 FROM runtime AS api
 COPY --from=built-api /venv /venv
 COPY --from=built-api /app /app
+ENV PPD_HOST=0.0.0.0
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-c", \
     "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health/live', timeout=2)"]
@@ -75,6 +75,7 @@ CMD ["python", "-m", "service.cli", "worker", "--queues", "encode,generate", \
 FROM runtime AS embedded
 COPY --from=built-worker /venv /venv
 COPY --from=built-worker /app /app
+ENV PPD_HOST=0.0.0.0
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-c", \
     "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health/live', timeout=2)"]

@@ -8,6 +8,7 @@ DATA_DIR ?= data
 RUN ?= runs/mini
 ADAPTER ?=
 SOAK ?=
+CONTAINERS ?=
 # Modules are compiled when first imported, and kept: most of what is installed never is.
 export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := --disable-pip-version-check --quiet install --no-compile -c constraints.txt
@@ -18,7 +19,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.
 # On Linux the CPU's build of torch, from PyTorch's own index; another one by name (cu130, auto).
 TORCH_BACKEND ?= cpu
 
-.PHONY: run test check unit any-cpu fuzz soak rehearse mini evaluate clean compose-env no-torch lock openapi
+.PHONY: run test check unit any-cpu fuzz soak rehearse mini evaluate containers clean compose-secrets compose-env no-torch lock openapi
 
 run: $(VENV)/.serve
 	$(if $(ADAPTER),PPD_ADAPTER=$(ADAPTER)) $(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
@@ -77,9 +78,15 @@ lock: $(VENV)/.torch
 openapi: $(VENV)/.dev
 	$(BIN)/python -m tests.renew_openapi
 
-# Fresh secrets for docker-compose.yml, in .env.
-compose-env:
-	docs/deploy/compose_env.sh .env
+# Every image built, and Compose's profiles embedded and cpu tried, as root and without a registry; needs docker.io,
+# debootstrap and iptables. CONTAINERS="--folder DIR" says where what is built is kept.
+containers: $(VENV)/.dev
+	$(BIN)/python -m tests.containers $(CONTAINERS)
+
+# Fresh secrets for docker-compose.yml, in secrets/.
+compose-secrets:
+	docs/deploy/compose_secrets.sh secrets .env
+compose-env: compose-secrets
 
 # An API replica as production has it: an environment without torch, PostgreSQL, Redis.
 no-torch: $(VENV)/.dev servers

@@ -1,5 +1,6 @@
 """The one settings class. Read it only where a process is wired."""
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -10,17 +11,18 @@ from urllib.parse import urlsplit
 
 from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service.core.placement import Place
 from service.core.ports import ModeratedPlace
+from service.core.turns import PART_OF_SESSIONS
 
 _REDIS = re.compile(r"rediss?://.|unix://.")
 _S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
 _HTTP_URL = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[^\s?#]*)?")
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
-_HOST = re.compile(r"(\*\.)?[a-z0-9_.:-]+")
+_HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SECRETS_DIR = Path("/run/secrets")
 """A file here named after a setting (ppd_session_secret) holds it, unless the environment does."""
@@ -327,10 +329,10 @@ class Settings(BaseSettings):
     @field_validator("allowed_hosts")
     @classmethod
     def _known_hosts(cls, text: str) -> str:
-        names = [part.strip().lower() for part in text.split(",")] if text else []
-        if not all(name == "*" or _HOST.fullmatch(name) for name in names):
+        names = [_bare_host(part.strip().lower()) for part in text.split(",")] if text else []
+        if None in names:
             raise ValueError("expected * or names such as pictures.example, commas between")
-        return ",".join(names)
+        return ",".join(name for name in names if name)
 
     @field_validator("public_url")
     @classmethod
@@ -359,6 +361,17 @@ class Settings(BaseSettings):
         if name is not None and not _DEVICE.fullmatch(name):
             raise ValueError("expected cpu, cuda or cuda:N")
         return name
+
+    @model_validator(mode="after")
+    def _the_gate_lets_every_body_through(self) -> Self:
+        largest = max(self.max_body_bytes, self.max_upload_body_bytes)
+        if largest > self.max_held_body_bytes * PART_OF_SESSIONS:
+            raise ValueError(
+                "PPD_MAX_HELD_BODY_BYTES: browser sessions may hold three quarters of it, which "
+                "must be PPD_MAX_UPLOAD_BODY_BYTES and PPD_MAX_BODY_BYTES or more, or their "
+                "largest bodies are refused for ever"
+            )
+        return self
 
     @model_validator(mode="after")
     def _offload_has_a_gpu(self) -> Self:
@@ -397,7 +410,8 @@ class Settings(BaseSettings):
     @property
     def is_public(self) -> bool:
         """Whether others than this machine are served, as far as the settings tell."""
-        return self.public_url is not None or self.host.lower() not in _LOOPBACK
+        there = self.public_url is not None or self.production
+        return there or self.host.lower() not in _LOOPBACK
 
     @property
     def moderated_places(self) -> frozenset[ModeratedPlace]:
@@ -472,13 +486,40 @@ def read(**given: Any) -> Settings:
     Raises ValueError that names every wrong variable, and never what it was set to.
     """
     secrets_dir = SECRETS_DIR if SECRETS_DIR.is_dir() else None
-    named = {name: value for name, value in given.items() if value is not None}
+    named = _named_files(os.environ)
+    named |= {name: value for name, value in given.items() if value is not None}
     named["_secrets_dir"] = secrets_dir
     try:
         return Settings(**named)
+    except SettingsError as error:  # a file in `SECRETS_DIR` that is not ours to read, say
+        reason = type(error.__cause__).__name__
+        raise ValueError(f"{secrets_dir}: {error}: {reason}") from None
     except ValidationError as error:
         faults = error.errors(include_input=False, include_url=False, include_context=False)
         raise ValueError("\n".join(_fault(fault) for fault in faults)) from None
+
+
+SECRETS = sorted(
+    name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)
+)
+SECRETS += ["database_url"]
+"""What PPD_<NAME>_FILE may name a file of, in the place of PPD_<NAME>."""
+
+
+def _named_files(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What is in the files that the environment names."""
+    found = {}
+    for name in SECRETS:
+        path = environment.get(f"{variable(name)}_FILE")
+        if not path:
+            continue
+        if environment.get(variable(name)):
+            raise ValueError(f"{variable(name)}: it is set, and {variable(name)}_FILE too")
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{variable(name)}_FILE: {path} cannot be read: {error}") from None
+    return found
 
 
 OF_TRAINING = {"PPD_DATASETS_DIR", "PPD_RUNS_DIR", "PPD_OVERRIDES"} | {
@@ -490,7 +531,22 @@ OF_TRAINING = {"PPD_DATASETS_DIR", "PPD_RUNS_DIR", "PPD_OVERRIDES"} | {
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Variables that look like settings and are none: misspelled ones, mostly."""
     known = {variable(name) for name in Settings.model_fields} | OF_TRAINING
+    known |= {f"{variable(name)}_FILE" for name in SECRETS}
     return sorted(n for n in environment if n.startswith(_PREFIX) and n not in known)
+
+
+def _bare_host(name: str) -> str | None:
+    """As `Host` is compared: without port, brackets and the root's dot. None is no name."""
+    if name == "*":
+        return name
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(name))
+    host = re.sub(r":\d{1,5}$", "", name)
+    if host.startswith("[") and host.endswith("]"):
+        with contextlib.suppress(ValueError):
+            return str(ipaddress.IPv6Address(host[1:-1]))
+    host = host.removesuffix(".")
+    return host if _HOST.fullmatch(host) else None
 
 
 def without_credentials(url: str) -> str:

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,14 +33,19 @@ class Bucket:
     """The one bucket, what is wrong with it now, and what was asked of it."""
 
     port: int
-    objects: dict[str, bytes] = field(default_factory=dict)
-    stored_at: dict[str, datetime] = field(default_factory=dict)
+    objects: MutableMapping[str, bytes] = field(default_factory=dict)
+    stored_at: MutableMapping[str, datetime] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     """The next requests meet these, one each."""
     fault: Fault | None = None
     """Every request meets this one."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
+    name: str = "pictures"
+    access_key_id: str = ACCESS_KEY_ID
+    secret_access_key: str = SECRET_ACCESS_KEY
+    health: str | None = None
+    """A path that answers without a signature."""
 
     @property
     def endpoint(self) -> str:
@@ -91,6 +96,13 @@ def s3_server() -> Iterator[Bucket]:
         server.shutdown()
         serving.join(30)
         server.server_close()
+
+
+def serve(bucket: Bucket, host: str) -> None:
+    """A bucket of somebody's own, for ever."""
+    server = _Server((host, bucket.port), _Handler)
+    server.bucket = bucket
+    server.serve_forever()
 
 
 class _Server(ThreadingHTTPServer):
@@ -147,10 +159,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(500, "InternalError")
         if fault == "507":
             return self._error(507, "XMinioStorageFull")
+        if bucket.health and url.path == bucket.health:
+            return self._answer(200, b"ok")
         if not self._signed(url.path, url.query, body):
             return self._error(403, "SignatureDoesNotMatch")
         name, _, key = unquote(url.path).removeprefix("/").partition("/")
-        if name != "pictures":
+        if name != bucket.name:
             return self._error(404, "NoSuchBucket")
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         if not key:
@@ -184,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET" and query.get("list-type") == "2":
             after = query.get("continuation-token", query.get("start-after", ""))
             prefix = query.get("prefix", "")
-            found = sorted(k for k in bucket.objects.copy() if k.startswith(prefix) and k > after)
+            found = sorted(k for k in list(bucket.objects) if k.startswith(prefix) and k > after)
             page, more = found[:PAGE], len(found) > PAGE
             entries = "".join(
                 f"<Contents><Key>{escape(key)}</Key><Size>{len(bucket.objects[key])}</Size>"
@@ -208,7 +222,11 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         access_key_id, *scope = given["Credential"].split("/")
         body_sha256 = hashlib.sha256(body).hexdigest()
-        if access_key_id != ACCESS_KEY_ID or self.headers["x-amz-content-sha256"] != body_sha256:
+        bucket = self.server.bucket
+        if (
+            access_key_id != bucket.access_key_id
+            or self.headers["x-amz-content-sha256"] != body_sha256
+        ):
             return False
         checksum = self.headers.get("x-amz-checksum-sha256")
         if checksum and checksum != b64encode(hashlib.sha256(body).digest()).decode():
@@ -228,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
                 body_sha256,
             ]
         )
-        key = f"AWS4{SECRET_ACCESS_KEY}".encode()
+        key = f"AWS4{bucket.secret_access_key}".encode()
         for part in scope:
             key = hmac.digest(key, part.encode(), "sha256")
         signed = "\n".join(

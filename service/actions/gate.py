@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from ppd_model.pictures.apart import LARGE_PIXELS
 from service.core.auth import BROWSER_TENANT, Caller
 from service.core.errors import ServiceError
-from service.core.turns import Line, Path, Rank, Turns, path_of
+from service.core.turns import PART_OF_SESSIONS, Line, Path, Rank, Turns, path_of
 
 _RETRY_AFTER = {"Retry-After": "2"}
-_PART_OF_SESSIONS = 0.75
-"""Of everything, all sessions together hold no more: keys must find room beside them."""
 _READ_AT_ONCE = 2
 _LARGE_AT_ONCE = 1
 
@@ -42,7 +40,7 @@ class Shares:
     def take(self, path: Path, amount: int) -> None:
         """Raise 503 when there is no room for so much, 429 when it is more than their share."""
         of_sessions = path[0] == BROWSER_TENANT
-        limit = int(self._limit * _PART_OF_SESSIONS) if of_sessions else self._limit
+        limit = int(self._limit * PART_OF_SESSIONS) if of_sessions else self._limit
         taken = self._held[path[:1]] if of_sessions else self._held[()]
         if self._held[()] + amount > self._limit or taken + amount > limit:
             raise ServiceError(503, "busy", headers=_RETRY_AFTER)

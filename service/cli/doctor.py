@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import ipaddress
 import os
 import secrets
 import shutil
@@ -20,6 +21,7 @@ from service.wiring import image_store, judges, open_database, signer
 
 _PATIENCE_S = 10.0
 _RENEW_DAYS = 30
+_ADDRESSES_OF_PROXIES = 2**16
 
 
 class Skipped(Exception):  # noqa: N818 - it is the name of the outcome
@@ -80,6 +82,12 @@ def _checks(settings: Settings, runtime: Callable[[], ModelRuntime]) -> list[Che
             "Name the folder that holds pairs.json with PPD_POOL_DIR, or take the shipped one.",
         ),
         Check(
+            "names and proxies",
+            lambda: _reached_as(settings),
+            "Set PPD_ALLOWED_HOSTS or PPD_PUBLIC_URL, and in PPD_TRUSTED_PROXIES the proxy's own "
+            "addresses and no others.",
+        ),
+        Check(
             "moderation",
             lambda: asyncio.run(_moderation(settings)),
             "Set PPD_MODERATION_WORDS or PPD_MODERATION_URL, or correct what they name.",
@@ -138,6 +146,28 @@ def _data_folder(settings: Settings) -> str:
             f"{settings.min_free_bytes // 2**20} MiB no picture is stored (PPD_MIN_FREE_BYTES)"
         )
     return f"{folder}, {free_bytes // 2**30} GiB left"
+
+
+def _reached_as(settings: Settings) -> str:
+    """Under which names it answers, and whose word is taken for who asks."""
+    if not settings.is_public:
+        raise Skipped("only this machine is served")
+    faults = []
+    if not settings.allowed_hosts and settings.public_url is None:
+        faults.append("beyond loopback it answers under every name that any site points here")
+    named = settings.trusted_proxies.split(",") if settings.trusted_proxies else []
+    proxies = [ipaddress.ip_network(one.strip(), strict=False) for one in named]
+    if (settings.public_url or "").startswith("https:") and not proxies:
+        faults.append(
+            "PPD_PUBLIC_URL is https, which a proxy speaks, and no proxy is trusted: cookies are "
+            "not Secure, and everybody counts as one address"
+        )
+    wide = [str(one) for one in proxies if one.num_addresses > _ADDRESSES_OF_PROXIES]
+    if wide:
+        faults.append(f"everybody in {', '.join(wide)} may say who asks")
+    if faults:
+        raise Warned("; ".join(faults))
+    return ", ".join(settings.answered_hosts) or "every name"
 
 
 def _database(settings: Settings) -> str:

@@ -18,6 +18,9 @@ from service.core.auth import BROWSER_TENANT
 Path = tuple[str, ...]
 """A tenant, an address (of a key's people the empty one), a person; or the beginning of one."""
 
+PART_OF_SESSIONS = 0.75
+"""Of everything, all sessions together hold no more: keys must find room beside them."""
+
 Rank = tuple[float, datetime | float, str]
 """Among jobs of one person, and where turns are equal: kind of work, arrival, id; least first."""
 

@@ -38,7 +38,8 @@ def environment(name: str, postgres_url: str, redis_url: str, data_dir: Path) ->
     said = {key: re.sub(r"\$\{[A-Z_]+:-(.*)\}", r"\1", value) for key, value in said.items()}
     in_a_folder = ("PPD_IMAGES_URL", "PPD_S3_")
     said = {key: value for key, value in said.items() if not key.startswith(in_a_folder)}
-    assert set(there) & set(said) >= {"PPD_DATABASE_URL", "PPD_REDIS_URL", "PPD_SESSION_SECRET"}
+    secrets = {name.upper() for name in services()[name]["secrets"]}
+    assert set(there) & secrets == {"PPD_DATABASE_URL", "PPD_REDIS_URL", "PPD_SESSION_SECRET"}
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PPD_")}
     return {**inherited, **said, **there}
 

@@ -62,7 +62,9 @@ async def test_requests_with_pictures_are_bounded_and_refused_with_a_time(start:
 async def test_bodies_are_refused_before_they_are_read_where_too_many_are_held(
     start: Start,
 ) -> None:
-    service: Service = await start(max_held_body_bytes=MiB)
+    service: Service = await start(
+        max_held_body_bytes=MiB, max_body_bytes=MiB // 2, max_upload_body_bytes=MiB // 2
+    )
     gate, client = gate_of(service), service.client()
     with gate.holding_bytes(("other", "", "x")) as held:
         held.take(MiB - 2**17)

@@ -37,6 +37,11 @@ async def test_on_loopback_every_name_of_this_machine_is_answered(
         ({"allowed_hosts": "*"}, ()),
         ({"allowed_hosts": "a.example, *.b.example"}, ("a.example", "*.b.example")),
         (
+            {"allowed_hosts": "A.example:8443,b.example.,[::1]:80"},
+            ("a.example", "b.example", "::1"),
+        ),
+        ({"allowed_hosts": "*.c.example.:80, FE80::1"}, ("*.c.example", "fe80::1")),
+        (
             {"public_url": "https://pictures.example:444/"},
             ("localhost", "127.0.0.1", "::1", "0.0.0.0", "pictures.example"),
         ),
@@ -47,6 +52,12 @@ def test_names_come_from_where_it_listens_and_from_the_settings(
     given: dict[str, str], names: tuple[str, ...]
 ) -> None:
     assert Settings(**given).answered_hosts == names
+
+
+@pytest.mark.parametrize("names", ["*.", "*..", "a..b", "https://a", "a:b", "a:80:80", "[::1", "."])
+def test_what_no_host_can_match_is_refused_at_the_start(names: str) -> None:
+    with pytest.raises(ValueError, match="expected \\* or names"):
+        Settings(allowed_hosts=names)
 
 
 def test_a_star_stands_for_all_names_below() -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from service.cli.commands import app
 from service.cli.doctor import examine
 from service.infra.sql import migrate
-from service.settings import Settings, read
+from service.settings import Settings, read, unknown_variables
 from service.wiring import sole_user_of
 from tests.fake_runtime import FakeRuntime
 
@@ -146,6 +146,9 @@ def test_settings_fail_early(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PPD_SESSION_SECRET", "hunter2", "PPD_SESSION_SECRET: expected 32 characters or more"),
         ("PPD_DATABASE_URL", "mysql://a:hunter2@b/c", "PPD_DATABASE_URL: expected postgresql://"),
         ("PPD_LOG_LEVEL", "hunter2", "PPD_LOG_LEVEL: "),
+        ("PPD_ALLOWED_HOSTS", "https://hunter2", "PPD_ALLOWED_HOSTS: expected * or names"),
+        ("PPD_MAX_HELD_BODY_BYTES", "2000000", "PPD_MAX_HELD_BODY_BYTES: browser sessions may"),
+        ("PPD_SESSION_SECRET_FILE", "/hunter", "PPD_SESSION_SECRET_FILE: /hunter cannot be read"),
         ("PPD_DATABASE_URL", "postgresql://a:hunter2@b/c", "PPD_REDIS_URL and PPD_SESSION_SECRET"),
     ],
 )
@@ -163,6 +166,27 @@ def test_a_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "ppd_session_secret").write_text("f" * 40 + "\n")
     monkeypatch.setattr("service.settings.SECRETS_DIR", tmp_path)
     assert read().secrets == ["f" * 40]
+
+
+def test_a_secrets_file_may_lie_anywhere_and_is_not_set_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("f" * 40 + "\n")
+    monkeypatch.setenv("PPD_SESSION_SECRET_FILE", str(tmp_path / "secret"))
+    assert read().secrets == ["f" * 40]
+    assert unknown_variables() == []
+    monkeypatch.setenv("PPD_SESSION_SECRET", "e" * 40)
+    with pytest.raises(ValueError, match="PPD_SESSION_SECRET_FILE too"):
+        read()
+
+
+def test_a_secret_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ppd_redis_url").write_bytes(b"\xff")
+    monkeypatch.setattr("service.settings.SECRETS_DIR", tmp_path)
+    with pytest.raises(ValueError, match=r"redis_url.*UnicodeDecodeError"):
+        read()
 
 
 def test_the_api_never_imports_torch() -> None:
@@ -191,6 +215,29 @@ def test_the_audit_record_is_exported_and_a_picture_that_is_not_there_is_named(
     assert ppd(data_dir, "reports", "list") == (0, "")
     assert ppd(data_dir, "reports", "takedown", "0" * 32)[1].startswith("there is no picture 0")
     assert ppd(data_dir, "reports", "dismiss", "x") == (1, "There is no such report.\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "skipped names and proxies: only this machine is served"),
+        ({"host": "0.0.0.0"}, "warning names and proxies: beyond loopback it answers"),
+        ({"host": "0.0.0.0", "allowed_hosts": "*"}, "ok      names and proxies: every name"),
+        ({"host": "0.0.0.0", "allowed_hosts": "a.example"}, "ok      names and proxies: a.example"),
+        ({"public_url": "https://a.example"}, "no proxy is trusted: cookies are not Secure"),
+        ({"public_url": "https://a.example", "trusted_proxies": "10.1.2.3"}, "ok      names"),
+        (
+            {"public_url": "https://a.example", "trusted_proxies": "127.0.0.1,10.0.0.0/8"},
+            "everybody in 10.0.0.0/8 may say who asks",
+        ),
+    ],
+)
+def test_the_doctor_looks_at_names_and_proxies(
+    tmp_path: Path, given: dict[str, str], said: str
+) -> None:
+    lines: list[str] = []
+    examine(Settings(data_dir=begun(tmp_path), **given), FakeRuntime, lines.append)  # type: ignore[arg-type]
+    assert said in next(line for line in lines if "names and proxies:" in line)
 
 
 def test_the_doctor_warns_of_a_public_host_where_nothing_is_judged(tmp_path: Path) -> None:

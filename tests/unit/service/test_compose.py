@@ -13,12 +13,13 @@ import typer
 import yaml
 
 from service.cli.commands import app
-from service.settings import Settings, variable
+from service.settings import Settings, read, variable
 from tests.compose_file import ROOT, RUN, our_command, services
 from tests.servers import Postgres
 
 OURS = ["migrate", "api", "worker", "worker-gpu"]
 SETTING = re.compile(r"\bPPD_[A-Z0-9_]*[A-Z0-9]\b")
+OUR_SECRETS = [name for name in services()["api"]["secrets"] if name.startswith("ppd_")]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 
 
@@ -50,6 +51,7 @@ def test_every_command_is_one_of_ppd_with_options_that_it_has(words: list[str]) 
 
 def test_every_setting_in_it_is_one() -> None:
     known = {variable(name) for name in Settings.model_fields}
+    assert {variable(name.removeprefix("ppd_")) for name in OUR_SECRETS} <= known
     named = set(SETTING.findall(TEXT + (ROOT / "Dockerfile").read_text()))
     assert named
     assert named <= known
@@ -100,24 +102,54 @@ def test_the_stores_are_reachable_from_inside_only() -> None:
         assert services()[name]["networks"] == ["stores"]
 
 
-def test_no_secret_has_a_default_and_the_script_makes_each_of_them(tmp_path: Path) -> None:
-    secrets = {name for name in re.findall(r"\$\{([A-Z0-9_]+)", TEXT) if "_KEY" in name}
-    secrets |= set(re.findall(r"\$\{([A-Z0-9_]*(?:PASSWORD|SECRET)[A-Z0-9_]*)", TEXT))
-    for name in secrets:
-        uses = re.findall(rf"\$\{{{name}[^}}]*\}}", TEXT)
-        assert uses
-        assert all(use.startswith(f"${{{name}:?") for use in uses), uses
-    file = tmp_path / ".env"
-    script = [str(ROOT / "docs/deploy/compose_env.sh"), str(file)]
+def made_secrets(folder: Path, env: Path) -> dict[str, str]:
+    """What the script leaves in the folder."""
+    script = [str(ROOT / "docs/deploy/compose_secrets.sh"), str(folder), str(env)]
     subprocess.run(script, check=True, capture_output=True)
-    made = dict(line.split("=") for line in file.read_text().splitlines())
-    assert set(made) == secrets
-    assert len(set(made.values())) == len(made)
-    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in made.values())
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    again = subprocess.run(script, check=False, capture_output=True, env={**os.environ})
-    assert again.returncode == 1
-    assert dict(line.split("=") for line in file.read_text().splitlines()) == made
+    return {path.name: path.read_text().removesuffix("\n") for path in folder.iterdir()}
+
+
+def test_secrets_are_files_that_the_script_makes_and_are_in_no_environment(tmp_path: Path) -> None:
+    files = yaml.safe_load(TEXT)["secrets"]
+    made = made_secrets(tmp_path / "secrets", tmp_path / "none")
+    assert set(made) == set(files)
+    for name, where in files.items():
+        assert where == {"file": f"${{SECRETS_DIR:-./secrets}}/{name}"}
+        assert any(name in service.get("secrets", ()) for service in services().values()), name
+    fresh = {name: text for name, text in made.items() if not name.endswith("_url")}
+    assert len(set(fresh.values())) == len(fresh)
+    assert all(re.fullmatch("[0-9a-f]{64}", text) for text in fresh.values())
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+    assert made_secrets(tmp_path / "secrets", tmp_path / "none") == made
+    for name, service in services().items():
+        told = {key for key, value in service.get("environment", {}).items() if value}
+        secret = {key for key in told if re.search("PASSWORD|SECRET|_URL$", key)}
+        public = {"PPD_IMAGES_URL", "PPD_PUBLIC_URL"}
+        assert {key for key in secret - public if not key.endswith("_FILE")} == set(), name
+
+
+def test_the_program_reads_its_secrets_as_the_script_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = made_secrets(tmp_path, tmp_path / "none")
+    monkeypatch.setattr("service.settings.SECRETS_DIR", tmp_path)
+    monkeypatch.setenv("PPD_S3_ACCESS_KEY_ID", "ppd")
+    settings = read()
+    assert settings.production
+    assert f":{made['postgres_password']}@postgres:5432/ppd" in settings.database
+    assert settings.s3_secret_access_key is not None
+    read_key = settings.s3_secret_access_key.get_secret_value()
+    assert read_key == made["ppd_s3_secret_access_key"]
+
+
+def test_secrets_of_an_older_env_are_taken_over(tmp_path: Path) -> None:
+    env = tmp_path / ".env"
+    env.write_text("PORT=81\nPOSTGRES_PASSWORD=old\nREDIS_PASSWORD=older\n")
+    made = made_secrets(tmp_path / "secrets", env)
+    assert made["postgres_password"] == "old"
+    assert made["ppd_database_url"] == "postgresql://ppd:old@postgres:5432/ppd"
+    assert made["ppd_redis_url"] == "redis://:older@redis:6379/0"
+    assert len(made["ppd_session_secret"]) == 64
 
 
 def test_a_worker_is_given_longer_than_it_takes_to_stop() -> None:
@@ -157,7 +189,9 @@ def test_the_examples_for_kubernetes_and_systemd_run_real_commands() -> None:
         assert set(SETTING.findall(path.read_text())) <= known, path
 
 
-def test_the_database_gives_the_program_a_role_that_is_no_superuser(postgres: Postgres) -> None:
+def test_the_database_gives_the_program_a_role_that_is_no_superuser(
+    postgres: Postgres, tmp_path: Path
+) -> None:
     script = ROOT / "docs/deploy/postgres_role.sh"
     mounted = f"./{script.relative_to(ROOT)}:/docker-entrypoint-initdb.d/role.sh:ro"
     assert mounted in services()["postgres"]["volumes"]
@@ -165,7 +199,9 @@ def test_the_database_gives_the_program_a_role_that_is_no_superuser(postgres: Po
     text = text.replace(" ppd LOGIN", " app LOGIN").replace(
         "DATABASE ppd OWNER ppd", "DATABASE app OWNER app"
     )
-    server = {"PGHOST": "127.0.0.1", "PGPORT": str(postgres.port), "ROLE_PASSWORD": "a'b\\c"}
+    (tmp_path / "password").write_text("a'b\\c\n")
+    server = {"PGHOST": "127.0.0.1", "PGPORT": str(postgres.port)}
+    server["ROLE_PASSWORD_FILE"] = str(tmp_path / "password")
     subprocess.run(["sh", "-c", text], check=True, env={**os.environ, **server})
     with psycopg.connect(postgres.admin_url.replace("ppd@", "app@")) as connection:
         found = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
