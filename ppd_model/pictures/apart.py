@@ -158,6 +158,10 @@ class Reading:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process; safe to do twice."""
         self._results.close()
         self._connection.close()
 

@@ -17,6 +17,8 @@ from service.core.errors import ServiceError
 from service.core.turns import PART_OF_SESSIONS, Line, Path, Rank, Turns, path_of
 
 _RETRY_AFTER = {"Retry-After": "2"}
+_WHOLE_WITHIN_S, _GRACE_S = 30.0, 2.0
+"""A body that comes more slowly than that holds no more than what has come."""
 _READ_AT_ONCE = 2
 _LARGE_AT_ONCE = 1
 
@@ -79,6 +81,27 @@ class HeldBytes:
     shares: Shares
     path: Path
     bytes: int = 0
+    _expected: int = 0
+    """What room was taken for before it came; 0 where room is taken as it comes."""
+    _came: int = 0
+    _began_s: float = 0.0
+    _timer: asyncio.TimerHandle | None = None
+
+    def expect(self, size: int) -> None:
+        """Take room for a whole body, and keep it as long as that comes soon enough.
+
+        Raises 503 or 429 where there is none. A body that keeps others waiting loses the room for
+        what has not come: from then on it is taken as it comes.
+        """
+        self.take(size)
+        self._expected, self._began_s = size, asyncio.get_running_loop().time()
+        self._look()
+
+    def came(self, size: int) -> None:
+        """Some of the body is here; raises 503 or 429 where there is no room for it."""
+        self._came += size
+        if not self._expected:
+            self.take(size)
 
     def take(self, more: int) -> None:
         """Raise 503 or 429 when there is no room for more. What is held already counts as new."""
@@ -86,6 +109,24 @@ class HeldBytes:
         self.shares.give_back(self.path, held)
         self.shares.take(self.path, held + more)
         self.bytes = held + more
+
+    def give_back(self) -> None:
+        """All of it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.shares.give_back(self.path, self.bytes)
+        self.bytes = 0
+
+    def _look(self) -> None:
+        if self._came >= self._expected:
+            return
+        due_s = self._began_s + _GRACE_S + _WHOLE_WITHIN_S * self._came / self._expected
+        loop = asyncio.get_running_loop()
+        if loop.time() < due_s:
+            self._timer = loop.call_at(due_s, self._look)
+            return
+        self.shares.give_back(self.path, self.bytes - self._came)
+        self.bytes, self._expected = self._came, 0
 
 
 @dataclass
@@ -112,8 +153,7 @@ class Gate:
         try:
             yield held
         finally:
-            if held.bytes:
-                self._bodies.give_back(path, held.bytes)
+            held.give_back()
 
     @contextmanager
     def request_with_pictures(self, path: Path) -> Iterator[None]:

@@ -186,13 +186,13 @@ def _counted(request: StrictRequest, held: HeldBytes, limits: Limits) -> StrictR
     """
     said = request.headers.get("content-length", "")
     if said.isdecimal():
-        if _SMALL_BODY_BYTES < int(said) <= limits.max_upload_body_bytes:  # more is 413
-            held.take(int(said))
-        return request
+        if not _SMALL_BODY_BYTES < int(said) <= limits.max_upload_body_bytes:  # more is 413
+            return request
+        held.expect(int(said))
 
     async def receive() -> Message:
         message = await request.receive()
-        held.take(len(message.get("body", b"")))
+        held.came(len(message.get("body", b"")))
         return message
 
     return StrictRequest(request.scope, receive)

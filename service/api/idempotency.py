@@ -26,6 +26,12 @@ class Accepted:
 
 
 Work = Callable[[Store], Awaitable[Accepted]]
+Prepare = Callable[[], Awaitable[None]]
+"""What is done before the transaction begins, for the first request alone."""
+
+
+async def _nothing() -> None:
+    """Not every request prepares something."""
 
 
 class Once:
@@ -51,13 +57,14 @@ class Once:
         """Whether a repetition would be known."""
         return self._key is not None
 
-    async def do(self, work: Work) -> dict[str, Any]:
+    async def do(self, work: Work, prepare: Prepare = _nothing) -> dict[str, Any]:
         """The ids that `work` led to, now or when this key came first.
 
         Raises 422 when the key came with another request, 409 while its first one still runs. What
         another replica carries out is 409 until it is committed, whatever its request.
         """
         if self._key is None:
+            await prepare()
             async with self._database.write() as store:
                 return (await work(store)).ids
         async with self._database.read() as store:
@@ -65,6 +72,7 @@ class Once:
         if earlier is not None:
             return earlier
         with self._in_flight.hold(self._scope, self._key, self._fingerprint):
+            await prepare()
             async with self._database.write() as store:
                 # `in_flight` knows this process only; here the other replicas show themselves.
                 if not await store.alone_now(f"idempotency {self._scope} {self._key}"):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from ppd_model.pictures.apart import Reading
 from ppd_model.pictures.reading import PictureError
 from service.actions.gate import place_of
 from service.actions.limits import STORAGE_RETRY_AFTER, Limits
@@ -71,7 +72,12 @@ async def _read_in_turn(
 ) -> list[bytes | PictureError]:
     """Of each picture a plain PNG, or why it is not read; each waits for its turn at the gate."""
     outcomes: list[bytes | PictureError] = []
-    reading = await _in_thread(services.readers.begin, files, UPLOADS, OF_ONE_REQUEST)
+    beginning = _begun(services.readers.begin, files, UPLOADS, OF_ONE_REQUEST)
+    try:
+        reading = await _ended(beginning)
+    except asyncio.CancelledError:
+        beginning.add_done_callback(_close_unused)
+        raise
     with reading:
         for index, size in enumerate(reading.sizes):
             if isinstance(size, PictureError):
@@ -84,11 +90,24 @@ async def _read_in_turn(
 
 async def _in_thread(function: Callable[..., _T], *about: Any) -> _T:
     """In a thread, which goes on when the request is canceled: so does what it holds."""
-    running = asyncio.get_running_loop().run_in_executor(_threads, partial(function, *about))
+    return await _ended(_begun(function, *about))
+
+
+def _begun(function: Callable[..., _T], *about: Any) -> "asyncio.Future[_T]":
+    return asyncio.get_running_loop().run_in_executor(_threads, partial(function, *about))
+
+
+async def _ended(running: "asyncio.Future[_T]") -> _T:
     try:
         return await asyncio.shield(running)
     finally:
         await asyncio.wait((running,))
+
+
+def _close_unused(beginning: "asyncio.Future[Reading]") -> None:
+    """The request went away before it had what was begun for it."""
+    if beginning.exception() is None:
+        beginning.result().close()
 
 
 async def refuse_too_many(services: Services, caller: Caller, user_id: str, more: int) -> None:

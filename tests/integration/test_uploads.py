@@ -55,6 +55,20 @@ async def test_a_person_has_a_quota_of_pictures(start: Start) -> None:
     assert (await post(client, "ann", own_pair(3))).status_code == 202
 
 
+async def test_a_repeated_request_is_answered_before_its_pictures_are_looked_at(
+    start: Start,
+) -> None:
+    service: Service = await start(max_uploads_per_user=2)
+    client = service.client(headers={"Idempotency-Key": "mine"})
+    first = await post(client, "ann", own_pair(1))
+    assert first.status_code == 202
+    again = await post(client, "ann", own_pair(1))
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
+    other = await post(client, "ann", own_pair(2))
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert files_of(service) == 2
+
+
 async def test_a_person_has_a_quota_of_bytes(start: Start) -> None:
     service: Service = await start(max_upload_bytes_per_user=100_000)
     client = service.client()

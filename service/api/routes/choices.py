@@ -98,12 +98,17 @@ async def post_preferences(
 
     Where the newest version was read from the same answers, or is being, it stands.
     """
-    made = await made_pairs(services, caller, user_id, body)
-    sent = await clean_uploads(services, caller, user_id, body)
-    await refuse(services, "upload", contents(body, sent), caller.audited_as, caller.tenant)
-    sent = [own if pair is None else pair.pictures for own, pair in zip(sent, made, strict=True)]
+    made: list[MadePair | None] = []
+    sent: list[list[bytes]] = []
     stored_keys: list[str] = []
     overtaken: list[Job] = []
+
+    async def read_pictures() -> None:
+        made.extend(await made_pairs(services, caller, user_id, body))
+        own = await clean_uploads(services, caller, user_id, body)
+        await refuse(services, "upload", contents(body, own), caller.audited_as, caller.tenant)
+        pairs = zip(own, made, strict=True)
+        sent.extend(ours if pair is None else pair.pictures for ours, pair in pairs)
 
     async def work(store: Store) -> Accepted:
         user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
@@ -124,7 +129,7 @@ async def post_preferences(
         return Accepted(ids, user_pk=user.pk)
 
     try:
-        accepted = await once.do(work)
+        accepted = await once.do(work, read_pictures)
     except Exception:  # no cancellation: it may come after the commit, and has no time to look
         await delete_leftovers(services, stored_keys)
         raise

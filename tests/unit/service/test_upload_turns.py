@@ -1,12 +1,15 @@
 """Who waits while pictures are read, and who is refused; whose share of the gate is how large."""
 
 import asyncio
+import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from service.actions.gate import Gate, Shares, place_of
+from service.api.uploads import _read_in_turn
 from service.core.auth import Caller
 from service.core.errors import ServiceError
 from service.core.turns import Path, path_of
@@ -63,11 +66,65 @@ def test_a_place_is_a_sessions_own_and_of_a_key_the_persons() -> None:
     assert place_of(Caller("browser", "me", lane="here"), "ann") == ("browser", "here", "me")
 
 
+def test_room_for_a_body_lapses_when_the_body_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.actions.gate._GRACE_S", 0.05)
+    monkeypatch.setattr("service.actions.gate._WHOLE_WITHIN_S", 0.5)
+    slow, other = ("a", "", "x"), ("b", "", "y")
+
+    async def so(desk: Desk) -> None:
+        with desk.gate.holding_bytes(slow) as stalled:
+            stalled.expect(900)
+            stalled.came(90)  # a tenth: enough for another twentieth of a second
+            with desk.gate.holding_bytes(other) as held, pytest.raises(ServiceError):
+                held.expect(900)
+            await asyncio.sleep(0.2)
+            with desk.gate.holding_bytes(other) as held:
+                held.expect(900)
+                with pytest.raises(ServiceError) as refused:
+                    stalled.came(200)  # it holds what has come, and there is no room for more
+                assert refused.value.code in ("busy", "too_much_at_once")
+                held.came(900)
+                await asyncio.sleep(0.1)
+                assert held.bytes == 900, "what is whole is held until it is answered"
+        assert desk.gate._bodies.held == 0
+
+    asyncio.run(so(Desk(1000)))
+
+
+def test_what_was_begun_for_a_request_that_goes_away_is_closed() -> None:
+    begun, closed = threading.Event(), threading.Event()
+
+    class Begun:
+        def close(self) -> None:
+            closed.set()
+
+    class Slow:
+        def begin(self, *_: object) -> Begun:
+            begun.wait(10)
+            return Begun()
+
+    async def so() -> None:
+        services = SimpleNamespace(readers=Slow())
+        reading = asyncio.create_task(_read_in_turn(services, ("a", "", "x"), [b""]))  # type: ignore[arg-type]
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        begun.set()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await asyncio.to_thread(closed.wait, 10)
+
+    asyncio.run(so())
+
+
 class Desk:
     """Pictures that are read until they are let go, in the order in which they were begun."""
 
-    def __init__(self) -> None:
-        self.gate = Gate(2**20, 32)
+    def __init__(self, body_bytes: int = 2**20) -> None:
+        self.gate = Gate(body_bytes, 32)
         self.begun: list[str] = []
         self._ends: dict[str, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
