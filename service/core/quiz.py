@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ppd_model.answers import belief
 from service.core.pool import Pair
 
 FloatArray = NDArray[np.float64]
@@ -25,7 +26,6 @@ NEAR_BEST = 0.9
 """Asked is the first pair, in an order of the person's own, that tells this share of what the best
 one would: people differ in what they are asked, and no pair is worn out."""
 
-_BOUND_ROUNDS = 6
 _NODES_Q, _WEIGHTS_Q = np.polynomial.hermite_e.hermegauss(16)
 _WEIGHTS_Q /= _WEIGHTS_Q.sum()
 
@@ -50,10 +50,10 @@ def next_pairs(
     expected_N = [_as_number(answers[pair.pair_id]) for pair in asked]
     picked: list[Pair] = []
     while left and len(picked) < count:
-        mean_K, covariance_KK = _posterior(_coordinates(asked, pairs), np.array(expected_N))
-        delta_PK = _coordinates(left, pairs)
-        margin_P = delta_PK @ mean_K
-        variance_P = ((delta_PK @ covariance_KK) * delta_PK).sum(1)
+        now = belief(coordinates(asked, pairs), np.array(expected_N))
+        delta_PK = coordinates(left, pairs)
+        margin_P = delta_PK @ now.mean_K
+        variance_P = ((delta_PK @ now.covariance_KK) * delta_PK).sum(1)
         gain_P = _information(margin_P, np.sqrt(np.maximum(variance_P, 0)))
         captions = {pair.caption for pair in asked}
         fresh_P = np.array([pair.caption not in captions for pair in left])
@@ -93,25 +93,10 @@ def _as_number(answer: int | None) -> float:
     return 0.5 if answer is None else float(answer)
 
 
-def _coordinates(some: Sequence[Pair], pool: Sequence[Pair]) -> FloatArray:
+def coordinates(some: Sequence[Pair], pool: Sequence[Pair]) -> FloatArray:
     """The pairs' coordinates, P x K, also of no pairs."""
     flat = [value for pair in some for value in pair.look_delta_L]
     return np.array(flat, dtype=np.float64).reshape(len(some), len(pool[0].look_delta_L))
-
-
-def _posterior(delta_NK: FloatArray, answer_N: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and covariance of the taste after answers (0 to 1), by Jaakkola and Jordan's bound."""
-    dimensions = delta_NK.shape[1]
-    mean_K, covariance_KK = np.zeros(dimensions), np.eye(dimensions)
-    pull_K = (answer_N - 0.5) @ delta_NK
-    for _ in range(_BOUND_ROUNDS):
-        spread_N = ((delta_NK @ covariance_KK) * delta_NK).sum(1)
-        bound_N = np.sqrt(spread_N + (delta_NK @ mean_K) ** 2 + 1e-12)
-        weight_N = np.tanh(bound_N / 2) / (2 * bound_N)
-        precision_KK = np.eye(dimensions) + (delta_NK * weight_N[:, None]).T @ delta_NK
-        covariance_KK = np.linalg.inv(precision_KK)
-        mean_K = covariance_KK @ pull_K
-    return mean_K, covariance_KK
 
 
 def _information(margin_P: FloatArray, deviation_P: FloatArray) -> FloatArray:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.quiz.taste_model import posterior
+from ppd_model.answers import belief
 from training.world import tastes
 
 FloatArray = NDArray[np.float64]
@@ -153,11 +153,9 @@ def active_gain(delta_PK: FloatArray, asked: Asked, left: Sequence[int]) -> Floa
     The service's quiz (service/core/quiz.py) computes the same; a test holds the two together.
     """
     answers = [0.5 if answer is None else float(answer) for answer in asked.answers]
-    dimensions = delta_PK.shape[1]
-    mean_K, covariance_KK = posterior(
-        delta_PK[asked.pairs], np.array(answers), np.zeros(dimensions), np.eye(dimensions)
-    )
-    return information(delta_PK[left] @ mean_K, deviations(delta_PK[left], covariance_KK))
+    now = belief(delta_PK[asked.pairs], np.array(answers))
+    margin_P = delta_PK[left] @ now.mean_K
+    return information(margin_P, deviations(delta_PK[left], now.covariance_KK))
 
 
 def new_captions(

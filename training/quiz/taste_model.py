@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from ppd_model.answers import belief
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -66,13 +68,13 @@ def fit(
     members = [np.flatnonzero(person_P == person) for person in np.unique(person_P)]
     mean_R, covariance_RR = np.zeros(len(kept)), np.eye(len(kept))
     for _ in range(rounds):
-        posteriors = [
-            posterior(delta_PR[rows], preferred_P[rows], mean_R, covariance_RR) for rows in members
+        people = [
+            belief(delta_PR[rows], preferred_P[rows], mean_R, covariance_RR) for rows in members
         ]
-        means_UR = np.stack([mean for mean, _ in posteriors])
+        means_UR = np.stack([person.mean_K for person in people])
         mean_R = means_UR.mean(0)
         away_UR = means_UR - mean_R
-        spread_RR = np.mean([covariance for _, covariance in posteriors], axis=0)
+        spread_RR = np.mean([person.covariance_KK for person in people], axis=0)
         covariance_RR = away_UR.T @ away_UR / len(members) + spread_RR
     variance_R, direction_RR = np.linalg.eigh(covariance_RR)
     largest = np.argsort(variance_R)[::-1][:dimensions]
@@ -84,29 +86,6 @@ def fit(
     )
 
 
-def posterior(
-    delta_PK: FloatArray,
-    answer_P: NDArray[Any],
-    mean_K: FloatArray,
-    covariance_KK: FloatArray,
-    rounds: int = 6,
-) -> tuple[FloatArray, FloatArray]:
-    """Mean and covariance of one person's taste after answers, by the variational bound.
-
-    answer_P: how far picture 1 was preferred, 0 to 1; one half is a tie.
-    """
-    precision_KK = np.linalg.inv(covariance_KK)
-    pull_K = precision_KK @ mean_K + (np.asarray(answer_P) - 0.5) @ delta_PK
-    mean_of_K, covariance_of_KK = mean_K, covariance_KK
-    for _ in range(rounds):
-        spread_P = ((delta_PK @ covariance_of_KK) * delta_PK).sum(1)
-        bound_P = np.sqrt(spread_P + (delta_PK @ mean_of_K) ** 2 + 1e-12)
-        weight_P = np.tanh(bound_P / 2) / (2 * bound_P)
-        covariance_of_KK = np.linalg.inv(precision_KK + (delta_PK * weight_P[:, None]).T @ delta_PK)
-        mean_of_K = covariance_of_KK @ pull_K
-    return mean_of_K, covariance_of_KK
-
-
 def held_out_accuracy(
     coordinates_PK: FloatArray, preferred_P: IntArray, person_P: IntArray, known: int = 4
 ) -> dict[str, float | None]:
@@ -115,15 +94,13 @@ def held_out_accuracy(
     For "told_nine_tenths" nine tenths of the answers are known. None where nobody has more answers
     than are known.
     """
-    dimensions = coordinates_PK.shape[1]
-    prior = (np.zeros(dimensions), np.eye(dimensions))
     right: dict[str, list[float]] = {"told_4": [], "told_nine_tenths": []}
     for person in np.unique(person_P):
         rows = np.flatnonzero(person_P == person)
         for name, count in (("told_4", known), ("told_nine_tenths", len(rows) * 9 // 10)):
             if count >= len(rows):
                 continue
-            mean_K, _ = posterior(coordinates_PK[rows[:count]], preferred_P[rows[:count]], *prior)
+            mean_K = belief(coordinates_PK[rows[:count]], preferred_P[rows[:count]]).mean_K
             said = coordinates_PK[rows[count:]] @ mean_K > 0
             right[name].append(float((said == (preferred_P[rows[count:]] == 1)).mean()))
     return {name: float(np.mean(values)) if values else None for name, values in right.items()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.quiz.taste_model import TasteSpace, fit, held_out_accuracy, posterior
+from training.quiz.taste_model import TasteSpace, fit, held_out_accuracy
 
 FloatArray = NDArray[np.float64]
 
@@ -51,32 +51,6 @@ def test_what_all_have_in_common_is_the_mean() -> None:
     space = fit(delta_PF, preferred_P, person_P, reduced=2, dimensions=2, rounds=12)
     in_features = space.basis_FK @ space.mean_K
     assert in_features == pytest.approx([2.0, 0.0], abs=0.5)
-
-
-def test_answers_move_the_mean_towards_what_was_preferred_and_narrow_the_rest() -> None:
-    delta_PK = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
-    mean_K, covariance_KK = posterior(delta_PK, np.array([1, 1, 0.5]), np.zeros(2), np.eye(2))
-    assert mean_K[0] > 0.5
-    assert mean_K[1] == pytest.approx(0)
-    assert 0 < covariance_KK[0, 0] < covariance_KK[1, 1] < 1
-
-
-def test_the_posterior_is_close_to_the_exact_one() -> None:
-    """One answer, one dimension: mean and variance by summing over a grid."""
-    grid = np.linspace(-8, 8, 20001)
-    weight = np.exp(-(grid**2) / 2) / (1 + np.exp(-1.5 * grid))
-    weight /= weight.sum()
-    exact = (weight * grid).sum()
-    variance = (weight * (grid - exact) ** 2).sum()
-    found, covariance = posterior(np.array([[1.5]]), np.array([1]), np.zeros(1), np.eye(1))
-    assert found[0] == pytest.approx(exact, rel=0.1)
-    assert covariance[0, 0] == pytest.approx(variance, rel=0.1)
-
-
-def test_no_answers_leave_the_prior() -> None:
-    mean_K, covariance_KK = posterior(np.zeros((0, 3)), np.zeros(0), np.ones(3), 2 * np.eye(3))
-    assert mean_K == pytest.approx(np.ones(3))
-    assert covariance_KK == pytest.approx(2 * np.eye(3))
 
 
 def test_a_space_is_read_as_it_was_written(tmp_path: Path) -> None:

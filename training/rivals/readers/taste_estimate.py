@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.quiz.taste_model import TasteSpace, fit, posterior
+from ppd_model.answers import belief
+from training.quiz.taste_model import TasteSpace, fit
 from training.rivals.answers import Answers, FloatArray
 
 REDUCED, DIMENSIONS, ROUNDS = 24, 8, 40
@@ -40,11 +41,10 @@ class TasteEstimate:
 
     def read(self, answers: Answers) -> FloatArray:
         """E x K."""
-        prior = (self.mean_K, np.eye(DIMENSIONS))
         space = TasteSpace(self.basis_FK, self.mean_K)
         coordinates_E4K = space.coordinates(answers.delta_E4F.astype(np.float64))
         means = [
-            posterior(delta_4K, preferred_4, *prior)[0]
+            belief(delta_4K, preferred_4, self.mean_K).mean_K
             for delta_4K, preferred_4 in zip(coordinates_E4K, answers.preferred_E4, strict=True)
         ]
         return np.stack(means)

@@ -1,0 +1,269 @@
+"""START HERE for what answers to the quiz foretell, before any of them is read.
+
+    python -m training.calibration --config training/configs/mini_calibration.yaml [--resume]
+
+Simulated people answer sixteen pairs as the service asks them. From the answers and the pool's
+coordinates alone follows a normal distribution of the taste (`ppd_model/answers.py`). On people of
+"validate" two maps are fitted to it:
+
+- the expected reading, the embedding that the VLM's readings of such answers have on average:
+  linear in the mean taste. Joined with the readings it makes the embedding that is served;
+- the chance that a picture with the taste pleases more than without: logistic in how clear the
+  taste is, so that it rises with it.
+
+On people of "test" the second is checked: in five groups of promised chance, equally large, what
+was promised and what was won, and likewise what was promised of four more answers. Where any
+group's two are more than `most_off` apart, the model that is written has no chances, and the
+service shows none.
+
+Writes OUT/report.json, OUT/calibration.png, OUT/answers.json (for the pool's folder), OUT/readings
+and OUT/pictures (resumable).
+
+Legend: U people, N numbers of answers, K coordinates (of a belief) or prompts (of pictures),
+D embedding, X people after a number of answers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.stats import spearmanr
+
+from ppd_model.answers import MORE, AnswerModel, belief
+from ppd_model.user_encoder import UserEncoder
+from training.calibration.calibration_config import CalibrationConfig
+from training.calibration.painted import Painted, beliefs, paint
+from training.calibration.quizzed import Quizzed, quiz_and_read
+from training.data.preferences import CHOICES_PER_PROFILE
+from training.evaluate.painting import Judge, Painter
+from training.jobs.command_line import run_job
+from training.jobs.configuration import git_commit, save_resolved
+from training.jobs.files import write_json
+from training.jobs.shared_options import SolverOptions
+from training.quiz.pair_strategies import QuizPool
+from training.quiz.quizzes import load_quiz_pool
+from training.reports.plots import INK, OURS, as_png
+from training.reports.statistics import clustered_mean
+
+FloatArray = NDArray[np.float64]
+GROUPS = 5
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """Of X people after a number of answers: who, how clear the taste is, the share of wins."""
+
+    person_X: NDArray[np.int64]
+    answers_X: NDArray[np.int64]
+    clear_X: FloatArray
+    won_X: FloatArray
+
+
+def run(config: CalibrationConfig, resume: bool = False) -> dict[str, Any]:
+    """Ask, read, fit, paint, check, write; returns the report."""
+    torch.set_num_threads(config.threads)
+    save_resolved(config, config.out)
+    judge = Judge.load(config.weights_dir)
+    pool = load_quiz_pool(config.pool_dir, judge.looks)
+    encoder = UserEncoder.load(config.preset, config.weights_dir)
+    read = quiz_and_read("validate", config.fit_people, pool, encoder, config, resume)
+    tested = quiz_and_read("test", config.test_people, pool, encoder, config, resume)
+    painter = Painter.load(config, judge, SolverOptions(batch=config.picture_batch))
+    reading_KD, offset_D = fit_readings(read, pool)
+    model = AnswerModel(
+        encoder_version=encoder.encoder_version,
+        adapter_version=painter.pipeline.adapter_version or "",
+        pool_version=json.loads((config.pool_dir / "pairs.json").read_text())["version"],
+        most_answers=config.answers,
+        reading_KD=reading_KD.round(4).tolist(),
+        offset_D=offset_D.round(4).tolist(),
+        wins_at_none=None,
+        wins_by=None,
+    )
+    fitted = read.first(config.fit_painted)
+    fit_pictures = paint(fitted, pool, model, painter, config, resume)
+    test_pictures = paint(tested, pool, model, painter, config, resume)
+    at_none, by = fit_wins(foretold(fitted, fit_pictures, pool, config))
+    promising = replace(model, wins_at_none=round(at_none, 4), wins_by=round(by, 4))
+    checked = check(promising, tested, test_pictures, pool, config)
+    holds = checked["most_off"] <= config.most_off
+    report = {
+        "commit": git_commit(),
+        "encoder_version": model.encoder_version,
+        "adapter_version": model.adapter_version,
+        "people": {
+            "readings_fitted_on": config.fit_people,
+            "wins_fitted_on": config.fit_painted,
+            "tested_on": config.test_people,
+        },
+        "prompts": config.prompts,
+        "seed": config.seed,
+        "fitted": {"wins_at_none": at_none, "wins_by": by},
+        "shown": holds,
+        **checked,
+        "served": served(test_pictures, config),
+    }
+    write_json(config.out / "report.json", report)
+    (promising if holds else model).save(config.out / "answers.json")
+    (config.out / "calibration.png").write_bytes(plot(checked))
+    print(json.dumps(report, indent=2))
+    return report
+
+
+def fit_readings(people: Quizzed, pool: QuizPool) -> tuple[FloatArray, FloatArray]:
+    """Least squares from the mean taste to the mean reading, after each number of sets."""
+    means, readings = [], []
+    for sets in range(1, people.reading_USD.shape[1] + 1):
+        mean_UK = beliefs(people, pool, sets * CHOICES_PER_PROFILE).mean_K
+        means.append(np.concatenate([mean_UK, np.ones((len(mean_UK), 1))], axis=1))
+        readings.append(people.reading_USD[:, :sets].mean(1))
+    found = np.linalg.lstsq(np.concatenate(means), np.concatenate(readings), rcond=None)[0]
+    return found[:-1], found[-1]
+
+
+def foretold(
+    people: Quizzed, pictures: Painted, pool: QuizPool, config: CalibrationConfig
+) -> Foretold:
+    """Every person after every number of answers at which pictures were painted."""
+    clear_NU = np.stack([beliefs(people, pool, count).clearness for count in config.paint_at])
+    numbers, persons = clear_NU.shape
+    return Foretold(
+        person_X=np.tile(np.arange(persons), numbers),
+        answers_X=np.repeat(np.array(config.paint_at), persons),
+        clear_X=clear_NU.ravel(),
+        won_X=pictures.won_UNK.mean(2).T.ravel(),
+    )
+
+
+def fit_wins(of: Foretold) -> tuple[float, float]:
+    """Log odds of a win at clearness 0 and by unit of it, of greatest likelihood and not falling.
+
+    Raises RuntimeError where none is found.
+    """
+
+    def unlikely(parameters: FloatArray) -> float:
+        odds_X = parameters[0] + parameters[1] * of.clear_X
+        return float((np.logaddexp(0, odds_X) - of.won_X * odds_X).mean())
+
+    found = minimize(unlikely, np.array([1.0, 0.5]), bounds=[(None, None), (0, None)])
+    if not found.success:
+        raise RuntimeError(f"no map from clearness to wins: {found.message}")
+    return float(found.x[0]), float(found.x[1])
+
+
+def check(
+    model: AnswerModel, people: Quizzed, pictures: Painted, pool: QuizPool, config: CalibrationConfig
+) -> dict[str, Any]:
+    """Promised and measured on people who had no part in the map.
+
+    `after_four_more` is promised from the answers before those four, whatever pairs the quiz then asked.
+    """
+    now = foretold(people, pictures, pool, config)
+    rng = np.random.default_rng([config.seed, 32])
+    promised_X = _chance(model, now.clear_X)
+    more = [
+        [promised_after_more(model, people, person, count, pool) for person in range(len(people.seeds))]
+        for count, following in zip(config.paint_at, config.paint_at[1:], strict=False)
+        if following == count + MORE
+    ]
+    later = np.isin(now.answers_X - MORE, config.paint_at)
+    groups = by_promise(promised_X, now.won_X, now.person_X, rng)
+    groups_of_more = by_promise(
+        np.concatenate(more), now.won_X[later], now.person_X[later], rng
+    )
+    before = np.isin(now.answers_X + MORE, config.paint_at)
+    rise_X = now.won_X[later] - now.won_X[before]
+    rho = spearmanr(promised_X, now.won_X)
+    every = [*groups, *groups_of_more]
+    return {
+        "groups": groups,
+        "after_four_more": groups_of_more,
+        "most_off": max(abs(g["promised"] - g["won"]["mean"]) for g in every),
+        "promised_rise": float((np.concatenate(more) - promised_X[before]).mean()),
+        "rise": clustered_mean(rise_X, now.person_X[later], rng).to_dict(),
+        "spearman": [float(rho.statistic), float(rho.pvalue)],
+        "squared_error": float(((promised_X - now.won_X) ** 2).mean()),
+        "squared_error_of_mean": float(((now.won_X.mean() - now.won_X) ** 2).mean()),
+    }
+
+
+def by_promise(
+    promised_X: FloatArray, won_X: FloatArray, person_X: NDArray[np.int64], rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Promised and won in groups of equal size, the least promising first."""
+    order = np.argsort(promised_X, kind="stable")
+    return [
+        {
+            "promised": float(promised_X[group].mean()),
+            "range": [float(promised_X[group].min()), float(promised_X[group].max())],
+            "won": clustered_mean(won_X[group], person_X[group], rng).to_dict(),
+        }
+        for group in np.array_split(order, GROUPS)
+    ]
+
+
+def promised_after_more(
+    model: AnswerModel, people: Quizzed, person: int, count: int, pool: QuizPool
+) -> float:
+    """What is promised of four more answers to this person after `count`."""
+    pairs_N, answer_N = people.answers(person, count)
+    delta_NK = pool.coordinates_PK[pairs_N]
+    left_PK = np.delete(pool.coordinates_PK, pairs_N, axis=0)
+    promised = model.wins_after_more(belief(delta_NK, answer_N), delta_NK, answer_N, left_PK)
+    assert promised is not None
+    return promised
+
+
+def served(pictures: Painted, config: CalibrationConfig) -> dict[str, Any]:
+    """Wins, gain and named content after each number of answers, on people of "test"."""
+    rng = np.random.default_rng([config.seed, 33])
+    person_U = np.arange(len(pictures.won_UNK))
+    measured = {
+        "wins": pictures.won_UNK,
+        "gain_sd": pictures.gain_UNK,
+        "content": pictures.content_UNK,
+    }
+    return {
+        what: {
+            str(count): clustered_mean(value_UNK[:, place].mean(1), person_U, rng).to_dict()
+            for place, count in enumerate(config.paint_at)
+        }
+        for what, value_UNK in measured.items()
+    }
+
+
+def plot(checked: dict[str, Any]) -> bytes:
+    """Promised and won, by group."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    titles = {"groups": "after the answers given", "after_four_more": "after four more answers"}
+    for axes, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        promised = [group["promised"] for group in checked[name]]
+        won = [group["won"] for group in checked[name]]
+        spread = [
+            [one["mean"] - one["low"] for one in won],
+            [one["high"] - one["mean"] for one in won],
+        ]
+        axes.errorbar(promised, [one["mean"] for one in won], yerr=spread, fmt="o", color=OURS)
+        ends = [min(promised) - 0.03, 1.0]
+        axes.plot(ends, ends, color=INK, linewidth=1)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("promised")
+        axes.set_ylabel("won")
+    return as_png(figure)
+
+
+def _chance(model: AnswerModel, clear_X: FloatArray) -> FloatArray:
+    chance_X = model.wins(clear_X)
+    assert chance_X is not None
+    return chance_X
+
+
+if __name__ == "__main__":
+    run_job(run, CalibrationConfig, __doc__)
