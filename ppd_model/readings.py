@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppd_model.profile_texts import Grammar
 from ppd_model.prompts import N_PAIRS, likes_and_dislikes
-from ppd_model.types import EncodedUser, Embedding
+from ppd_model.types import EncodedUser
 
 FloatArray = NDArray[np.float64]
 
@@ -54,16 +53,27 @@ EXPECTED_COUNTS = 2.0
 """How much the expected reading counts against all readings together."""
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What such answers are read as on average (`answers.AnswerModel.expected_reading`).
+
+    It is known of a ``share`` of the answers that the readings are of.
+    """
+
+    emb_D: FloatArray
+    share: float = 1.0
+
+
 def joined(
     readings: Sequence[EncodedUser],
     weights: Sequence[float],
     grammar: Grammar | None = None,
-    expected_D: Embedding | None = None,
+    expected: Expected | None = None,
 ) -> EncodedUser:
     """What readings of one person, oldest first, say together; one alone is given back as it is.
 
-    The embedding is their weighted mean, drawn to ``expected_D`` where that is known
-    (`answers.AnswerModel.expected_reading`). The text names the looks of which most weight says the
+    The embedding is their weighted mean, drawn to what is ``expected`` where that is known. The
+    text names the looks of which most weight says the
     same, where all texts are of a ``grammar``; else it is that of the reading whose embedding is
     nearest to the mean, the newest of equals. A text that was given for all readings stays.
     Raises ValueError for no readings, or for weights that are not one, positive, for each.
@@ -74,7 +84,7 @@ def joined(
         return readings[0]
     share_R = np.asarray(weights, dtype=np.float64) / sum(weights)
     emb_RD = np.stack([reading.user_emb_D for reading in readings]).astype(np.float64)
-    mean_D = toward_expected(share_R @ emb_RD, expected_D)
+    mean_D = toward_expected(share_R @ emb_RD, expected)
     away_R = np.linalg.norm(emb_RD - mean_D, axis=1)
     nearest = max(i for i, away in enumerate(away_R) if away <= away_R.min() * (1 + 1e-6))
     together = replace(
@@ -93,12 +103,13 @@ def joined(
     return replace(together, profile=text, likes=likes, dislikes=dislikes)
 
 
-def toward_expected(mean_D: FloatArray, expected_D: NDArray[Any] | None) -> FloatArray:
+def toward_expected(mean_D: FloatArray, expected: Expected | None) -> FloatArray:
     """The mean of several readings, together with what such answers are read as on average.
 
     A reading says much that is not of the taste, which a few do not average out; what is expected
     of the answers says nothing else.
     """
-    if expected_D is None:
+    if expected is None:
         return mean_D
-    return (mean_D + EXPECTED_COUNTS * expected_D) / (1 + EXPECTED_COUNTS)
+    counts = EXPECTED_COUNTS * expected.share
+    return (mean_D + counts * expected.emb_D) / (1 + counts)

@@ -46,7 +46,7 @@ from ppd_model.files.safetensor_files import BF16, align, named_dtype
 from ppd_model.nets.vlm_precision import make_wide
 from ppd_model.presets import Preset, get_preset
 from ppd_model.profile_texts import AllowedTokens, Grammar, KnownWords
-from ppd_model.readings import joined
+from ppd_model.readings import Expected, joined
 from ppd_model.sampling.placement import own_dtype, placed
 from ppd_model.types import EncodedUser as EncodedUser
 from ppd_model.types import LabelledPair
@@ -262,9 +262,14 @@ class UserEncoder:
         """
         return self.encode_batch([choices], seed=seed, profiles=[profile])[0]
 
-    def joined(self, readings: Sequence[EncodedUser], weights: Sequence[float]) -> EncodedUser:
+    def joined(
+        self,
+        readings: Sequence[EncodedUser],
+        weights: Sequence[float],
+        expected: Expected | None = None,
+    ) -> EncodedUser:
         """What readings of one person's sets of answers say together (``readings.joined``)."""
-        return joined(readings, weights, self._texts.profiles)
+        return joined(readings, weights, self._texts.profiles, expected)
 
     @torch.inference_mode()
     def encode_batch(

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ppd_model.readings import joined
+from ppd_model.readings import Expected, joined
 from ppd_model.types import (
     CacheState,
     EncodedUser,
@@ -133,8 +133,13 @@ class FakeRuntime:
         unread = [word for word in (text or "").split() if word.startswith("zz")]
         return EncodedUser(written, "", user_emb_D, 0.5, ["warm light"], ["clutter"], unread)
 
-    def joined(self, readings: Sequence[EncodedUser], weights: Sequence[float]) -> EncodedUser:
-        return joined(readings, weights)
+    def joined(
+        self,
+        readings: Sequence[EncodedUser],
+        weights: Sequence[float],
+        expected: Expected | None = None,
+    ) -> EncodedUser:
+        return joined(readings, weights, None, expected)
 
 
 def paint(spec: ImageRequest, adapter: AdapterFile | None = None) -> NDArray[np.uint8]:

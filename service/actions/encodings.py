@@ -11,6 +11,7 @@ from service.core.choices import (
     newest_read,
     reading_seed,
     reading_sha256,
+    sets_of,
 )
 from service.core.fairness import spenders
 from service.core.messages import TERMINAL
@@ -76,7 +77,8 @@ async def queue_encoding(
         await check_gpu_quota(parts.rates, spenders(caller.tenant, caller.lane, user.pk))
     seed = reading_seed(snapshot, text)
     profile = await store.profiles.add(user.pk, source, snapshot, seed, text)
-    job = await store.jobs.add(encode_job(caller.tenant, profile, caller.lane))
+    unread = await _unread_sets(store, encoder_version, profile)
+    job = await store.jobs.add(encode_job(caller.tenant, profile, caller.lane, unread))
     return Encoding(profile, job, overtaken)
 
 
@@ -149,8 +151,20 @@ async def _standing(
     return Encoding(newest, job, [])
 
 
-def encode_job(tenant: str, profile: Profile, lane: str | None) -> Job:
-    """The job that encodes a profile version. `lane`: in which the tenant's people go round."""
+async def _unread_sets(store: Store, encoder_version: str | None, profile: Profile) -> int:
+    """How many sets of the version's answers are yet to be read, as far as is known."""
+    text = profile.given_text
+    sha256s = [reading_sha256(choices, text) for choices, _ in sets_of(profile.choices)]
+    if encoder_version is None:
+        return len(sha256s)
+    return len(sha256s) - len(await store.readings.of(profile.user_pk, encoder_version, sha256s))
+
+
+def encode_job(tenant: str, profile: Profile, lane: str | None, readings: int) -> Job:
+    """The job that encodes a profile version, with how many readings that takes.
+
+    `lane`: in which the tenant's people go round.
+    """
     return Job(
         kind="encode",
         priority=ENCODE_PRIORITY,
@@ -158,7 +172,7 @@ def encode_job(tenant: str, profile: Profile, lane: str | None) -> Job:
         lane=lane,
         user_pk=profile.user_pk,
         profile_pk=profile.pk,
-        request={"profile_version": profile.version},
+        request={"profile_version": profile.version, "readings": readings},
     )
 
 

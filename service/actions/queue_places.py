@@ -84,7 +84,7 @@ def _places_of(kind: str, line: Sequence[InLine], working: Sequence[Working]) ->
 
     def work_s(job: InLine) -> float | None:
         if job.kind == "encode":
-            return reading_s
+            return None if reading_s is None else reading_s * (job.readings or 1)
         return None if step_s is None else step_s * (job.steps or 0) * (job.n or 1)
 
     running = [job for job in line if job.runs and job.kind in taken]

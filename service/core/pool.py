@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ppd_model.answers import AnswerModel
+
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -36,6 +38,8 @@ class Pool:
     pairs: tuple[Pair, ...]
     images_dir: Path
     vocabulary: Mapping[str, Any]
+    answer_model: AnswerModel | None = None
+    """What answers to these pairs foretell, where that was measured."""
     _by_id: Mapping[str, Pair] = field(init=False, repr=False)
     _files: frozenset[str] = field(init=False, repr=False)
 
@@ -64,7 +68,10 @@ class Pool:
 
 
 def load_pool(folder: Path) -> Pool:
-    """Read `pairs.json` and `vocabulary.json`; raises ValueError that names the fault."""
+    """Read `pairs.json`, `vocabulary.json` and, if it is there, `answers.json`.
+
+    Raises ValueError that names the fault.
+    """
     document = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
     images_dir = folder / "images"
     dimensions = len(document["looks"])
@@ -74,7 +81,20 @@ def load_pool(folder: Path) -> Pool:
     if len(pairs) < 4:
         raise ValueError(f"{folder / 'pairs.json'} has {len(pairs)} pairs, a quiz needs 4")
     vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
-    return Pool(str(document["version"]), pairs, images_dir, vocabulary)
+    version = str(document["version"])
+    path = folder / "answers.json"
+    model = _answer_model(path, version, dimensions) if path.exists() else None
+    return Pool(version, pairs, images_dir, vocabulary, model)
+
+
+def _answer_model(path: Path, pool_version: str, dimensions: int) -> AnswerModel:
+    model = AnswerModel.load(path)
+    if (model.pool_version, len(model.reading_KD)) != (pool_version, dimensions):
+        raise ValueError(
+            f"{path} is of pool {model.pool_version!r} with {len(model.reading_KD)} looks, "
+            f"expected {pool_version!r} with {dimensions}"
+        )
+    return model
 
 
 def _pair(entry: Mapping[str, Any], dimensions: int, images_dir: Path) -> Pair:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, Self
 
 from ppd_model.pictures.origin import Origin
 from ppd_model.pictures.writing import Format
+from ppd_model.readings import Expected
 from ppd_model.types import (
     EncodedUser,
     EngineState,
@@ -142,8 +143,16 @@ class ModelRuntime(Protocol):
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
 
-    def joined(self, readings: Sequence[EncodedUser], weights: Sequence[float]) -> EncodedUser:
-        """What readings of one person's sets of answers, oldest first, say together."""
+    def joined(
+        self,
+        readings: Sequence[EncodedUser],
+        weights: Sequence[float],
+        expected: Expected | None = None,
+    ) -> EncodedUser:
+        """What readings of one person's sets of answers, oldest first, say together.
+
+        `expected`: what such answers are read as on average, where that is known.
+        """
 
     def state(self) -> EngineState | None:
         """How the running batch stands, at once; None where there is none, or not yet."""

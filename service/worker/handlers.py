@@ -21,9 +21,11 @@ from service.actions.equal_requests import earlier_result, waited, wanted_by
 from service.actions.leftovers import delete_leftovers
 from service.actions.moderating import refuse_made
 from service.actions.words import not_read
+from service.core import embeddings
 from service.core.choices import reading_seed, reading_sha256, sets_of
 from service.core.errors import JobCanceled, JobFailure, StorageFull
 from service.core.fairness import spenders
+from service.core.foretold import expected_reading
 from service.core.generation import blend
 from service.core.messages import JobEvent, preview_event, step_event
 from service.core.ports import AdapterFile, EmbeddingKey, ModelRuntime, Preview, Usage, Versions
@@ -65,15 +67,16 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         profile = await store.profiles.get(job.profile_pk)
         if profile is None:
             return False
-    worked_s = 0.0
+    worked_s, read_now = 0.0, 0
 
     def in_thread(pairs: list[LabelledPair], seed: int) -> EncodedUser:
-        nonlocal worked_s
+        nonlocal worked_s, read_now
         began = time.monotonic()
         try:
             return tools.runtime.encode(pairs, seed, profile.given_text)
         finally:
             worked_s += time.monotonic() - began
+            read_now += 1
 
     try:
         made = await _readings(
@@ -83,9 +86,11 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         if worked_s:
             accounts = spenders(job.tenant, job.lane, profile.user_pk)
             await tools.rates.charge_gpu_seconds(accounts, worked_s)
-    taste = await tools.in_model_thread(
-        partial(tools.runtime.joined, [one.taste for one in made], [one.weight for one in made])
-    )
+    expected = None
+    if profile.given_text is None:  # a person's own words are what the readings say of them
+        expected = expected_reading(tools.pool, profile.choices, versions.encoder_version)
+    tastes, weights = [one.taste for one in made], [one.weight for one in made]
+    taste = await tools.in_model_thread(partial(tools.runtime.joined, tastes, weights, expected))
     if len(made) > 1:  # one alone is there as it was read
         await tools.cache.put(_key(job.tenant, profile, versions.encoder_version), taste)
     values = {
@@ -94,8 +99,9 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         "dislikes": taste.dislikes,
         "unread": taste.unread,
         "confidence": min(1.0, max(0.0, float(taste.confidence))),
-        "embedding": taste.user_emb_D.astype("<f4").tobytes(),
+        "embedding": embeddings.to_bytes(taste.user_emb_D),
         "encoder_version": versions.encoder_version,
+        "answers_used": _answers_of(made),
         "ready_at": now(),
     }
     async with tools.database.write() as store:
@@ -108,7 +114,7 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
             kept = {one.sha256: one.taste for one in made}
             await store.readings.keep(profile.user_pk, versions.encoder_version, kept)
     if worked_s:
-        tools.pace.read(worked_s)
+        tools.pace.read(read_now, worked_s)
     assert job.started_at is not None
     queue_s = (job.started_at - job.created_at).total_seconds()
     tools.metrics.encoded(versions.encoder_version, queue_s, worked_s)
@@ -119,9 +125,15 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
 class _Made:
     """What one set of answers was read as."""
 
+    choices: Sequence[dict[str, Any]]
     sha256: str
     weight: float
     taste: EncodedUser
+
+
+def _answers_of(made: Sequence[_Made]) -> int:
+    """How many answers were read; some are in two sets."""
+    return len({id(choice) for one in made for choice in one.choices})
 
 
 async def _readings(
@@ -163,7 +175,7 @@ async def _readings(
         key = EmbeddingKey(tenant, profile.user_pk, encoder_version, sha256)
         try:
             taste = known.get(sha256) or await tools.cache.once(key, read)
-            made.append(_Made(sha256, weight, taste))
+            made.append(_Made(choices, sha256, weight, taste))
         except JobFailure as failure:
             if failure.code not in UNREADABLE:
                 raise
@@ -453,7 +465,7 @@ async def _embedding(tools: Tools, tenant: str, profile: Profile) -> Embedding:
     tools.metrics.cache_lookup(found=cached is not None)
     if cached is not None:
         return cached.user_emb_D
-    user_emb_D = np.frombuffer(profile.embedding, dtype="<f4").astype(np.float32)
+    user_emb_D = embeddings.from_bytes(profile.embedding)
     likes, dislikes = profile.likes or [], profile.dislikes or []
     taste = EncodedUser(
         profile.text, "", user_emb_D, profile.confidence, likes, dislikes, profile.unread or []

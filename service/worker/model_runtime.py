@@ -18,6 +18,7 @@ from ppd_model.nets.stage_c import adapter_for, build_stage_c
 from ppd_model.pipeline import ADAPTER_FILE, MINI_WEIGHTS_DIR, NO_ADAPTER, Pipeline
 from ppd_model.presets import Preset, get_preset
 from ppd_model.published import DTYPES as PUBLISHED_DTYPES
+from ppd_model.readings import Expected
 from ppd_model.sampling.placement import OWN_DTYPES
 from ppd_model.sampling.requests import Cancelled, LoadedAdapter, NumericalError
 from ppd_model.types import EncodedUser, EngineState, Generated, ImageRequest, LabelledPair
@@ -265,11 +266,16 @@ class PpdRuntime:
                 detail = "The encoder cannot read these choices with this text."
                 raise JobFailure("encoder_invalid", detail) from error
 
-    def joined(self, readings: Sequence[EncodedUser], weights: Sequence[float]) -> EncodedUser:
+    def joined(
+        self,
+        readings: Sequence[EncodedUser],
+        weights: Sequence[float],
+        expected: Expected | None = None,
+    ) -> EncodedUser:
         """What readings of one person's sets of answers, oldest first, say together."""
         if self._encoder is None:
             raise ValueError("the encoder is not loaded in this process: it joins no readings")
-        return self._encoder.joined(readings, weights)
+        return self._encoder.joined(readings, weights, expected)
 
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is beyond what the text encoder reads; mostly empty."""

@@ -21,27 +21,30 @@ class MeasuredPace:
 
     def __init__(self) -> None:
         self._steps: deque[tuple[int, float]] = deque(maxlen=_LATE)
-        self._readings: deque[float] = deque(maxlen=_LATE)
+        self._readings: deque[tuple[int, float]] = deque(maxlen=_LATE)
 
     def made(self, steps: int, worked_s: float) -> None:
         """Note a job of so many steps of pictures in all."""
         self._steps.append((steps, worked_s))
 
-    def read(self, worked_s: float) -> None:
-        """Note a reading."""
-        self._readings.append(worked_s)
+    def read(self, readings: int, worked_s: float) -> None:
+        """Note a job of so many readings of four answers."""
+        self._readings.append((readings, worked_s))
 
     def of(self, kinds: Collection[str], jobs_at_once: int) -> Working:
         """What a worker with this pace can say of itself."""
-        steps = sum(count for count, _ in self._steps)
-        worked_s = sum(seconds for _, seconds in self._steps)
-        readings = len(self._readings)
         return Working(
             kinds,
             jobs_at_once,
-            step_s=worked_s / steps if steps else None,
-            reading_s=sum(self._readings) / readings if readings else None,
+            step_s=_each_s(self._steps),
+            reading_s=_each_s(self._readings),
         )
+
+
+def _each_s(done: Collection[tuple[int, float]]) -> float | None:
+    """Seconds of one, of jobs that were so many in so many seconds; None before any."""
+    many = sum(count for count, _ in done)
+    return sum(seconds for _, seconds in done) / many if many else None
 
 
 class Presence:

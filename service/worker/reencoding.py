@@ -1,6 +1,7 @@
 """After the encoder changed: profiles that another encoder made are read anew."""
 
 from service.actions.encodings import encode_job
+from service.core.choices import sets_of
 from service.core.ports import Versions
 from service.infra.sql.database import Database
 from service.infra.sql.store import Store
@@ -33,4 +34,4 @@ async def queue_stale(database: Database, versions: Versions) -> int:
 async def _queue(store: Store, tenant: str, old: Profile) -> None:
     source = old.source if old.source in ("edited", "written") else "reencoded"
     new = await store.profiles.add(old.user_pk, source, old.choices, old.seed, old.text)
-    await store.jobs.add(encode_job(tenant, new, _LANE))
+    await store.jobs.add(encode_job(tenant, new, _LANE, len(sets_of(new.choices))))

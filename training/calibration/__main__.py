@@ -73,10 +73,10 @@ def run(config: CalibrationConfig, resume: bool = False) -> dict[str, Any]:
     judge = Judge.load(config.weights_dir)
     pool = load_quiz_pool(config.pool_dir, judge.looks)
     encoder = UserEncoder.load(config.preset, config.weights_dir)
-    read = quiz_and_read("validate", config.fit_people, pool, encoder, config, resume)
+    fitted = quiz_and_read("validate", config.fit_people, pool, encoder, config, resume)
     tested = quiz_and_read("test", config.test_people, pool, encoder, config, resume)
     painter = Painter.load(config, judge, SolverOptions(batch=config.picture_batch))
-    reading_KD, offset_D = fit_readings(read, pool)
+    reading_KD, offset_D = fit_readings(fitted, pool)
     model = AnswerModel(
         encoder_version=encoder.encoder_version,
         adapter_version=painter.pipeline.adapter_version or "",
@@ -87,7 +87,6 @@ def run(config: CalibrationConfig, resume: bool = False) -> dict[str, Any]:
         wins_at_none=None,
         wins_by=None,
     )
-    fitted = read.first(config.fit_painted)
     fit_pictures = paint(fitted, pool, model, painter, config, resume)
     test_pictures = paint(tested, pool, model, painter, config, resume)
     at_none, by = fit_wins(foretold(fitted, fit_pictures, pool, config))
@@ -98,11 +97,7 @@ def run(config: CalibrationConfig, resume: bool = False) -> dict[str, Any]:
         "commit": git_commit(),
         "encoder_version": model.encoder_version,
         "adapter_version": model.adapter_version,
-        "people": {
-            "readings_fitted_on": config.fit_people,
-            "wins_fitted_on": config.fit_painted,
-            "tested_on": config.test_people,
-        },
+        "people": {"fitted_on": config.fit_people, "tested_on": config.test_people},
         "prompts": config.prompts,
         "seed": config.seed,
         "fitted": {"wins_at_none": at_none, "wins_by": by},
@@ -159,25 +154,30 @@ def fit_wins(of: Foretold) -> tuple[float, float]:
 
 
 def check(
-    model: AnswerModel, people: Quizzed, pictures: Painted, pool: QuizPool, config: CalibrationConfig
+    model: AnswerModel,
+    people: Quizzed,
+    pictures: Painted,
+    pool: QuizPool,
+    config: CalibrationConfig,
 ) -> dict[str, Any]:
     """Promised and measured on people who had no part in the map.
 
-    `after_four_more` is promised from the answers before those four, whatever pairs the quiz then asked.
+    `after_four_more` is promised from the answers before those four, whatever was asked then.
     """
     now = foretold(people, pictures, pool, config)
     rng = np.random.default_rng([config.seed, 32])
     promised_X = _chance(model, now.clear_X)
-    more = [
-        [promised_after_more(model, people, person, count, pool) for person in range(len(people.seeds))]
-        for count, following in zip(config.paint_at, config.paint_at[1:], strict=False)
-        if following == count + MORE
-    ]
+    more_X = np.array(
+        [
+            promised_after_more(model, people, person, count, pool)
+            for count in config.paint_at
+            if count + MORE in config.paint_at
+            for person in range(len(people.seeds))
+        ]
+    )
     later = np.isin(now.answers_X - MORE, config.paint_at)
     groups = by_promise(promised_X, now.won_X, now.person_X, rng)
-    groups_of_more = by_promise(
-        np.concatenate(more), now.won_X[later], now.person_X[later], rng
-    )
+    groups_of_more = by_promise(more_X, now.won_X[later], now.person_X[later], rng)
     before = np.isin(now.answers_X + MORE, config.paint_at)
     rise_X = now.won_X[later] - now.won_X[before]
     rho = spearmanr(promised_X, now.won_X)
@@ -186,7 +186,7 @@ def check(
         "groups": groups,
         "after_four_more": groups_of_more,
         "most_off": max(abs(g["promised"] - g["won"]["mean"]) for g in every),
-        "promised_rise": float((np.concatenate(more) - promised_X[before]).mean()),
+        "promised_rise": float((more_X - promised_X[before]).mean()),
         "rise": clustered_mean(rise_X, now.person_X[later], rng).to_dict(),
         "spearman": [float(rho.statistic), float(rho.pvalue)],
         "squared_error": float(((promised_X - now.won_X) ** 2).mean()),

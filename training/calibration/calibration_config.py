@@ -13,11 +13,9 @@ class CalibrationConfig(PersonalPictures):
 
     pool_dir: Path = POOL_DIR
     """Pairs that are asked."""
-    fit_people: int = 192
-    """People of "validate" on whose readings the expected reading is fitted."""
-    fit_painted: int = 96
-    """The first of them, on whose pictures the wins are fitted."""
-    test_people: int = 160
+    fit_people: int = 64
+    """People of "validate" on whom everything is fitted."""
+    test_people: int = 128
     """People of "test" on whom it is checked."""
     answers: int = 16
     """Decided answers of each person."""

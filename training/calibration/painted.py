@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from ppd_model.answers import AnswerModel, Belief, belief
-from ppd_model.readings import toward_expected
+from ppd_model.readings import Expected, toward_expected
 from training.calibration.calibration_config import CalibrationConfig
 from training.calibration.quizzed import Quizzed
 from training.data.preferences import CHOICES_PER_PROFILE
@@ -50,7 +50,8 @@ def embeddings(people: Quizzed, pool: QuizPool, model: AnswerModel, count: int) 
     mean_UD: FloatArray = people.reading_USD[:, :sets].mean(1)
     if sets == 1:
         return mean_UD
-    return toward_expected(mean_UD, model.expected_reading(beliefs(people, pool, count).mean_K))
+    expected_UD = model.expected_reading(beliefs(people, pool, count).mean_K)
+    return toward_expected(mean_UD, Expected(expected_UD))
 
 
 def paint(

@@ -34,15 +34,6 @@ class Quizzed:
     asked: list[Asked]
     reading_USD: FloatArray
 
-    def first(self, count: int) -> Quizzed:
-        """The first so many of them."""
-        return Quizzed(
-            self.seeds[:count],
-            self.taste_UL[:count],
-            self.asked[:count],
-            self.reading_USD[:count],
-        )
-
     def answers(self, person: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pairs and choices of this person's first `count` decided answers."""
         pairs_N, preferred_N = self.asked[person].decided()

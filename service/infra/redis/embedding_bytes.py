@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Base64Bytes, BaseModel, ConfigDict
 
 from ppd_model.types import EncodedUser
+from service.core import embeddings
 
 MAX_BYTES = 2**20
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -33,7 +34,7 @@ def to_bytes(name: str, taste: EncodedUser) -> bytes:
         dislikes=taste.dislikes,
         unread=taste.unread,
         confidence=float(taste.confidence),
-        embedding_base64=taste.user_emb_D.astype("<f4").tobytes(),
+        embedding_base64=embeddings.to_bytes(taste.user_emb_D),
     ).model_dump_json()
     return _digest(name, body.encode()) + body.encode()
 
@@ -46,7 +47,7 @@ def from_bytes(name: str, data: bytes) -> EncodedUser:
     if digest != _digest(name, body):
         raise ValueError("kept under another name, or damaged")
     kept = _Kept.model_validate_json(body)
-    emb_D = np.frombuffer(kept.embedding_base64, "<f4").astype(np.float32)
+    emb_D = embeddings.from_bytes(kept.embedding_base64)
     norm = float(np.linalg.norm(emb_D.astype(np.float64)))
     if not math.isfinite(norm) or norm == 0:
         raise ValueError(f"an embedding of norm {norm}")

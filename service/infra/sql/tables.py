@@ -142,7 +142,8 @@ class BlindChoice(Base):
 
 
 class Profile(Base):
-    """One version of a user's profile. `choices`: the answers that it was read from, oldest first.
+    """One version of a user's profile. `choices`: the answers that it is of, oldest first;
+    `answers_used`: how many of them could be read, None as long as nobody has counted.
 
     `status`: encoding, ready, failed, superseded. `source`: generated, edited, reencoded, written
     (without choices). `embedding`: little-endian float32. `unread`: words of the text that the
@@ -158,6 +159,7 @@ class Profile(Base):
     source: Mapped[str] = mapped_column(String(16))
     status: Mapped[str] = mapped_column(String(16))
     choices: Mapped[list[Any]]
+    answers_used: Mapped[int | None] = mapped_column(Integer)
     seed: Mapped[int] = mapped_column(Integer)
     text: Mapped[str | None] = mapped_column(Text)
     likes: Mapped[list[Any] | None]

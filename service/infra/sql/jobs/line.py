@@ -26,7 +26,7 @@ class InLine:
     """A job that waits or runs. Of equal ones, which have `equal` in common, one is computed.
 
     `with_another`: it waits for the pictures of one that runs. `steps`: of a picture, `n` of which
-    are made; None for a reading.
+    are made; None for a profile, which comes of `readings` that are yet to be made.
     """
 
     id: str
@@ -43,6 +43,7 @@ class InLine:
     with_another: bool
     steps: int | None
     n: int | None
+    readings: int | None
 
     @property
     def path(self) -> Path:
@@ -51,7 +52,9 @@ class InLine:
     @property
     def work(self) -> float:
         """In steps of a picture."""
-        return _WORK_OF_READING if self.steps is None else self.steps * (self.n or 1)
+        if self.steps is None:
+            return _WORK_OF_READING * (self.readings or 1)
+        return self.steps * (self.n or 1)
 
     @property
     def rank(self) -> Rank:
@@ -84,6 +87,7 @@ def _unended(*which: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
             ((Job.status == "queued") & EQUAL_RUNS).label("with_another"),
             Job.request["steps"].as_integer().label("steps"),
             Job.request["n"].as_integer().label("n"),
+            Job.request["readings"].as_integer().label("readings"),
         )
         .join(some, some.c.id == Job.id)
         .where(some.c.place <= _OF_ONE_LANE)

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-import numpy as np
 from sqlalchemy import delete, select
 
 from ppd_model.types import EncodedUser
+from service.core import embeddings
 from service.infra.sql.repositories.base import Repository
 from service.infra.sql.tables import Reading
 
@@ -47,7 +47,7 @@ class Readings(Repository):
                 "dislikes": read.dislikes,
                 "unread": read.unread,
                 "confidence": float(read.confidence),
-                "embedding": read.user_emb_D.astype("<f4").tobytes(),
+                "embedding": embeddings.to_bytes(read.user_emb_D),
             }
             for sha256, read in readings.items()
         ]
@@ -59,7 +59,7 @@ class Readings(Repository):
 
 
 def _as_read(row: Reading) -> EncodedUser:
-    user_emb_D = np.frombuffer(row.embedding, dtype="<f4").astype(np.float32)
+    user_emb_D = embeddings.from_bytes(row.embedding)
     return EncodedUser(
         row.text, "", user_emb_D, row.confidence, row.likes, row.dislikes, row.unread
     )
