@@ -24,7 +24,7 @@ async def test_four_more_answers_cost_one_reading_and_all_count(service: Service
     client = service.client()
     first = await service.answer(client, "ann")
     second = await service.answer(client, "ann", (1, 1, 0, 0))
-    assert (first["profile"]["answers"], second["profile"]["answers"]) == (4, 8)
+    assert (first["profile"]["answers_used"], second["profile"]["answers_used"]) == (4, 8)
     assert len(service.runtime.encoded) == 2
     before, after = [[pair.caption for pair in pairs] for pairs, _, _ in service.runtime.encoded]
     captions = [choice["caption"] for choice in (await held(client))["choices"]]
@@ -95,7 +95,7 @@ async def test_a_removed_answer_goes_with_its_pictures_and_the_profile_follows(
     job = await service.generate(client, user_id="ann")
     assert job["result"]["reason"] == "no_profile"
     back = await service.answer(client, "ann")
-    assert (back["status"], back["profile"]["answers"]) == ("ready", 4)
+    assert (back["status"], back["profile"]["answers_used"]) == ("ready", 4)
 
 
 async def test_a_text_of_ones_own_outlives_its_answers(service: Service) -> None:
@@ -109,7 +109,7 @@ async def test_a_text_of_ones_own_outlives_its_answers(service: Service) -> None
         "likes": [],
         "dislikes": [],
         "not_understood": [],
-        "answers": 0,
+        "answers_used": 0,
     }
 
 
@@ -119,12 +119,12 @@ async def test_old_answers_are_left_out_and_counted_again(service: Service) -> N
     since = datetime.now(UTC).isoformat()
     await service.answer(client, "ann", (1, 1, 1, 1))
     left_out = await client.patch("/users/ann/preferences", json={"since": since}, headers=WAIT)
-    assert left_out.json()["profile"]["answers"] == 4
+    assert left_out.json()["profile"]["answers_used"] == 4
     now = await held(client)
     assert [choice["counts"] for choice in now["choices"]] == [False] * 4 + [True] * 4
     assert datetime.fromisoformat(now["since"]) == datetime.fromisoformat(since)
     again = await client.patch("/users/ann/preferences", json={"since": None}, headers=WAIT)
-    assert again.json()["profile"]["answers"] == 8
+    assert again.json()["profile"]["answers_used"] == 8
     assert len(service.runtime.encoded) == 2, "no set is read twice"
 
 
@@ -140,7 +140,8 @@ async def test_a_set_that_cannot_be_read_leaves_the_others(service: Service) -> 
     await service.answer(client, "ann")
     service.runtime.fail_with = JobFailure("nothing_read")
     state = await service.answer(client, "ann")
-    assert (state["status"], state["profile"]["answers"]) == ("ready", 8)
+    assert (state["status"], state["profile"]["answers_used"]) == ("ready", 4)
+    assert (await held(client))["profiles"][-1]["answers_used"] == 4
 
 
 async def test_answers_of_others_are_not_there(service: Service) -> None:

@@ -37,6 +37,7 @@ from service.api.uploads import check_quota, clean_uploads, contents, image_row,
 from service.core.auth import Caller
 from service.core.choices import begins_encoding, newest_read, profile_state
 from service.core.errors import CODES, ServiceError, invalid
+from service.core.foretold import Foretold, foretold
 from service.core.messages import status_event
 from service.core.pool import Pair
 from service.core.quiz import CHOICES_PER_EMBEDDING, after, needed, next_pairs, sides
@@ -264,6 +265,7 @@ async def get_preferences(
         read = await store.choices.read_from(user) if user is not None else []
         newest = await store.profiles.page(user.pk, None, _VERSIONS + 1) if user is not None else []
         ready, standing = await store.profiles.states(user.pk) if user is not None else (None, None)
+        of = await what_is_foretold(store, services, ready)
     profiles = newest[:_VERSIONS]
     counting = {answer.pk for answer in newest_read(read)}
     return PreferencesOut(
@@ -274,7 +276,7 @@ async def get_preferences(
         needed=needed(len(read)),
         since=user.answers_since if user is not None else None,
         choices=[choice_out(services, answer, counts=answer.pk in counting) for answer in answers],
-        profile=profile_out(ready) if ready is not None else None,
+        profile=profile_out(ready, of) if ready is not None else None,
         profiles=[version_out(profile) for profile in reversed(profiles)],
         profiles_next=encode_cursor(profiles[-1].version) if len(newest) > _VERSIONS else None,
     )
@@ -369,15 +371,38 @@ def choice_out(services: Services, choice: Choice, *, counts: bool) -> ChoiceOut
     )
 
 
-def profile_out(profile: Profile) -> ProfileOut:
-    """A ready profile as clients see it."""
+async def what_is_foretold(
+    store: Store, services: Services, profile: Profile | None
+) -> Foretold | None:
+    """How often the pictures that this person gets now will please, where it was measured.
+
+    Not where words of their own stand beside the answers, or not every answer could be read.
+    """
+    if profile is None or profile.given_text is not None:
+        return None
+    if profile.answers_used != len(profile.choices):
+        return None
+    versions = await services.worker.versions()
+    if versions is None:
+        return None
+    adapter_version = versions.adapter_version
+    if not versions.adapter_overrides:
+        serving = await store.adapters.serving()
+        adapter_version = serving.adapter_of(profile.user_pk) or adapter_version
+    return foretold(services.pool, profile.choices, profile.encoder_version, adapter_version)
+
+
+def profile_out(profile: Profile, of: Foretold | None = None) -> ProfileOut:
+    """A ready profile as clients see it, and what is foretold of it."""
     assert profile.text is not None
     return ProfileOut(
         text=profile.text,
         likes=profile.likes or [],
         dislikes=profile.dislikes or [],
         not_understood=profile.unread or [],
-        answers=len(profile.choices),
+        answers_used=_answers_used(profile),
+        confidence=None if of is None else _rounded(of.now),
+        confidence_after_four_more=None if of is None else _rounded(of.after_four_more),
     )
 
 
@@ -389,10 +414,19 @@ def version_out(profile: Profile) -> ProfileVersionOut:
         text=profile.text,
         likes=profile.likes or [],
         dislikes=profile.dislikes or [],
-        answers=len(profile.choices),
+        answers_used=_answers_used(profile),
         encoder_version=profile.encoder_version,
         created_at=profile.created_at,
     )
+
+
+def _answers_used(profile: Profile) -> int:
+    """Of a version that is not read, or was before this was counted: all of its answers."""
+    return len(profile.choices) if profile.answers_used is None else profile.answers_used
+
+
+def _rounded(chance: float | None) -> float | None:
+    return None if chance is None else round(chance, 3)
 
 
 def _person(caller: Caller, user_id: str) -> str:
@@ -486,6 +520,7 @@ async def _present(
         if job_id is None and profile is not None:
             job = await store.jobs.of_profile(profile.pk)
             job_id = job.id if job is not None else None
+        of = await what_is_foretold(store, services, profile)
     state = profile_state(profile.status if profile is not None else None)
     error = None
     if profile is not None and profile.error_code is not None:
@@ -503,7 +538,7 @@ async def _present(
         status=state,
         choices=answered,
         needed=needed(len(read)),
-        profile=profile_out(profile) if profile is not None and state == "ready" else None,
+        profile=profile_out(profile, of) if profile is not None and state == "ready" else None,
         error=error,
         links=links,
     )

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppd_model.profile_texts import Grammar
-from ppd_model.readings import MOST_ANSWERS, joined, read_together
+from ppd_model.readings import MOST_ANSWERS, Expected, joined, read_together
 from ppd_model.types import EncodedUser
 
 LOOKS = Grammar(
@@ -55,6 +55,17 @@ def test_the_embedding_is_the_weighted_mean() -> None:
     assert both.user_emb_D.dtype == np.float32
     assert both.confidence == pytest.approx(0.4)
     assert both.transcript == ""
+
+
+def test_several_readings_are_drawn_to_what_is_expected_and_one_is_not() -> None:
+    """The mean is (2, 0); the expected (8, 3) counts twice as much, of half the answers as much."""
+    readings, expected_D = [read("a", [1, 0]), read("b", [3, 0])], np.array([8.0, 3.0])
+    drawn = joined(readings, [1, 1], None, Expected(expected_D))
+    np.testing.assert_allclose(drawn.user_emb_D, [6, 2], rtol=1e-6)
+    assert drawn.user_emb_D.dtype == np.float32
+    half = joined(readings, [1, 1], None, Expected(expected_D, share=0.5))
+    np.testing.assert_allclose(half.user_emb_D, [5, 1.5], rtol=1e-6)
+    assert joined(readings[:1], [1], None, Expected(expected_D)) is readings[0]
 
 
 def test_without_a_grammar_the_text_is_that_of_the_nearest_and_newest_reading() -> None:

@@ -43,7 +43,7 @@ def test_behind_work_that_is_not_known_there_is_no_guess() -> None:
 def job(name: str, equal: str | None = None, **values: object) -> InLine:
     kept = {"kind": "generate", "runs": False, "started_at": None, "with_another": False}
     kept |= {"tenant": "t", "lane": None, "user_pk": None, "priority": 10, "attempt": 0}
-    kept |= {"created_at": datetime.now(UTC), "steps": 10, "n": 1, **values}
+    kept |= {"created_at": datetime.now(UTC), "steps": 10, "n": 1, "readings": None, **values}
     return InLine(id=name, equal=equal or name, **kept)  # type: ignore[arg-type]
 
 
@@ -77,6 +77,15 @@ def test_a_place_is_what_is_begun_before_and_equal_requests_are_one() -> None:
     assert waits["equal of what runs"] == 0.0
 
 
+def test_a_profile_of_many_answers_takes_as_many_readings() -> None:
+    several = job("reads", kind="encode", steps=None, n=None, readings=4)
+    one = job("reads too", kind="encode", steps=None, n=None, readings=1)
+    assert (several.work, one.work) == (4 * one.work, 20)
+    waits = places([several, one, job("last")], [Working(BOTH, 1, step_s=0.1, reading_s=3.0)])
+    assert waits["reads too"].expected_wait_s == pytest.approx(12.0, abs=0.11)
+    assert waits["last"].expected_wait_s == pytest.approx(15.0, abs=0.11)
+
+
 def test_without_a_measurement_or_a_model_a_place_has_no_guess() -> None:
     line = [job("runs", runs=True, started_at=datetime.now(UTC)), job("waits")]
     for working in ([], [Working(("encode",), 4, reading_s=1.0)], [Working(BOTH, 1)]):
@@ -95,8 +104,9 @@ def test_a_pace_is_what_was_measured_of_late() -> None:
     assert pace.of(BOTH, 4) == Working(BOTH, 4, None, None)
     pace.made(20, 2.0)
     pace.made(10, 4.0)
-    pace.read(0.5)
-    assert pace.of(BOTH, 4) == Working(BOTH, 4, 6.0 / 30, 0.5)
+    pace.read(1, 0.5)
+    pace.read(3, 2.5)
+    assert pace.of(BOTH, 4) == Working(BOTH, 4, 6.0 / 30, 0.75)
     for _ in range(16):
         pace.made(10, 1.0)
     assert pace.of(BOTH, 4).step_s == pytest.approx(0.1)

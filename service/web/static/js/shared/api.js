@@ -6,7 +6,7 @@
  * @typedef {{pair_id: string, caption: string, images: [PairImage, PairImage], order?: [0 | 1, 0 | 1]}} Pair
  *   order: which picture of `images` hangs left and which right; the service draws it
  * @typedef {0 | 1 | null} Preferred   index into a pair's images, wherever they hung; null is a tie
- * @typedef {{text: string, likes: string[], dislikes: string[], not_understood: string[], answers: number}} Profile
+ * @typedef {{text: string, likes: string[], dislikes: string[], not_understood: string[], answers_used: number, confidence?: number, confidence_after_four_more?: number}} Profile
  * @typedef {{version: number, source: string}} ProfileVersion
  * @typedef {{id: number, pair_id: string | null, caption: string, images: string[], preferred: Preferred, counts: boolean}} RecordedChoice
  * @typedef {{status: string, choices: RecordedChoice[], profile: Profile | null, profile_version: number | null, profiles: ProfileVersion[]}} Preferences
