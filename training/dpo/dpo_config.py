@@ -23,7 +23,7 @@ from training.dpo.time_weight import OmegaName
 from training.jobs.configuration import Configuration
 from training.jobs.shared_options import ModelName, Out, Seed
 
-Objective = Literal["ppd", "diffusion_dpo", "sft", "nft"]
+Objective = Literal["ppd", "diffusion_dpo", "sft", "nft", "mapo", "dspo"]
 FREE = {
     "output_dir",
     "data_dir",
@@ -61,10 +61,12 @@ class DpoConfig(Configuration):
     objective: Objective = "ppd"
     """One of "ppd" (Eq. 6), "diffusion_dpo" (Eq. 3: everybody alike), "sft" (the denoising loss of
     Eq. 1 on chosen pictures) or, not of the paper, "nft" (chosen and rejected pictures by
-    regression); see loss.py."""
+    regression, DiffusionNFT's loss offline), "mapo" (Eq. 1 and a margin, without a reference) or
+    "dspo" (Eq. 1 moved by the preference); see loss.py."""
     user: UserFeatures = "vlm"
     """What stands for a person; "none" gives everybody the same constant embedding: diffusion_dpo
-    asks for it, sft may have it, ppd and nft may not. "given" is for training.rivals alone."""
+    asks for it, sft, mapo and dspo may have it, ppd and nft may not. "given" is for
+    training.rivals alone."""
     centre_users: bool = True
     """Subtract the mean over people from an embedding (docs/decisions/0004); the paper does not.
     One-hot users and nobody are never centred."""
@@ -93,13 +95,17 @@ class DpoConfig(Configuration):
     clip_norm: PositiveFloat = 1.0
     """Largest norm of the gradient."""
     beta: PositiveFloat
-    """Eq. 6, see loss.py; under sft and nft it only scales the margins that are logged."""
+    """Eq. 6, see loss.py; under sft and nft it only scales the margins that are logged. Under mapo
+    it is the weight of the margin, .1 in the authors' code; under dspo the authors' beta (.001, .01
+    or .05 for Stable Diffusion 1.5) is 2 * beta * timesteps."""
     timesteps: PositiveInt = 1000
-    """T of Eq. 6, see loss.py."""
+    """T of Eq. 6 and of mapo, see loss.py."""
+    mapo_snr: PositiveFloat = 0.5
+    """The constant signal-to-noise ratio of mapo, see loss.py; others do not read it."""
     reduction: Reduction = "mean"
     """Of the squared errors in Eq. 6, see loss.py."""
     omega: OmegaName = "constant"
-    """Weight of each time in the loss, see time_weight.py."""
+    """Weight of each time in the loss, see time_weight.py; mapo and dspo have none."""
     shared_noise: bool = True
     """One noise for both pictures of a pair, as public Diffusion-DPO code has it; the paper writes
     two."""
@@ -186,9 +192,12 @@ class DpoConfig(Configuration):
     def unread(self) -> Set[str]:
         """What a live reference does not look at, and what only sample grids need."""
         of_grids = {key for key in DpoConfig.model_fields if key.startswith("sample_")}
+        of_mapo = set() if self.objective == "mapo" else {"mapo_snr"}
         return (
-            OF_CACHED - {"reference"} | {"reference_dir"} if self.reference == "live" else set()
-        ) | (of_grids if self.decoder is None else set())
+            of_mapo
+            | (OF_CACHED - {"reference"} | {"reference_dir"} if self.reference == "live" else set())
+            | (of_grids if self.decoder is None else set())
+        )
 
     @property
     def total_steps(self) -> int:
@@ -214,6 +223,7 @@ class DpoConfig(Configuration):
         unread = OF_CACHED if self.reference == "live" else set()
         # As if the option were not there, so that runs from before it can be resumed.
         usual = {"compile_blocks": False, "snr_times": False, "centre_users": True}
+        unread = unread | (set() if self.objective == "mapo" else {"mapo_snr"})
         unread = unread | {key for key, value in usual.items() if getattr(self, key) == value}
         values: dict[str, Any] = self.model_dump(mode="json", exclude=FREE | unread)
         return values
@@ -253,6 +263,10 @@ class DpoConfig(Configuration):
                 f"max_time is {self.max_time}, expected a number above min_time {self.min_time}"
             )
         _check_user(self)
+        if self.objective in ("mapo", "dspo") and self.omega != "constant":
+            raise ValueError(
+                f"omega is {self.omega!r}: the published loss of {self.objective} has no weights"
+            )
         if self.reference == "cached":
             _check_cached(self)
         if self.decoder is not None and not self.sample_prompts:
@@ -261,12 +275,12 @@ class DpoConfig(Configuration):
 
 
 def _check_cached(config: DpoConfig) -> None:
-    if config.objective == "sft":
-        raise ValueError("objective sft has no reference: reference is 'cached'")
-    if config.objective == "nft":
+    if config.objective in ("sft", "mapo"):
+        raise ValueError(f"objective {config.objective} has no reference: reference is 'cached'")
+    if config.objective in ("nft", "dspo"):
         raise ValueError(
-            "objective nft needs the reference's predictions, not only their errors: "
-            "reference is 'cached'"
+            f"objective {config.objective} needs the reference's predictions, not only their "
+            "errors: reference is 'cached'"
         )
     if config.reference_dir is None:
         raise ValueError(

@@ -1,5 +1,6 @@
-"""The objectives, pure: preferences (paper, Eq. 3 and 6), supervised fine-tuning (Eq. 1), and
-negative-aware fine-tuning (Zheng et al., DiffusionNFT, 2025) on the same pairs.
+"""The objectives, pure: preferences (paper, Eq. 3 and 6), supervised fine-tuning (Eq. 1), and on
+the same pairs negative-aware fine-tuning (Zheng et al., DiffusionNFT, 2025), MaPO (Hong et al.,
+arXiv:2406.06424) and DSPO (Zhu et al., ICLR 2025).
 
 Everything here takes squared errors that somebody else computed and returns numbers; no model, no
 configuration, no randomness. Eq. 3 is Eq. 6 with a policy that is told no user. Shapes: B pairs,
@@ -60,7 +61,7 @@ class SupervisedLoss:
 class PreferenceLoss:
     """The scalar to minimise, and what to watch while it falls (all detached scalars).
 
-    loss: mean over the batch of -log sigmoid(logits), Eq. 6; or `nft_loss`.
+    loss: mean over the batch of -log sigmoid(logits), Eq. 6; or `nft_loss`, `dspo_loss`.
     implicit_accuracy: share of pairs whose logits are positive; an exact zero counts one half.
     margin: mean logits.
     chosen_error, rejected_error: the policy's mean squared errors. Their difference falls both
@@ -76,6 +77,21 @@ class PreferenceLoss:
     rejected_error: Tensor
     chosen_gain: Tensor
     rejected_gain: Tensor
+
+    def scalars(self) -> dict[str, Tensor]:
+        """Detached, for logs."""
+        return {name: value.detach() for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class MarginLoss:
+    """As PreferenceLoss, of an objective that knows no reference: there are no gains."""
+
+    loss: Tensor
+    implicit_accuracy: Tensor
+    margin: Tensor
+    chosen_error: Tensor
+    rejected_error: Tensor
 
     def scalars(self) -> dict[str, Tensor]:
         """Detached, for logs."""
@@ -173,3 +189,54 @@ def nft_loss(chosen_B: Tensor, opposite_B: Tensor, omega: PairWeights | None = N
     if omega is None:
         return (chosen_B + opposite_B).mean() / 2
     return (omega.chosen_B * chosen_B + omega.rejected_B * opposite_B).mean() / 2
+
+
+def mapo_loss(
+    policy: PairErrors, *, beta: float, snr: float, timesteps: int = DIFFUSION_TIMESTEPS
+) -> MarginLoss:
+    """MaPO as its authors' code computes it: the mean over pairs of
+
+    chosen - beta * log sigmoid(T * (h(snr * chosen) - h(snr * rejected))), h(x) = x / (exp(x) - 1).
+
+    chosen, rejected: the policy's squared errors. h falls from 1 at no error to 0, so that chosen
+    pictures are learned as such and beside it better than rejected ones; there is no reference.
+    beta (.1 there) weighs the second part alone; snr is one constant for all times (.5 there).
+    """
+    margin_B = timesteps * (_odds(snr * policy.chosen_B) - _odds(snr * policy.rejected_B))
+    detached_B = margin_B.detach()
+    return MarginLoss(
+        loss=policy.chosen_B.mean() - beta * logsigmoid(margin_B).mean(),
+        implicit_accuracy=((torch.sign(detached_B) + 1) / 2).mean(),
+        margin=detached_B.mean(),
+        chosen_error=policy.chosen_B.detach().mean(),
+        rejected_error=policy.rejected_B.detach().mean(),
+    )
+
+
+def _odds(x_B: Tensor) -> Tensor:
+    """x / (exp(x) - 1), without overflow."""
+    return x_B * torch.exp(-x_B) / -torch.expm1(-x_B)
+
+
+def dspo_loss(
+    policy: PairErrors,
+    reference: PairErrors,
+    moved_B: Tensor,
+    *,
+    beta: float,
+    timesteps: int = DIFFUSION_TIMESTEPS,
+) -> Tensor:
+    """DSPO as its authors' code computes it for Stable Diffusion 1.5: the mean over pairs of
+
+    |(policy - noise) - c * (policy - reference)|^2,  c = 2 * beta * T * sigmoid(-logits),
+
+    on chosen pictures, with policy and reference what they predict there and the logits of Eq. 6.
+    Their one beta is 2 * beta * T here, inside the logits and before them; their code for SDXL has
+    another loss, which is not this one. moved_B: |policy - reference|^2 on chosen pictures; with it
+    the norm follows from squared errors alone.
+    """
+    delta_B = (policy.chosen_B - reference.chosen_B) - (policy.rejected_B - reference.rejected_B)
+    c_B = 2 * beta * timesteps * torch.sigmoid(beta * timesteps * delta_B)
+    # Twice <policy - noise, policy - reference>, by the norms of both and of their difference.
+    twice_inner_B = policy.chosen_B + moved_B - reference.chosen_B
+    return (policy.chosen_B - c_B * twice_inner_B + c_B.square() * moved_B).mean()

@@ -6,7 +6,7 @@ pictures go through the network in one batch. What is equal is computed once:
 - a pair's caption is the same for both pictures, and the text for policy and reference, so the
   text's keys and values of every block are computed once instead of four times;
 - a pair whose user is dropped has the reference's errors, exactly: it takes no second pass
-  (but for `opposite`, where the recipes drop nobody);
+  (but for what is asked `beside` the errors, where the recipes drop nobody);
 - where the reference's errors are known beforehand (reference_errors.py), only the policy's pass
   is left, of pairs whose user is there.
 
@@ -19,6 +19,7 @@ Legend: B pairs, R rows of the network (chosen, then rejected), C H W latent, D 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from diffusers.models.unets.unet_stable_cascade import SDCascadeResBlock, SDCascadeTimestepBlock
@@ -31,6 +32,9 @@ from ppd_model.nets.stage_c import StageC, StageCUNet
 from training.data.dataset import PairBatch
 from training.dpo.loss import PairErrors, Reduction, squared_error
 from training.dpo.randomness import Draws
+
+Beside = Literal["opposite", "moved"]
+"""What else than errors an objective reads, see `PairModel.errors_and`."""
 
 
 @dataclass(frozen=True)
@@ -110,20 +114,25 @@ class PairModel(nn.Module):
         reference: PairErrors | None = None,
         *,
         chosen_only: bool = False,
-        opposite: bool = False,
-    ) -> tuple[PairErrors, PairErrors] | tuple[PairErrors, PairErrors, Tensor] | Tensor:
-        """Errors of policy and reference, or, `chosen_only`, the policy's on chosen pictures, B.
+        policy_only: bool = False,
+        beside: Beside | None = None,
+    ) -> (
+        tuple[PairErrors, PairErrors] | tuple[PairErrors, PairErrors, Tensor] | PairErrors | Tensor
+    ):
+        """Errors of policy and reference; `policy_only` the policy's, or, `chosen_only`, the
+        policy's on chosen pictures, B.
 
         reference: its errors under these draws, where they are known; else they are computed.
-        opposite: as `with_opposite`, with the errors of both.
+        beside: as `errors_and`.
         """
-        if chosen_only:
-            noised = self.noised(batch, draws, sides=1)
-            return self.policy_errors(noised, batch.user_emb_BD * draws.keep_user_B[:, None])
-        if opposite:
-            assert reference is None, "the reference's errors are not enough"
+        if chosen_only or policy_only or beside is not None:
+            assert reference is None, "the reference's errors are not enough, or not asked for"
+            noised = self.noised(batch, draws, sides=1 if chosen_only else 2)
             kept_BD = batch.user_emb_BD * draws.keep_user_B[:, None]
-            return self.with_opposite(self.noised(batch, draws), kept_BD)
+            if beside is not None:
+                return self.errors_and(beside, noised, kept_BD)
+            error_R = self.policy_errors(noised, kept_BD)
+            return error_R if chosen_only else as_pairs(error_R)
         user_emb_BD = batch.user_emb_BD
         kept_K = torch.nonzero(draws.keep_user_B).flatten()
         nobody = len(kept_K) == 0
@@ -163,20 +172,24 @@ class PairModel(nn.Module):
         """Squared errors with each pair's user, R."""
         return self.errors(noised, self.policy_noise(noised, user_emb_BD))
 
-    def with_opposite(
-        self, noised: Noised, user_emb_BD: Tensor
+    def errors_and(
+        self, beside: Beside, noised: Noised, user_emb_BD: Tensor
     ) -> tuple[PairErrors, PairErrors, Tensor]:
-        """Errors of policy and reference, and the opposite's on rejected pictures, B.
+        """Errors of policy and reference, and beside them, B numbers:
 
-        The opposite departs from the reference as far as the policy does, the other way: it
-        predicts 2 * reference - policy.
+        - "opposite": the opposite's errors on rejected pictures. It departs from the reference as
+          far as the policy does, the other way: it predicts 2 * reference - policy;
+        - "moved": how far the policy is from the reference on chosen pictures, squared.
         """
         reference_RCHW = self.reference_noise(noised)
         policy_RCHW = self.policy_noise(noised, user_emb_BD)
         policy = as_pairs(self.errors(noised, policy_RCHW))
         reference = as_pairs(self.errors(noised, reference_RCHW))
-        opposite = as_pairs(self.errors(noised, 2 * reference_RCHW - policy_RCHW))
-        return policy, reference, opposite.rejected_B
+        if beside == "opposite":
+            opposite = as_pairs(self.errors(noised, 2 * reference_RCHW - policy_RCHW))
+            return policy, reference, opposite.rejected_B
+        moved = as_pairs(squared_error(reference_RCHW, policy_RCHW, self.reduction))
+        return policy, reference, moved.chosen_B
 
     def _predicted(self, noised: Noised, attended: AttentionInput) -> Tensor:
         return self.stage_c.predict_noise(noised.xt_RCHW, noised.t_R, attended)

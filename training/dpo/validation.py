@@ -11,7 +11,7 @@ from torch import Tensor
 from training.data.dataset import PreferencePairs
 from training.dpo.dpo_config import DpoConfig
 from training.dpo.loss import error_dtype, sft_loss
-from training.dpo.objectives import preference
+from training.dpo.objectives import BESIDE, margin, preference
 from training.dpo.pair_model import PairModel, as_pairs
 from training.dpo.randomness import draw
 from training.dpo.time_weight import Omega
@@ -51,13 +51,15 @@ def validate(
         batch = pairs.batch(rows_R[piece], draws.which_embedding_B).to(accelerator.device)
         draws = draws.to(accelerator.device)
         noised = model.noised(batch, draws)
-        opposite_B = None
-        if config.objective == "nft":
-            policy, reference, opposite_B = model.with_opposite(noised, batch.user_emb_BD)
+        beside_B = None
+        if config.objective in BESIDE:
+            policy, reference, beside_B = model.errors_and(
+                BESIDE[config.objective], noised, batch.user_emb_BD
+            )
         else:
             reference = as_pairs(model.reference_errors(noised))
             policy = as_pairs(model.policy_errors(noised, batch.user_emb_BD))
-        own = preference(policy, reference, draws, omega, still, opposite_B)
+        own = preference(policy, reference, draws, omega, still, beside_B)
         numbers = {
             "loss": own.loss,
             "accuracy": own.implicit_accuracy,
@@ -67,6 +69,8 @@ def validate(
         }
         if config.objective == "sft":
             numbers["loss"] = sft_loss(policy.chosen_B, omega(draws.t_chosen_B)).loss
+        if config.objective == "mapo":
+            numbers["loss"] = margin(policy, still).loss
         if config.user != "none":
             swapped_BD = emb_RD[piece].to(accelerator.device)
             swapped = as_pairs(model.policy_errors(noised, swapped_BD))

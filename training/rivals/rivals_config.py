@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
-from training.dpo.dpo_config import DpoConfig, Objective
+from training.dpo.dpo_config import DpoConfig
 from training.evaluate.evaluate_config import CLASSIFIER
 from training.jobs.configuration import Configuration, read_configuration
 from training.jobs.shared_options import ModelJob, PromptsEach, SolverOptions, TieBelow
@@ -18,12 +18,16 @@ Reader = Literal[
 ]
 
 
+Trained = Literal["ppd", "diffusion_dpo", "sft", "nft"]
+"""Objectives that several adapters are trained with at once (together.py)."""
+
+
 class Arm(Configuration):
     """One way to personalise."""
 
     reads: Reader
     """What four answers are made into (arms.py)."""
-    objective: Objective | None = None
+    objective: Trained | None = None
     """What its adapter is trained with; null: it has no adapter, or one that was trained before."""
     adapter: Path | None = None
     """An adapter that was trained before."""

@@ -19,6 +19,10 @@ OBJECTIVES = [
     {"objective": "nft"},
     {"objective": "diffusion_dpo", "user": "none", "user_dropout": 0.0},
     {"objective": "sft"},
+    {"objective": "mapo"},
+    {"objective": "mapo", "user": "none", "user_dropout": 0.0},
+    {"objective": "dspo"},
+    {"objective": "dspo", "user": "none", "user_dropout": 0.0},
     {"objective": "diffusion_dpo", "user": "none", "user_dropout": 0.0, "only_person": 0},
 ]
 

@@ -7,7 +7,16 @@ import math
 import pytest
 import torch
 
-from training.dpo.loss import PairErrors, PairWeights, nft_loss, ppd_loss, sft_loss, squared_error
+from training.dpo.loss import (
+    PairErrors,
+    PairWeights,
+    dspo_loss,
+    mapo_loss,
+    nft_loss,
+    ppd_loss,
+    sft_loss,
+    squared_error,
+)
 
 
 def errors(chosen: list[float], rejected: list[float]) -> PairErrors:
@@ -136,3 +145,47 @@ def test_negative_aware_loss_is_least_at_the_mean_of_what_chosen_and_rejected_sa
     # numbers below 1, which the steps add up to 1 / (1 - 0.6) times: 8 eps are three times that.
     rounding = 8 * torch.finfo(torch.float32).eps
     torch.testing.assert_close(d_2.detach(), mean_2, rtol=0, atol=rounding)
+
+
+def test_mapo_by_hand() -> None:
+    # snr * errors are log 2 and log 4: h(log 2) = log 2 / (2 - 1), h(log 4) = log 4 / (4 - 1)
+    chosen, rejected = 2 * math.log(2), 2 * math.log(4)
+    out = mapo_loss(errors([chosen], [rejected]), beta=0.1, snr=0.5, timesteps=3)
+    margin = 3 * (math.log(2) - math.log(4) / 3)
+    assert out.margin.item() == pytest.approx(margin, rel=1e-6)
+    expected = chosen + 0.1 * math.log1p(math.exp(-margin))
+    assert out.loss.item() == pytest.approx(expected, rel=1e-6)
+    assert out.implicit_accuracy.item() == 1.0
+    assert out.chosen_error.item() == pytest.approx(chosen)
+
+
+def test_mapo_of_equal_errors_is_supervised_and_beta_times_log_two() -> None:
+    out = mapo_loss(errors([0.3, 0.5], [0.3, 0.5]), beta=0.2, snr=0.5)
+    assert out.loss.item() == pytest.approx(0.4 + 0.2 * math.log(2), rel=1e-6)
+    assert out.implicit_accuracy.item() == 0.5
+
+
+@pytest.mark.parametrize("error", [1e-12, 1e4])
+def test_mapo_and_its_gradient_stay_finite(error: float) -> None:
+    chosen_B = torch.tensor([error], dtype=torch.float64, requires_grad=True)
+    rejected_B = torch.tensor([1.0], dtype=torch.float64)
+    loss = mapo_loss(PairErrors(chosen_B, rejected_B), beta=0.1, snr=0.5).loss
+    loss.backward()
+    assert chosen_B.grad is not None
+    assert torch.isfinite(torch.stack([loss.detach(), chosen_B.grad[0]])).all()
+
+
+def test_dspo_by_hand() -> None:
+    # The noise is (0, 0); chosen: the policy says (1, 2), the reference (1, 1), errors 2.5 and 1,
+    # half of |(0, 1)|^2 between them; rejected: 0.3 both. The logits are -1.5 at beta T = 1.
+    c = 2 / (1 + math.exp(-1.5))
+    out = dspo_loss(
+        errors([2.5], [0.3]), errors([1.0], [0.3]), torch.tensor([0.5]), beta=0.5, timesteps=2
+    )
+    assert out.item() == pytest.approx((1**2 + (2 - c) ** 2) / 2, rel=1e-6)
+
+
+def test_dspo_of_the_reference_itself_is_the_supervised_loss() -> None:
+    same = errors([0.2, 0.6], [0.4, 0.1])
+    out = dspo_loss(same, same, torch.zeros(2), beta=1e-6)
+    assert out.item() == pytest.approx(0.4)

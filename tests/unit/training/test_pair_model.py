@@ -13,7 +13,7 @@ from ppd_model.nets.diffusion import add_noise
 from ppd_model.nets.stage_c import StageC, load_stage_c
 from tests.tiny_training import PRESET, load_tiny_pairs, tiny_config, write_world
 from training.data.dataset import PairBatch
-from training.dpo.loss import PairErrors, nft_loss, ppd_loss, squared_error
+from training.dpo.loss import PairErrors, dspo_loss, nft_loss, ppd_loss, sft_loss, squared_error
 from training.dpo.pair_model import PairModel
 from training.dpo.randomness import Draws, draw
 
@@ -103,7 +103,7 @@ def test_supervised_errors_are_the_policys_on_chosen_pictures(world: Path) -> No
 def test_the_opposite_goes_as_far_the_other_way(world: Path, user_dropout: float) -> None:
     stage_c = trained_stage_c(world)
     batch, draws = batch_and_draws(world, user_dropout=user_dropout)
-    policy, reference, opposite_B = PairModel(stage_c)(batch, draws, opposite=True)
+    policy, reference, opposite_B = PairModel(stage_c)(batch, draws, beside="opposite")
     for mine, theirs in zip(
         (policy, reference), straightforward(stage_c, batch, draws), strict=True
     ):
@@ -125,7 +125,7 @@ def test_negative_aware_training_starts_where_preferences_point(world: Path) -> 
     batch, draws = batch_and_draws(world, user_dropout=0.0)
     dpo = preference_gradient(stage_c, *model(batch, draws))
     stage_c.zero_grad()
-    policy, _, opposite_B = model(batch, draws, opposite=True)
+    policy, _, opposite_B = model(batch, draws, beside="opposite")
     nft_loss(policy.chosen_B, opposite_B).backward()
     assert torch.cosine_similarity(dpo, gradient(stage_c), dim=0).item() > 0.99999
 
@@ -137,13 +137,62 @@ def test_negative_aware_training_lowers_its_loss(world: Path) -> None:
     optimizer = torch.optim.AdamW(stage_c.adapter.parameters(), lr=5e-2)
     losses = []
     for _ in range(10):
-        policy, _, opposite_B = model(batch, draws, opposite=True)
+        policy, _, opposite_B = model(batch, draws, beside="opposite")
         loss = nft_loss(policy.chosen_B, opposite_B)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.parametrize("user_dropout", [0.0, 0.5])
+def test_the_policys_errors_alone_are_those_beside_the_references(
+    world: Path, user_dropout: float
+) -> None:
+    stage_c = trained_stage_c(world)
+    batch, draws = batch_and_draws(world, user_dropout=user_dropout)
+    alone = PairModel(stage_c)(batch, draws, policy_only=True)
+    expected = straightforward(stage_c, batch, draws)[0]
+    torch.testing.assert_close(alone.chosen_B, expected.chosen_B, rtol=ROUNDING, atol=0.0)
+    torch.testing.assert_close(alone.rejected_B, expected.rejected_B, rtol=ROUNDING, atol=0.0)
+
+
+def test_how_far_the_policy_moved_is_measured_on_chosen_pictures(world: Path) -> None:
+    stage_c = trained_stage_c(world)
+    batch, draws = batch_and_draws(world, user_dropout=0.0)
+    policy, reference, moved_B = PairModel(stage_c)(batch, draws, beside="moved")
+    for mine, theirs in zip(
+        (policy, reference), straightforward(stage_c, batch, draws), strict=True
+    ):
+        torch.testing.assert_close(mine.chosen_B, theirs.chosen_B, rtol=ROUNDING, atol=0.0)
+        torch.testing.assert_close(mine.rejected_B, theirs.rejected_B, rtol=ROUNDING, atol=0.0)
+    noise_BCHW, t_B = draws.noise_chosen_BCHW, draws.t_chosen_B
+    seen = add_noise(batch.chosen_BCHW, noise_BCHW, t_B), t_B, batch.text_BST, batch.pooled_B1T
+    base_BCHW, own_BCHW = stage_c(*seen), stage_c(*seen, batch.user_emb_BD)
+    torch.testing.assert_close(
+        moved_B, squared_error(base_BCHW, own_BCHW, "mean"), rtol=1e-4, atol=0.0
+    )
+    # As the loss is written: of predictions, not of their errors.
+    beta, timesteps = 0.25, 2
+    delta_B = (policy.chosen_B - reference.chosen_B) - (policy.rejected_B - reference.rejected_B)
+    c_B = 2 * beta * timesteps * torch.sigmoid(beta * timesteps * delta_B)
+    shift_BCHW = c_B.float()[:, None, None, None] * (own_BCHW - base_BCHW)
+    expected = ((own_BCHW - noise_BCHW) - shift_BCHW).square().mean()
+    found = dspo_loss(policy, reference, moved_B, beta=beta, timesteps=timesteps)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_dspo_starts_as_supervised_training_slowed_down_by_beta(world: Path) -> None:
+    # Where policy and reference are one, d |e - c d|^2 = 2 (1 - c) <e, d>, with c = beta T.
+    stage_c = load_stage_c(PRESET, world / "stage_c.safetensors").train()
+    model = PairModel(stage_c)
+    batch, draws = batch_and_draws(world, user_dropout=0.0)
+    sft_loss(model(batch, draws, chosen_only=True)).loss.backward()
+    supervised = gradient(stage_c)
+    stage_c.zero_grad()
+    dspo_loss(*model(batch, draws, beside="moved"), beta=0.1, timesteps=2).backward()
+    torch.testing.assert_close(gradient(stage_c), 0.8 * supervised, rtol=1e-3, atol=1e-9)
 
 
 @pytest.mark.parametrize("dropped", [[0, 3], list(range(ROWS))])

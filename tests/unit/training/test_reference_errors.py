@@ -381,6 +381,8 @@ def test_errors_of_another_base_of_other_data_or_other_numbers_are_refused(
     [
         ({"objective": "sft"}, "sft has no reference"),
         ({"objective": "nft"}, "nft needs the reference's predictions"),
+        ({"objective": "dspo"}, "dspo needs the reference's predictions"),
+        ({"objective": "mapo"}, "mapo has no reference"),
         ({"compile_blocks": True}, "compile_blocks with reference 'cached'"),
         ({"reference_dir": None}, "reference_dir is None"),
         ({"draws_per_pair": 0}, r"draws_per_pair\s+Input should be greater than 0"),

@@ -122,7 +122,10 @@ def test_a_terminal_gets_a_bar_with_pairs_and_time_left(
     assert "step 1/3" not in out
 
 
-@pytest.mark.parametrize("objective", [{}, WITHOUT_USER, {"objective": "sft"}])
+@pytest.mark.parametrize(
+    "objective",
+    [{}, WITHOUT_USER, {"objective": "sft"}, {"objective": "mapo"}, {"objective": "dspo"}],
+)
 def test_exactly_the_adapter_trains(
     world: Path, tmp_path: Path, objective: dict[str, object]
 ) -> None:
@@ -136,7 +139,17 @@ def test_exactly_the_adapter_trains(
     assert still == {"projector.center_D"}
 
 
-@pytest.mark.parametrize("objective", [{}, {"objective": "sft"}])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {},
+        {"objective": "sft"},
+        {"objective": "mapo"},
+        {"objective": "mapo", "user": "none"},
+        {"objective": "dspo", "timesteps": 1},
+        {"objective": "dspo", "timesteps": 1, "user": "none"},
+    ],
+)
 def test_training_lowers_its_own_loss(
     world: Path, tmp_path: Path, objective: dict[str, object]
 ) -> None:
@@ -381,11 +394,10 @@ def test_micro_batches_take_the_same_steps(world: Path, tmp_path: Path) -> None:
             assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("objective", ["ppd", "nft"])
+@pytest.mark.parametrize("objective", ["ppd", "nft", "mapo", "dspo"])
 def test_two_processes_take_the_steps_of_one(world: Path, tmp_path: Path, objective: str) -> None:
-    options: dict[str, object] = dict(
-        objective=objective, steps=4, batch=8, omega="adaptive", beta=0.05
-    )
+    omega = "adaptive" if objective in ("ppd", "nft") else "constant"
+    options: dict[str, object] = dict(objective=objective, steps=4, batch=8, omega=omega, beta=0.05)
     train(tiny_config(world, tmp_path / "one", **options))
     both = [
         start_process(tiny_config(world, tmp_path / "two", **options), environment=environment)
@@ -468,8 +480,9 @@ def test_runs_from_before_an_option_was_there_are_the_same_runs(
     world: Path, tmp_path: Path
 ) -> None:
     usual = tiny_config(world, tmp_path)
-    assert not {"snr_times", "centre_users"} & usual.comparable().keys()
-    for change in ({"snr_times": True}, {"centre_users": False}):
+    assert not {"snr_times", "centre_users", "mapo_snr"} & usual.comparable().keys()
+    changes: list[dict[str, object]] = [{"snr_times": True}, {"centre_users": False}]
+    for change in (*changes, {"objective": "mapo", "mapo_snr": 0.5}):
         assert change.keys() <= tiny_config(world, tmp_path, **change).comparable().keys()
 
 
@@ -514,6 +527,8 @@ def test_held_out_people_are_never_trained_on(world: Path, tmp_path: Path) -> No
         ({"user": "none"}, "ppd needs users"),
         ({"objective": "nft", "user": "none"}, "nft needs users"),
         ({"objective": "diffusion_dpo", "user": "none"}, "user_dropout"),
+        ({"objective": "mapo", "omega": "adaptive"}, "loss of mapo has no weights"),
+        ({"objective": "dspo", "omega": "adaptive"}, "loss of dspo has no weights"),
         ({"decoder": Path("folder")}, "sample_prompts"),
         ({"only_person": 7}, "do not fill"),
         ({"only_person": 1}, "no pairs to validate"),
