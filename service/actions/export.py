@@ -25,12 +25,16 @@ async def export_person(parts: Parts, user: User) -> AsyncIterator[str]:
     yield f'{{"user_id": {_json(user.user_id)}, "created_at": {_json(user.created_at)}'
     async with parts.database.read() as store:
         answers = await store.choices.of(user.pk)
+        blind = await store.blind_choices.of_user(user.pk)
         profiles = await store.profiles.of(user.pk)
         requests = await store.idempotency.of_user(user.pk)
         reports = await store.reports.of_user(user.pk)
         job_ids = await store.jobs.ids_of_user(user.pk)
         image_ids = await store.images.ids_of_user(user.pk)
     yield _section("choices", [_choice(parts.pool, answer) for answer in answers])
+    yield _section(
+        "blind_choices", [one.columns("adapter_version", "won", "created_at") for one in blind]
+    )
     yield _section("profiles", [_profile(profile) for profile in profiles])
     yield _section(
         "idempotency_keys", [one.columns("key", "job_id", "created_at") for one in requests]

@@ -27,6 +27,7 @@ from service.api.routes import (
     reports,
     signed_pictures,
     users,
+    wins,
 )
 from service.api.schemas import PROBLEMS
 from service.api.services import Services
@@ -64,6 +65,7 @@ def create_app(
         keys,
         admin_adapters,
         reports,
+        wins,
         metrics,
         docs,
         quiz_and_studio,

@@ -10,25 +10,58 @@ from service.api.schemas import PreferencesIn
 from service.api.services import Services
 from service.api.uploads import refuse_too_many
 from service.core.auth import Caller
+from service.core.equal_requests import differ_in_taste_alone
 from service.core.errors import FieldError, ServiceError
 from service.infra.pictures.keys import format_of
 from service.infra.sql.store import Store
-from service.infra.sql.tables import Image, Job
+from service.infra.sql.tables import BlindChoice, Choice, Image, Job
 
 LONGEST_CAPTION = 300
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Which of two pictures is in this person's taste, where the other is the same in nobody's.
+
+    What made it, and what its job was pinned to; None is the adapter that was shipped.
+    """
+
+    personal: int
+    adapter_version: str
+    pinned_version: str | None
 
 
 @dataclass(frozen=True)
 class MadePair:
     """Two pictures of one prompt, as PNGs, and what is remembered of how they were made.
 
-    `made`: `image_ids`; `personal`, the index of the picture in this person's taste where the
-    other is in nobody's, else null; the `adapter_version` of that one; `blind`.
+    `made`: `image_ids`; `personal` and `adapter_version` of the proof, else null; `blind`.
     """
 
     caption: str
     pictures: list[bytes]
     made: dict[str, Any]
+    proof: Proof | None
+
+    def blind_choice(self, choice: Choice) -> BlindChoice | None:
+        """What this answer says of an adapter; None where it was not given blind, or says nothing.
+
+        `choice` is the row of the two pictures, which it may have in the other order.
+        """
+        if self.proof is None or not self.made["blind"]:
+            return None
+        assert choice.made is not None
+        won = None
+        if choice.preferred is not None:
+            preferred = choice.made["image_ids"][choice.preferred]
+            won = preferred == self.made["image_ids"][self.proof.personal]
+        return BlindChoice(
+            user_pk=choice.user_pk,
+            choice_pk=choice.pk,
+            adapter_version=self.proof.adapter_version,
+            pinned_version=self.proof.pinned_version,
+            won=won,
+        )
 
 
 async def made_pairs(
@@ -61,17 +94,15 @@ async def made_pairs(
             raise ServiceError(422, "not_one_prompt", errors=(fault,))
         pictures = [await _as_png(services, image) for image in images]
         made_by = [job for job in jobs if job is not None]
-        found.append(
-            MadePair(
-                made_by[0].request["prompt"][:LONGEST_CAPTION],
-                pictures,
-                {
-                    "image_ids": list(choice.image_ids),
-                    **_proof(made_by, user_pk),
-                    "blind": choice.blind,
-                },
-            )
-        )
+        proof = _proof(made_by, images, user_pk)
+        made: dict[str, Any] = {
+            "image_ids": list(choice.image_ids),
+            "personal": None if proof is None else proof.personal,
+            "adapter_version": None if proof is None else proof.adapter_version,
+            "blind": choice.blind,
+        }
+        prompt = made_by[0].request["prompt"]
+        found.append(MadePair(prompt[:LONGEST_CAPTION], pictures, made, proof))
     return found
 
 
@@ -81,14 +112,19 @@ async def _job(store: Store, image: Image) -> Job | None:
     return job if job is not None and job.result is not None else None
 
 
-def _proof(jobs: Sequence[Job], user_pk: str | None) -> dict[str, Any]:
+def _proof(jobs: Sequence[Job], images: Sequence[Image], user_pk: str | None) -> Proof | None:
     results: list[dict[str, Any]] = [job.result or {} for job in jobs]
     applied = [bool(result.get("personalization_applied")) for result in results]
-    personal = applied.index(True) if sum(applied) == 1 else None
-    if personal is not None and not _in_taste_of(jobs[personal], user_pk):
-        personal = None
-    version = None if personal is None else results[personal].get("adapter_version")
-    return {"personal": personal, "adapter_version": version}
+    if sum(applied) != 1 or results[0].get("model") != results[1].get("model"):
+        return None
+    personal = applied.index(True)
+    version = results[personal].get("adapter_version")
+    if version is None or not _in_taste_of(jobs[personal], user_pk):
+        return None
+    (one, other), (image, another) = [job.request for job in jobs], images
+    if not differ_in_taste_alone(one, image.position, other, another.position):
+        return None
+    return Proof(personal, version, jobs[personal].adapter_version)
 
 
 def _in_taste_of(job: Job, user_pk: str | None) -> bool:

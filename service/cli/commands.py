@@ -20,6 +20,7 @@ from service.cli.reports import reports
 from service.cli.server import run_server
 from service.cli.terminal import DataDir, Refusing, in_database, operator
 from service.cli.users import users
+from service.cli.wins import wins
 from service.core.auth import BROWSER_TENANT, TENANT, KeyScope
 from service.core.messages import KINDS
 from service.infra.secrets import key_sha256, new_key
@@ -62,6 +63,7 @@ app.add_typer(users, name="users")
 app.add_typer(jobs, name="jobs")
 app.add_typer(reports, name="reports")
 app.add_typer(audit, name="audit")
+app.command()(wins)
 
 
 @app.command()

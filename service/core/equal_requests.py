@@ -18,6 +18,8 @@ _DECIDES = (
 _DECIDES_TOO = ("solver", "guidance_interval", "format", "quality", "embed_prompt")
 """Jobs that were queued before there were any have none of these."""
 
+_DECIDES_ONE_PICTURE = (set(_DECIDES) - {"seed", "n"}) | {"solver", "guidance_interval"}
+
 Taste = tuple[str, str | None, float]
 """A person (by pk), the profile version pinned for the job (by pk), and the weight."""
 
@@ -51,3 +53,12 @@ def acceptable_sha256s(
     if request["strength"] > 0:
         return [own]
     return list(dict.fromkeys([own, request_sha256(tenant, browser_pk, request, [])]))
+
+
+def differ_in_taste_alone(
+    one: Mapping[str, Any], index: int, other: Mapping[str, Any], other_index: int
+) -> bool:
+    """Whether the pictures of these numbers of two requests are one, but for whose taste it is."""
+    seeds = one["seed"] + index, other["seed"] + other_index
+    same = all(one.get(name) == other.get(name) for name in _DECIDES_ONE_PICTURE)
+    return same and seeds[0] == seeds[1]

@@ -53,6 +53,13 @@ class Metrics:
             ("personalized", "model", "adapter"),
             registry=self.registry,
         )
+        self._blind_choices = Counter(
+            "ppd_blind_choices",
+            "Blind choices between a picture in a person's taste and the base, by what the two "
+            "come to with it: won, lost, tied, inconsistent.",
+            ("adapter", "outcome"),
+            registry=self.registry,
+        )
         self._refusals = Counter(
             "ppd_content_refusals",
             "Texts and pictures that moderation refused, by where it looked and why.",
@@ -106,6 +113,10 @@ class Metrics:
     def cache_lookup(self, *, found: bool) -> None:
         """The embedding cache was asked: it had it (hit), or who asked had to read (miss)."""
         self._lookups.labels("hit" if found else "miss").inc()
+
+    def blind_choice(self, adapter: str, outcome: str) -> None:
+        """Somebody chose between a picture in their taste and the base, and was not told which."""
+        self._blind_choices.labels(adapter, outcome).inc()
 
     def refused(self, place: str, reason: str) -> None:
         """Moderation refused a text or a picture."""

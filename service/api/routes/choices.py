@@ -40,6 +40,7 @@ from service.core.errors import CODES, ServiceError, invalid
 from service.core.foretold import Foretold, foretold
 from service.core.messages import status_event
 from service.core.pool import Pair
+from service.core.proof.wins import Outcome
 from service.core.quiz import CHOICES_PER_EMBEDDING, after, needed, next_pairs, sides
 from service.infra.sql.store import Store
 from service.infra.sql.tables import Choice, Image, Job, Profile, User
@@ -103,6 +104,7 @@ async def post_preferences(
     sent: list[list[bytes]] = []
     stored_keys: list[str] = []
     overtaken: list[Job] = []
+    told: list[tuple[str, Outcome]] = []
 
     async def read_pictures() -> None:
         made.extend(await made_pairs(services, caller, user_id, body))
@@ -117,14 +119,20 @@ async def post_preferences(
         await check_quota(store, services.limits, user, [i for images in uploads for i in images])
         rows = zip(body.choices, made, uploads, sent, strict=True)
         for choice, pair, images, pictures in rows:
-            if choice.image_ids is not None and await store.choices.answer_made_again(
-                user.pk, choice.image_ids, choice.preferred
-            ):
-                continue
-            stored_keys.extend(image.key for image in images)
-            await put_pictures(services, images, pictures)
-            await store.images.add(images)
-            await store.choices.put(_choice_row(services, caller, user, choice, pair, images))
+            answer = None
+            if choice.image_ids is not None:
+                answer = await store.choices.answer_made_again(
+                    user.pk, choice.image_ids, choice.preferred
+                )
+            if answer is None:
+                stored_keys.extend(image.key for image in images)
+                await put_pictures(services, images, pictures)
+                await store.images.add(images)
+                answer = _choice_row(services, caller, user, choice, pair, images)
+                await store.choices.put(answer)
+            blind = None if pair is None else pair.blind_choice(answer)
+            if blind is not None:
+                told.append((blind.adapter_version, await store.blind_choices.add(blind)))
         ids, late = await _begin(store, services, caller, user, body)
         overtaken.extend(late)
         return Accepted(ids, user_pk=user.pk)
@@ -134,6 +142,8 @@ async def post_preferences(
     except Exception:  # no cancellation: it may come after the commit, and has no time to look
         await delete_leftovers(services, stored_keys)
         raise
+    for adapter_version, outcome in told:
+        services.metrics.blind_choice(adapter_version, outcome)
     _announce(services, overtaken, accepted["job_id"])
     state = await _present(user_id, accepted, request, response, caller, services, wait_s)
     state.warnings = _not_read(body, services)

@@ -14,6 +14,7 @@ from service.infra.sql.jobs.claims import Claims
 from service.infra.sql.jobs.crowd import CROWD, HELD, Held, Person, crowd_of, named
 from service.infra.sql.jobs.jobs import Jobs
 from service.infra.sql.oversight.audit import Audit
+from service.infra.sql.oversight.blind_choices import BlindChoices
 from service.infra.sql.oversight.reports import Reports
 from service.infra.sql.pipelines import pipeline
 from service.infra.sql.repositories.adapters import Adapters
@@ -40,6 +41,7 @@ class Store:
         self.keys = Keys(session)
         self.users = Users(session)
         self.choices = Choices(session)
+        self.blind_choices = BlindChoices(session)
         self.profiles = Profiles(session)
         self.readings = Readings(session)
         self.jobs = Jobs(session, delivery)

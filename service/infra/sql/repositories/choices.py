@@ -53,8 +53,8 @@ class Choices(Repository):
 
     async def answer_made_again(
         self, user_pk: str, image_ids: Sequence[str], preferred: int | None
-    ) -> bool:
-        """Change the answer to two made pictures, whichever way round; false where there is none.
+    ) -> Choice | None:
+        """Change the answer to two made pictures, whichever way round; None where there is none.
 
         Needs the user alone.
         """
@@ -67,8 +67,8 @@ class Choices(Repository):
                 if preferred is not None and list(asked) != list(image_ids):
                     preferred = 1 - preferred
                 await self.answer_again(choice, preferred)
-                return True
-        return False
+                return choice
+        return None
 
     async def of_made(self, image_id: str) -> Sequence[Choice]:
         """Everybody's answers that copied this picture."""

@@ -1,0 +1,160 @@
+"""Confidence sequences: against numbers derived by hand, and under looks after every person."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.core.proof.confidence import (
+    ALPHA,
+    interval_of,
+    interval_of_difference,
+    log_wealth,
+    mean_of,
+)
+
+Floats = NDArray[np.float64]
+LOG_LIMIT = math.log(1 / ALPHA)
+K = 4
+"""Choices that make an observation in the simulations: values 0, 1/4, ... 1."""
+
+
+def counts(*people: float) -> Floats:
+    return np.array(people, dtype=np.float64)
+
+
+def wealth(counts_J: Floats, mean: float) -> float:
+    return float(np.exp(log_wealth(counts_J, np.array([mean])))[0])
+
+
+# By hand. The split b is of the arcsine law: E b = 1/2, E b^2 = 3/8, E b(1-b) = 1/8, E b^3 = 5/16.
+
+
+@pytest.mark.parametrize("mean", [0.05, 0.5, 0.9])
+def test_wealth_by_hand(mean: float) -> None:
+    lost, won = 1 / (1 - mean), 1 / mean
+    assert wealth(counts(0, 0), mean) == pytest.approx(1)
+    assert wealth(counts(0, 1), mean) == pytest.approx(won / 2)
+    assert wealth(counts(1, 0), mean) == pytest.approx(lost / 2)
+    assert wealth(counts(0, 2), mean) == pytest.approx(won**2 * 3 / 8)
+    assert wealth(counts(1, 1), mean) == pytest.approx(won * lost / 8)
+    assert wealth(counts(0, 3), mean) == pytest.approx(won**3 * 5 / 16)
+    assert wealth(counts(0, 1, 0), mean) == pytest.approx((won + lost) / 4)
+
+
+def test_intervals_by_hand() -> None:
+    assert interval_of(counts(0, 0)) == (0.0, 1.0)
+    within = {"abs": 0.0021}  # they are rounded outward
+    assert interval_of(counts(0, 1)) == pytest.approx((1 / 40, 1), **within)  # 1 / (2 m) is 20
+    assert interval_of(counts(1, 0)) == pytest.approx((0, 39 / 40), **within)
+    assert interval_of(counts(0, 2)) == pytest.approx((math.sqrt(3 / 160), 1), **within)
+    assert interval_of_difference(counts(1, 0), counts(0, 0)) == pytest.approx(
+        (-39 / 40, 1), **within
+    )
+
+
+def test_a_fair_bet_keeps_its_value_whatever_the_law() -> None:
+    """The mean of the wealth after one more person is the wealth before, at the true mean."""
+    before = counts(3, 1, 4, 1, 5)
+    law = np.array([0.1, 0.3, 0.2, 0.15, 0.25])
+    mean = float(law @ np.linspace(0, 1, 5))
+    after = sum(p * wealth(before + person, mean) for p, person in zip(law, np.eye(5), strict=True))
+    assert after == pytest.approx(wealth(before, mean))
+
+
+def test_the_difference_is_that_of_the_pairs_that_are_left() -> None:
+    first, second = counts(9, 3, 4), counts(2, 5, 13)
+    low, high = interval_of_difference(first, second)
+    mean_M = np.linspace(0.0005, 0.9995, 1000)
+    left = log_wealth(first, mean_M)[:, None] + log_wealth(second, mean_M) < LOG_LIMIT
+    at_first, at_second = np.nonzero(left)
+    differences = mean_M[at_second] - mean_M[at_first]
+    assert low <= differences.min() < low + 0.005
+    assert high - 0.005 < differences.max() <= high
+    assert low < mean_of(second) - mean_of(first) < high
+    assert interval_of_difference(second, first) == pytest.approx((-high, -low), abs=0.0021)
+
+
+def test_very_many_people_leave_a_thousandth() -> None:
+    low, high = interval_of(counts(2e8, 8e8))
+    assert low <= 0.8 <= high
+    assert high - low <= 0.0021
+
+
+# Looks after every person
+
+
+def people(seed: int, mean: float, sequences: int, looks: int) -> Floats:
+    """Observations: people differ in how often they prefer, and choose K times each."""
+    rng = np.random.default_rng(seed)
+    chance_SL = rng.beta(4 * mean, 4 * (1 - mean), (sequences, looks))
+    wins_SL: Floats = rng.binomial(K, chance_SL) / K
+    return wins_SL
+
+
+def wealth_at_looks(seen_L: Floats, mean: float) -> Floats:
+    """Log wealth of those who bet against the true mean, after each person of a sequence."""
+    is_value_JL = np.linspace(0, 1, K + 1)[:, None] == seen_L
+    log_L: Floats = log_wealth(is_value_JL.cumsum(1).astype(float), np.array([mean]))[0]
+    return log_L
+
+
+def normal_misses(seen_SL: Floats, mean: float, first_look: int = 10) -> Floats:
+    """In which sequences mean +- 1.96 standard errors leaves the truth out at some look."""
+    n_L = np.arange(1, seen_SL.shape[1] + 1)
+    mean_SL = seen_SL.cumsum(1) / n_L
+    variance_SL = np.maximum((seen_SL**2).cumsum(1) / n_L - mean_SL**2, 1e-12)
+    outside = np.abs(mean_SL - mean) > 1.96 * np.sqrt(variance_SL / n_L)
+    missed: Floats = outside[:, first_look:].any(1)
+    return missed
+
+
+@pytest.mark.parametrize("mean", [0.5, 0.85])
+def test_the_truth_is_inside_at_all_looks_together(mean: float) -> None:
+    seen_SL = people(1, mean, sequences=300, looks=300)
+    missed = [wealth_at_looks(seen_L, mean).max() >= LOG_LIMIT for seen_L in seen_SL]
+    assert np.mean(missed) <= ALPHA
+    assert normal_misses(seen_SL, mean).mean() > 4 * ALPHA  # what is forbidden here
+
+
+def test_of_two_equal_adapters_none_is_called_better_however_often_one_looks() -> None:
+    """A fifth of the people is served the trial; both win as often."""
+    mean, sequences, looks = 0.7, 200, 300
+    seen_SL = people(2, mean, sequences, looks)
+    rng = np.random.default_rng(3)
+    wrong = peeked = 0
+    for seen_L in seen_SL:
+        is_trial_L = rng.random(looks) < 0.2
+        one_L, two_L = seen_L[~is_trial_L], seen_L[is_trial_L]
+        one, two = wealth_at_looks(one_L, mean), wealth_at_looks(two_L, mean)
+        at_one, at_two = (~is_trial_L).cumsum() - 1, is_trial_L.cumsum() - 1
+        both = np.where(at_one >= 0, one[at_one], 0) + np.where(at_two >= 0, two[at_two], 0)
+        wrong += both.max() >= LOG_LIMIT
+        peeked += peeked_t(one_L, two_L, is_trial_L)
+    assert wrong / sequences <= ALPHA
+    assert peeked / sequences > 3 * ALPHA
+
+
+def peeked_t(one_L: Floats, two_L: Floats, is_trial_L: NDArray[np.bool_]) -> bool:
+    """Whether a t-test calls one better at some look, from ten people in each arm on."""
+    for look in range(len(is_trial_L)):
+        two = int(is_trial_L[: look + 1].sum())
+        one = look + 1 - two
+        if min(one, two) < 10:
+            continue
+        a, b = one_L[:one], two_L[:two]
+        error = math.sqrt(a.var(ddof=1) / one + b.var(ddof=1) / two)
+        if error > 0 and abs(a.mean() - b.mean()) > 1.96 * error:
+            return True
+    return False
+
+
+def test_a_better_trial_is_found_and_by_fewer_people_than_all_that_come() -> None:
+    found = 0
+    for seed in range(20):
+        first_L, trial_L = (people(s, m, 1, 150)[0] for s, m in ((seed, 0.6), (seed + 99, 0.85)))
+        of = [np.bincount((K * one_L).astype(int), minlength=K + 1) for one_L in (first_L, trial_L)]
+        low, _ = interval_of_difference(of[0].astype(float), of[1].astype(float))
+        found += low > 0
+    assert found >= 18
