@@ -38,6 +38,11 @@ assert url, "no database url"
 engine = create_engine(sync_url(url), hide_parameters=True)
 try:
     with engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            # The session's, not the transaction's: an index may end that (`index_while_served`).
+            connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'"))
+            connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
+            connection.commit()
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,
@@ -47,9 +52,6 @@ try:
             on_version_apply=keep_floor,
         )
         with context.begin_transaction():
-            if connection.dialect.name == "postgresql":
-                connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'"))
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
             context.run_migrations()
 finally:
     engine.dispose()

@@ -7,6 +7,8 @@ Revises: 0011
 import sqlalchemy as sa
 from alembic import op
 
+from service.infra.sql.migrate import index_while_served
+
 revision = "0012"
 down_revision = "0011"
 branch_labels = None
@@ -16,6 +18,7 @@ oldest_code = "0010"
 
 def upgrade() -> None:
     """Apply."""
+    index_while_served("ix_images_tenant_size_bytes", "images", ["tenant", "size_bytes"])
     op.create_table(
         "audit_entries",
         sa.Column("pk", sa.Integer(), autoincrement=True, nullable=False),
@@ -58,7 +61,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_sha256", name=op.f("pk_ended_sessions")),
     )
     op.create_index(op.f("ix_ended_sessions_ended_at"), "ended_sessions", ["ended_at"])
-    op.create_index(op.f("ix_images_tenant_size_bytes"), "images", ["tenant", "size_bytes"])
 
 
 def downgrade() -> None:

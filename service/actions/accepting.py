@@ -153,7 +153,7 @@ class Accepting:
         """The job, ended as it begins; None where somebody whom it is about was erased since."""
         known = {again.new.user_pk, *(subject.user_pk for subject in again.new.subjects)}
         for person in asked.people:
-            if (await store.users.get_or_create(*person)).pk not in known:
+            if (await store.users.get_or_create(*person, lane=asked.caller.lane)).pk not in known:
                 return None
         self._parts.metrics.answered_again(again.result)
         self._parts.metrics.job_ended("generate", "succeeded", 0.0)
@@ -163,7 +163,7 @@ class Accepting:
         """The same in a transaction of the caller's, with people made on first use."""
         held: dict[Person, Held] = {}
         for person in asked.people:
-            user_pk = (await store.users.get_or_create(*person)).pk
+            user_pk = (await store.users.get_or_create(*person, lane=asked.caller.lane)).pk
             held[person] = Held(user_pk, await store.profiles.newest_pks(user_pk))
         crowd = await store.jobs.crowd("generate", _owners([asked]))
         (outcome,) = await self._queue(store, [asked], held, crowd)

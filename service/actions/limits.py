@@ -87,39 +87,55 @@ async def check_storage(images: ImageStore) -> None:
 class Room:
     """Whether anything more is stored: on the database's disk, and of what sessions keep in all.
 
-    Sessions cost nothing, so all of them together have ceilings, beside those of each. What they
-    keep is counted every few seconds, so it may pass a ceiling by what came in between.
+    Sessions cost nothing, so all of them together have ceilings, beside those of each; and those of
+    one address keep no more than what they leave for others. What they keep is counted every few
+    seconds, so it may pass a ceiling by what came in between.
     """
 
     def __init__(self, database: Database, limits: Limits) -> None:
         self._database = database
         self._limits = limits
         self._counting = asyncio.Lock()
-        self._kept: Kept | None = None
+        self._kept: dict[str | None, Kept] = {}
+        """Of all sessions, and of the addresses that were asked for since that was counted."""
         self._counted_s = -math.inf
 
     async def check(self, caller: Caller) -> None:
-        """Raise 503 where this caller may add nothing now. Deletions are always taken."""
+        """Raise 503 where this caller may add nothing now, 429 where it is its address's share.
+
+        Deletions are always taken.
+        """
         free_bytes = self._database.free_bytes()
         if free_bytes is not None and free_bytes < self._limits.min_free_bytes:
             raise ServiceError(503, "storage_full", headers=STORAGE_RETRY_AFTER)
-        if caller.is_session and self._is_full(await self._kept_now()):
+        if not caller.is_session:
+            return
+        ceilings, kept = self._ceilings(), await self._kept_now(None)
+        if any(held >= most for held, most in zip(kept, ceilings, strict=True)):
             raise ServiceError(503, "sessions_full", headers=_SESSIONS_RETRY_AFTER)
+        if all(2 * held < most for held, most in zip(kept, ceilings, strict=True)):
+            return
+        mine = await self._kept_now(caller.lane)
+        for held, all_held, most in zip(mine, kept, ceilings, strict=True):
+            if held and held >= most - all_held:
+                raise ServiceError(429, "address_full", headers=_SESSIONS_RETRY_AFTER)
 
-    async def _kept_now(self) -> Kept:
+    async def _kept_now(self, lane: str | None) -> Kept:
         async with self._counting:
-            if self._kept is None or time.monotonic() - self._counted_s > _COUNT_EVERY_S:
-                async with self._database.read() as store:
-                    self._kept = await store.users.kept_by(BROWSER_TENANT)
+            if time.monotonic() - self._counted_s > _COUNT_EVERY_S:
+                self._kept.clear()
                 self._counted_s = time.monotonic()
-            return self._kept
+            if lane not in self._kept:
+                async with self._database.read() as store:
+                    self._kept[lane] = await store.users.kept_by(BROWSER_TENANT, lane)
+            return self._kept[lane]
 
-    def _is_full(self, kept: Kept) -> bool:
+    def _ceilings(self) -> Kept:
         limits = self._limits
-        return (
-            kept.people >= limits.max_people_of_sessions
-            or kept.rows >= limits.max_rows_of_sessions
-            or kept.picture_bytes >= limits.max_picture_bytes_of_sessions
+        return Kept(
+            limits.max_people_of_sessions,
+            limits.max_rows_of_sessions,
+            limits.max_picture_bytes_of_sessions,
         )
 
 

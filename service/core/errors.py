@@ -51,6 +51,7 @@ CODES: Mapping[str, str] = {
     "storage": "A stored picture could not be read back as it was written.",
     "signing": "The picture could not be signed now.",
     "sessions_full": "Browser sessions together keep as much here as they may.",
+    "address_full": "Browser sessions of this address keep as much here as is left for others.",
     "session_ended": "The session ended with its person; a page of the service begins another.",
     "storage_full": "The image store has no room for further pictures; nothing was stored.",
     "worker_crash": "The job was started three times and never finished.",

@@ -45,6 +45,28 @@ async def test_sessions_together_stop_at_their_ceiling_and_a_key_goes_on(
     assert (await service.generate(other, user_id=other_id))["status"] == "succeeded"
 
 
+async def test_an_address_leaves_room_for_others_below_the_ceilings_of_all_sessions(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.actions.limits._COUNT_EVERY_S", 0.0)
+    service = await start(max_people_of_sessions=8, trusted_proxies="127.0.0.1")
+
+    async def begins(address: str) -> str:
+        browser, user_id = await service.session(address)
+        answer = await browser.post(
+            f"/users/{user_id}/preferences",
+            json={"choices": [{"pair_id": "pair-00", "preferred": 0}]},
+        )
+        return "begun" if answer.status_code == 202 else f"{answer.status_code} {code_of(answer)}"
+
+    one = [await begins("192.0.2.1") for _ in range(6)]
+    assert one == ["begun"] * 4 + ["429 address_full"] * 2
+    two = [await begins("192.0.2.2") for _ in range(3)]
+    assert two == ["begun"] * 2 + ["429 address_full"]
+    assert await begins("192.0.2.3") == "begun"
+    assert (await service.generate(service.client()))["status"] == "succeeded"
+
+
 async def test_below_the_floor_of_free_space_nothing_is_written_and_deletions_are(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +191,39 @@ def test_processes_that_migrate_at_once_wait_for_each_other(postgres_url: str) -
             process.kill()
     current, head = migrate.revision(postgres_url)
     assert current == head
+
+
+@pytest.mark.parametrize("revision", ["0012", "0020"])
+def test_an_index_is_built_while_others_write(postgres_url: str, revision: str) -> None:
+    """An open transaction that has written to the table would hold a plain one up, and be waited
+    for by everybody after; an index that was broken off is built anew."""
+    config = migrate.alembic_config(postgres_url)
+    before = f"{int(revision) - 1:04d}"
+    command.upgrade(config, before)
+    table, columns = {"0012": ("images", "tenant"), "0020": ("users", "tenant")}[revision]
+    name = {"0012": "ix_images_tenant_size_bytes", "0020": "ix_users_tenant_lane"}[revision]
+    engine = create_engine(postgres_url)
+    with engine.connect() as writer, ThreadPoolExecutor() as threads:
+        writer.execute(text(f"CREATE INDEX {name} ON {table} ({columns})"))
+        writer.commit()
+        writer.execute(text(f"DELETE FROM {table}"))
+        migrating = threads.submit(command.upgrade, config, revision)
+        with engine.connect() as looking:
+            for _ in range(300):
+                waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                if looking.scalar(text(waits)):
+                    break
+                looking.rollback()
+                time.sleep(0.1)
+            else:
+                pytest.fail("it does not wait for the writer")
+        with engine.connect() as other:
+            other.execute(text("SET lock_timeout = '2s'"))
+            other.execute(text(f"DELETE FROM {table}"))
+            other.commit()
+        time.sleep(migrate.LOCK_TIMEOUT_S + 0.5)
+        writer.commit()
+        migrating.result(60)
+    found = inspect(engine).get_indexes(table)
+    assert next(len(one["column_names"]) for one in found if one["name"] == name) == 2
+    engine.dispose()

@@ -114,7 +114,7 @@ async def post_preferences(
         sent.extend(ours if pair is None else pair.pictures for ours, pair in pairs)
 
     async def work(store: Store) -> Accepted:
-        user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
+        user = await store.users.get_or_create(caller.tenant, user_id, alone=True, lane=caller.lane)
         uploads = [[image_row(user, data) for data in pictures] for pictures in sent]
         await check_quota(store, services.limits, user, [i for images in uploads for i in images])
         rows = zip(body.choices, made, uploads, sent, strict=True)
@@ -247,7 +247,7 @@ async def put_profile(
     text = ("/text", body.text, "text/plain")
     await refuse(services, "prompt", [text], caller.audited_as, caller.tenant)
     async with services.database.write() as store:
-        user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
+        user = await store.users.get_or_create(caller.tenant, user_id, alone=True, lane=caller.lane)
         encoding = await queue_encoding(
             store,
             services,

@@ -2,9 +2,10 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from alembic import command
+from alembic import command, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -18,6 +19,7 @@ log = logging.getLogger("ppd.migrate")
 CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 3
 """So long a migration waits for others' locks: whoever comes after it waits as well."""
+INDEX_TIMEOUT_S = 60
 LOCK_PAUSE_S = 2.0
 LOCK_TRIES = 24
 _OTHERS_IN_THE_WAY = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
@@ -55,6 +57,23 @@ def upgrade(url: str) -> None:
                 ) from error
         log.warning("another transaction keeps locked what is to be changed; it is tried again")
         time.sleep(LOCK_PAUSE_S)
+
+
+def index_while_served(name: str, table: str, columns: Sequence[str]) -> None:
+    """Build an index of a table that is there, while others write to it; for migrations.
+
+    On PostgreSQL it is no part of a transaction: what comes before it in its migration would be
+    kept where it fails, so it comes first. What a broken one left is removed.
+    """
+    context = op.get_context()
+    if context.dialect.name != "postgresql":
+        return op.create_index(name, table, list(columns))
+    with context.autocommit_block():
+        # It waits for transactions that are older, and nobody waits for it meanwhile.
+        op.execute(f"SET lock_timeout = '{INDEX_TIMEOUT_S}s'")
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        op.create_index(name, table, list(columns), postgresql_concurrently=True)
+        op.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
 
 
 def revision(url: str) -> tuple[str | None, str | None]:

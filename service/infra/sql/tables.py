@@ -85,7 +85,7 @@ class User(Base):
     """A person of one tenant. `pk` is ours; an erased and re-created user gets another."""
 
     __tablename__ = "users"
-    __table_args__ = (UniqueConstraint("tenant", "user_id"),)
+    __table_args__ = (UniqueConstraint("tenant", "user_id"), Index(None, "tenant", "lane"))
 
     pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
     tenant: Mapped[str] = mapped_column(String(64))
@@ -93,6 +93,8 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(default=present())
     seen_at: Mapped[datetime | None] = mapped_column(default=now)
     """When something was last asked in this person's name, to the day."""
+    lane: Mapped[str | None] = mapped_column(String(16))
+    """Of a browser's person the address that it began at, as a hash."""
     answers_since: Mapped[datetime | None]
     """Answers given before are left out of this person's profile."""
 

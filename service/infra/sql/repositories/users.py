@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import delete, func, select
 
@@ -41,8 +42,7 @@ class Erased:
     profiles: int
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """How much of a tenant is kept."""
 
     people: int
@@ -94,9 +94,12 @@ class Users(Repository):
         )
         return user
 
-    async def get_or_create(self, tenant: str, user_id: str, *, alone: bool = False) -> User:
+    async def get_or_create(
+        self, tenant: str, user_id: str, *, alone: bool = False, lane: str | None = None
+    ) -> User:
         """The user, held (or held alone), made now on first use. Needs a write transaction.
 
+        `lane`: whose address it is that makes a session's person.
         Who needs several people asks for them in the order of their user ids.
         """
         find = self.alone if alone else self.hold
@@ -106,7 +109,7 @@ class Users(Repository):
                 return _seen_now(user)
             if tenant == BROWSER_TENANT and await self.session_ended(user_id):
                 raise ServiceError(401, "session_ended")
-            insert = self._insert(User).values(tenant=tenant, user_id=user_id)
+            insert = self._insert(User).values(tenant=tenant, user_id=user_id, lane=lane)
             made: User | None = await self._session.scalar(
                 insert.on_conflict_do_nothing().returning(User)
             )
@@ -114,15 +117,18 @@ class Users(Repository):
                 return made
             # Somebody else made this user meanwhile, and may have erased it again.
 
-    async def kept_by(self, tenant: str) -> Kept:
-        """How much is kept of all its people, and of nobody."""
-        theirs = select(User.pk).where(User.tenant == tenant)
-        people = select(func.count()).select_from(User).where(User.tenant == tenant)
-        jobs = select(func.count()).select_from(Job).where(Job.tenant == tenant)
+    async def kept_by(self, tenant: str, lane: str | None = None) -> Kept:
+        """How much is kept of all its people, and of nobody; or of an address's people alone."""
+        whose = [User.tenant == tenant, *([User.lane == lane] if lane else [])]
+        theirs = select(User.pk).where(*whose)
+        of_jobs = Job.user_pk.in_(theirs) if lane else Job.tenant == tenant
+        of_images = Image.user_pk.in_(theirs) if lane else Image.tenant == tenant
+        people = select(func.count()).select_from(User).where(*whose)
+        jobs = select(func.count()).select_from(Job).where(of_jobs)
         versions = select(func.count()).select_from(Profile).where(Profile.user_pk.in_(theirs))
         readings = select(func.count()).select_from(Reading).where(Reading.user_pk.in_(theirs))
         requests = select(func.count()).where(IdempotencyKey.user_pk.in_(theirs))
-        images = select(func.coalesce(func.sum(Image.size_bytes), 0)).where(Image.tenant == tenant)
+        images = select(func.coalesce(func.sum(Image.size_bytes), 0)).where(of_images)
         counts = (people, images, jobs, versions, readings, requests)
         columns = (one.scalar_subquery() for one in counts)
         row = (await self._session.execute(select(*columns))).one()
