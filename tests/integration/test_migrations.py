@@ -193,15 +193,15 @@ def test_processes_that_migrate_at_once_wait_for_each_other(postgres_url: str) -
     assert current == head
 
 
-@pytest.mark.parametrize("revision", ["0012", "0020"])
+@pytest.mark.parametrize("revision", ["0012", "0019"])
 def test_an_index_is_built_while_others_write(postgres_url: str, revision: str) -> None:
     """An open transaction that has written to the table would hold a plain one up, and be waited
     for by everybody after; an index that was broken off is built anew."""
     config = migrate.alembic_config(postgres_url)
     before = f"{int(revision) - 1:04d}"
     command.upgrade(config, before)
-    table, columns = {"0012": ("images", "tenant"), "0020": ("users", "tenant")}[revision]
-    name = {"0012": "ix_images_tenant_size_bytes", "0020": "ix_users_tenant_lane"}[revision]
+    table, columns = {"0012": ("images", "tenant"), "0019": ("users", "tenant")}[revision]
+    name = {"0012": "ix_images_tenant_size_bytes", "0019": "ix_users_tenant_lane"}[revision]
     engine = create_engine(postgres_url)
     with engine.connect() as writer, ThreadPoolExecutor() as threads:
         writer.execute(text(f"CREATE INDEX {name} ON {table} ({columns})"))

@@ -1,15 +1,15 @@
 """People of sessions by their address
 
-Revision ID: 0020
-Revises: 0019
+Revision ID: 0019
+Revises: 0018
 """
 
 from alembic import op
 
 from service.infra.sql.migrate import index_while_served
 
-revision = "0020"
-down_revision = "0019"
+revision = "0019"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 oldest_code = "0010"

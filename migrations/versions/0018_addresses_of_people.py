@@ -1,13 +1,13 @@
 """The address at which a browser's person began
 
-Revision ID: 0019
+Revision ID: 0018
 Revises: 0016
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0019"
+revision = "0018"
 down_revision = "0016"
 branch_labels = None
 depends_on = None
