@@ -3,18 +3,20 @@
     python -m training.calibration --config training/configs/mini_calibration.yaml [--resume]
 
 Simulated people answer sixteen pairs as the service asks them. From the answers and the pool's
-coordinates alone follows a normal distribution of the taste (`ppd_model/answers.py`). On people of
-"validate" two maps are fitted to it:
+coordinates alone follows a normal distribution of the taste (`ppd_model/answers.py`), and to it
+two maps are fitted:
 
 - the expected reading, the embedding that the VLM's readings of such answers have on average:
-  linear in the mean taste. Joined with the readings it makes the embedding that is served;
+  linear in the mean taste, fitted on people of "validate". Joined with the readings it makes the
+  embedding that is served;
 - the chance that a picture with the taste pleases more than without: logistic in how clear the
   taste is, so that it rises with it.
 
-On people of "test" the second is checked: in five groups of promised chance, equally large, what
-was promised and what was won, and likewise what was promised of four more answers. Where any
-group's two are more than `most_off` apart, the model that is written has no chances, and the
-service shows none.
+The second is checked on people who had no part in it: each half of the people is promised what the
+other half was fitted to. In five groups of promised chance, equally large, stand what was promised
+and what was won, and likewise what was promised of four more answers. Where in any group the two
+are more than `most_off` apart, the model that is written has no chances, and the service shows
+none; else it has those of a fit on all.
 
 Writes OUT/report.json, OUT/calibration.png, OUT/answers.json (for the pool's folder), OUT/readings
 and OUT/pictures (resumable).
@@ -57,13 +59,18 @@ GROUPS = 5
 
 
 @dataclass(frozen=True)
-class Foretold:
+class Answered:
     """Of X people after a number of answers: who, how clear the taste is, the share of wins."""
 
     person_X: NDArray[np.int64]
     answers_X: NDArray[np.int64]
     clear_X: FloatArray
     won_X: FloatArray
+
+    def only(self, kept_X: NDArray[np.bool_]) -> Answered:
+        return Answered(
+            self.person_X[kept_X], self.answers_X[kept_X], self.clear_X[kept_X], self.won_X[kept_X]
+        )
 
 
 def run(config: CalibrationConfig, resume: bool = False) -> dict[str, Any]:
@@ -73,10 +80,9 @@ def run(config: CalibrationConfig, resume: bool = False) -> dict[str, Any]:
     judge = Judge.load(config.weights_dir)
     pool = load_quiz_pool(config.pool_dir, judge.looks)
     encoder = UserEncoder.load(config.preset, config.weights_dir)
-    fitted = quiz_and_read("validate", config.fit_people, pool, encoder, config, resume)
-    tested = quiz_and_read("test", config.test_people, pool, encoder, config, resume)
     painter = Painter.load(config, judge, SolverOptions(batch=config.picture_batch))
-    reading_KD, offset_D = fit_readings(fitted, pool)
+    people = quiz_and_read("validate", config.validate_people, pool, encoder, config, resume)
+    reading_KD, offset_D = fit_readings(people, pool)
     model = AnswerModel(
         encoder_version=encoder.encoder_version,
         adapter_version=painter.pipeline.adapter_version or "",
@@ -87,26 +93,25 @@ def run(config: CalibrationConfig, resume: bool = False) -> dict[str, Any]:
         wins_at_none=None,
         wins_by=None,
     )
-    fit_pictures = paint(fitted, pool, model, painter, config, resume)
-    test_pictures = paint(tested, pool, model, painter, config, resume)
-    at_none, by = fit_wins(foretold(fitted, fit_pictures, pool, config))
-    promising = replace(model, wins_at_none=round(at_none, 4), wins_by=round(by, 4))
-    checked = check(promising, tested, test_pictures, pool, config)
-    holds = checked["most_off"] <= config.most_off
+    pictures = paint(people, pool, model, painter, config, resume)
+    others = quiz_and_read("test", config.test_people, pool, encoder, config, resume)
+    pictures = pictures.with_others(paint(others, pool, model, painter, config, resume))
+    people = people.with_others(others)
+    of = after_answers(people, pictures, pool, config)
+    checked = check(model, of, people, pool, config)
     report = {
         "commit": git_commit(),
         "encoder_version": model.encoder_version,
         "adapter_version": model.adapter_version,
-        "people": {"fitted_on": config.fit_people, "tested_on": config.test_people},
+        "people": {"validate": config.validate_people, "test": config.test_people},
         "prompts": config.prompts,
         "seed": config.seed,
-        "fitted": {"wins_at_none": at_none, "wins_by": by},
-        "shown": holds,
+        "shown": checked["most_off"] <= config.most_off,
         **checked,
-        "served": served(test_pictures, config),
+        "served": served(pictures, config),
     }
     write_json(config.out / "report.json", report)
-    (promising if holds else model).save(config.out / "answers.json")
+    (promising(model, of) if report["shown"] else model).save(config.out / "answers.json")
     (config.out / "calibration.png").write_bytes(plot(checked))
     print(json.dumps(report, indent=2))
     return report
@@ -123,13 +128,13 @@ def fit_readings(people: Quizzed, pool: QuizPool) -> tuple[FloatArray, FloatArra
     return found[:-1], found[-1]
 
 
-def foretold(
+def after_answers(
     people: Quizzed, pictures: Painted, pool: QuizPool, config: CalibrationConfig
-) -> Foretold:
+) -> Answered:
     """Every person after every number of answers at which pictures were painted."""
     clear_NU = np.stack([beliefs(people, pool, count).clearness for count in config.paint_at])
     numbers, persons = clear_NU.shape
-    return Foretold(
+    return Answered(
         person_X=np.tile(np.arange(persons), numbers),
         answers_X=np.repeat(np.array(config.paint_at), persons),
         clear_X=clear_NU.ravel(),
@@ -137,7 +142,7 @@ def foretold(
     )
 
 
-def fit_wins(of: Foretold) -> tuple[float, float]:
+def fit_wins(of: Answered) -> tuple[float, float]:
     """Log odds of a win at clearness 0 and by unit of it, of greatest likelihood and not falling.
 
     Raises RuntimeError where none is found.
@@ -153,44 +158,46 @@ def fit_wins(of: Foretold) -> tuple[float, float]:
     return float(found.x[0]), float(found.x[1])
 
 
+def promising(model: AnswerModel, of: Answered) -> AnswerModel:
+    """The model with the chances that fit these people."""
+    at_none, by = fit_wins(of)
+    return replace(model, wins_at_none=round(at_none, 4), wins_by=round(by, 4))
+
+
 def check(
-    model: AnswerModel,
-    people: Quizzed,
-    pictures: Painted,
-    pool: QuizPool,
-    config: CalibrationConfig,
+    model: AnswerModel, of: Answered, people: Quizzed, pool: QuizPool, config: CalibrationConfig
 ) -> dict[str, Any]:
-    """Promised and measured on people who had no part in the map.
+    """Promised and measured; each half of the people is promised by a map of the other half.
 
     `after_four_more` is promised from the answers before those four, whatever was asked then.
     """
-    now = foretold(people, pictures, pool, config)
-    rng = np.random.default_rng([config.seed, 32])
-    promised_X = _chance(model, now.clear_X)
+    odd_X = of.person_X % 2 == 1
+    models = [promising(model, of.only(odd_X)), promising(model, of.only(~odd_X))]
+    promised_X = np.where(odd_X, _chance(models[1], of.clear_X), _chance(models[0], of.clear_X))
+    before = np.isin(of.answers_X + MORE, config.paint_at)
+    later = np.isin(of.answers_X - MORE, config.paint_at)
     more_X = np.array(
         [
-            promised_after_more(model, people, person, count, pool)
-            for count in config.paint_at
-            if count + MORE in config.paint_at
-            for person in range(len(people.seeds))
+            promised_after_more(models[person % 2], people, person, count, pool)
+            for person, count in zip(of.person_X[before], of.answers_X[before], strict=True)
         ]
     )
-    later = np.isin(now.answers_X - MORE, config.paint_at)
-    groups = by_promise(promised_X, now.won_X, now.person_X, rng)
-    groups_of_more = by_promise(more_X, now.won_X[later], now.person_X[later], rng)
-    before = np.isin(now.answers_X + MORE, config.paint_at)
-    rise_X = now.won_X[later] - now.won_X[before]
-    rho = spearmanr(promised_X, now.won_X)
+    rng = np.random.default_rng([config.seed, 32])
+    groups = by_promise(promised_X, of.won_X, of.person_X, rng)
+    groups_of_more = by_promise(more_X, of.won_X[later], of.person_X[later], rng)
+    rise_X = of.won_X[later] - of.won_X[before]
+    rho = spearmanr(promised_X, of.won_X)
     every = [*groups, *groups_of_more]
     return {
+        "maps": [[one.wins_at_none, one.wins_by] for one in models],
         "groups": groups,
         "after_four_more": groups_of_more,
-        "most_off": max(abs(g["promised"] - g["won"]["mean"]) for g in every),
+        "most_off": max(abs(group["promised"] - group["won"]["mean"]) for group in every),
         "promised_rise": float((more_X - promised_X[before]).mean()),
-        "rise": clustered_mean(rise_X, now.person_X[later], rng).to_dict(),
+        "rise": clustered_mean(rise_X, of.person_X[later], rng).to_dict(),
         "spearman": [float(rho.statistic), float(rho.pvalue)],
-        "squared_error": float(((promised_X - now.won_X) ** 2).mean()),
-        "squared_error_of_mean": float(((now.won_X.mean() - now.won_X) ** 2).mean()),
+        "squared_error": float(((promised_X - of.won_X) ** 2).mean()),
+        "squared_error_of_mean": float(((of.won_X.mean() - of.won_X) ** 2).mean()),
     }
 
 

@@ -13,13 +13,13 @@ class CalibrationConfig(PersonalPictures):
 
     pool_dir: Path = POOL_DIR
     """Pairs that are asked."""
-    fit_people: int = 64
-    """People of "validate" on whom everything is fitted."""
-    test_people: int = 128
-    """People of "test" on whom it is checked."""
+    validate_people: int = 64
+    """People of "validate"; on their readings the expected reading is fitted."""
+    test_people: int = 64
+    """People of "test"."""
     answers: int = 16
     """Decided answers of each person."""
-    paint_at: tuple[int, ...] = (4, 8, 12, 16)
+    paint_at: tuple[int, ...] = (4, 8, 16)
     """Numbers of answers after which pictures are painted, in multiples of four."""
     near_best: float = NEAR_BEST
     """See pair_strategies.QuizRules."""

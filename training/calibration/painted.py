@@ -34,6 +34,14 @@ class Painted:
     gain_UNK: FloatArray
     content_UNK: FloatArray
 
+    def with_others(self, others: Painted) -> Painted:
+        """Of these people, then of the others."""
+        return Painted(
+            np.concatenate([self.won_UNK, others.won_UNK]),
+            np.concatenate([self.gain_UNK, others.gain_UNK]),
+            np.concatenate([self.content_UNK, others.content_UNK]),
+        )
+
 
 def beliefs(people: Quizzed, pool: QuizPool, count: int) -> Belief:
     """What each person's first `count` answers say, one alternative a person."""

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from ppd_model.user_encoder import UserEncoder
 from training.calibration.calibration_config import CalibrationConfig
 from training.data.preferences import CHOICES_PER_PROFILE
-from training.data.shards import ShardFolder
+from training.data.shards import ShardFolder, read_shards
 from training.quiz.answered_sets import read_sets
 from training.quiz.pair_strategies import Asked, QuizPool, QuizRules, play
 from training.quiz.quizzes import choices_of
@@ -23,6 +22,9 @@ from training.world import tastes
 from training.world.people import SeedRange, person_seeds, taste_of
 
 FloatArray = NDArray[np.float64]
+
+PEOPLE_AT_ONCE = 16
+"""Whose answers are read between two times that readings are kept."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,15 @@ class Quizzed:
     taste_UL: FloatArray
     asked: list[Asked]
     reading_USD: FloatArray
+
+    def with_others(self, others: Quizzed) -> Quizzed:
+        """These people, then the others."""
+        return Quizzed(
+            self.seeds + others.seeds,
+            np.concatenate([self.taste_UL, others.taste_UL]),
+            self.asked + others.asked,
+            np.concatenate([self.reading_USD, others.reading_USD]),
+        )
 
     def answers(self, person: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pairs and choices of this person's first `count` decided answers."""
@@ -65,16 +76,16 @@ def quiz_and_read(
         mode="json", include={"first_person", "answers", "near_best", "tie_below"}
     ) | {"people": people, "encoder": encoder.encoder_version, "pairs": pool.pair_ids}
     folder = ShardFolder(config.out / "readings" / split, made_with, resume)
-    name = "sets.safetensors"
-    if not folder.has(name):
-        starts = range(0, config.answers, CHOICES_PER_PROFILE)
+    starts = range(0, config.answers, CHOICES_PER_PROFILE)
+    for name, some in folder.missing("sets", people, PEOPLE_AT_ONCE):
         many = [
             choices_of(quiz, pool, range(start, start + CHOICES_PER_PROFILE))
-            for quiz in asked
+            for quiz in asked[some]
             for start in starts
         ]
         read = read_sets(encoder, many, batch=config.encode_batch, what=split).complete()
         folder.write(name, {"user_emb_ED": read.user_emb_ED})
-        folder.finish()
-    emb_ED = load_file(folder.folder / name)["user_emb_ED"].double().numpy()
+    folder.finish()
+    shards = read_shards(folder.folder, "sets-")
+    emb_ED = np.concatenate([shard["user_emb_ED"].double().numpy() for shard in shards])
     return Quizzed(seeds, taste_UL, asked, emb_ED.reshape(people, -1, emb_ED.shape[-1]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.calibration.__main__ import Foretold, by_promise, fit_readings, fit_wins
+from training.calibration.__main__ import Answered, by_promise, fit_readings, fit_wins
 from training.calibration.quizzed import Quizzed
 from training.quiz.pair_strategies import Asked, QuizPool
 
@@ -35,13 +35,13 @@ def test_the_map_to_wins_is_found_again() -> None:
     rng = np.random.default_rng(1)
     clear_X = rng.uniform(0, 4, 4000)
     won_X = (rng.random(4000) < 1 / (1 + np.exp(-(0.5 + 0.8 * clear_X)))).astype(float)
-    of = Foretold(np.arange(4000), np.full(4000, 4), clear_X, won_X)
+    of = Answered(np.arange(4000), np.full(4000, 4), clear_X, won_X)
     assert fit_wins(of) == pytest.approx((0.5, 0.8), abs=0.15)
 
 
 def test_the_map_to_wins_never_falls() -> None:
     clear_X = np.linspace(0, 4, 100)
-    of = Foretold(np.arange(100), np.full(100, 4), clear_X, (clear_X < 2).astype(float))
+    of = Answered(np.arange(100), np.full(100, 4), clear_X, (clear_X < 2).astype(float))
     at_none, by = fit_wins(of)
     assert by == pytest.approx(0, abs=1e-6)
     assert at_none == pytest.approx(0, abs=1e-3)
