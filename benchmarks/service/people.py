@@ -2,11 +2,12 @@
 
     ppd serve &
     python -m benchmarks.service.people --key-file data/api-key --people 16 --out people.json
+    python -m benchmarks.service.people --key-file data/api-key --groups mixed --answers 4 8 16
 
 Nothing of the project's looks, people or judges takes part. A taste is a function of plain measures
 of pixels, in standard deviations of the quiz's own pictures within a caption. Each person answers
-the quiz pair by pair until the service needs no more, and asks for the same pictures with their
-taste and without it.
+the quiz pair by pair, and after each number of decided answers (--answers) asks for the same
+pictures with their taste and without it.
 
     single      one of the measures of picture_statistics.py, more of it or less
     mixed       a direction drawn at random over all eight, of length 1
@@ -14,8 +15,9 @@ taste and without it.
     ideal       a point drawn at random; the nearer to it a picture is, the better
     foreign     a direction over measures that no look is about: green, upper half, symmetry
 
-Reports in how many pictures taste won over none, and the mean gain in standard deviations of that
-person's utility over the quiz's pictures.
+Reports for each number of answers in how many pictures taste won over none, the mean gain in
+standard deviations of that person's utility over the quiz's pictures, how many times the gain after
+the first number that is, and, where the profile promised a chance to please, the mean of that.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ from training.reports.statistics import clustered_mean, wins
 TIE_BELOW_SD = 0.05
 """Pictures that somebody likes so nearly the same are a tie."""
 AT_ONCE = 4
-MOST_ANSWERS = 16
+MOST_ASKED = 3
+"""Pairs asked for each answer that is wanted, at most: some are ties."""
 
 Measures = NDArray[np.float64]
 """M measures of a picture, in standard deviations."""
@@ -192,73 +195,118 @@ GROUPS: Mapping[str, tuple[Draw, Mapping[str, Callable[[Picture], float]]]] = {
 # ---- what they do
 
 
-def answer_quiz(client: httpx.Client, user_id: str, world: World, utility: Utility) -> int:
-    """Answer pair by pair until there is a profile; how many answers that took."""
-    tie_below = TIE_BELOW_SD * world.spread(utility)
-    for answered in range(1, MOST_ANSWERS + 1):
-        asked = json_of(client.get(f"/users/{user_id}/quiz"))["pairs"][0]["pair_id"]
-        first, second = (utility(one_M) for one_M in world.pairs[asked].measures_2M)
-        preferred = None if abs(first - second) < tie_below else int(second > first)
-        choice = {"pair_id": asked, "preferred": preferred}
-        state = json_of(
-            client.post(
-                f"/users/{user_id}/preferences",
-                json={"choices": [choice]},
-                headers={"Prefer": "wait=60"},
-            )
-        )
-        if state["needed"] == 0:
-            while state["status"] == "encoding":
-                time.sleep(POLL_S)
-                state = json_of(client.get(f"/users/{user_id}/preferences"))
-            if state["status"] != "ready":
-                raise RuntimeError(f"{user_id} has no profile: {state}")
-            return answered
-    raise RuntimeError(f"{user_id}: {MOST_ANSWERS} answers, and the quiz has not ended")
+@dataclass
+class Person:
+    """Somebody with a taste, and how often they decided so far."""
+
+    client: httpx.Client
+    user_id: str
+    world: World
+    utility: Utility
+    decided: int = 0
+
+    def answer(self, until: int) -> float | None:
+        """Answer pair by pair until so many are decided; what the profile of them promises.
+
+        Raises RuntimeError where the quiz ends before, or there is no profile of so many.
+        """
+        tie_below = TIE_BELOW_SD * self.world.spread(self.utility)
+        for _ in range(MOST_ASKED * until):
+            if self.decided == until:
+                return self._promised()
+            asked = json_of(self.client.get(f"/users/{self.user_id}/quiz"))["pairs"][0]["pair_id"]
+            first, second = (self.utility(one_M) for one_M in self.world.pairs[asked].measures_2M)
+            preferred = None if abs(first - second) < tie_below else int(second > first)
+            choice = {"pair_id": asked, "preferred": preferred}
+            path = f"/users/{self.user_id}/preferences"
+            json_of(self.client.post(path, json={"choices": [choice]}))
+            self.decided += preferred is not None
+        raise RuntimeError(f"{self.user_id}: {self.decided} of {until} pairs are decided")
+
+    def _promised(self) -> float | None:
+        """Wait for the profile of all answers."""
+        while True:
+            state = json_of(self.client.get(f"/users/{self.user_id}/preferences"))
+            if state["status"] != "encoding":
+                break
+            time.sleep(POLL_S)
+        if state["status"] != "ready" or state["profile"]["answers_used"] != self.decided:
+            raise RuntimeError(f"{self.user_id} has no profile of {self.decided} answers: {state}")
+        promised: float | None = state["profile"].get("confidence")
+        return promised
+
+    def gain(self, request: dict[str, Any], base: bytes) -> float:
+        """Of a picture with their taste over that without, in standard deviations."""
+        own, _ = generate(self.client, {**request, "user_id": self.user_id})
+        liked = self.utility(self.world.measures(own)) - self.utility(self.world.measures(base))
+        return liked / self.world.spread(self.utility)
 
 
 def met(
-    client: httpx.Client, user_id: str, world: World, utility: Utility, prompts: Sequence[Any]
-) -> list[float]:
-    """The gains of a person's pictures over the same without a taste, in standard deviations."""
-    answer_quiz(client, user_id, world, utility)
-
-    def gain(request: dict[str, Any]) -> float:
-        own, _ = generate(client, {**request, "user_id": user_id})
-        base, _ = generate(client, request)
-        return utility(world.measures(own)) - utility(world.measures(base))
-
+    person: Person, answers: Sequence[int], prompts: Sequence[dict[str, Any]]
+) -> list[tuple[float | None, list[float]]]:
+    """After each number of answers: what was promised, and the gain of each picture."""
     with ThreadPoolExecutor(len(prompts)) as pool:
-        gains = list(pool.map(gain, prompts))
-    spread = world.spread(utility)
-    return [one / spread for one in gains]
+        bases = list(pool.map(lambda request: generate(person.client, request)[0], prompts))
+        return [
+            (person.answer(number), list(pool.map(person.gain, prompts, bases)))
+            for number in answers
+        ]
 
 
 def group_report(
-    client: httpx.Client, name: str, people: int, prompts: int, seed: int
+    client: httpx.Client,
+    name: str,
+    people: int,
+    prompts: int,
+    answers: Sequence[int],
+    seed: int,
 ) -> dict[str, Any]:
     draw, of = GROUPS[name]
     world = World(client, of)
     stamp = int(time.time())
 
-    def one(number: int) -> list[float]:
+    def one(number: int) -> list[tuple[float | None, list[float]]]:
         utility = draw(number, world, np.random.default_rng([seed, number, 1]))
         rng = np.random.default_rng([seed, number, 2])  # the same prompts in every group
         asked = [
             {"prompt": str(rng.choice(world.captions)), "seed": int(rng.integers(2**31))}
             for _ in range(prompts)
         ]
-        gains = met(client, f"people-{name}-{number}-{stamp}", world, utility, asked)
-        print(f"{name} {number}: {np.mean(gains):+.2f} sd", flush=True)
-        return gains
+        person = Person(client, f"people-{name}-{number}-{stamp}", world, utility)
+        found = met(person, answers, asked)
+        print(f"{name} {number}:", *(f"{np.mean(gains):+.2f}" for _, gains in found), flush=True)
+        return found
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        gain_R = np.array(list(pool.map(one, range(people)))).ravel()
-    who_R = np.repeat(np.arange(people), prompts)
+        found = list(pool.map(one, range(people)))
+    gain_UNK = np.array([[gains for _, gains in person] for person in found])
+    return {
+        str(number): after(
+            gain_UNK[:, place], gain_UNK[:, 0], [person[place][0] for person in found]
+        )
+        for place, number in enumerate(answers)
+    }
+
+
+def after(
+    gain_UK: NDArray[np.float64],
+    first_UK: NDArray[np.float64],
+    promised: Sequence[float | None],
+) -> dict[str, Any]:
+    """Wins and gains over people's pictures, and the gain over that after the first number."""
+    people, prompts = gain_UK.shape
+    who_R, gain_R = np.repeat(np.arange(people), prompts), gain_UK.ravel()
     won = clustered_mean(wins(gain_R, np.zeros_like(gain_R)), who_R, np.random.default_rng(0))
     gain = clustered_mean(gain_R, who_R, np.random.default_rng(0))
-    each = gain_R.reshape(people, prompts).mean(axis=1).round(2).tolist()
-    return {"wins": won.to_dict(), "gain_sd": gain.to_dict(), "each_person_sd": each}
+    known = [one for one in promised if one is not None]
+    return {
+        "wins": won.to_dict(),
+        "gain_sd": gain.to_dict(),
+        "times_the_first": float(gain_R.mean() / first_UK.mean()),
+        "promised_wins": float(np.mean(known)) if len(known) == people else None,
+        "each_person_sd": gain_UK.mean(axis=1).round(2).tolist(),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -269,6 +317,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--key-file", type=Path, required=True)
     parser.add_argument("--people", type=int, default=16, help="of each group")
     parser.add_argument("--prompts", type=int, default=4, help="of each person")
+    parser.add_argument("--answers", type=int, nargs="+", default=[4], help="decided, each number")
     parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=list(GROUPS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -277,7 +326,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     report: dict[str, Any] = {}
     with httpx.Client(base_url=given.url, headers=headers, timeout=120) as client:
         for name in given.groups:
-            report[name] = group_report(client, name, given.people, given.prompts, given.seed)
+            report[name] = group_report(
+                client, name, given.people, given.prompts, sorted(given.answers), given.seed
+            )
             if given.out is not None:  # after each: a run may be cut short
                 given.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))

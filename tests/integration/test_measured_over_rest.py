@@ -1,6 +1,7 @@
 """People and words, measured over REST against a running service with a fake model."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,22 +22,25 @@ def client_of(service: Service) -> httpx.Client:
 async def test_people_answer_the_quiz_and_are_shown_pictures_with_and_without_their_taste(
     service: Service,
 ) -> None:
-    def measured() -> tuple[people.World, dict[str, object]]:
+    def measured() -> tuple[people.World, dict[str, Any]]:
         with client_of(service) as client:
             world = people.World(client, people.FOREIGN)
-            return world, people.group_report(client, "foreign", people=2, prompts=2, seed=0)
+            return world, people.group_report(client, "foreign", 2, 2, answers=[4, 8], seed=0)
 
     world, report = await asyncio.to_thread(measured)
     for measure in range(len(people.FOREIGN)):
         assert world.spread(lambda seen_M, at=measure: float(seen_M[at])) == pytest.approx(1)
-    gain = report["gain_sd"]
-    assert isinstance(gain, dict)
-    assert (gain["count"], gain["clusters"]) == (4, 2)
-    assert gain["mean"] == pytest.approx(np.mean(report["each_person_sd"]), abs=0.01)
+    first, second = report["4"], report["8"]
+    for after in (first, second):
+        assert (after["gain_sd"]["count"], after["gain_sd"]["clusters"]) == (4, 2)
+        assert after["gain_sd"]["mean"] == pytest.approx(np.mean(after["each_person_sd"]), abs=0.01)
+        assert after["promised_wins"] is None, "the service promises nothing"
+    assert first["times_the_first"] == 1
+    times = second["gain_sd"]["mean"] / first["gain_sd"]["mean"]
+    assert second["times_the_first"] == pytest.approx(times)
     asked = [made.strength for made in service.runtime.generated if made.user_emb_D is not None]
-    assert len(asked) == 4
-    assert len(service.runtime.generated) == 8
-    assert len(service.runtime.encoded) == 2
+    assert len(asked) == 8
+    assert len(service.runtime.generated) == 12, "without a taste once for each prompt"
 
 
 async def test_a_text_and_its_opposite_are_compared_by_the_same_prompts_and_seeds(
