@@ -29,6 +29,30 @@ def test_four_choices_become_a_profile_and_lead_to_the_studio(page: Page) -> Non
     assert len(steps.held(page)["choices"]) == 4
 
 
+def test_what_a_taste_promises_is_said_in_words_where_the_service_says_it(page: Page) -> None:
+    promised: dict[str, float] = {"confidence": 0.874, "confidence_after_four_more": 0.912}
+
+    def promise(route: Route) -> None:
+        answer = route.fetch()
+        held = answer.json()
+        if held.get("profile"):
+            held["profile"] |= promised
+        route.fulfill(response=answer, json=held)
+
+    page.route("**/preferences", promise)
+    steps.take_quiz(page)
+    told = page.locator("#profile-foretold")
+    expect(told).to_contain_text("about 87 should please you more")
+    expect(told).to_contain_text("Four more answers should make that about 91.")
+    promised["confidence_after_four_more"] = 0.87
+    page.reload()
+    expect(told).to_contain_text("would hardly change that")
+    promised.clear()
+    page.reload()
+    expect(page.locator("#profile-text")).not_to_be_empty()
+    expect(told).to_be_hidden()
+
+
 def test_the_answer_names_the_picture_that_was_clicked(page: Page) -> None:
     page.goto("/")
     pool = {
