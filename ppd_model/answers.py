@@ -121,6 +121,7 @@ class AnswerModel:
     """What `training.calibration` found of answers to one pool's pairs.
 
     reading_KD and offset_D: the mean reading of people whose mean taste this is, of that encoder.
+    pairs_sha256: of the file that has the pairs' coordinates.
     wins_at_none and wins_by: log odds that a picture with a taste pleases more than without, at
     clearness 0 and for each unit, with that adapter; None where that could not be foretold.
     most_answers: of how many that was measured.
@@ -128,7 +129,7 @@ class AnswerModel:
 
     encoder_version: str
     adapter_version: str
-    pool_version: str
+    pairs_sha256: str
     most_answers: int
     reading_KD: list[list[float]]
     offset_D: list[float]

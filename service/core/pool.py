@@ -1,5 +1,6 @@
 """The pool of quiz pairs and the words that the preset knows, read from their files."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -72,7 +73,8 @@ def load_pool(folder: Path) -> Pool:
 
     Raises ValueError that names the fault.
     """
-    document = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
+    file = (folder / "pairs.json").read_bytes()
+    document = json.loads(file)
     images_dir = folder / "images"
     dimensions = len(document["looks"])
     pairs = tuple(_pair(entry, dimensions, images_dir) for entry in document["pairs"])
@@ -81,19 +83,21 @@ def load_pool(folder: Path) -> Pool:
     if len(pairs) < 4:
         raise ValueError(f"{folder / 'pairs.json'} has {len(pairs)} pairs, a quiz needs 4")
     vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
-    version = str(document["version"])
     path = folder / "answers.json"
-    model = _answer_model(path, version, dimensions) if path.exists() else None
-    return Pool(version, pairs, images_dir, vocabulary, model)
+    model = _answer_model(path, file, dimensions) if path.exists() else None
+    return Pool(str(document["version"]), pairs, images_dir, vocabulary, model)
 
 
-def _answer_model(path: Path, pool_version: str, dimensions: int) -> AnswerModel:
+def _answer_model(path: Path, pairs: bytes, dimensions: int) -> AnswerModel:
     model = AnswerModel.load(path)
-    if (model.pool_version, len(model.reading_KD)) != (pool_version, dimensions):
+    sha256 = hashlib.sha256(pairs).hexdigest()
+    if model.pairs_sha256 != sha256:
         raise ValueError(
-            f"{path} is of pool {model.pool_version!r} with {len(model.reading_KD)} looks, "
-            f"expected {pool_version!r} with {dimensions}"
+            f"{path} is of pairs with sha256 {model.pairs_sha256}; those beside it have {sha256}: "
+            f"run training.calibration for them, or take the file away"
         )
+    if len(model.reading_KD) != dimensions:
+        raise ValueError(f"{path} has {len(model.reading_KD)} coordinates, expected {dimensions}")
     return model
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ppd_model.answers import AnswerModel
+from ppd_model.files.artifact import sha256_of
 from ppd_model.readings import EXPECTED_COUNTS
 from service.core.foretold import expected_reading
 from service.core.pool import load_pool
@@ -26,7 +27,7 @@ def pool_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     AnswerModel(
         encoder_version="fake-encoder-1",
         adapter_version="fake-adapter-1",
-        pool_version="test-1",
+        pairs_sha256=sha256_of(folder / "pairs.json"),
         most_answers=8,
         reading_KD=rng.normal(size=(len(LOOKS), EMB_DIM)).tolist(),
         offset_D=[0.0] * EMB_DIM,

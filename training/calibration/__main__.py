@@ -39,6 +39,7 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 from ppd_model.answers import MORE, AnswerModel, belief
+from ppd_model.files.artifact import sha256_of
 from ppd_model.user_encoder import UserEncoder
 from training.calibration.calibration_config import CalibrationConfig
 from training.calibration.painted import Painted, beliefs, paint
@@ -86,7 +87,7 @@ def run(config: CalibrationConfig, resume: bool = False) -> dict[str, Any]:
     model = AnswerModel(
         encoder_version=encoder.encoder_version,
         adapter_version=painter.pipeline.adapter_version or "",
-        pool_version=json.loads((config.pool_dir / "pairs.json").read_text())["version"],
+        pairs_sha256=sha256_of(config.pool_dir / "pairs.json"),
         most_answers=config.answers,
         reading_KD=reading_KD.round(4).tolist(),
         offset_D=offset_D.round(4).tolist(),

@@ -80,7 +80,7 @@ def paint(
         "seed": config.seed,
     }
     folder = ShardFolder(config.out / "pictures" / str(first), made_with, resume)
-    rng = np.random.default_rng([config.seed, first, 31])
+    rng = np.random.default_rng([config.seed, first, 24])  # as training.pair_choice
     prompts = spread_prompts(len(people.seeds) * config.prompts, first + 1000, rng)
     content_B = np.array([prompt.content for prompt in prompts])
     named = ["base", *(f"after-{count}" for count in config.paint_at)]

@@ -11,7 +11,7 @@ from ppd_model.answers import AnswerModel, after_more, belief, telling
 MODEL = AnswerModel(
     encoder_version="reader",
     adapter_version="adapter",
-    pool_version="pool",
+    pairs_sha256="0",
     most_answers=16,
     reading_KD=[[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]],
     offset_D=[0.5, 0.0, 0.0],

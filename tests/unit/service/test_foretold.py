@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ppd_model.answers import AnswerModel, belief
+from ppd_model.files.artifact import sha256_of
 from service.core.foretold import expected_reading, foretold
 from service.core.pool import Pair, PairImage, Pool, load_pool
 from tests.running_service import make_pool
@@ -15,7 +16,7 @@ from tests.running_service import make_pool
 MODEL = AnswerModel(
     encoder_version="reader",
     adapter_version="adapter",
-    pool_version="1",
+    pairs_sha256="0",
     most_answers=8,
     reading_KD=[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
     offset_D=[0.0, 0.0, 5.0],
@@ -93,10 +94,15 @@ def test_a_model_of_another_pool_is_refused(tmp_path: Path) -> None:
     folder = make_pool(tmp_path)
     assert load_pool(folder).answer_model is None
     dimensions = len(load_pool(folder).pairs[0].look_delta_L)
-    fitting = replace(MODEL, pool_version="test-1", reading_KD=[[0.0, 0.0, 0.0]] * dimensions)
+    pairs_sha256 = sha256_of(folder / "pairs.json")
+    fitting = replace(MODEL, pairs_sha256=pairs_sha256, reading_KD=[[0.0] * 3] * dimensions)
     fitting.save(folder / "answers.json")
     assert load_pool(folder).answer_model == fitting
-    for other in (replace(fitting, pool_version="test-0"), replace(MODEL, pool_version="test-1")):
-        other.save(folder / "answers.json")
-        with pytest.raises(ValueError, match="is of pool"):
-            load_pool(folder)
+    replace(fitting, reading_KD=MODEL.reading_KD).save(folder / "answers.json")
+    with pytest.raises(ValueError, match="2 coordinates, expected 4"):
+        load_pool(folder)
+    fitting.save(folder / "answers.json")
+    pairs = (folder / "pairs.json").read_text()
+    (folder / "pairs.json").write_text(pairs.replace('"test-1"', '"test-2"'))
+    with pytest.raises(ValueError, match="is of pairs with sha256"):
+        load_pool(folder)
