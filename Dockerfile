@@ -20,7 +20,7 @@ COPY pyproject.toml constraints.txt requirements.lock README.md LICENSE ./
 ENV VIRTUAL_ENV=/venv
 RUN --mount=type=cache,target=/var/cache/uv \
     uv pip install -c constraints.txt setuptools \
-    && uv pip install -c requirements.lock -r pyproject.toml --extra serve --extra production --extra tracing --extra c2pa --extra moderation
+    && uv pip install -c requirements.lock -r pyproject.toml --extra serve --extra production --extra tracing --extra export --extra c2pa --extra moderation
 
 FROM build AS build-model
 # `cpu`, or a CUDA of https://download.pytorch.org/whl, `cu130` say.

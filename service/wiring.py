@@ -407,12 +407,12 @@ async def prepare(settings: Settings) -> Path | None:
 
 
 @contextlib.contextmanager
-def sole_user_of(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder; raises ValueError when another process holds it."""
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (data_dir / "lock").open("a") as file:
+def sole_user_of(folder: Path, who: str = "service") -> Iterator[None]:
+    """Hold a folder of data; raises ValueError when another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / "lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another service already runs on {data_dir}") from None
+            raise ValueError(f"another {who} already runs on {folder}") from None
         yield

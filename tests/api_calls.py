@@ -46,6 +46,7 @@ NEW_TO_A_TENANT = {
     "GET /users/{user_id}/quiz",
     "POST /users/{user_id}/preferences",
     "PUT /users/{user_id}/profile",
+    "PUT /users/{user_id}/contribution",
     "POST /generate",
     "POST /v1/images/generations",
 }
@@ -62,6 +63,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "PATCH /users/{user_id}/preferences": {"since": None},
     "PATCH /users/{user_id}/preferences/{answer_id}": {"preferred": 0},
     "PUT /users/{user_id}/profile": {"text": f"I like {MARK}."},
+    "PUT /users/{user_id}/contribution": {"contribute": True},
     "POST /generate": {"prompt": "a fox", "user_id": "{user_id}", "steps": 2},
     "POST /v1/images/generations": {"prompt": "a fox", "user": "{user_id}", "steps": 2},
     "POST /reports": {"image_id": "{image_id}", "reason": "It shows me."},

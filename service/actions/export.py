@@ -23,6 +23,7 @@ async def export_person(parts: Parts, user: User) -> AsyncIterator[str]:
     meanwhile the rest is missing.
     """
     yield f'{{"user_id": {_json(user.user_id)}, "created_at": {_json(user.created_at)}'
+    yield f', "contributes_since": {_json(user.contributes_since)}'
     async with parts.database.read() as store:
         answers = await store.choices.of(user.pk)
         blind = await store.blind_choices.of_user(user.pk)

@@ -152,6 +152,20 @@ class AnswerIn(Body):
     ]
 
 
+class ContributionIn(Body):
+    """Whether somebody gives their answers for training."""
+
+    contribute: bool
+
+
+class ContributionOut(BaseModel):
+    """Whether this person gives their answers, earlier ones too, for training, and since when."""
+
+    user_id: str
+    contribute: bool
+    since: datetime | None
+
+
 class AnswersIn(Body):
     """Which answers count."""
 
@@ -433,6 +447,8 @@ class PreferencesOut(BaseModel):
     answered: int
     needed: int
     since: datetime | None
+    contribute: bool
+    """Whether this person gives their answers for training: `PUT /users/{id}/contribution`."""
     choices: list[ChoiceOut]
     profile: ProfileOut | None
     profiles: list[ProfileVersionOut]

@@ -12,6 +12,7 @@ import typer
 
 from service.cli.adapters import adapters
 from service.cli.audit import audit
+from service.cli.choices import choices
 from service.cli.doctor import examine
 from service.cli.images import images
 from service.cli.jobs import jobs
@@ -60,6 +61,7 @@ app.add_typer(models, name="models")
 app.add_typer(adapters, name="adapters")
 app.add_typer(images, name="images")
 app.add_typer(users, name="users")
+app.add_typer(choices, name="choices")
 app.add_typer(jobs, name="jobs")
 app.add_typer(reports, name="reports")
 app.add_typer(audit, name="audit")

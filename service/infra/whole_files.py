@@ -3,22 +3,25 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 PART = ".part-"
 """How the name begins of what is not whole yet, or never became so."""
 _TRIES = 10
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write beside, flush, rename, in place of what was there; for the owner alone to read.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Written beside, flushed, renamed, in place of what was there; for the owner alone to read.
 
     Makes the folder, which others may be taking away meanwhile. Raises OSError.
     """
     handle, name = _part(path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
@@ -27,6 +30,12 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
     with contextlib.suppress(FileNotFoundError):  # a folder that its last file was taken out of
         _flush_folder(path.parent)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """`whole_file` of bytes that are there already."""
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -22,6 +22,7 @@ PARENTS_FIRST = (
     "choices", "workers", "adapters", "adapter_activations", "images_to_delete", "erased_users",
     "chores", "schema_floor", "audit_entries", "ended_sessions", "reports", "readings", "turns",
     "blind_choices",
+    "exports", "exported_people", "exported_answers",
 )  # fmt: skip
 PLAIN = {"VARCHAR": "x", "TEXT": "x", "INTEGER": 1, "BIGINT": 1, "FLOAT": 1.0, "BOOLEAN": True}
 

@@ -285,6 +285,7 @@ async def get_preferences(
         answered=len(answers),
         needed=needed(len(read)),
         since=user.answers_since if user is not None else None,
+        contribute=user is not None and user.contributes_since is not None,
         choices=[choice_out(services, answer, counts=answer.pk in counting) for answer in answers],
         profile=profile_out(ready, of) if ready is not None else None,
         profiles=[version_out(profile) for profile in reversed(profiles)],

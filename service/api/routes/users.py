@@ -10,9 +10,16 @@ from service.actions.export import export_person
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, end_session
 from service.api.http.cursors import decode_place, encode_place
 from service.api.routes.choices import found_user
-from service.api.schemas import ErasedOut, GalleryImageOut, GalleryOut
+from service.api.schemas import (
+    ContributionIn,
+    ContributionOut,
+    ErasedOut,
+    GalleryImageOut,
+    GalleryOut,
+)
 from service.core.errors import ServiceError
-from service.infra.sql.tables import Image, Job
+from service.infra.sql.oversight.audit import What
+from service.infra.sql.tables import Image, Job, now
 
 router = APIRouter(prefix="/users/{user_id}", tags=["users"], route_class=ProtectedRoute)
 
@@ -38,6 +45,26 @@ async def gallery(
         last = page[-1][0]
         following = encode_place(last.created_at, last.id)
     return GalleryOut(results=[_gallery_image(*row) for row in page], next=following)
+
+
+@router.put("/contribution")
+async def contribute(
+    user_id: UserIdDep, body: ContributionIn, caller: CallerDep, services: ServicesDep
+) -> ContributionOut:
+    """Give this person's answers, earlier ones too, for training, or no longer. Off by default.
+
+    Who asked for it sees to it that the person decides. Turned off, no further export has the
+    person's answers, and each folder that has them names what is to be removed, by a random number.
+    """
+    async with services.database.write() as store:
+        user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
+        if body.contribute != (user.contributes_since is not None):
+            user.contributes_since = now() if body.contribute else None
+            what: What = "person.contributes" if body.contribute else "person.withdrew"
+            await store.audit.note(caller.audited_as, what, f"person:{user.pk}", caller.tenant)
+    return ContributionOut(
+        user_id=user_id, contribute=body.contribute, since=user.contributes_since
+    )
 
 
 @router.get(

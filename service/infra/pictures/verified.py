@@ -8,11 +8,21 @@ from service.core.ports import ImageStore
 from service.infra.sql.tables import Image
 
 
+class DamagedPicture(OSError):  # noqa: N818 - as FileNotFoundError's kind
+    """What is stored is not what was written."""
+
+
 async def read_verified(images: ImageStore, image: Image) -> bytes:
-    """The bytes of a row. Raises OSError when the store has none, has others, or fails."""
+    """The bytes of a row.
+
+    Raises FileNotFoundError when the store has none, DamagedPicture when it has others, and OSError
+    when it fails.
+    """
     data = await images.get(image.key)
     if await asyncio.to_thread(_sha256, data) != image.sha256:
-        raise OSError(errno.EIO, "the stored bytes are not the ones that were written", image.id)
+        raise DamagedPicture(
+            errno.EIO, "the stored bytes are not the ones that were written", image.id
+        )
     return data
 
 

@@ -15,6 +15,7 @@ from service.infra.sql.jobs.crowd import CROWD, HELD, Held, Person, crowd_of, na
 from service.infra.sql.jobs.jobs import Jobs
 from service.infra.sql.oversight.audit import Audit
 from service.infra.sql.oversight.blind_choices import BlindChoices
+from service.infra.sql.oversight.exports import Exports
 from service.infra.sql.oversight.reports import Reports
 from service.infra.sql.pipelines import pipeline
 from service.infra.sql.repositories.adapters import Adapters
@@ -56,6 +57,7 @@ class Store:
         self.chores = Chores(session)
         self.audit = Audit(session)
         self.reports = Reports(session)
+        self.exports = Exports(session)
 
     async def meet(
         self, people: Collection[Person], owners: Collection[Person], kind: str

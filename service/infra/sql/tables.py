@@ -67,6 +67,11 @@ def _refers_to(column: str, *, index: bool = True, **options: Any) -> Any:
     return mapped_column(ForeignKey(column, ondelete="CASCADE"), index=index, **options)
 
 
+def _lost_with(column: str) -> Any:
+    """Forgets what it refers to when that goes, and stays."""
+    return mapped_column(ForeignKey(column, ondelete="SET NULL"), index=True)
+
+
 class ApiKey(Base):
     """A key's SHA-256; the key itself is shown once and kept nowhere. `scope`: client, admin."""
 
@@ -97,6 +102,8 @@ class User(Base):
     """Of a browser's person the address that it began at, as a hash."""
     answers_since: Mapped[datetime | None]
     """Answers given before are left out of this person's profile."""
+    contributes_since: Mapped[datetime | None]
+    """When this person decided to give their answers for training; null: they do not."""
 
 
 class Choice(Base):
@@ -474,3 +481,52 @@ class AdapterActivation(Base):
     share: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
     back_to: Mapped[int | None] = mapped_column(Integer)
     activated_at: Mapped[datetime] = mapped_column(default=present())
+
+
+class Export(Base):
+    """A folder that contributed answers were exported to. Its `mark` stands there too.
+
+    `number`: how often it was completed.
+    """
+
+    __tablename__ = "exports"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    pk: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    mark: Mapped[str] = mapped_column(String(32), unique=True, default=new_id)
+    number: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime] = mapped_column(default=present())
+    finished_at: Mapped[datetime | None]
+
+
+class ExportedPerson(Base):
+    """Under which random number an export names a person.
+
+    Once the person is erased or has withdrawn, the row has lost them, and stays: `gone_in` is the
+    number of the export that told so.
+    """
+
+    __tablename__ = "exported_people"
+    __table_args__ = (UniqueConstraint("export_pk", "user_pk"),)
+
+    export_pk: Mapped[int] = _refers_to("exports.pk", index=False, primary_key=True)
+    person: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    user_pk: Mapped[str | None] = _lost_with("users.pk")
+    gone_in: Mapped[int | None] = mapped_column(Integer)
+
+
+class ExportedAnswer(Base):
+    """Under which random number an export names an answer, in which of its files.
+
+    Once the answer is gone, for whatever reason, the row has lost it, and stays.
+    """
+
+    __tablename__ = "exported_answers"
+    __table_args__ = (UniqueConstraint("export_pk", "choice_pk"), Index(None, "export_pk", "file"))
+
+    export_pk: Mapped[int] = _refers_to("exports.pk", index=False, primary_key=True)
+    answer: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    person: Mapped[int] = mapped_column(BigInteger)
+    file: Mapped[int] = mapped_column(Integer)
+    choice_pk: Mapped[int | None] = _lost_with("choices.pk")
+    gone_in: Mapped[int | None] = mapped_column(Integer)

@@ -1,0 +1,1 @@
+"""Answers that people contribute, written for training: `exporting.py` first."""
