@@ -288,3 +288,29 @@ def test_asked_blind_nothing_tells_which_is_which_until_it_is_answered(page: Pag
     expect(page.locator("#frame-mine strong")).to_be_visible()
     assert frame_order(page) == ["mine", "base"]
     expect(page.locator("#better-said")).to_contain_text("You liked yours better.")
+
+
+def test_answers_are_given_for_training_by_one_switch_that_is_off_until_then(page: Page) -> None:
+    open_studio(page)
+    switch = page.get_by_role("switch", name="Let my answers help to train the model")
+    expect(switch).to_be_enabled()
+    expect(switch).not_to_be_checked()
+    assert steps.held(page)["contribute"] is False
+    for wanted in (True, False):
+        switch.set_checked(wanted)
+        expect(switch).to_be_enabled()
+        assert steps.held(page)["contribute"] is wanted
+        page.reload()
+        expect(switch).to_be_checked(checked=wanted)
+
+
+def test_a_switch_that_was_not_heard_goes_back_and_says_so(page: Page, noise: list[str]) -> None:
+    open_studio(page)
+    switch = page.get_by_role("switch", name="Let my answers help to train the model")
+    expect(switch).to_be_enabled()
+    page.route("**/contribution", lambda route: route.abort())
+    switch.click()
+    expect(page.locator("#contribute-error")).to_contain_text("Not changed.")
+    expect(switch).not_to_be_checked()
+    assert any("ERR_FAILED" in line for line in noise)
+    noise.clear()

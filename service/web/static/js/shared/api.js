@@ -9,7 +9,7 @@
  * @typedef {{text: string, likes: string[], dislikes: string[], not_understood: string[], answers_used: number, confidence?: number, confidence_after_four_more?: number}} Profile
  * @typedef {{version: number, source: string}} ProfileVersion
  * @typedef {{id: number, pair_id: string | null, caption: string, images: string[], preferred: Preferred, counts: boolean}} RecordedChoice
- * @typedef {{status: string, choices: RecordedChoice[], profile: Profile | null, profile_version: number | null, profiles: ProfileVersion[]}} Preferences
+ * @typedef {{status: string, contribute: boolean, choices: RecordedChoice[], profile: Profile | null, profile_version: number | null, profiles: ProfileVersion[]}} Preferences
  * @typedef {{url: string, seed: number}} ResultImage
  * @typedef {{images: ResultImage[], personalization_applied: boolean, reason?: string, strength: number, warnings?: {code: string, detail: string}[]}} Result
  * @typedef {{code?: string, detail?: string, title?: string}} Problem
@@ -158,6 +158,13 @@ export const postChoice = (pairId, preferred, key) =>
  */
 export const postBetter = (imageIds, preferred, blind, key) =>
   request("POST", `/users/${user()}/preferences`, { body: { choices: [{ image_ids: imageIds, preferred, blind }] }, key });
+
+/**
+ * Whether this person's answers may be used for training.
+ * @param {boolean} contribute
+ * @returns {Promise<{contribute: boolean}>}
+ */
+export const putContribution = (contribute) => request("PUT", `/users/${user()}/contribution`, { body: { contribute } });
 
 /** @param {number} id */
 export const removeAnswer = (id) => request("DELETE", `/users/${user()}/preferences/${id}`);

@@ -3,6 +3,7 @@
 import { ApiError, cancelJob, getJob, getPreferences, getVocabulary, inWords, newKey, postGenerate, sessionUser } from "../shared/api.js";
 import { announce, byId, make, showError } from "../shared/dom.js";
 import { askBetter, isMasked, mask, wireBetter } from "./better.js";
+import { showContribution, wireContribution } from "./contribution.js";
 import { drawPreview, drawProgress, drawStopped, hang, setView, wireViews } from "./frames.js";
 import { drawGallery, withPair } from "./gallery.js";
 import { follow, hasEnded } from "../shared/jobs.js";
@@ -307,7 +308,8 @@ function fillForm(wish) {
 async function drawTaste() {
   const text = byId("taste-text");
   try {
-    const { status, profile } = await getPreferences();
+    const { status, profile, contribute } = await getPreferences();
+    showContribution(contribute);
     if (profile) text.textContent = profile.text;
     else if (status === "encoding") text.textContent = "Your choices are still being read. Until then both pictures are the same.";
     else text.textContent = "There is no profile of you yet, so both pictures will be the same.";
@@ -333,6 +335,7 @@ async function drawVocabulary() {
 }
 
 wirePanel();
+wireContribution();
 wireBetter({
   blind: kept.blind,
   onBlind: (blind) => {
