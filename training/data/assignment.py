@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from training.data.held_out_people import people_by_count
 from training.data.held_out_shares import people_by_share
-from training.data.preferences import Preferences
+from training.data.preferences import CHOICES_PER_PROFILE, Preferences
 from training.data.splits import SPLITS, PersonPairs, SplitRule, fraction
 from training.data.support_sets import MOST_SETS, sets_that_share_nothing
 
@@ -27,9 +27,10 @@ class Assignment:
 
     Counts: pairs and people of each split; support_sets and the support_pairs in them, of which
     pairs_only_read are no queries; draws of a set for a query that could be made, and of them
-    draws_that_share a caption or a picture; and left out: pairs_of_unseen_users (neither read nor
-    asked), pairs_without_set (each set of their person shows their caption or one of their
-    pictures), people_without_support and people_without_query with pairs_of_those.
+    draws_that_share a caption or a picture; people_of_few_pairs, under eight, used as far as those
+    go; and left out: pairs_of_unseen_users (neither read nor asked), pairs_without_set (each
+    set of their person shows their caption or one of their pictures), people_without_support and
+    people_without_query with pairs_of_those.
     """
 
     people: list[PersonPairs]
@@ -53,6 +54,7 @@ def assign(
     if not 0 <= support_sets <= MOST_SETS:
         raise ValueError(f"support_sets is {support_sets}, expected 0 to {MOST_SETS}")
     counted = ("support_sets", "support_pairs", "pairs_only_read", "draws", "draws_that_share")
+    counted += ("people_of_few_pairs",)
     counts: Counter[str] = Counter(dict.fromkeys(counted, 0))
     counts.update({f"{split}_{what}": 0 for split in SPLITS for what in ("pairs", "people")})
     order_P = _order(preferences, rule.salt)
@@ -65,6 +67,8 @@ def assign(
         counts["support_sets"] += len(person.support_E4)
         counts["support_pairs"] += len(support_P)
         counts["pairs_only_read"] += len(np.setdiff1d(support_P, person.query_P))
+        used = len(np.union1d(support_P, person.query_P))
+        counts["people_of_few_pairs"] += used < 2 * CHOICES_PER_PROFILE
         draws, sharing = _draws(preferences, person)
         counts["draws"] += draws
         counts["draws_that_share"] += sharing

@@ -5,7 +5,8 @@ query knows its sets: those that share neither with it, `sets_P`, bit e for set 
 one set and still be a query of others.
 
 To leave every query a set, a seen person's captions are dealt into two halves and each set is drawn
-within one of them. Who has too little for that is read from as few captions as four pairs take.
+within one of them. Who has too little for that, five to seven pairs as a rule, is read from sets
+that each leave some captions out: as many of their pairs as possible have a set to be asked under.
 
 Dimension letters: P pairs, E sets of 4 pairs.
 """
@@ -13,7 +14,7 @@ Dimension letters: P pairs, E sets of 4 pairs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 
 import numpy as np
@@ -45,19 +46,34 @@ def sets_apart(captions: Captions, place: Mapping[int, int], sets: int) -> list[
         min(halves, key=len).extend(pairs)
     smaller, larger = sorted(halves, key=len)
     if len(smaller) < CHOICES_PER_PROFILE:
-        return fours(_fewest(by_size), place)[:sets]
+        return _leaving_out(captions, place, sets)
     dealt = zip_longest(fours(smaller, place), fours(larger, place))
     return [four for both in dealt for four in both if four is not None][:sets]
 
 
-def _fewest(by_size: Sequence[Sequence[int]]) -> list[int]:
-    """The pairs of as few captions as make four; none where no caption would be left."""
-    taken: list[int] = []
-    for pairs in by_size[:-1]:
-        taken.extend(pairs)
-        if len(taken) >= CHOICES_PER_PROFILE:
-            return taken
-    return []
+def _leaving_out(captions: Captions, place: Mapping[int, int], sets: int) -> list[list[int]]:
+    """Up to `sets` sets, of which each leaves out captions that all before it show.
+
+    A set takes the captions that another set leaves out first, then the largest. The first takes as
+    few captions as make four pairs, and all sets that those give.
+    """
+    found: list[list[int]] = []
+    shown_by_all = set(captions)
+    while shown_by_all and len(found) < sets:
+        by_use = sorted(captions, key=lambda one: (one in shown_by_all, -len(captions[one])))
+        taken: set[int] = set()
+        for caption in by_use:
+            if _pairs(captions, taken) < CHOICES_PER_PROFILE and shown_by_all - taken - {caption}:
+                taken.add(caption)
+        if _pairs(captions, taken) < CHOICES_PER_PROFILE:
+            break
+        found += fours([pair for caption in taken for pair in captions[caption]], place)
+        shown_by_all &= taken
+    return found[:sets]
+
+
+def _pairs(captions: Captions, some: Collection[int]) -> int:
+    return sum(len(captions[caption]) for caption in some)
 
 
 def fours(pairs: Sequence[int], place: Mapping[int, int]) -> list[list[int]]:

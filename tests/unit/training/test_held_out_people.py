@@ -116,6 +116,31 @@ def test_a_person_with_two_captions_is_asked_about_one_and_read_from_the_other()
     )
 
 
+@pytest.mark.parametrize(("pairs", "sets", "asked"), [(5, 4, 4), (5, 5, 5), (6, 4, 6), (7, 4, 7)])
+def test_people_of_few_pairs_are_read_from_sets_that_leave_the_query_out(
+    pairs: int, sets: int, asked: int
+) -> None:
+    preferences = people_with([[f"caption {number}" for number in range(pairs)]])
+    nothing = SplitRule(unseen_people=0, seen_people=0, validation_caption_share=0)
+    assignment = assign(preferences, nothing, sets)
+    (person,) = assignment.people
+    assert len(person.query_P) == asked
+    for query, bits in zip(person.query_P.tolist(), person.sets_P.tolist(), strict=True):
+        asked_under = [four for e, four in enumerate(person.support_E4.tolist()) if bits >> e & 1]
+        assert asked_under
+        assert all(query not in four for four in asked_under)
+    assert assignment.counts["people_of_few_pairs"] == 1
+    assert assignment.counts["draws_that_share"] == 0
+
+
+def test_who_has_four_pairs_has_no_set_that_leaves_one_out_and_is_counted() -> None:
+    four, many = ["a", "b", "c", "d"], ["a", "b", "c", "d", "e", "f", "g", "h"]
+    nothing = SplitRule(unseen_people=0, seen_people=0, validation_caption_share=0)
+    counts = assign(people_with([four, many]), nothing, 4).counts
+    assert (counts["people_without_support"], counts["pairs_of_those"]) == (1, 4)
+    assert counts["people_of_few_pairs"] == 0
+
+
 def test_who_has_one_caption_cannot_be_read_without_giving_it_away() -> None:
     preferences = people_with([["a boat"] * 9, ["a boat", "hills"] * 4])
     assignment = assign(preferences, SplitRule(unseen_people=0, seen_people=0), 2)

@@ -187,9 +187,7 @@ class Exports(Repository):
         """The export is complete: it counts, and gives the time."""
         finished = update(Export).where(Export.pk == export.pk)
         finished = finished.values(number=export.number + 1, finished_at=present())
-        at: datetime | None = await self._session.scalar(
-            finished.returning(Export.finished_at)
-        )
+        at: datetime | None = await self._session.scalar(finished.returning(Export.finished_at))
         assert at is not None
         return at
 
