@@ -8,6 +8,7 @@ DATA_DIR ?= data
 RUN ?= runs/mini
 ADAPTER ?=
 SOAK ?=
+LOOP ?= runs/loop
 CONTAINERS ?=
 # Modules are compiled when first imported, and kept: most of what is installed never is.
 export PYTHONDONTWRITEBYTECODE :=
@@ -19,7 +20,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.
 # On Linux the CPU's build of torch, from PyTorch's own index; another one by name (cu130, auto).
 TORCH_BACKEND ?= cpu
 
-.PHONY: run test check unit any-cpu fuzz soak rehearse mini evaluate containers clean compose-secrets compose-env no-torch lock openapi
+.PHONY: run test check unit any-cpu fuzz soak rehearse loop mini evaluate containers clean compose-secrets compose-env no-torch lock openapi
 
 run: $(VENV)/.serve
 	$(if $(ADAPTER),PPD_ADAPTER=$(ADAPTER)) $(BIN)/ppd serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
@@ -57,6 +58,10 @@ rehearse: $(VENV)/.dev
 # for an API and workers over PostgreSQL and Redis. It fails when anything is lost, doubled, crossed or answered 5xx.
 soak: $(VENV)/.dev servers
 	$(BIN)/python -m tests.soak $(SOAK)
+
+# docs/loop.md: simulated people answer, contribute and choose; an adapter is trained on it and proves itself.
+loop: $(VENV)/.dev gl
+	$(BIN)/python -m benchmarks.loop --out $(LOOP)
 
 mini: $(VENV)/.train gl
 	BIN=$(BIN) RUN=$(RUN) training/make_mini.sh

@@ -113,7 +113,7 @@ async def test_after_an_erasure_nothing_is_left(
         "workers": 0, "adapters": 0, "adapter_activations": 0,
         "images_to_delete": 0, "erased_users": 1, "chores": 2, "schema_floor": 1,
             "audit_entries": 2, "reports": 0, "ended_sessions": 0, "readings": 1,
-        "exports": 0, "exported_people": 0, "exported_answers": 0,
+        "exports": 0, "exported_people": 0, "exported_answers": 0, "blind_choices": 0,
     }  # fmt: skip
     for trace in (b"ann-of-the-lake", PROMPT.encode(), b"secret garden", b"fog"):
         for file in service.settings.data_dir.rglob("*"):

@@ -53,8 +53,8 @@ def assign(
     """
     if not 0 <= support_sets <= MOST_SETS:
         raise ValueError(f"support_sets is {support_sets}, expected 0 to {MOST_SETS}")
-    counted = ("support_sets", "support_pairs", "pairs_only_read", "draws", "draws_that_share")
-    counted += ("people_of_few_pairs",)
+    counted = ["support_sets", "support_pairs", "pairs_only_read", "draws", "draws_that_share"]
+    counted += ["people_of_few_pairs"]
     counts: Counter[str] = Counter(dict.fromkeys(counted, 0))
     counts.update({f"{split}_{what}": 0 for split in SPLITS for what in ("pairs", "people")})
     order_P = _order(preferences, rule.salt)
