@@ -26,6 +26,7 @@ MARK = "zqxj-marker"
 PUBLIC = {
     "GET /",
     "GET /studio",
+    "GET /wins",
     "GET /static",
     "GET /docs",
     "GET /docs.css",

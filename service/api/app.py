@@ -13,6 +13,7 @@ from service.api.http.hosts import Hosts
 from service.api.http.outermost import Outermost
 from service.api.http.tracing import telemetry
 from service.api.pages import docs, quiz_and_studio
+from service.api.pages import wins as wins_page
 from service.api.routes import (
     admin_adapters,
     choices,
@@ -69,6 +70,7 @@ def create_app(
         metrics,
         docs,
         quiz_and_studio,
+        wins_page,
     ]
     for module in routers:
         sent = services.limits.max_upload_body_bytes if module is choices else None

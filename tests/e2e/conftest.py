@@ -1,6 +1,7 @@
 """A service, a browser and a page; every complaint of the browser fails its test."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -24,11 +25,14 @@ def shared_runtime() -> FakeRuntime:
 
 
 @pytest.fixture(scope="session")
-def service_url(
-    shared_runtime: FakeRuntime, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def service_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("e2e-data")
+
+
+@pytest.fixture(scope="session")
+def service_url(shared_runtime: FakeRuntime, service_data_dir: Path) -> Iterator[str]:
     """One service for all tests; every test is a new visitor."""
-    with running(shared_runtime, tmp_path_factory.mktemp("e2e-data")) as url:
+    with running(shared_runtime, service_data_dir) as url:
         yield url
 
 

@@ -38,7 +38,7 @@ def test_no_page_breaks_a_rule_of_axe(page: Page, scheme: Literal["light", "dark
 
 
 def test_every_control_is_at_least_24_pixels_in_both_directions(page: Page) -> None:
-    for path in ("/", "/studio"):
+    for path in ("/", "/studio", "/wins"):
         page.goto(path)
         page.wait_for_load_state("networkidle")
         small = page.evaluate(
@@ -55,13 +55,13 @@ def test_every_control_is_at_least_24_pixels_in_both_directions(page: Page) -> N
 def test_nothing_is_wider_than_a_small_phone(page: Page) -> None:
     page.set_viewport_size({"width": PHONE_PX, "height": 740})
     steps.take_quiz(page)
-    for path in ("/", "/studio"):
+    for path in ("/", "/studio", "/wins"):
         page.goto(path)
         page.wait_for_load_state("networkidle")
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE_PX, path
 
 
 def test_the_model_is_called_what_it_is_on_every_page(page: Page) -> None:
-    for path in ("/", "/studio"):
+    for path in ("/", "/studio", "/wins"):
         page.goto(path)
         expect(page.get_by_label("About the model")).to_contain_text("not a photographic model")

@@ -77,7 +77,8 @@ export function newKey() {
 /**
  * @param {string} method
  * @param {string} path
- * @param {{body?: unknown, key?: string, waitS?: number, keepalive?: boolean}} [options]
+ * @param {{body?: unknown, key?: string, waitS?: number, keepalive?: boolean, bearer?: string}} [options]
+ *   bearer: an API key, in the place of the browser's session
  * @returns {Promise<any>} parsed JSON, or null for an empty answer
  * @throws {ApiError}
  */
@@ -86,6 +87,7 @@ export async function request(method, path, options = {}) {
   const headers = { Accept: "application/json" };
   if (options.body !== undefined) headers["Content-Type"] = "application/json";
   if (options.key) headers["Idempotency-Key"] = options.key;
+  if (options.bearer !== undefined) headers["Authorization"] = `Bearer ${options.bearer}`;
   if (options.waitS) headers["Prefer"] = `wait=${options.waitS}`;
   let response;
   try {
