@@ -72,7 +72,7 @@ def activate(
     now = FROM_NOW_ON if share is None else TO_A_SHARE.format(share=f"{share:.4g}")
     typer.echo(f"adapter {row.version} for {row.base_model} and {row.encoder_id} {now}")
     if share is not None and settings.adapters_in_memory < 2:
-        typer.echo("PPD_ADAPTERS_IN_MEMORY=1: workers read adapters anew as their jobs alternate")
+        typer.echo("PPD_ADAPTERS_IN_MEMORY=1: with two it is not read anew as jobs alternate")
 
 
 @adapters.command()
@@ -99,8 +99,8 @@ def rollback(data_dir: DataDir = None) -> None:
             back = await store.adapters.rollback()
             if back is None:
                 raise ValueError("there is no earlier adapter to go back to")
-            for version in (back.first, back.trial):
-                row = None if version is None else await store.adapters.get(version)
+            for version in back.versions:
+                row = await store.adapters.get(version)
                 if row is not None:
                     _refuse_other_models(settings, row)
             of = f"adapter:{back.first or 'shipped'}"

@@ -1,6 +1,7 @@
 """`ppd doctor`: what is wrong with this installation, and what to do about it."""
 
 import asyncio
+import hashlib
 import importlib.util
 import ipaddress
 import os
@@ -75,6 +76,12 @@ def _checks(settings: Settings, runtime: Callable[[], ModelRuntime]) -> list[Che
             "image store",
             lambda: asyncio.run(_images(settings)),
             "Look at PPD_IMAGES_URL, the bucket and its rights, or the folder and its room.",
+        ),
+        Check(
+            "adapters",
+            lambda: asyncio.run(_adapters(settings)),
+            "Put bytes that are lost back with `ppd adapters add FILE`; or unset PPD_ADAPTER, or set "
+            "PPD_ADAPTERS_IN_MEMORY to 2 or more.",
         ),
         Check(
             "pool of pairs",
@@ -206,6 +213,32 @@ async def _images(settings: Settings) -> str:
         finally:
             await images.delete([key])
     return "what was written came back"
+
+
+async def _adapters(settings: Settings) -> str:
+    """Whether those in service can be had, and one process can serve them side by side."""
+    if not settings.production and not (settings.data_dir / "ppd.db").exists():
+        raise Skipped("there is no database yet")
+    database, images = open_database(settings), image_store(settings)
+    try:
+        async with asyncio.timeout(_PATIENCE_S), database.read() as store:
+            serving = await store.adapters.serving()
+            rows = [await store.adapters.get(one) for one in serving.versions]
+    finally:
+        await database.close()
+    for row in rows:
+        assert row is not None, "those in service are kept"
+        found = hashlib.sha256(await images.get(row.key)).hexdigest()
+        if found != row.sha256:
+            raise ValueError(f"the bytes of adapter {row.version} have sha256 {found}")
+    if settings.adapter is not None and serving.versions:
+        raise Warned(f"PPD_ADAPTER={settings.adapter} is served in the place of what is activated")
+    if len(rows) > settings.adapters_in_memory:
+        raise Warned("two are in service and one is kept loaded: it is read anew for each change")
+    first = serving.first or "the shipped one"
+    if serving.trial is None:
+        return f"{first} serves everybody"
+    return f"{first} in service, {serving.trial} for {serving.share:.4g} of the people"
 
 
 def _pool(settings: Settings) -> str:

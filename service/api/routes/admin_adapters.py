@@ -68,9 +68,8 @@ async def rollback(caller: CallerDep, services: ServicesDep, once: OnceDep) -> A
         back = await store.adapters.rollback()
         if back is None:
             raise ServiceError(409, "no_earlier_adapter")
-        for version in (back.first, back.trial):
-            if version is not None:
-                await _refuse_misfit(store, version)
+        for version in back.versions:
+            await _refuse_misfit(store, version)
         of = f"adapter:{back.first or 'shipped'}"
         await store.audit.note(caller.audited_as, "adapter.rolled_back", of, **back.told)
         return Accepted({"adapter_version": back.first})

@@ -28,6 +28,11 @@ class Serving:
         return self.trial_of(user_pk) or self.first
 
     @property
+    def versions(self) -> list[str]:
+        """Those that are in service, but for the shipped one."""
+        return [one for one in (self.first, self.trial) if one is not None]
+
+    @property
     def told(self) -> dict[str, Any]:
         """The trial and its share, for a record; nothing without one."""
         return {} if self.trial is None else {"trial": self.trial, "share": self.share}

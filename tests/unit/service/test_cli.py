@@ -1,5 +1,6 @@
 """`ppd`: keys by hand, the schema, and a doctor that finds what is wrong."""
 
+import asyncio
 import json
 import stat
 import subprocess
@@ -13,9 +14,11 @@ from typer.testing import CliRunner
 
 from service.cli.commands import app
 from service.cli.doctor import examine
+from service.infra.adapters import keep
+from service.infra.pictures.folder_store import FolderImageStore
 from service.infra.sql import migrate
 from service.settings import Settings, read, unknown_variables
-from service.wiring import sole_user_of
+from service.wiring import open_database, sole_user_of
 from tests.fake_runtime import FakeRuntime
 
 
@@ -108,7 +111,7 @@ def test_the_doctor_names_every_fault_and_shows_no_secret(
     assert f"{tmp_path}/no-weights" in output
     assert "PPD_REDIS_ULR: no setting has this name" in output
     assert "postgresql+psycopg://127.0.0.1:1/ppd" in output
-    assert output.count("FAULT") == 8, output
+    assert output.count("FAULT") == 9, output
     assert "s3cret" not in output
 
 
@@ -238,6 +241,39 @@ def test_the_doctor_looks_at_names_and_proxies(
     lines: list[str] = []
     examine(Settings(data_dir=begun(tmp_path), **given), FakeRuntime, lines.append)  # type: ignore[arg-type]
     assert said in next(line for line in lines if "names and proxies:" in line)
+
+
+def test_the_doctor_looks_at_the_adapters_in_service(tmp_path: Path) -> None:
+    settings = Settings(data_dir=begun(tmp_path), min_free_bytes=0)
+
+    def said(**given: Any) -> str:
+        lines: list[str] = []
+        looked = settings.model_copy(update=given)
+        examine(looked, FakeRuntime, lines.append)
+        return next(line for line in lines if "adapters:" in line)
+
+    async def share() -> tuple[str, Path]:
+        database = open_database(settings)
+        images = FolderImageStore(settings.data_dir / "images")
+        one, two = [
+            await keep(database, images, data, base_model="m", encoder_id="e")
+            for data in (b"one", b"two")
+        ]
+        async with database.write() as store:
+            assert await store.adapters.activate(one.version)
+            assert await store.adapters.activate(two.version, 0.2)
+        await database.close()
+        return two.version, settings.data_dir / "images" / two.key
+
+    assert said() == "ok      adapters: the shipped one serves everybody"
+    trial, bytes_of_trial = asyncio.run(share())
+    assert said().endswith(f"in service, {trial} for 0.2 of the people")
+    assert said(adapters_in_memory=1).startswith("warning adapters: two are in service")
+    assert said(adapter=tmp_path / "own").startswith("warning adapters: PPD_ADAPTER=")
+    bytes_of_trial.write_bytes(b"other")
+    assert said().startswith(f"FAULT   adapters: the bytes of adapter {trial}")
+    bytes_of_trial.unlink()
+    assert said().startswith("FAULT   adapters:")
 
 
 def test_the_doctor_warns_of_a_public_host_where_nothing_is_judged(tmp_path: Path) -> None:

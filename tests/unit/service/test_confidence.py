@@ -6,6 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.service.looks import (
+    LOG_LIMIT,
+    leaves_out,
+    normal_leaves_out,
+    people,
+)
+from benchmarks.service.looks import counts as counts_at_looks
 from service.core.proof.confidence import (
     ALPHA,
     interval_of,
@@ -15,8 +22,7 @@ from service.core.proof.confidence import (
 )
 
 Floats = NDArray[np.float64]
-LOG_LIMIT = math.log(1 / ALPHA)
-K = 4
+EACH = 4
 """Choices that make an observation in the simulations: values 0, 1/4, ... 1."""
 
 
@@ -85,53 +91,25 @@ def test_very_many_people_leave_a_thousandth() -> None:
 # Looks after every person
 
 
-def people(seed: int, mean: float, sequences: int, looks: int) -> Floats:
-    """Observations: people differ in how often they prefer, and choose K times each."""
-    rng = np.random.default_rng(seed)
-    chance_SL = rng.beta(4 * mean, 4 * (1 - mean), (sequences, looks))
-    wins_SL: Floats = rng.binomial(K, chance_SL) / K
-    return wins_SL
-
-
-def wealth_at_looks(seen_L: Floats, mean: float) -> Floats:
-    """Log wealth of those who bet against the true mean, after each person of a sequence."""
-    is_value_JL = np.linspace(0, 1, K + 1)[:, None] == seen_L
-    log_L: Floats = log_wealth(is_value_JL.cumsum(1).astype(float), np.array([mean]))[0]
-    return log_L
-
-
-def normal_misses(seen_SL: Floats, mean: float, first_look: int = 10) -> Floats:
-    """In which sequences mean +- 1.96 standard errors leaves the truth out at some look."""
-    n_L = np.arange(1, seen_SL.shape[1] + 1)
-    mean_SL = seen_SL.cumsum(1) / n_L
-    variance_SL = np.maximum((seen_SL**2).cumsum(1) / n_L - mean_SL**2, 1e-12)
-    outside = np.abs(mean_SL - mean) > 1.96 * np.sqrt(variance_SL / n_L)
-    missed: Floats = outside[:, first_look:].any(1)
-    return missed
-
-
 @pytest.mark.parametrize("mean", [0.5, 0.85])
 def test_the_truth_is_inside_at_all_looks_together(mean: float) -> None:
-    seen_SL = people(1, mean, sequences=300, looks=300)
-    missed = [wealth_at_looks(seen_L, mean).max() >= LOG_LIMIT for seen_L in seen_SL]
-    assert np.mean(missed) <= ALPHA
-    assert normal_misses(seen_SL, mean).mean() > 4 * ALPHA  # what is forbidden here
+    wins_SL = people(1, mean, sequences=300, looks=300, each=EACH)
+    assert leaves_out(wins_SL, mean, EACH).mean() <= ALPHA
+    assert normal_leaves_out(wins_SL, mean, EACH).mean() > 4 * ALPHA  # what is forbidden here
 
 
 def test_of_two_equal_adapters_none_is_called_better_however_often_one_looks() -> None:
     """A fifth of the people is served the trial; both win as often."""
     mean, sequences, looks = 0.7, 200, 300
-    seen_SL = people(2, mean, sequences, looks)
     rng = np.random.default_rng(3)
     wrong = peeked = 0
-    for seen_L in seen_SL:
+    for wins_L in people(2, mean, sequences, looks, EACH):
         is_trial_L = rng.random(looks) < 0.2
-        one_L, two_L = seen_L[~is_trial_L], seen_L[is_trial_L]
-        one, two = wealth_at_looks(one_L, mean), wealth_at_looks(two_L, mean)
-        at_one, at_two = (~is_trial_L).cumsum() - 1, is_trial_L.cumsum() - 1
-        both = np.where(at_one >= 0, one[at_one], 0) + np.where(at_two >= 0, two[at_two], 0)
-        wrong += both.max() >= LOG_LIMIT
-        peeked += peeked_t(one_L, two_L, is_trial_L)
+        of_first_JL = counts_at_looks(np.where(is_trial_L, -1, wins_L), EACH)
+        of_trial_JL = counts_at_looks(np.where(is_trial_L, wins_L, -1), EACH)
+        at = np.array([mean])
+        wrong += (log_wealth(of_first_JL, at) + log_wealth(of_trial_JL, at)).max() >= LOG_LIMIT
+        peeked += peeked_t(wins_L[~is_trial_L], wins_L[is_trial_L], is_trial_L)
     assert wrong / sequences <= ALPHA
     assert peeked / sequences > 3 * ALPHA
 
@@ -150,11 +128,11 @@ def peeked_t(one_L: Floats, two_L: Floats, is_trial_L: NDArray[np.bool_]) -> boo
     return False
 
 
-def test_a_better_trial_is_found_and_by_fewer_people_than_all_that_come() -> None:
+def test_a_better_trial_is_found() -> None:
     found = 0
     for seed in range(20):
-        first_L, trial_L = (people(s, m, 1, 150)[0] for s, m in ((seed, 0.6), (seed + 99, 0.85)))
-        of = [np.bincount((K * one_L).astype(int), minlength=K + 1) for one_L in (first_L, trial_L)]
-        low, _ = interval_of_difference(of[0].astype(float), of[1].astype(float))
+        first_L, trial_L = (people(seed, mean, 1, 150, EACH)[0] for mean in (0.6, 0.85))
+        first, trial = (counts_at_looks(wins_L, EACH)[:, -1] for wins_L in (first_L, trial_L))
+        low, _ = interval_of_difference(first, trial)
         found += low > 0
     assert found >= 18
