@@ -80,7 +80,7 @@ def _checks(settings: Settings, runtime: Callable[[], ModelRuntime]) -> list[Che
         Check(
             "adapters",
             lambda: asyncio.run(_adapters(settings)),
-            "Put bytes that are lost back with `ppd adapters add FILE`; or unset PPD_ADAPTER, or set "
+            "Put lost bytes back with `ppd adapters add FILE`; or unset PPD_ADAPTER, or set "
             "PPD_ADAPTERS_IN_MEMORY to 2 or more.",
         ),
         Check(
