@@ -109,7 +109,7 @@ async def test_after_an_erasure_nothing_is_left(
     assert counts.pop("turns") <= 5, "hashes, which go an hour after they were served"
     assert counts == {
         "api_keys": 1, "users": 1, "profiles": 1, "jobs": 1, "choices": 4,
-        "images": 0, "job_subjects": 0, "idempotency_keys": 0, "blind_choices": 0,
+        "images": 0, "job_subjects": 0, "idempotency_keys": 0,
         "workers": 0, "adapters": 0, "adapter_activations": 0,
         "images_to_delete": 0, "erased_users": 1, "chores": 2, "schema_floor": 1,
             "audit_entries": 2, "reports": 0, "ended_sessions": 0, "readings": 1,
