@@ -26,7 +26,10 @@ SPREAD = 4.0
 """Of the beta law: the chances of people of a mean of .7 have a standard deviation of .2."""
 FIRST_LOOK = 10
 """So many people are there when a normal interval is first looked at."""
-_DIAGONAL_M = np.linspace(0.01, 0.99, 99)
+LOOK_EVERY = 25
+"""Two adapters are compared after so many further people: computing it takes longer."""
+_EQUAL_M = np.linspace(0.4, 0.96, 57)
+"""Means that two adapters may have in common."""
 
 
 def people(seed: int, mean: float, sequences: int, looks: int, each: int) -> Floats:
@@ -68,11 +71,10 @@ def told_apart_after(first_L: Floats, trial_L: Floats, is_trial_L: Flags, each: 
     """
     first_JL = counts(np.where(is_trial_L, -1, first_L), each)
     trial_JL = counts(np.where(is_trial_L, trial_L, -1), each)
-    every = slice(9, None, 10)
-    log_ML = log_wealth(first_JL[:, every], _DIAGONAL_M)
-    log_ML = log_ML + log_wealth(trial_JL[:, every], _DIAGONAL_M)
-    apart = np.flatnonzero(log_ML.min(0) >= LOG_LIMIT)
-    return int(10 * (apart[0] + 1)) if len(apart) else None
+    looks = slice(LOOK_EVERY - 1, None, LOOK_EVERY)
+    first_ML, trial_ML = (log_wealth(one[:, looks], _EQUAL_M) for one in (first_JL, trial_JL))
+    apart = np.flatnonzero((first_ML + trial_ML).min(0) >= LOG_LIMIT)
+    return int(LOOK_EVERY * (apart[0] + 1)) if len(apart) else None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for each in (1, 4):
         for share in (0.2, 0.5):
             for means in ((0.7, 0.8), (0.6, 0.8)):
-                print(_told_apart(each, share, means, args.sequences // 10, 2000))
+                print(_told_apart(each, share, means, args.sequences // 10, 2 * args.looks))
 
 
 def _told_apart(

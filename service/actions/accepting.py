@@ -26,6 +26,7 @@ from service.core.fairness import Crowd, Spender, spenders
 from service.core.generation import pin
 from service.core.groups import InGroups
 from service.core.ports import Versions
+from service.core.proof.serving import Serving
 from service.infra import logs
 from service.infra.parts import Parts
 from service.infra.sql.jobs.crowd import Held, Person
@@ -207,7 +208,8 @@ class Accepting:
         refusals = await self._refusals({who for some in accounts for who in some})
         named = [one.sha256 for ask, one in zip(group, decided, strict=True) if ask.names_seed]
         equal = Counter(await store.jobs.unended_equal({sha256 for sha256 in named if sha256}))
-        serving = await store.adapters.serving()
+        is_anybodys = any(one.served_pk is not None for one in decided)
+        serving = await store.adapters.serving() if is_anybodys else Serving(None)
         outcomes: list[NewGeneration | ServiceError] = []
         for asked, one in zip(group, decided, strict=True):
             try:
