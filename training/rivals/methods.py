@@ -29,23 +29,27 @@ def strengths_of_methods(config: RivalsConfig, tried: Mapping[str, Tried]) -> di
 
 
 def averaged(of_arms: Sequence[Tried]) -> dict[float, dict[str, dict[str, float]]]:
-    """Wins and content kept over arms, at the strengths that all of them tried."""
+    """Gain and content kept over arms, at the strengths that all of them tried."""
     common = [s for s in of_arms[0] if all(s in tried for tried in of_arms)]
     return {
         s: {
             what: {"mean": float(np.mean([tried[s][what]["mean"] for tried in of_arms]))}
-            for what in ("wins", "content_kept")
+            for what in ("gain_sd", "content_kept")
         }
         for s in common
     }
 
 
 def best_strength(found: Tried, content_kept: float) -> float:
-    """Of the strengths that keep content the one that wins most; where none does, the least."""
+    """Of the strengths that keep content the one that gains most; where none does, the least.
+
+    Not the one that wins most over the base: a step that is hardly seen already wins nearly as
+    often as a long one, so that by wins an arm would be shown at a strength that nobody notices.
+    """
     keeps = [s for s, of in found.items() if of["content_kept"]["mean"] >= content_kept]
     if not keeps:
         return min(found)
-    return max(keeps, key=lambda s: (found[s]["wins"]["mean"], -s))
+    return max(keeps, key=lambda s: (found[s]["gain_sd"]["mean"], -s))
 
 
 def of_methods(

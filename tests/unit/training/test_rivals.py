@@ -132,9 +132,9 @@ def test_likes_go_into_the_prompt_and_dislikes_into_the_negative_one() -> None:
     assert (request.seed, request.steps, request.user_emb_D) == (11, 5, None)
 
 
-def test_the_strength_is_the_one_that_wins_most_of_those_that_keep_content() -> None:
-    def found(wins: float, kept: float) -> dict[str, Any]:
-        return {"wins": {"mean": wins}, "content_kept": {"mean": kept}}
+def test_the_strength_is_the_one_that_gains_most_of_those_that_keep_content() -> None:
+    def found(gain: float, kept: float) -> dict[str, Any]:
+        return {"gain_sd": {"mean": gain}, "content_kept": {"mean": kept}}
 
     tried = {1.0: found(0.7, 1.0), 2.0: found(0.8, 0.99), 4.0: found(0.9, 0.9)}
     assert best_strength(tried, 0.98) == 2.0
@@ -144,14 +144,14 @@ def test_the_strength_is_the_one_that_wins_most_of_those_that_keep_content() -> 
 
 
 def test_seeds_of_a_method_get_one_strength_that_all_of_them_tried() -> None:
-    def found(wins: float) -> dict[str, Any]:
-        return {"wins": {"mean": wins}, "content_kept": {"mean": 1.0}}
+    def found(gain: float) -> dict[str, Any]:
+        return {"gain_sd": {"mean": gain}, "content_kept": {"mean": 1.0}}
 
     tried = averaged(
         [{1.0: found(0.6), 2.0: found(0.9), 4.0: found(1.0)}, {1.0: found(0.8), 2.0: found(0.6)}]
     )
     assert list(tried) == [1.0, 2.0]
-    assert tried[1.0]["wins"]["mean"] == pytest.approx(0.7)
+    assert tried[1.0]["gain_sd"]["mean"] == pytest.approx(0.7)
     assert best_strength(tried, 0.98) == 2.0
 
 
