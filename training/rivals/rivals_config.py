@@ -66,7 +66,7 @@ class RivalsConfig(ModelJob, SolverOptions):
     validation_people: int = Field(64, ge=2)
     """Other unseen people, on whom strengths are chosen."""
     strengths: tuple[PositiveFloat, ...]
-    """Of every arm, rising: the best of those that keep content, see strengths.py."""
+    """Of every arm, rising: the best of those that keep content, see methods.py."""
     content_kept: float = Field(0.98, gt=0, le=1)
     """Least share of what the base shows right that must still be right."""
     tie_below: TieBelow = 0.1
