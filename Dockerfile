@@ -16,7 +16,7 @@ ENV UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_DEFAUL
 RUN pip install --index-url ${UV_DEFAULT_INDEX} uv==${UV_VERSION} && uv venv /venv
 WORKDIR /app
 # Packages first: this layer is built anew only when they change, not with every line of code.
-COPY pyproject.toml constraints.txt requirements.lock README.md LICENSE ./
+COPY pyproject.toml constraints.txt requirements.lock ./
 ENV VIRTUAL_ENV=/venv
 RUN --mount=type=cache,target=/var/cache/uv \
     uv pip install -c constraints.txt setuptools \
@@ -33,12 +33,14 @@ RUN --mount=type=cache,target=/var/cache/uv \
 
 # Editable: the weights, the pool, the pages and the migrations lie beside the code.
 FROM build AS built-api
+COPY README.md LICENSE ./
 COPY ppd_model ppd_model
 COPY service service
 COPY migrations migrations
 RUN uv pip install --no-deps --no-build-isolation -e .
 
 FROM build-model AS built-worker
+COPY README.md LICENSE ./
 COPY ppd_model ppd_model
 COPY service service
 COPY migrations migrations

@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.compose_file import ROOT
 from tests.containers import stand_ins, trials
 from tests.containers.composed import project
-from tests.containers.engine import engine
+from tests.containers.engine import Engine, engine
 from tests.containers.host import UnfitError, look
 from training.reports.tables import markdown_table
 
@@ -57,12 +57,10 @@ def main() -> None:
         docker = stack.enter_context(engine(host, folder))
         index = stack.enter_context(stand_ins.torch_index(host, folder))
         report.run("stand-ins", lambda: stand_ins.make_stand_ins(docker, host, folder))
-        report.run("build", lambda: stand_ins.build(docker, host, ROOT, NOW, index))
+        report.run("build", lambda: stand_ins.build(docker, host, NOW, index))
         before = folder / "older"
         check_out(older, before)
-        report.run(
-            f"build of {older[:12]}", lambda: stand_ins.build(docker, host, before, BEFORE, index)
-        )
+        report.run("older code", lambda: put_older(docker, older, before))
         stand_ins.use(docker, NOW)
         if not report.failed:
             for profile, tried in (("embedded", trials.EMBEDDED), ("cpu", trials.CPU)):
@@ -93,6 +91,12 @@ class Report:
         seconds = f"{time.monotonic() - began_s:.1f}"
         self.rows.append([name, seconds, found, "yes" if ok else "NO"])
         print(f"{'ok    ' if ok else 'FAILED'} {seconds:>6} s  {name}: {found}", flush=True)
+
+
+def put_older(docker: Engine, commit: str, source: Path) -> str:
+    stand_ins.put_older_code(docker, source, BEFORE, NOW)
+    words = ["log", "-1", "--format=%h of %cs", commit]
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def before_newest_migration() -> str:

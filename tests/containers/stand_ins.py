@@ -75,16 +75,24 @@ def base_archive(host: Host, folder: Path) -> Path:
     return archive
 
 
-def build(engine: Engine, host: Host, source: Path, version: str, index: str | None) -> None:
-    """Every target of the Dockerfile in `source`, as NAME:VERSION."""
+def build(engine: Engine, host: Host, version: str, index: str | None) -> None:
+    """Every target of the Dockerfile, as NAME:VERSION."""
     given = {"UV_DEFAULT_INDEX": host.package_index, "TORCH_INDEX_ROOT": index}
     arguments = [f"--build-arg={name}={value}" for name, value in given.items() if value]
     for target, name in TARGETS.items():
-        text = (source / "Dockerfile").read_text()
         engine.run(
             *("build", "--network=host", *arguments, "--target", target),
-            *("--tag", f"{name}:{version}", "--file", "-", str(source)),
-            stdin=re.sub(r"^# syntax=.*\n", "", text).encode(),  # older ones name a registry's
+            *("--tag", f"{name}:{version}", str(ROOT)),
+        )
+
+
+def put_older_code(engine: Engine, source: Path, version: str, now: str) -> None:
+    """The same images with the code of `source` in them, and the packages of `now`."""
+    shutil.copy(HERE / "older.Dockerfile", source)
+    for name in TARGETS.values():
+        engine.run(
+            *("build", "--build-arg", f"NOW={name}:{now}", "--tag", f"{name}:{version}"),
+            *("--file", str(source / "older.Dockerfile"), str(source)),
         )
 
 
