@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ def main() -> None:
     )
     parser.add_argument("--forget", action="store_true", help="remove --folder at the end")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is tidied then too
     folder: Path = given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     report = Report()

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.containers.host import Host
+from tests.containers.host import BRIDGE, Host
 
-BRIDGE = "ppd-trial0"
 BRIDGE_ADDRESS = "172.30.0.1/24"
 POOL = "base=172.31.0.0/16,size=24"
 START_S = 60

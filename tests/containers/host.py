@@ -10,8 +10,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+BRIDGE = "ppd-trial0"
+"""Of this engine; it is gone when the engine is."""
 LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")
-OTHER_ENGINES = (Path("/sys/class/net/docker0"), Path("/var/run/docker.sock"))
+OTHER_ENGINES = tuple(
+    Path(trace)
+    for trace in ("/sys/class/net/docker0", f"/sys/class/net/{BRIDGE}", "/run/docker.sock")
+)
 NEEDED = {
     "dockerd": "docker.io",
     "docker": "docker.io",
