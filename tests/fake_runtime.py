@@ -49,6 +49,7 @@ class FakeRuntime:
         self.broken_by: str | None = None
         self.generated: list[ImageRequest] = []
         self.adapters: list[AdapterFile | None] = []
+        self.owners: list[str] = []
         self.encoded: list[tuple[list[LabelledPair], int, str | None]] = []
 
     @property
@@ -104,6 +105,7 @@ class FakeRuntime:
                 for index, spec in enumerate(specs):
                     on_preview(Preview(index, step, steps, paint(spec, adapter)[::2, ::2]))
         self.generated += specs
+        self.owners.append(owner)
         self.adapters.append(adapter)
         return [Generated(paint(spec, adapter), spec.seed, 0.01 * steps, 0.01) for spec in specs]
 

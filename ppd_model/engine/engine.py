@@ -134,7 +134,8 @@ class Engine:
         cancelled: Callable[[], bool] | None = None,
         preview_every: int = 0,
     ) -> Handle:
-        """Hand in a job. `owner` is whose turn it takes; `timeout_s` bounds all of it, waiting too.
+        """Hand in a job. `owner` is whose turn it takes, `shop/ann` one of `shop`'s; `timeout_s`
+        bounds all of it, waiting too.
 
         `adapter` is one of `Pipeline.adapter_from`; without it, the one that was in place when the
         engine began. `on_progress` is called from the engine's threads, whenever the job is a step

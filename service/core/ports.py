@@ -123,7 +123,8 @@ class ModelRuntime(Protocol):
     ) -> list[Generated]:
         """Make all pictures, in order, with this adapter; None is the one loaded at the start.
 
-        `owner` is whose turn it takes where pictures of several wait for room.
+        `owner` is whose turn it takes where pictures of several wait for room: a tenant, an
+        address and a person, with slashes between.
         `on_step(done, total)` follows every denoising step, `on_preview` some of them where there
         are previews; they and `cancelled` may be called from other threads, which they hold up.
         Raises `JobCanceled` at the step after `cancelled()` turned true, `JobFailure` for what the

@@ -29,6 +29,7 @@ from service.core.foretold import expected_reading
 from service.core.generation import blend
 from service.core.messages import JobEvent, preview_event, step_event
 from service.core.ports import AdapterFile, EmbeddingKey, ModelRuntime, Preview, Usage, Versions
+from service.core.turns import path_of
 from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
 from service.infra.pictures.keys import generated_key
@@ -224,7 +225,8 @@ async def generate(
     one_each = [_image_request(request, user_emb_D, i) for i in range(request["n"])]
 
     async def make(adapter: AdapterFile | None) -> list[Generated]:
-        generate = partial(tools.runtime.generate, adapter=adapter, owner=job.user_pk or job.tenant)
+        owner = "/".join(path_of(job.tenant, job.lane, job.user_pk))
+        generate = partial(tools.runtime.generate, adapter=adapter, owner=owner)
         async with Previews(show) as previews:
             made: list[Generated] = await tools.in_picture_thread(
                 generate, one_each, on_step, cancelled, previews.offer

@@ -202,3 +202,17 @@ async def test_one_who_encodes_without_end_leaves_every_other_turn(service: Serv
     assert bobs is not None
     assert bobs.started_at is not None
     assert last.started_at is None or last.started_at > bobs.started_at
+
+
+async def test_the_engine_is_told_the_tenant_and_the_address_before_the_person(
+    service: Service,
+) -> None:
+    for user_id in ("ann", "bob"):
+        await service.generate(service.client(), user_id=user_id, fresh=True)
+    browser, user_id = await service.session()
+    await service.generate(browser, user_id=user_id)
+    tenant, others, session = (owner.split("/") for owner in service.runtime.owners)
+    assert tenant[:2] == others[:2] == ["default", ""]
+    assert tenant[2] != others[2]
+    assert session[0] == "browser"
+    assert session[1]

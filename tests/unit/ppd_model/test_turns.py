@@ -77,3 +77,31 @@ def test_what_is_taken_out_costs_nothing() -> None:
 def test_a_row_costs_something() -> None:
     with pytest.raises(ValueError, match="positive, got 0"):
         FairQueue[str]().push("a", 0, "a1")
+
+
+def test_who_has_many_names_has_no_more_turns() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for i in range(4):
+        queue.push(f"shop//{i}", 1, f"shop {i}")
+    queue.push("other//x", 1, "other 1")
+    queue.push("other//x", 1, "other 2")
+    assert order(queue) == ["shop 0", "other 1", "shop 1", "other 2", "shop 2", "shop 3"]
+
+
+def test_the_names_of_one_owner_take_turns_among_themselves() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for i in range(3):
+        queue.push("shop/ann", 1, f"ann {i}")
+    queue.push("shop/bob", 1, "bob")
+    queue.push("other", 5, "other")
+    assert order(queue) == ["ann 0", "other", "bob", "ann 1", "ann 2"]
+    assert len(queue) == 0
+
+
+def test_what_is_taken_out_below_an_owner_costs_it_nothing() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.push("shop/ann", 9, "ann")
+    queue.push("shop/bob", 1, "bob")
+    queue.push("other", 1, "other")
+    assert queue.take_out(lambda item: item == "ann") == ["ann"]
+    assert (len(queue), order(queue)) == (2, ["bob", "other"])
