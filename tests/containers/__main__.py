@@ -40,6 +40,7 @@ def main() -> None:
         help="the commit to upgrade from and go back to; "
         "the default is the last one before the newest migration",
     )
+    parser.add_argument("--profiles", nargs="+", choices=trials.STEPS, default=list(trials.STEPS))
     parser.add_argument("--forget", action="store_true", help="remove --folder at the end")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is tidied then too
@@ -65,11 +66,14 @@ def main() -> None:
         report.run("older code", lambda: put_older(docker, older, before))
         stand_ins.use(docker, NOW)
         if not report.failed:
-            for profile, tried in (("embedded", trials.EMBEDDED), ("cpu", trials.CPU)):
+            for profile in given.profiles:
+                tried = trials.STEPS[profile]
                 with project(docker, profile, folder) as opened:
                     trial = trials.Trial(opened, functools.partial(stand_ins.use, docker))
                     for name, step in tried:
-                        report.run(f"{profile}: {name}", functools.partial(step, trial))
+                        held = report.run(f"{profile}: {name}", functools.partial(step, trial))
+                        if not held and step is trials.comes_up:
+                            break
     if given.forget:
         shutil.rmtree(folder)
     print(markdown_table(["what", "seconds", "found", "ok"], report.rows))
@@ -83,16 +87,19 @@ class Report:
         self.rows: list[list[str]] = []
         self.failed = 0
 
-    def run(self, name: str, step: Callable[[], str | None]) -> None:
+    def run(self, name: str, step: Callable[[], str | None]) -> bool:
+        """Whether it held; whatever went wrong is in the row."""
         began_s = time.monotonic()
         try:
             found, ok = step() or "", True
-        except (RuntimeError, subprocess.CalledProcessError) as error:
-            found, ok = " ".join(str(error).split())[-600:].replace("|", "\\|"), False
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            found, ok = " ".join(said.split())[-600:].replace("|", "\\|"), False
             self.failed += 1
         seconds = f"{time.monotonic() - began_s:.1f}"
         self.rows.append([name, seconds, found, "yes" if ok else "NO"])
         print(f"{'ok    ' if ok else 'FAILED'} {seconds:>6} s  {name}: {found}", flush=True)
+        return ok
 
 
 def put_older(docker: Engine, commit: str, source: Path) -> str:

@@ -72,7 +72,7 @@ def is_fenced_in(trial: Trial) -> str:
 def takes_a_quiz(trial: Trial) -> str:
     trial.key = trial.project.new_key()
     held = trial.caller("ada").answer_quiz()
-    return f"profile version {held['profile']['version']}: {held['profile']['text'][:60]}"
+    return f"profile version {held['profile_version']}: {held['profile']['text'][:60]}"
 
 
 def makes_a_picture(trial: Trial) -> str:
@@ -224,6 +224,7 @@ CPU: list[tuple[str, Callable[[Trial], str]]] = [
     ("people are there", still_has_its_people),
     ("stops", ends_cleanly),
 ]
+STEPS = {"embedded": EMBEDDED, "cpu": CPU}
 
 
 def _until_answers(project: Project, port: int) -> bool:
