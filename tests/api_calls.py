@@ -63,6 +63,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "POST /users/{user_id}/preferences": {"choices": [{"pair_id": "pair-00", "preferred": 0}]},
     "PATCH /users/{user_id}/preferences": {"since": None},
     "PATCH /users/{user_id}/preferences/{answer_id}": {"preferred": 0},
+    "POST /users/{user_id}/shares": {"taste": "{taste}"},
     "PUT /users/{user_id}/profile": {"text": f"I like {MARK}."},
     "PUT /users/{user_id}/contribution": {"contribute": True},
     "POST /generate": {"prompt": "a fox", "user_id": "{user_id}", "steps": 2},
@@ -203,6 +204,10 @@ async def annes(service: Service, client: httpx.AsyncClient, user_id: str) -> di
     text = BODIES["PUT /users/{user_id}/profile"]
     answer = await client.put(f"/users/{user_id}/profile", json=text, headers={"Prefer": "wait=60"})
     assert answer.status_code == 200, answer.text
+    further = f"/users/{user_id}/profile?taste=work"
+    assert (await client.put(further, json=text, headers={"Prefer": "wait=60"})).status_code == 200
+    shared = await client.post(f"/users/{user_id}/shares", json={})
+    assert shared.status_code == 201, shared.text
     job = await service.generate(client, user_id=user_id, prompt=MARK)
     image_id = job["result"]["images"][0]["url"].split("/")[-1]
     spare = await service.new_key("default")
@@ -218,6 +223,8 @@ async def annes(service: Service, client: httpx.AsyncClient, user_id: str) -> di
         "image_id": image_id,
         "key_id": await service.id_of_key(spare),
         "answer_id": str(answers[0]["id"]),
+        "taste": "work",
+        "code": shared.json()["code"],
         "model": "mini",
         "report_id": answer.json()["id"],
         "version": await adapter_in_service(service),

@@ -19,7 +19,7 @@ from service.actions.limits import (
     check_storage,
     too_many_jobs,
 )
-from service.core.auth import Caller
+from service.core.auth import Caller, person_of
 from service.core.equal_requests import request_sha256
 from service.core.errors import DatabaseAway, ServiceError
 from service.core.fairness import Crowd, Spender, spenders
@@ -43,30 +43,62 @@ _FOLLOWERS = 32
 
 
 @dataclass(frozen=True)
+class Wish:
+    """A taste to be used, with its weight: a person's by its name, or one that is shared."""
+
+    taste: Person
+    weight: float = 1.0
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it came by a code, the hash of which stands beside no tenant in `taste`."""
+        return not self.taste[0]
+
+
+@dataclass(frozen=True)
 class Asked:
-    """A request for pictures: whose tastes, each with a weight, and whether the client waits."""
+    """A request for pictures: in which tastes, for whom, and whether the client waits."""
 
     caller: Caller
-    subjects: tuple[tuple[str, float], ...]
+    wishes: tuple[Wish, ...]
     request: dict[str, Any]
     waits: bool
     names_seed: bool
     """Whether the client chose the seed: only then was it ever asked before."""
     fresh: bool
     """Whether the pictures are to be computed, whatever was made before."""
+    user_id: str | None = None
+    """For whom they are, where that is not said by whose tastes they use."""
 
     @cached_property
     def people(self) -> list[Person]:
-        """Everybody whom it is about, in the order in which people are held."""
-        names = {user_id for user_id, _ in self.subjects}
-        if self.caller.own_user_id is not None:
-            names.add(self.caller.own_user_id)
-        return [(self.caller.tenant, user_id) for user_id in sorted(names)]
+        """All whom it is about, and their tastes, in the order in which people are held."""
+        tastes = {wish.taste for wish in self.wishes if not wish.is_shared}
+        people = {(self.caller.tenant, user_id) for user_id in self._user_ids}
+        return sorted(tastes | people)
+
+    @cached_property
+    def _user_ids(self) -> set[str]:
+        named = {person_of(wish.taste[1]) for wish in self.wishes if not wish.is_shared}
+        said = (self.user_id, self.caller.own_user_id)
+        return named | {one for one in said if one is not None}
+
+    @property
+    def codes(self) -> list[str]:
+        """Hashes of the codes that it uses."""
+        return [wish.taste[1] for wish in self.wishes if wish.is_shared]
 
     @property
     def owner(self) -> Person | None:
         """Whose job it is: nobody's where it is about several."""
-        return self.people[0] if len(self.people) == 1 else None
+        if len(self._user_ids) != 1:
+            return None
+        (user_id,) = self._user_ids
+        return self.caller.tenant, user_id
+
+
+Tastes = Mapping[Person, Held]
+"""As wishes name them."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +107,7 @@ class Again:
 
     new: NewGeneration
     result: dict[str, Any]
+    held: Tastes
 
 
 @dataclass(frozen=True)
@@ -97,8 +130,9 @@ class Accepting:
 
     A group is one transaction, decided request by request as if each came after the other, so its
     limits hold within it. Alone goes a request about somebody who is new, or is being erased now:
-    nobody else waits for them. So does every request of a group that failed, but not where the
-    database went away: then it is not known whether they are stored.
+    nobody else waits for them. So does one with a code, which is looked up where it is held, and
+    every request of a group that failed, but not where the database went away: then it is not known
+    whether they are stored.
     """
 
     def __init__(
@@ -142,19 +176,31 @@ class Accepting:
                 if user is None:
                     return None
                 held[person] = Held(user.pk, await store.profiles.newest_pks(user.pk))
+            for code_sha256 in asked.codes:
+                taste_pk = await store.taste_shares.taste_pk(code_sha256)
+                if taste_pk is None:
+                    return None
+                held["", code_sha256] = Held(taste_pk, await store.profiles.newest_pks(taste_pk))
             serving = await store.adapters.serving()
         decided = _decide(asked, held)
         adapter = serving.adapter_of(decided.served_pk)
         new = replace(_new(asked, decided), adapter_version=adapter)
         wanted = Wanted(new.tenant, new.user_pk, new.request, new.subjects, adapter)
         result = await equal_requests.earlier_result(self._parts, versions, wanted)
-        return None if result is None else Again(new, result)
+        return None if result is None else Again(new, result, held)
 
     async def give(self, store: Store, asked: Asked, again: Again) -> JobSeen | None:
         """The job, ended as it begins; None where somebody whom it is about was erased since."""
-        known = {again.new.user_pk, *(subject.user_pk for subject in again.new.subjects)}
         for person in asked.people:
-            if (await store.users.get_or_create(*person, lane=asked.caller.lane)).pk not in known:
+            if (await store.users.in_use(*person, lane=asked.caller.lane)).pk != again.held[
+                person
+            ].pk:
+                return None
+        for code_sha256 in asked.codes:
+            if (
+                await store.taste_shares.taste_pk(code_sha256, hold=True)
+                != again.held["", code_sha256].pk
+            ):
                 return None
         self._parts.metrics.answered_again(again.result)
         self._parts.metrics.job_ended("generate", "succeeded", 0.0)
@@ -164,8 +210,13 @@ class Accepting:
         """The same in a transaction of the caller's, with people made on first use."""
         held: dict[Person, Held] = {}
         for person in asked.people:
-            user_pk = (await store.users.get_or_create(*person, lane=asked.caller.lane)).pk
+            user_pk = (await store.users.in_use(*person, lane=asked.caller.lane)).pk
             held[person] = Held(user_pk, await store.profiles.newest_pks(user_pk))
+        for code_sha256 in asked.codes:
+            taste_pk = await store.taste_shares.taste_pk(code_sha256, hold=True)
+            if taste_pk is None:
+                raise ServiceError(404, "share_not_found")
+            held["", code_sha256] = Held(taste_pk, await store.profiles.newest_pks(taste_pk))
         crowd = await store.jobs.crowd("generate", _owners([asked]))
         (outcome,) = await self._queue(store, [asked], held, crowd)
         if isinstance(outcome, ServiceError):
@@ -194,12 +245,12 @@ class Accepting:
         async with self._parts.database.write() as store:
             people = {person for asked in group for person in asked.people}
             held, crowd = await store.meet(people, _owners(group), "generate")
-            known = [held.keys() >= set(asked.people) for asked in group]
+            known = [not asked.codes and held.keys() >= set(asked.people) for asked in group]
             outcomes = iter(await self._queue(store, list(compress(group, known)), held, crowd))
         return [next(outcomes) if is_known else None for is_known in known]
 
     async def _queue(
-        self, store: Store, group: Sequence[Asked], held: Mapping[Person, Held], crowd: Crowd
+        self, store: Store, group: Sequence[Asked], held: Tastes, crowd: Crowd
     ) -> list[JobSeen | ServiceError]:
         if not group:
             return []
@@ -287,20 +338,20 @@ def _new(asked: Asked, decided: _Decided) -> NewGeneration:
     )
 
 
-def _decide(asked: Asked, held: Mapping[Person, Held]) -> _Decided:
+def _decide(asked: Asked, held: Tastes) -> _Decided:
     caller, owner = asked.caller, asked.owner
     subjects: list[Subject] = []
     reasons: list[str] = []
-    for user_id, weight in asked.subjects:
-        person = held[caller.tenant, user_id]
-        pinned = pin(person.found, waits=asked.waits)
-        subjects.append(Subject(person.pk, pinned.profile_pk, weight))
+    for wish in asked.wishes:
+        taste = held[wish.taste]
+        pinned = pin(taste.found, waits=asked.waits)
+        subjects.append(Subject(taste.pk, pinned.profile_pk, wish.weight, wish.is_shared))
         if pinned.reason is not None:
             reasons.append(pinned.reason)
     owner_pk = held[owner].pk if owner is not None else None
     sha256 = None
     if not asked.fresh:
-        tastes = [(one.user_pk, one.profile_pk, one.weight) for one in subjects]
+        tastes = equal_requests.tastes(subjects, owner_pk)
         browser_pk = owner_pk if caller.is_session else None
         sha256 = request_sha256(caller.tenant, browser_pk, asked.request, tastes)
     return _Decided(owner_pk, tuple(subjects), reasons[0] if reasons else None, sha256)

@@ -29,9 +29,9 @@ async def cancel(parts: Parts, find: Callable[[Store], Awaitable[Job]]) -> tuple
     """
     async with parts.database.write() as store:
         job = await find(store)
-        canceled = await _end(store, job)
+        canceled = await end(store, job)
     if canceled:
-        _tell(parts, job)
+        tell(parts, job)
     return job, canceled
 
 
@@ -45,7 +45,7 @@ async def cancel_all(parts: Parts, tenant: str, user_id: str, *, erase: bool, wh
         user = await store.users.hold(tenant, user_id)
         if user is None:
             return Ended()
-        canceled = [job for job in await store.jobs.unended_of(user.pk) if await _end(store, job)]
+        canceled = [job for job in await store.jobs.unended_of(user.pk) if await end(store, job)]
         jobs = await store.jobs.made_for(user.pk) if erase else []
         keys = await _erase(store, jobs)
         if jobs:
@@ -57,7 +57,7 @@ async def cancel_nobodys(parts: Parts, tenant: str, *, erase: bool, who: str) ->
     """The same of a tenant's jobs in nobody's name and taste, a thousand at a time."""
     async with parts.database.write() as store:
         found = await store.jobs.of_nobody(tenant, ended=erase)
-        canceled = [job for job in found if job.status not in TERMINAL and await _end(store, job)]
+        canceled = [job for job in found if job.status not in TERMINAL and await end(store, job)]
         jobs = [job.id for job in found] if erase else []
         keys = await _erase(store, jobs)
         if jobs:
@@ -76,13 +76,14 @@ async def cancel_and_erase(
         job = await find(store)
         if job.kind != "generate":
             raise ServiceError(409, "reading_kept")
-        canceled = [job] if await _end(store, job) else []
+        canceled = [job] if await end(store, job) else []
         keys = await _erase(store, [job.id])
         await store.audit.note(who, "jobs.erased", f"job:{job.id}", job.tenant, jobs=1)
     return await _settled(parts, canceled, [job.id], keys)
 
 
-async def _end(store: Store, job: Job) -> bool:
+async def end(store: Store, job: Job) -> bool:
+    """Cancel a locked job; false when it has ended. `tell` of it once that is committed."""
     canceled = await store.jobs.cancel(job)
     if canceled and job.profile_pk is not None:
         await store.profiles.finish(job.profile_pk, "failed", error_code="canceled")
@@ -104,7 +105,7 @@ async def _erase(store: Store, job_ids: list[str]) -> list[str]:
 async def _settled(parts: Parts, canceled: list[Job], jobs: list[str], keys: list[str]) -> Ended:
     """Tell of what was committed, and delete the bytes; what cannot be deleted now goes later."""
     for job in canceled:
-        _tell(parts, job)
+        tell(parts, job)
     for job_id in jobs:
         parts.events.forget(job_id)
     if jobs:
@@ -113,7 +114,8 @@ async def _settled(parts: Parts, canceled: list[Job], jobs: list[str], keys: lis
     return Ended([job.id for job in canceled], jobs, keys)
 
 
-def _tell(parts: Parts, job: Job) -> None:
+def tell(parts: Parts, job: Job) -> None:
+    """A job was canceled: its worker, and whoever follows it or waits for it, hear of that."""
     parts.metrics.job_ended(job.kind, "canceled", seconds_since(job.created_at))
     parts.signals.cancel(job.id)
     parts.signals.ring()  # one that waited for its pictures may run

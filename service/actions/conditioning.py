@@ -82,9 +82,23 @@ def _usable(
     return None, "encoding" if pinned.status in ("encoding", "superseded") else "encoding_failed"
 
 
+def tastes_named(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a request says of whose tastes it uses: `user_id`, `taste` if it is a named one.
+
+    Of one that another shared it says `shared_taste` and not whose.
+    """
+    plain = [{"user_id": user_id} for user_id in request.get("user_ids", ())]
+    return list(request.get("tastes", plain))
+
+
+def taste_told(taste: str | None) -> dict[str, str]:
+    """How a taste is said: nothing of a person's first."""
+    return {} if taste is None else {"taste": taste}
+
+
 def echo(request: Mapping[str, Any], tastes: Tastes) -> dict[str, Any]:
     """What a result says of the tastes that its pictures were made in."""
-    numbers = tastes.profile_versions
+    numbers, named = tastes.profile_versions, tastes_named(request)
     said: dict[str, Any] = {
         "profile_version": numbers[0] if numbers and not request["blended"] else None,
         "strength": request["strength"],
@@ -92,9 +106,11 @@ def echo(request: Mapping[str, Any], tastes: Tastes) -> dict[str, Any]:
     }
     if request["blended"]:
         said["blend"] = [
-            {"user_id": user_id, "profile_version": version}
-            for user_id, version in zip(request["user_ids"], numbers, strict=True)
+            {**taste, "profile_version": version}
+            for taste, version in zip(named, numbers, strict=True)
         ]
+    elif named:
+        said |= {name: told for name, told in named[0].items() if name != "user_id"}
     if tastes.reason is not None:
         said["reason"] = tastes.reason
     return said

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.actions.limits import Limits, check_gpu_quota, check_queue
-from service.core.auth import Caller
+from service.core.auth import Caller, person_of
 from service.core.choices import (
     KnownReading,
     already_read,
@@ -62,7 +62,7 @@ async def queue_encoding(
     Needs the user alone. `choices`: all that count, oldest first; under four, the text alone is
     read. `encoder_version` is the one that reads now, if that is known. A version
     of the same reading stands, be it ready or on its way: a new one would be equal to it.
-    Encodings of this user that no worker has begun are overtaken: they come back too. What follows
+    Encodings of this taste that no worker has begun are overtaken: they come back too. What follows
     a removal is not `limited`: whoever takes something back is refused by no quota.
     """
     snapshot = [snapshot_of(choice) for choice in newest_read(choices)]
@@ -71,14 +71,15 @@ async def queue_encoding(
     if standing is not None:
         return standing
     overtaken = await _overtake(store, user.pk)
-    crowd = await store.jobs.crowd("encode", [(user.tenant, user.user_id)])
+    person_pk = user.person_pk
+    crowd = await store.jobs.crowd("encode", [(user.tenant, person_of(user.user_id))])
     if limited:
-        check_queue(crowd.queue((caller.tenant, caller.lane, user.pk)), limits, "encode", caller)
-        await check_gpu_quota(parts.rates, spenders(caller.tenant, caller.lane, user.pk))
+        check_queue(crowd.queue((caller.tenant, caller.lane, person_pk)), limits, "encode", caller)
+        await check_gpu_quota(parts.rates, spenders(caller.tenant, caller.lane, person_pk))
     seed = reading_seed(snapshot, text)
     profile = await store.profiles.add(user.pk, source, snapshot, seed, text)
     unread = await _unread_sets(store, encoder_version, profile)
-    job = await store.jobs.add(encode_job(caller.tenant, profile, caller.lane, unread))
+    job = await store.jobs.add(encode_job(user, profile, caller.lane, unread))
     return Encoding(profile, job, overtaken)
 
 
@@ -160,7 +161,7 @@ async def _unread_sets(store: Store, encoder_version: str | None, profile: Profi
     return len(sha256s) - len(await store.readings.of(profile.user_pk, encoder_version, sha256s))
 
 
-def encode_job(tenant: str, profile: Profile, lane: str | None, readings: int) -> Job:
+def encode_job(user: User, profile: Profile, lane: str | None, readings: int) -> Job:
     """The job that encodes a profile version, with how many readings that takes.
 
     `lane`: in which the tenant's people go round.
@@ -168,9 +169,9 @@ def encode_job(tenant: str, profile: Profile, lane: str | None, readings: int) -
     return Job(
         kind="encode",
         priority=ENCODE_PRIORITY,
-        tenant=tenant,
+        tenant=user.tenant,
         lane=lane,
-        user_pk=profile.user_pk,
+        user_pk=user.person_pk,
         profile_pk=profile.pk,
         request={"profile_version": profile.version, "readings": readings},
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from service.actions.conditioning import echo, tastes_of
 from service.core.auth import BROWSER_TENANT
-from service.core.equal_requests import acceptable_sha256s
+from service.core.equal_requests import Taste, acceptable_sha256s
 from service.core.messages import end_seq, status_event
 from service.core.ports import Versions
 from service.infra.parts import Parts
@@ -40,8 +40,23 @@ class Wanted:
     def sha256s(self) -> list[str]:
         """Of the requests whose pictures these may be."""
         browser_pk = self.owner_pk if self.tenant == BROWSER_TENANT else None
-        tastes = [(one.user_pk, one.profile_pk, one.weight) for one in self.subjects]
-        return acceptable_sha256s(self.tenant, browser_pk, self.request, tastes)
+        used = tastes(self.subjects, self.owner_pk)
+        return acceptable_sha256s(self.tenant, browser_pk, self.request, used)
+
+
+def tastes(subjects: Sequence[Subject | JobSubject], owner_pk: str | None) -> list[Taste]:
+    """The tastes of a request whose job is `owner_pk`'s, as its hash takes them.
+
+    What is made with a shared one is given to no other person, so that it goes with nobody else.
+    """
+    return [
+        (
+            f"{one.user_pk} for {owner_pk}" if one.shared else one.user_pk,
+            one.profile_pk,
+            one.weight,
+        )
+        for one in subjects
+    ]
 
 
 async def wanted_by(store: Store, job: Job) -> Wanted:

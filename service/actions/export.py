@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+from service.actions.conditioning import taste_told
 from service.core.errors import CODES
 from service.core.pool import Pool
 from service.infra.parts import Parts
@@ -18,25 +19,31 @@ _BATCH = 500
 async def export_person(parts: Parts, user: User) -> AsyncIterator[str]:
     """One JSON object. Pictures are named by URL, with their SHA-256.
 
-    Blends that used the person's taste are in it; the others who were in them are not named. Each
-    piece is read on its own, so that a slow reader holds up nobody: of a person who is erased
-    meanwhile the rest is missing.
+    Answers and versions of named tastes stand under `tastes`. Blends that used the person's taste
+    are in it; the others who were in them are not named. Each piece is read on its own, so that a
+    slow reader holds up nobody: of a person who is erased meanwhile the rest is missing.
     """
     yield f'{{"user_id": {_json(user.user_id)}, "created_at": {_json(user.created_at)}'
     yield f', "contributes_since": {_json(user.contributes_since)}'
     async with parts.database.read() as store:
-        answers = await store.choices.of(user.pk)
+        tastes = [
+            await _taste(store, parts.pool, one) for one in await store.users.tastes_of(user.pk)
+        ]
+        shares = await store.taste_shares.of(user.pk)
         blind = await store.blind_choices.of_user(user.pk)
-        profiles = await store.profiles.of(user.pk)
         requests = await store.idempotency.of_user(user.pk)
         reports = await store.reports.of_user(user.pk)
         job_ids = await store.jobs.ids_of_user(user.pk)
         image_ids = await store.images.ids_of_user(user.pk)
-    yield _section("choices", [_choice(parts.pool, answer) for answer in answers])
+    for name in ("choices", "profiles"):  # of the first taste, as if there were no other
+        yield _section(name, tastes[0][name] if tastes else [])
+    yield _section("tastes", tastes[1:])
     yield _section(
         "blind_choices", [one.columns("adapter_version", "won", "created_at") for one in blind]
     )
-    yield _section("profiles", [_profile(profile) for profile in profiles])
+    yield _section(
+        "shares", [{"taste": of, **one.columns("id", "created_at")} for one, of in shares]
+    )
     yield _section(
         "idempotency_keys", [one.columns("key", "job_id", "created_at") for one in requests]
     )
@@ -67,8 +74,9 @@ async def _listed(parts: Parts, user: User, ids: Sequence[str], read: Any) -> As
 async def _jobs(store: Store, user: User, ids: Sequence[str]) -> list[dict[str, Any]]:
     jobs = await store.jobs.by_id(ids)
     uses: dict[str, list[dict[str, Any]]] = {}
-    for job_id, weight, version in await store.jobs.uses_of(user.pk, ids):
-        uses.setdefault(job_id, []).append({"weight": weight, "pinned_profile_version": version})
+    for job_id, weight, version, taste in await store.jobs.uses_of(user.pk, ids):
+        use = {"weight": weight, "pinned_profile_version": version, **taste_told(taste)}
+        uses.setdefault(job_id, []).append(use)
     return [
         _job(jobs[job_id], user.user_id, uses.get(job_id, [])) for job_id in ids if job_id in jobs
     ]
@@ -77,6 +85,16 @@ async def _jobs(store: Store, user: User, ids: Sequence[str]) -> list[dict[str, 
 async def _images(store: Store, _: User, ids: Sequence[str]) -> list[dict[str, Any]]:
     images = await store.images.by_id(ids)
     return [_image(images[image_id]) for image_id in ids if image_id in images]
+
+
+async def _taste(store: Store, pool: Pool, taste: User) -> dict[str, Any]:
+    answers = await store.choices.of(taste.pk)
+    profiles = await store.profiles.of(taste.pk)
+    return {
+        **taste.columns("taste", "created_at", "answers_since"),
+        "choices": [_choice(pool, answer) for answer in answers],
+        "profiles": [_profile(profile) for profile in profiles],
+    }
 
 
 def _choice(pool: Pool, choice: Choice) -> dict[str, Any]:

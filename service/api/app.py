@@ -27,6 +27,7 @@ from service.api.routes import (
     pairs,
     reports,
     signed_pictures,
+    tastes,
     users,
     wins,
 )
@@ -60,6 +61,7 @@ def create_app(
         pairs,
         choices,
         users,
+        tastes,
         signed_pictures,
         images,
         openai,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Header, Path, Request, Response
+from fastapi import Depends, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyCookie, HTTPBearer
@@ -21,7 +21,7 @@ from service.actions.limits import Limits
 from service.api.http.rates import address_of, count_caller, count_stranger
 from service.api.http.strict_json import StrictRequest, parse_json, require_json_type
 from service.api.services import Services
-from service.core.auth import BROWSER_TENANT, USER_ID, Caller
+from service.core.auth import BROWSER_TENANT, TASTE, USER_ID, Caller, named
 from service.core.errors import ServiceError
 from service.core.turns import Path as Place
 from service.core.turns import path_of
@@ -313,6 +313,17 @@ async def allowed_user(
     return user_id
 
 
+async def named_taste(
+    user_id: Annotated[str, Depends(allowed_user)],
+    taste: Annotated[
+        str | None,
+        Query(pattern=TASTE, description="Which of the person's tastes; left out: the first."),
+    ] = None,
+) -> str:
+    """The name under which the taste that is meant is kept: see `service.core.auth.named`."""
+    return named(user_id, taste)
+
+
 async def prefer_wait(
     prefer: Annotated[
         str | None, Header(description="`wait=N`: answer within N seconds, 60 at most.")
@@ -328,7 +339,8 @@ async def prefer_wait(
 
 async def fingerprint(request: Request, whose: str = "") -> str:
     """What must be the same for a repeated request to be the same."""
-    seen = hashlib.sha256(f"{request.method} {request.url.path}{whose}\n".encode())
+    asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    seen = hashlib.sha256(f"{request.method} {asked}{whose}\n".encode())
     seen.update(await request.body())
     return seen.hexdigest()
 
@@ -336,4 +348,5 @@ async def fingerprint(request: Request, whose: str = "") -> str:
 ServicesDep = Annotated[Services, Depends(_services)]
 CallerDep = Annotated[Caller, Depends(caller_of)]
 UserIdDep = Annotated[str, Depends(allowed_user)]
+TasteDep = Annotated[str, Depends(named_taste)]
 WaitDep = Annotated[float | None, Depends(prefer_wait)]

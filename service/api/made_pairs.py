@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.actions.conditioning import taste_told, tastes_named
 from service.api.image_lookup import in_format, seen_image, stored_bytes
 from service.api.schemas import PreferencesIn
 from service.api.services import Services
 from service.api.uploads import refuse_too_many
-from service.core.auth import Caller
+from service.core.auth import Caller, person_of, taste_of
 from service.core.equal_requests import differ_in_taste_alone
 from service.core.errors import FieldError, ServiceError
 from service.infra.pictures.keys import format_of
@@ -43,7 +44,7 @@ class MadePair:
     made: dict[str, Any]
     proof: Proof | None
 
-    def blind_choice(self, choice: Choice) -> BlindChoice | None:
+    def blind_choice(self, choice: Choice, person_pk: str) -> BlindChoice | None:
         """What this answer says of an adapter; None where it was not given blind, or says nothing.
 
         `choice` is the row of the two pictures, which it may have in the other order.
@@ -56,7 +57,7 @@ class MadePair:
             preferred = choice.made["image_ids"][choice.preferred]
             won = preferred == self.made["image_ids"][self.proof.personal]
         return BlindChoice(
-            user_pk=choice.user_pk,
+            user_pk=person_pk,
             choice_pk=choice.pk,
             adapter_version=self.proof.adapter_version,
             pinned_version=self.proof.pinned_version,
@@ -65,9 +66,11 @@ class MadePair:
 
 
 async def made_pairs(
-    services: Services, caller: Caller, user_id: str, body: PreferencesIn
+    services: Services, caller: Caller, name: str, body: PreferencesIn
 ) -> list[MadePair | None]:
     """For each answer the pictures that it is between, where the service made them.
+
+    `name`: of the taste that is to learn from it.
 
     The files are copied, with what they say of their making: the answer outlives the jobs. Raises
     404 for a picture that is another person's, 422 (`not_one_prompt`) where two are no pair, 503
@@ -77,13 +80,13 @@ async def made_pairs(
     asked = sum(choice.image_ids is not None for choice in body.choices)
     if not asked:
         return [None] * len(body.choices)
-    await refuse_too_many(services, caller, user_id, 2 * asked)
+    await refuse_too_many(services, caller, person_of(name), 2 * asked)
     for i, choice in enumerate(body.choices):
         if choice.image_ids is None:
             found.append(None)
             continue
         async with services.database.read() as store:
-            user = await store.users.find(caller.tenant, user_id)
+            user = await store.users.find(caller.tenant, person_of(name))
             user_pk = None if user is None else user.pk
             images = [await seen_image(store, caller, image_id) for image_id in choice.image_ids]
             if any(image.user_pk not in (user_pk, None) for image in images):
@@ -94,7 +97,7 @@ async def made_pairs(
             raise ServiceError(422, "not_one_prompt", errors=(fault,))
         pictures = [await _as_png(services, image) for image in images]
         made_by = [job for job in jobs if job is not None]
-        proof = _proof(made_by, images, user_pk)
+        proof = _proof(made_by, images, user_pk, name)
         made: dict[str, Any] = {
             "image_ids": list(choice.image_ids),
             "personal": None if proof is None else proof.personal,
@@ -112,14 +115,16 @@ async def _job(store: Store, image: Image) -> Job | None:
     return job if job is not None and job.result is not None else None
 
 
-def _proof(jobs: Sequence[Job], images: Sequence[Image], user_pk: str | None) -> Proof | None:
+def _proof(
+    jobs: Sequence[Job], images: Sequence[Image], user_pk: str | None, name: str
+) -> Proof | None:
     results: list[dict[str, Any]] = [job.result or {} for job in jobs]
     applied = [bool(result.get("personalization_applied")) for result in results]
     if sum(applied) != 1 or results[0].get("model") != results[1].get("model"):
         return None
     personal = applied.index(True)
     version = results[personal].get("adapter_version")
-    if version is None or not _in_taste_of(jobs[personal], user_pk):
+    if version is None or not _in_taste_of(jobs[personal], user_pk, name):
         return None
     (one, other), (image, another) = [job.request for job in jobs], images
     if not differ_in_taste_alone(one, image.position, other, another.position):
@@ -127,8 +132,10 @@ def _proof(jobs: Sequence[Job], images: Sequence[Image], user_pk: str | None) ->
     return Proof(personal, version, jobs[personal].adapter_version)
 
 
-def _in_taste_of(job: Job, user_pk: str | None) -> bool:
-    return user_pk is not None and job.user_pk == user_pk and not job.request.get("blend")
+def _in_taste_of(job: Job, user_pk: str | None, name: str) -> bool:
+    """Whether it is in this very taste of the person, and in no other's."""
+    own = [{"user_id": person_of(name), **taste_told(taste_of(name))}]
+    return user_pk is not None and job.user_pk == user_pk and tastes_named(job.request) == own
 
 
 async def _as_png(services: Services, image: Image) -> bytes:

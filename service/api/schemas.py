@@ -19,7 +19,7 @@ from pydantic_core import CoreSchema
 from ppd_model.pictures.writing import DEFAULT_QUALITY, Format
 from ppd_model.types import Solver
 from ppd_model.words import INVISIBLE, is_blank
-from service.core.auth import BROWSER_TENANT, USER_ID, KeyScope
+from service.core.auth import BROWSER_TENANT, TASTE, USER_ID, KeyScope
 from service.core.messages import JobStatus
 from service.core.pictures import MAX_PICTURE_BYTES
 
@@ -192,11 +192,31 @@ class ProfileIn(Body):
 DiffusionTime = Annotated[float, Field(ge=0, le=1)]
 
 
-class BlendIn(Body):
-    """One of several people whose tastes are mixed."""
+Taste = Annotated[
+    Annotated[str, Field(pattern=TASTE)] | None,
+    Field(description="Which of the person's tastes; left out: the first."),
+]
+TasteCode = Annotated[
+    Annotated[str, Field(min_length=1, max_length=64)] | None,
+    Field(description="A code under which somebody shares a taste, in the place of a person's."),
+]
 
-    user_id: UserId
+
+class BlendIn(Body):
+    """One of several tastes that are mixed: a person's, or one that is shared."""
+
+    user_id: UserId | None = None
+    taste: Taste = None
+    taste_code: TasteCode = None
     weight: Annotated[float, Field(gt=0, le=1000)]
+
+    @model_validator(mode="after")
+    def _one_taste(self) -> Self:
+        if (self.user_id is None) is (self.taste_code is None):
+            raise ValueError("takes user_id or taste_code, one of the two")
+        if self.taste is not None and self.user_id is None:
+            raise ValueError("taste is one of user_id's")
+        return self
 
 
 class GenerateIn(Body):
@@ -205,7 +225,12 @@ class GenerateIn(Body):
     max_total_steps: ClassVar[int] = MAX_TOTAL_STEPS
 
     prompt: Annotated[str, Field(min_length=1, max_length=1000), NotBlank]
-    user_id: UserId | None = None
+    user_id: Annotated[
+        UserId | None,
+        Field(description="Whose taste; with taste_code only for whom the pictures are."),
+    ] = None
+    taste: Taste = None
+    taste_code: TasteCode = None
     blend: Annotated[list[BlendIn] | None, Field(min_length=1, max_length=8)] = None
     strength: Annotated[float, Field(ge=0, le=1)] = 1.0
     negative_prompt: Annotated[str, Field(max_length=1000)] = ""
@@ -249,8 +274,13 @@ class GenerateIn(Body):
             raise ValueError("quality is that of jpeg and webp: a png loses nothing")
         if self.user_id is not None and self.blend is not None:
             raise ValueError("takes user_id or blend, not both")
-        if self.blend and len({part.user_id for part in self.blend}) != len(self.blend):
-            raise ValueError("blend names a user twice")
+        if self.taste_code is not None and self.blend is not None:
+            raise ValueError("takes taste_code or blend, not both")
+        if self.taste is not None and (self.user_id is None or self.taste_code is not None):
+            raise ValueError("taste is one of user_id's, without a taste_code")
+        parts = [(part.user_id, part.taste, part.taste_code) for part in self.blend or ()]
+        if len(set(parts)) != len(parts):
+            raise ValueError("blend names a taste twice")
         if self.n * (self.steps or 1) > self.max_total_steps:
             raise ValueError(f"n x steps is at most {self.max_total_steps}")
         if self.guidance_interval is not None:
@@ -397,6 +427,7 @@ class PreferencesStateOut(BaseModel):
     """Where a user's profile stands. `warnings`: of captions that were sent."""
 
     user_id: str
+    taste: str | None = None
     profile_version: int | None
     status: Literal["collecting", "encoding", "ready", "failed"]
     choices: int
@@ -442,6 +473,7 @@ class PreferencesOut(BaseModel):
     """All answers, the current profile and its versions."""
 
     user_id: str
+    taste: str | None = None
     status: Literal["collecting", "encoding", "ready", "failed"]
     profile_version: int | None
     answered: int
@@ -548,6 +580,45 @@ class KeysOut(BaseModel):
     results: list[KeyOut]
 
 
+class TasteOut(BaseModel):
+    """One of a person's tastes; the first has no name. `answers` counts ties too."""
+
+    taste: str | None
+    status: Literal["collecting", "encoding", "ready", "failed"]
+    profile_version: int | None
+    answers: int
+    created_at: datetime | None
+
+
+class TastesOut(BaseModel):
+    """A person's tastes, the first one first."""
+
+    results: list[TasteOut]
+    most: int
+    """So many further ones a person may have."""
+
+
+class ShareIn(Body):
+    """Which taste is to be shared."""
+
+    taste: Taste = None
+
+
+class ShareOut(BaseModel):
+    """A shared taste. `code` is null where the service cannot say it again."""
+
+    id: str
+    taste: str | None
+    code: str | None
+    created_at: datetime
+
+
+class SharesOut(BaseModel):
+    """All codes of a person."""
+
+    results: list[ShareOut]
+
+
 class ErasedOut(BaseModel):
     """The receipt of an erasure: how much is gone.
 
@@ -560,6 +631,7 @@ class ErasedOut(BaseModel):
     """
 
     user_id: str
+    taste: str | None = None
     erased: dict[str, int]
     pending_images: int
     cache_forgotten: bool

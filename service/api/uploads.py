@@ -138,7 +138,7 @@ async def check_quota(store: Store, limits: Limits, user: User, new: Sequence[Im
     """Raise 409 when these pictures would be more, or larger, than a person's may be in all."""
     if not new:
         return
-    count, size_bytes = await store.images.uploads(user.pk)
+    count, size_bytes = await store.images.uploads(user.person_pk)
     count += len(new)
     size_bytes += sum(image.size_bytes for image in new)
     if count > limits.max_uploads_per_user or size_bytes > limits.max_upload_bytes_per_user:
@@ -167,9 +167,9 @@ def image_row(user: User, data: bytes) -> Image:
     return Image(
         id=image_id,
         tenant=user.tenant,
-        user_pk=user.pk,
+        user_pk=user.person_pk,
         kind="upload",
-        key=upload_key(user.pk, image_id, sha256),
+        key=upload_key(user.person_pk, image_id, sha256),
         sha256=sha256,
         size_bytes=len(data),
         width_px=width_px,

@@ -29,7 +29,7 @@ def export(
     async def write(parts: Parts, to: TextIO) -> bool:
         async with parts.database.read() as store:
             found = await store.users.find(tenant, user)
-        if found is None:
+        if found is None or found.owner_pk is not None:
             return False
         async for piece in export_person(parts, found):
             to.write(piece)

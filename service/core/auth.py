@@ -1,4 +1,4 @@
-"""Who calls."""
+"""Who calls, and how people and their tastes are named."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,29 @@ BROWSER_TENANT = "browser"
 
 USER_ID = r"^([A-Za-z0-9_-]|[A-Za-z0-9_-][A-Za-z0-9._-]|\.[A-Za-z0-9_-]|[A-Za-z0-9._-]{3,128})$"
 """1 to 128 characters; neither . nor .., which clients take out of a path."""
+TASTE = r"^([A-Za-z0-9_-]|[A-Za-z0-9_-][A-Za-z0-9._-]|\.[A-Za-z0-9_-]|[A-Za-z0-9._-]{3,64})$"
+"""A taste's name: as a user's, to 64 characters."""
+MAX_TASTES = 16
+"""So many named tastes a person has at most, beside the first, which has no name."""
 TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def named(user_id: str, taste: str | None) -> str:
+    """Under which name a taste of this person is kept: the first one under the person's own.
+
+    No client can send the others: a user id has no colon.
+    """
+    return user_id if taste is None else f"{user_id}:{taste}"
+
+
+def person_of(name: str) -> str:
+    """The user id of whose taste this is."""
+    return name.partition(":")[0]
+
+
+def taste_of(name: str) -> str | None:
+    """The taste's own name; None for a person's first."""
+    return name.partition(":")[2] or None
 
 
 KeyScope = Literal["client", "admin"]

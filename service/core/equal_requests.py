@@ -21,7 +21,8 @@ _DECIDES_TOO = ("solver", "guidance_interval", "format", "quality", "embed_promp
 _DECIDES_ONE_PICTURE = (set(_DECIDES) - {"seed", "n"}) | {"solver", "guidance_interval"}
 
 Taste = tuple[str, str | None, float]
-"""A person (by pk), the profile version pinned for the job (by pk), and the weight."""
+"""A taste (by pk; of one that is shared, for whom too), the profile version pinned for the job (by
+pk), and the weight."""
 
 
 def request_sha256(

@@ -16,7 +16,7 @@ from ppd_model.pictures.origin import Origin
 from ppd_model.pictures.reading import KEPT, read_picture
 from ppd_model.pictures.writing import DEFAULT_QUALITY, KINDS, Format, encoded
 from ppd_model.types import Embedding, EncodedUser, Generated, ImageRequest, LabelledPair
-from service.actions.conditioning import Tastes, echo, tastes_of
+from service.actions.conditioning import Tastes, echo, tastes_named, tastes_of
 from service.actions.equal_requests import earlier_result, waited, wanted_by
 from service.actions.leftovers import delete_leftovers
 from service.actions.moderating import refuse_made
@@ -85,7 +85,7 @@ async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable
         )
     finally:
         if worked_s:
-            accounts = spenders(job.tenant, job.lane, profile.user_pk)
+            accounts = spenders(job.tenant, job.lane, job.user_pk)
             await tools.rates.charge_gpu_seconds(accounts, worked_s)
     expected = None
     if profile.given_text is None:  # a person's own words are what the readings say of them
@@ -201,6 +201,8 @@ async def generate(
     request = job.request
     async with tools.database.read() as store:
         wanted = await wanted_by(store, job)
+        if len(wanted.subjects) < len(tastes_named(request)):
+            raise JobFailure("taste_gone")
         tastes = await tastes_of(store, versions, request, wanted.subjects)
     if job.request_sha256 is not None:
         again = await earlier_result(tools, versions, wanted)

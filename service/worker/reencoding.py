@@ -5,7 +5,7 @@ from service.core.choices import sets_of
 from service.core.ports import Versions
 from service.infra.sql.database import Database
 from service.infra.sql.store import Store
-from service.infra.sql.tables import Profile
+from service.infra.sql.tables import Profile, User
 
 _PEOPLE_AT_ONCE = 100
 _LANE = "reencoding"
@@ -24,14 +24,14 @@ async def queue_stale(database: Database, versions: Versions) -> int:
     for begin in range(0, len(stale), _PEOPLE_AT_ONCE):
         some = [old.user_pk for old in stale[begin : begin + _PEOPLE_AT_ONCE]]
         async with database.write() as store:
-            tenants = await store.users.several_alone(some)
-            for old in await store.profiles.stale(versions.encoder_version, list(tenants)):
-                await _queue(store, tenants[old.user_pk], old)
+            users = await store.users.several_alone(some)
+            for old in await store.profiles.stale(versions.encoder_version, list(users)):
+                await _queue(store, users[old.user_pk], old)
                 queued += 1
     return queued
 
 
-async def _queue(store: Store, tenant: str, old: Profile) -> None:
+async def _queue(store: Store, user: User, old: Profile) -> None:
     source = old.source if old.source in ("edited", "written") else "reencoded"
     new = await store.profiles.add(old.user_pk, source, old.choices, old.seed, old.text)
-    await store.jobs.add(encode_job(tenant, new, _LANE, len(sets_of(new.choices))))
+    await store.jobs.add(encode_job(user, new, _LANE, len(sets_of(new.choices))))

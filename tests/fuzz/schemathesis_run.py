@@ -77,6 +77,8 @@ async def _real_values(service: Service) -> Mapping[str, Sequence[str | int]]:
         "tokens": [made["data"][0]["url"].rsplit("/", 1)[1]],
         "models": [ids["model"]],
         "adapters": [ids["version"]],
+        "tastes": [ids["taste"]],
+        "codes": [ids["code"]],
         "files": ["pair-00-a.webp"],
         "sides": [128],
     }

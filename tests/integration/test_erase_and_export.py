@@ -91,10 +91,15 @@ async def test_after_an_erasure_nothing_is_left(
     client = service.client()
     await service.answer(client, "bob")
     await fill(service)
+    text = {"text": "A secret garden, in another taste."}
+    waits = {"Prefer": "wait=60"}
+    await client.put("/users/ann-of-the-lake/profile?taste=fog", json=text, headers=waits)
+    shared = await client.post("/users/ann-of-the-lake/shares", json={"taste": "fog"})
+    assert shared.status_code == 201
     url = (await client.get("/users/ann-of-the-lake/images")).json()["results"][0]["url"]
     receipt = await client.delete("/users/ann-of-the-lake")
     assert receipt.status_code == 200
-    assert receipt.json()["erased"] == {"choices": 5, "profiles": 3, "jobs": 5, "images": 4}
+    assert receipt.json()["erased"] == {"choices": 5, "profiles": 4, "jobs": 6, "images": 4}
     assert receipt.json()["scrubbed"] is True
     for path in ("preferences", "export", "images"):
         assert (await client.get(f"/users/ann-of-the-lake/{path}")).status_code == 404
@@ -111,9 +116,10 @@ async def test_after_an_erasure_nothing_is_left(
         "api_keys": 1, "users": 1, "profiles": 1, "jobs": 1, "choices": 4,
         "images": 0, "job_subjects": 0, "idempotency_keys": 0,
         "workers": 0, "adapters": 0, "adapter_activations": 0,
-        "images_to_delete": 0, "erased_users": 1, "chores": 2, "schema_floor": 1,
+        "images_to_delete": 0, "erased_users": 2, "chores": 2, "schema_floor": 1,
             "audit_entries": 2, "reports": 0, "ended_sessions": 0, "readings": 1,
         "exports": 0, "exported_people": 0, "exported_answers": 0, "blind_choices": 0,
+        "taste_shares": 0,
     }  # fmt: skip
     for trace in (b"ann-of-the-lake", PROMPT.encode(), b"secret garden", b"fog"):
         for file in service.settings.data_dir.rglob("*"):

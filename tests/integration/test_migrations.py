@@ -23,6 +23,7 @@ PARENTS_FIRST = (
     "chores", "schema_floor", "audit_entries", "ended_sessions", "reports", "readings", "turns",
     "blind_choices",
     "exports", "exported_people", "exported_answers",
+    "taste_shares",
 )  # fmt: skip
 PLAIN = {"VARCHAR": "x", "TEXT": "x", "INTEGER": 1, "BIGINT": 1, "FLOAT": 1.0, "BOOLEAN": True}
 

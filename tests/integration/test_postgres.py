@@ -191,7 +191,9 @@ async def test_an_encoding_that_a_worker_is_beginning_is_not_overtaken(
 ) -> None:
     here, there = databases
     user_pk = await add_user(here)
-    (job_id,) = await add_jobs(here, 1, kind="encode", user_pk=user_pk)
+    async with here.write() as store:
+        profile = await store.profiles.add(user_pk, "written", [], 1, "text")
+    (job_id,) = await add_jobs(here, 1, kind="encode", user_pk=user_pk, profile_pk=profile.pk)
 
     async def overtake() -> list[str]:
         async with there.write() as store:

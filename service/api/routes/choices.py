@@ -9,7 +9,7 @@ from service.actions.encodings import follow_answers, queue_encoding
 from service.actions.leftovers import delete_leftovers, delete_soon
 from service.actions.moderating import refuse
 from service.actions.words import caption_not_read
-from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, UserIdDep, WaitDep
+from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, TasteDep, WaitDep
 from service.api.http.cursors import decode_cursor, encode_cursor
 from service.api.idempotency import Accepted, OnceDep
 from service.api.made_pairs import MadePair, made_pairs
@@ -34,7 +34,7 @@ from service.api.schemas import (
 )
 from service.api.services import Services
 from service.api.uploads import check_quota, clean_uploads, contents, image_row, put_pictures
-from service.core.auth import Caller
+from service.core.auth import Caller, person_of, taste_of
 from service.core.choices import begins_encoding, newest_read, profile_state
 from service.core.errors import CODES, ServiceError, invalid
 from service.core.foretold import Foretold, foretold
@@ -58,14 +58,14 @@ _VERSIONS = 20
 
 
 @router.get("/quiz")
-async def quiz(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -> QuizOut:
+async def quiz(name: TasteDep, caller: CallerDep, services: ServicesDep) -> QuizOut:
     """The next pairs to ask: as many as an embedding still needs, else four that would add most."""
     async with services.database.read() as store:
-        user = await store.users.find(caller.tenant, user_id)
+        user = await store.users.find(caller.tenant, name)
         answers = await store.choices.of(user.pk) if user is not None else []
         read = await store.choices.read_from(user) if user is not None else []
     still = needed(len(read))
-    person = _person(caller, user_id)
+    person = _person(caller, name)
     pool = services.pool.pairs
     given = {answer.pair_id: answer.preferred for answer in answers if answer.pair_id is not None}
     pairs = next_pairs(pool, given, person, still or CHOICES_PER_EMBEDDING)
@@ -87,7 +87,7 @@ async def quiz(user_id: UserIdDep, caller: CallerDep, services: ServicesDep) -> 
     responses=_READY,
 )
 async def post_preferences(
-    user_id: UserIdDep,
+    name: TasteDep,
     body: PreferencesIn,
     request: Request,
     response: Response,
@@ -107,14 +107,14 @@ async def post_preferences(
     told: list[tuple[str, Outcome]] = []
 
     async def read_pictures() -> None:
-        made.extend(await made_pairs(services, caller, user_id, body))
-        own = await clean_uploads(services, caller, user_id, body)
+        made.extend(await made_pairs(services, caller, name, body))
+        own = await clean_uploads(services, caller, person_of(name), body)
         await refuse(services, "upload", contents(body, own), caller.audited_as, caller.tenant)
         pairs = zip(own, made, strict=True)
         sent.extend(ours if pair is None else pair.pictures for ours, pair in pairs)
 
     async def work(store: Store) -> Accepted:
-        user = await store.users.get_or_create(caller.tenant, user_id, alone=True, lane=caller.lane)
+        user = await store.users.get_or_create(caller.tenant, name, alone=True, lane=caller.lane)
         uploads = [[image_row(user, data) for data in pictures] for pictures in sent]
         await check_quota(store, services.limits, user, [i for images in uploads for i in images])
         rows = zip(body.choices, made, uploads, sent, strict=True)
@@ -130,12 +130,12 @@ async def post_preferences(
                 await store.images.add(images)
                 answer = _choice_row(services, caller, user, choice, pair, images)
                 await store.choices.put(answer)
-            blind = None if pair is None else pair.blind_choice(answer)
+            blind = None if pair is None else pair.blind_choice(answer, user.person_pk)
             if blind is not None:
                 told.append((blind.adapter_version, await store.blind_choices.add(blind)))
         ids, late = await _begin(store, services, caller, user, body)
         overtaken.extend(late)
-        return Accepted(ids, user_pk=user.pk)
+        return Accepted(ids, user_pk=user.person_pk)
 
     try:
         accepted = await once.do(work, read_pictures)
@@ -145,7 +145,7 @@ async def post_preferences(
     for adapter_version, outcome in told:
         services.metrics.blind_choice(adapter_version, outcome)
     _announce(services, overtaken, accepted["job_id"])
-    state = await _present(user_id, accepted, request, response, caller, services, wait_s)
+    state = await _present(name, accepted, request, response, caller, services, wait_s)
     state.warnings = _not_read(body, services)
     return state
 
@@ -156,7 +156,7 @@ async def post_preferences(
     responses=_READY,
 )
 async def choose_since(
-    user_id: UserIdDep,
+    name: TasteDep,
     body: AnswersIn,
     request: Request,
     response: Response,
@@ -170,7 +170,7 @@ async def choose_since(
         user.answers_since = body.since
         return []
 
-    return await _changed(user_id, change, request, response, caller, services, wait_s)
+    return await _changed(name, change, request, response, caller, services, wait_s)
 
 
 @router.patch(
@@ -179,7 +179,7 @@ async def choose_since(
     responses=_READY,
 )
 async def change_answer(
-    user_id: UserIdDep,
+    name: TasteDep,
     answer_id: AnswerId,
     body: AnswerIn,
     request: Request,
@@ -195,7 +195,7 @@ async def change_answer(
         await store.choices.answer_again(answer, body.preferred)
         return []
 
-    return await _changed(user_id, change, request, response, caller, services, wait_s)
+    return await _changed(name, change, request, response, caller, services, wait_s)
 
 
 @router.delete(
@@ -204,7 +204,7 @@ async def change_answer(
     responses=_READY,
 )
 async def remove_answer(
-    user_id: UserIdDep,
+    name: TasteDep,
     answer_id: AnswerId,
     request: Request,
     response: Response,
@@ -223,7 +223,7 @@ async def remove_answer(
         await store.choices.remove(answer)
         return await store.images.remove(own)
 
-    return await _changed(user_id, change, request, response, caller, services, wait_s)
+    return await _changed(name, change, request, response, caller, services, wait_s)
 
 
 @router.put(
@@ -232,7 +232,7 @@ async def remove_answer(
     responses=_READY,
 )
 async def put_profile(
-    user_id: UserIdDep,
+    name: TasteDep,
     body: ProfileIn,
     request: Request,
     response: Response,
@@ -247,7 +247,7 @@ async def put_profile(
     text = ("/text", body.text, "text/plain")
     await refuse(services, "prompt", [text], caller.audited_as, caller.tenant)
     async with services.database.write() as store:
-        user = await store.users.get_or_create(caller.tenant, user_id, alone=True, lane=caller.lane)
+        user = await store.users.get_or_create(caller.tenant, name, alone=True, lane=caller.lane)
         encoding = await queue_encoding(
             store,
             services,
@@ -259,18 +259,19 @@ async def put_profile(
             text=body.text,
         )
     _announce(services, encoding.overtaken, encoding.ids["job_id"])
-    return await _present(user_id, encoding.ids, request, response, caller, services, wait_s)
+    return await _present(name, encoding.ids, request, response, caller, services, wait_s)
 
 
 @router.get("/preferences")
 async def get_preferences(
-    user_id: UserIdDep, caller: CallerDep, services: ServicesDep
+    name: TasteDep, caller: CallerDep, services: ServicesDep
 ) -> PreferencesOut:
     """All answers, the current profile and its newest versions; `profiles_next` leads on."""
     async with services.database.read() as store:
-        user = await store.users.find(caller.tenant, user_id)
+        user = await store.users.find(caller.tenant, name)
+        person = await store.users.find(caller.tenant, person_of(name))
         if user is None and not caller.is_session:
-            raise ServiceError(404, "user_not_found")
+            raise nobody(name)
         answers = await store.choices.of(user.pk) if user is not None else []
         read = await store.choices.read_from(user) if user is not None else []
         newest = await store.profiles.page(user.pk, None, _VERSIONS + 1) if user is not None else []
@@ -279,13 +280,14 @@ async def get_preferences(
     profiles = newest[:_VERSIONS]
     counting = {answer.pk for answer in newest_read(read)}
     return PreferencesOut(
-        user_id=user_id,
+        user_id=person_of(name),
+        taste=taste_of(name),
         status=profile_state(standing),
         profile_version=ready.version if ready is not None else None,
         answered=len(answers),
         needed=needed(len(read)),
         since=user.answers_since if user is not None else None,
-        contribute=user is not None and user.contributes_since is not None,
+        contribute=person is not None and person.contributes_since is not None,
         choices=[choice_out(services, answer, counts=answer.pk in counting) for answer in answers],
         profile=profile_out(ready, of) if ready is not None else None,
         profiles=[version_out(profile) for profile in reversed(profiles)],
@@ -295,7 +297,7 @@ async def get_preferences(
 
 @router.get("/profiles")
 async def list_profiles(
-    user_id: UserIdDep,
+    name: TasteDep,
     caller: CallerDep,
     services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -308,9 +310,9 @@ async def list_profiles(
         if not 0 <= before < 2**31:
             raise invalid("", "query parameter cursor: is not one of ours")
     async with services.database.read() as store:
-        user = await store.users.find(caller.tenant, user_id)
+        user = await store.users.find(caller.tenant, name)
         if user is None and not caller.is_session:
-            raise ServiceError(404, "user_not_found")
+            raise nobody(name)
         found = await store.profiles.page(user.pk, before, limit + 1) if user is not None else []
     page = found[:limit]
     following = encode_cursor(page[-1].version) if len(found) > limit else None
@@ -322,7 +324,7 @@ Change = Callable[[Store, User], Awaitable[list[str]]]
 
 
 async def _changed(
-    user_id: str,
+    name: str,
     change: Change,
     request: Request,
     response: Response,
@@ -334,9 +336,9 @@ async def _changed(
 ) -> PreferencesStateOut:
     """Change the answers of a user who is there, and let the profile follow."""
     async with services.database.write() as store:
-        user = await store.users.alone(caller.tenant, user_id)
+        user = await store.users.alone(caller.tenant, name)
         if user is None:
-            raise ServiceError(404, "user_not_found")
+            raise nobody(name)
         gone = await change(store, user)
         await store.session.flush()
         encoding = await follow_answers(
@@ -350,7 +352,7 @@ async def _changed(
         )
     await delete_soon(services, gone)
     _announce(services, encoding.overtaken, encoding.ids["job_id"])
-    return await _present(user_id, encoding.ids, request, response, caller, services, wait_s)
+    return await _present(name, encoding.ids, request, response, caller, services, wait_s)
 
 
 async def _answer(store: Store, user: User, answer_id: int) -> Choice:
@@ -360,12 +362,17 @@ async def _answer(store: Store, user: User, answer_id: int) -> Choice:
     return answer
 
 
-async def found_user(store: Store, caller: Caller, user_id: str) -> User:
-    """The tenant's user; 404 when there is none."""
-    user = await store.users.find(caller.tenant, user_id)
+async def found_user(store: Store, caller: Caller, name: str) -> User:
+    """The tenant's user, or a taste of one by its name; 404 when there is none."""
+    user = await store.users.find(caller.tenant, name)
     if user is None:
-        raise ServiceError(404, "user_not_found")
+        raise nobody(name)
     return user
+
+
+def nobody(name: str) -> ServiceError:
+    """404: there is no such user, or none with such a taste."""
+    return ServiceError(404, "user_not_found" if taste_of(name) is None else "taste_not_found")
 
 
 def choice_out(services: Services, choice: Choice, *, counts: bool) -> ChoiceOut:
@@ -511,7 +518,7 @@ def _announce(services: Services, overtaken: list[Job], job_id: str | None) -> N
 
 
 async def _present(
-    user_id: str,
+    name: str,
     accepted: dict[str, Any],
     request: Request,
     response: Response,
@@ -524,7 +531,7 @@ async def _present(
     if wait_s is not None and job_id is not None:
         await wait_if_asked(request, response, caller, job_id, wait_s)
     async with services.database.read() as store:
-        user = await found_user(store, caller, user_id)
+        user = await found_user(store, caller, name)
         answered = await store.choices.count(user.pk)
         read = await store.choices.read_from(user)
         profile = await _standing(store, user, accepted["profile_pk"])
@@ -536,15 +543,14 @@ async def _present(
     error = None
     if profile is not None and profile.error_code is not None:
         error = ErrorOut(code=profile.error_code, detail=CODES.get(profile.error_code, ""))
-    links = {
-        "preferences": f"/users/{user_id}/preferences",
-        "quiz": f"/users/{user_id}/quiz",
-    }
+    of_taste = "" if taste_of(name) is None else f"?taste={taste_of(name)}"
+    links = {of: f"/users/{person_of(name)}/{of}{of_taste}" for of in ("preferences", "quiz")}
     if job_id is not None:
         links |= {"job": f"/jobs/{job_id}", "events": f"/jobs/{job_id}/events"}
     response.status_code = 200 if state in ("ready", "failed") else 202
     return PreferencesStateOut(
-        user_id=user_id,
+        user_id=person_of(name),
+        taste=taste_of(name),
         profile_version=profile.version if profile is not None else None,
         status=state,
         choices=answered,

@@ -5,7 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ppd_model.pictures.writing import DEFAULT_QUALITY
-from service.actions.accepting import Asked
+from service.actions.accepting import Asked, Wish
+from service.actions.conditioning import taste_told
 from service.actions.moderating import refuse
 from service.api.deps import (
     BY_KEY_OR_SESSION,
@@ -21,11 +22,12 @@ from service.api.http.strict_json import StrictRequest
 from service.api.idempotency import Accepted, Once, OnceDep, once_of
 from service.api.retries import Tries
 from service.api.routes.jobs import shown, wait_if_asked, written
-from service.api.schemas import MAX_SEED, GenerateIn, JobOut
+from service.api.schemas import MAX_SEED, BlendIn, GenerateIn, JobOut
 from service.api.services import Services
-from service.core.auth import Caller
+from service.core.auth import Caller, named
 from service.core.errors import ServiceError, invalid
 from service.core.messages import TERMINAL
+from service.infra.secrets import key_sha256
 from service.infra.sql.jobs.seen import JobSeen
 from service.infra.sql.store import Store
 
@@ -99,12 +101,12 @@ async def accept(
 def _asked(body: GenerateIn, caller: Caller, services: Services, *, waits: bool) -> Asked:
     """Raises 422 for sizes that the preset has not, 404 for people who are not the caller's."""
     request = _request(body, services)
-    subjects = tuple(_subjects(body))
-    if not all(caller.may_use(user_id) for user_id, _ in subjects):
+    said = [body, *(body.blend or ())]
+    if not all(caller.may_use(one.user_id) for one in said if one.user_id is not None):
         raise ServiceError(404, "user_not_found")
-    return Asked(
-        caller, subjects, request, waits, names_seed=body.seed is not None, fresh=body.fresh
-    )
+    wishes = tuple(_wish(one, caller.tenant) for one in _parts(body))
+    seed, fresh = body.seed is not None, body.fresh
+    return Asked(caller, wishes, request, waits, seed, fresh, user_id=body.user_id)
 
 
 def _request(body: GenerateIn, services: Services) -> dict[str, Any]:
@@ -119,9 +121,12 @@ def _request(body: GenerateIn, services: Services) -> dict[str, Any]:
     if vocabulary is not None and not vocabulary.reads(body.prompt):
         raise invalid("/prompt", vocabulary.why_unread(body.prompt), "unreadable_prompt")
     seed = body.seed if body.seed is not None else min(services.new_seed(), MAX_SEED - body.n)
+    of_people = {"user_id", "taste", "taste_code", "blend"}
+    used = [_told(part) for part in _parts(body)]
     return {
-        **body.model_dump(exclude={"user_id", "blend", "seed", "width", "height", "fresh"}),
-        "user_ids": [user_id for user_id, _ in _subjects(body)],
+        **body.model_dump(exclude={*of_people, "seed", "width", "height", "fresh"}),
+        "user_ids": [one["user_id"] for one in used if "user_id" in one],
+        **({"tastes": used} if any(one.keys() != {"user_id"} for one in used) else {}),
         "blended": body.blend is not None,
         "seed": seed,
         "width": body.width or offered.default_side_px,
@@ -133,10 +138,23 @@ def _request(body: GenerateIn, services: Services) -> dict[str, Any]:
     }
 
 
-def _subjects(body: GenerateIn) -> list[tuple[str, float]]:
-    if body.user_id is not None:
-        return [(body.user_id, 1.0)]
-    return [(part.user_id, part.weight) for part in body.blend or ()]
+def _parts(body: GenerateIn) -> list[GenerateIn | BlendIn]:
+    """All that name a taste."""
+    return [body] if body.user_id or body.taste_code else [*(body.blend or ())]
+
+
+def _wish(part: GenerateIn | BlendIn, tenant: str) -> Wish:
+    weight = part.weight if isinstance(part, BlendIn) else 1.0
+    if part.taste_code is not None:
+        return Wish(("", key_sha256(part.taste_code)), weight)
+    assert part.user_id is not None, "bodies name a user or a code"
+    return Wish((tenant, named(part.user_id, part.taste)), weight)
+
+
+def _told(part: GenerateIn | BlendIn) -> dict[str, Any]:
+    if part.taste_code is not None:
+        return {"shared_taste": True}
+    return {"user_id": part.user_id, **taste_told(part.taste)}
 
 
 async def _present(

@@ -59,7 +59,9 @@ async def contribute(
     async with services.database.write() as store:
         user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
         if body.contribute != (user.contributes_since is not None):
-            user.contributes_since = now() if body.contribute else None
+            since = now() if body.contribute else None
+            for taste in await store.users.tastes_of(user.pk):  # each is a person of the export
+                taste.contributes_since = since
             what: What = "person.contributes" if body.contribute else "person.withdrew"
             await store.audit.note(caller.audited_as, what, f"person:{user.pk}", caller.tenant)
     return ContributionOut(

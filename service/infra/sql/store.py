@@ -29,6 +29,7 @@ from service.infra.sql.repositories.keys import Keys
 from service.infra.sql.repositories.profiles import Profiles
 from service.infra.sql.repositories.readings import Readings
 from service.infra.sql.repositories.retention import Due
+from service.infra.sql.repositories.taste_shares import TasteShares
 from service.infra.sql.repositories.tombstones import Tombstones
 from service.infra.sql.repositories.users import SEEN_TO, Users
 from service.infra.sql.repositories.workers import Workers
@@ -58,6 +59,7 @@ class Store:
         self.audit = Audit(session)
         self.reports = Reports(session)
         self.exports = Exports(session)
+        self.taste_shares = TasteShares(session)
 
     async def meet(
         self, people: Collection[Person], owners: Collection[Person], kind: str

@@ -87,14 +87,19 @@ class ApiKey(Base):
 
 
 class User(Base):
-    """A person of one tenant. `pk` is ours; an erased and re-created user gets another."""
+    """A person of one tenant, or a further taste of one, which is no person of its own.
+
+    `pk` is ours; an erased and re-created user gets another. A taste has the person's row as its
+    `owner_pk`, and as `user_id` what `service.core.auth.named` makes of both names. Answers,
+    versions and readings hang on the taste; jobs, pictures and all that is counted on the person.
+    """
 
     __tablename__ = "users"
     __table_args__ = (UniqueConstraint("tenant", "user_id"), Index(None, "tenant", "lane"))
 
     pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
     tenant: Mapped[str] = mapped_column(String(64))
-    user_id: Mapped[str] = mapped_column(String(128))
+    user_id: Mapped[str] = mapped_column(String(193))
     created_at: Mapped[datetime] = mapped_column(default=present())
     seen_at: Mapped[datetime | None] = mapped_column(default=now)
     """When something was last asked in this person's name, to the day."""
@@ -104,6 +109,13 @@ class User(Base):
     """Answers given before are left out of this person's profile."""
     contributes_since: Mapped[datetime | None]
     """When this person decided to give their answers for training; null: they do not."""
+    owner_pk: Mapped[str | None] = _refers_to("users.pk")
+    taste: Mapped[str | None] = mapped_column(String(64))
+
+    @property
+    def person_pk(self) -> str:
+        """Whose taste this is, on whose account everything goes."""
+        return self.owner_pk or self.pk
 
 
 class Choice(Base):
@@ -276,7 +288,10 @@ class TurnRow(Base):
 
 
 class JobSubject(Base):
-    """A user whose taste a generate job uses, with the profile version pinned for it."""
+    """A taste that a generate job uses, with the profile version pinned for it.
+
+    `shared`: by a code, so it is another's; the job and its pictures stay when that person goes.
+    """
 
     __tablename__ = "job_subjects"
 
@@ -285,6 +300,21 @@ class JobSubject(Base):
     user_pk: Mapped[str] = _refers_to("users.pk")
     profile_pk: Mapped[str | None] = _refers_to("profiles.pk")
     weight: Mapped[float] = mapped_column(Float)
+    shared: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+
+
+class TasteShare(Base):
+    """A code under which others make pictures in this taste; a hash of it alone is kept.
+
+    `service.infra.secrets.share_code` makes the code of the `id` again.
+    """
+
+    __tablename__ = "taste_shares"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
+    user_pk: Mapped[str] = _refers_to("users.pk")
+    code_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=present())
 
 
 class Image(Base):

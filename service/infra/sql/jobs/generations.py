@@ -4,7 +4,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Float, Integer, String, bindparam, case, insert, literal, select
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Float,
+    Integer,
+    String,
+    bindparam,
+    case,
+    insert,
+    literal,
+    select,
+)
 
 from service.infra.sql.clock import in_seconds, present
 from service.infra.sql.jobs.seen import JobSeen
@@ -18,11 +29,15 @@ _JOBS = table(Job).c
 
 @dataclass(frozen=True)
 class Subject:
-    """A person whose taste a job uses, by the profile version pinned for it, if any."""
+    """A taste that a job uses, by the profile version pinned for it, if any.
+
+    `shared`: it is another's, who gave a code for it.
+    """
 
     user_pk: str
     profile_pk: str | None
     weight: float
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,5 +118,6 @@ _subjects = json_rows(
     user_pk=String(),
     profile_pk=String(),
     weight=Float(),
+    shared=Boolean(),
 )
 ADD_SUBJECTS = insert(table(JobSubject)).from_select(_subjects.c.keys(), select(*_subjects.c))

@@ -4,7 +4,18 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, String, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    bindparam,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.fairness import Crowd
@@ -19,7 +30,7 @@ from service.infra.sql.jobs.seen import SEEN, JobSeen, asked, page_of_jobs, seen
 from service.infra.sql.json_rows import as_text
 from service.infra.sql.pipelines import pipeline
 from service.infra.sql.repositories.base import FRESH, ID, Repository
-from service.infra.sql.tables import Job, JobSubject, Profile
+from service.infra.sql.tables import Job, JobSubject, Profile, User
 
 NOBODYS_AT_ONCE = 1000
 """So many jobs of nobody are erased by one request."""
@@ -117,13 +128,26 @@ class Jobs(Repository):
             )
         ).all()
 
+    async def unended_in(self, taste_pk: str) -> Sequence[Job]:
+        """Jobs of the taste's own person that wait or run in it or read its answers, locked."""
+        own = (JobSubject.user_pk == taste_pk, JobSubject.shared.is_(False))
+        reads = Job.profile_pk.in_(select(Profile.pk).where(Profile.user_pk == taste_pk))
+        uses = Job.id.in_(select(JobSubject.job_id).where(*own))
+        return await self._all(
+            select(Job)
+            .where(or_(reads, uses), Job.status.in_(("queued", "running")))
+            .order_by(Job.id)
+            .with_for_update()
+            .execution_options(**FRESH)
+        )
+
     async def of_nobody(self, tenant: str, *, ended: bool) -> Sequence[Job]:
         """A tenant's jobs in nobody's name and taste, which nobody else changes until the end.
 
         Those that wait or run; with `ended` all of them. A thousand at most.
         """
         theirs = [Job.tenant == tenant, Job.user_pk.is_(None), Job.kind == "generate"]
-        theirs.append(~exists().where(JobSubject.job_id == Job.id))
+        theirs.append(~IN_A_PERSONS_TASTE)
         if not ended:
             theirs.append(Job.status.in_(("queued", "running")))
         return (
@@ -163,21 +187,23 @@ class Jobs(Repository):
 
     async def uses_of(
         self, user_pk: str, ids: Sequence[str]
-    ) -> Sequence[tuple[str, float, int | None]]:
-        """How these jobs used the user's taste: job, weight, and the pinned profile version."""
+    ) -> Sequence[tuple[str, float, int | None, str | None]]:
+        """How these jobs used the user's tastes: job, weight, the pinned version, which taste."""
         rows = await self._session.execute(
-            select(JobSubject.job_id, JobSubject.weight, Profile.version)
+            select(JobSubject.job_id, JobSubject.weight, Profile.version, User.taste)
+            .join(User, User.pk == JobSubject.user_pk)
             .outerjoin(Profile, Profile.pk == JobSubject.profile_pk)
-            .where(JobSubject.user_pk == user_pk, JobSubject.job_id.in_(ids))
+            .where(*_uses(user_pk), JobSubject.job_id.in_(ids))
             .order_by(JobSubject.job_id, JobSubject.position)
         )
-        return [(row[0], row[1], row[2]) for row in rows]
+        return [(row[0], row[1], row[2], row[3]) for row in rows]
 
     async def waiting_encode(self, user_pk: str) -> Sequence[Job]:
-        """Encode jobs of a user that no worker has begun, nor begins before the end."""
+        """Encode jobs of a taste that no worker has begun, nor begins before the end."""
+        of_taste = Job.profile_pk.in_(select(Profile.pk).where(Profile.user_pk == user_pk))
         return await self._all(
             select(Job)
-            .where(Job.user_pk == user_pk, Job.kind == "encode", Job.status == "queued")
+            .where(of_taste, Job.kind == "encode", Job.status == "queued")
             .order_by(Job.id)
             .with_for_update()
             .execution_options(**FRESH)
@@ -288,10 +314,25 @@ class Jobs(Repository):
         await self._delivery.enqueue(self._session, job.kind, 1)
 
 
+IN_A_PERSONS_TASTE = exists().where(JobSubject.job_id == Job.id, JobSubject.shared.is_(False))
+"""Of a job: that it uses a taste of a person of its tenant; one that came by a code is nobody's."""
+
+
 def jobs_about(user_pk: str) -> Select[str]:
-    """The ids of a user's jobs and of those that used the user's taste, as a subquery.
+    """The ids of a user's jobs and of those that used a taste of the user's, as a subquery.
+
+    Others' jobs that used one by a code are theirs alone.
 
     A subquery, since one statement takes 32,766 values on SQLite and people may have more jobs.
     """
-    uses = select(JobSubject.job_id).where(JobSubject.user_pk == user_pk)
+    uses = select(JobSubject.job_id).where(*_uses(user_pk))
     return select(Job.id).where(or_(Job.user_pk == user_pk, Job.id.in_(uses)))
+
+
+def tastes_about(user_pk: str) -> Select[str]:
+    """The pks of a user's tastes, the first too, as a subquery."""
+    return select(User.pk).where(or_(User.pk == user_pk, User.owner_pk == user_pk))
+
+
+def _uses(user_pk: str) -> tuple[ColumnElement[bool], ...]:
+    return JobSubject.user_pk.in_(tastes_about(user_pk)), JobSubject.shared.is_(False)

@@ -26,6 +26,7 @@ What = Literal[
     "person.contributes",
     "person.withdrew",
     "choices.exported",
+    "taste.erased",
     "jobs.erased",
     "content.refused",
     "report.dismissed",

@@ -9,9 +9,10 @@ from sqlalchemy import delete, exists, func, select
 
 from service.core.auth import BROWSER_TENANT
 from service.core.messages import TERMINAL
+from service.infra.sql.jobs.jobs import IN_A_PERSONS_TASTE
 from service.infra.sql.repositories.base import Repository
 from service.infra.sql.repositories.image_deletions import ImageDeletions
-from service.infra.sql.tables import Image, Job, JobSubject, User
+from service.infra.sql.tables import Image, Job, User
 
 JobsOf = Literal["everybody", "nobody", "sessions in vain"]
 """Whose jobs: `nobody`'s are in no person's name and taste; the last made no picture,
@@ -56,7 +57,7 @@ class Due(Repository):
         """Delete rows of jobs, with those of their pictures, and note the bytes."""
         due = select(Job.id).where(Job.status.in_(TERMINAL), Job.finished_at < ended_before)
         if of == "nobody":
-            due = due.where(Job.user_pk.is_(None), ~exists().where(JobSubject.job_id == Job.id))
+            due = due.where(Job.user_pk.is_(None), ~IN_A_PERSONS_TASTE)
         elif of == "sessions in vain":
             made_none = (Job.kind == "generate") & ~exists().where(Image.job_id == Job.id)
             in_vain = (Job.status != "succeeded") | made_none
@@ -73,6 +74,7 @@ class Due(Repository):
         """Tenant and id of people (of this tenant) for whom nothing was asked since."""
         seen_at = func.coalesce(User.seen_at, User.created_at)
         due = select(User.tenant, User.user_id).where(seen_at < seen_before)
+        due = due.where(User.owner_pk.is_(None))
         if tenant is not None:
             due = due.where(User.tenant == tenant)
         return [(row[0], row[1]) for row in await self._session.execute(due.limit(count))]
