@@ -34,7 +34,6 @@ def upgrade() -> None:
         users.create_foreign_key(
             op.f("fk_users_owner_pk"), "users", ["owner_pk"], ["pk"], ondelete="CASCADE"
         )
-    op.create_index(op.f("ix_users_owner_pk"), "users", ["owner_pk"])
     op.add_column(
         "job_subjects",
         sa.Column("shared", sa.Boolean(), server_default=sa.false(), nullable=False),
@@ -60,7 +59,6 @@ def downgrade() -> None:
     op.drop_column("job_subjects", "shared")
     for rows in _OF_TASTES:
         op.execute(f"DELETE FROM {rows}")  # noqa: S608 - names of ours
-    op.drop_index(op.f("ix_users_owner_pk"), table_name="users")
     with op.batch_alter_table("users") as users:
         users.drop_constraint(op.f("fk_users_owner_pk"), type_="foreignkey")
         users.drop_column("taste")

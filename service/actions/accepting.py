@@ -197,10 +197,8 @@ class Accepting:
             ].pk:
                 return None
         for code_sha256 in asked.codes:
-            if (
-                await store.taste_shares.taste_pk(code_sha256, hold=True)
-                != again.held["", code_sha256].pk
-            ):
+            taste_pk = await store.taste_shares.taste_pk(code_sha256, hold=True)
+            if taste_pk != again.held["", code_sha256].pk:
                 return None
         self._parts.metrics.answered_again(again.result)
         self._parts.metrics.job_ended("generate", "succeeded", 0.0)
