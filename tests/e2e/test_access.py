@@ -31,10 +31,17 @@ def test_no_page_breaks_a_rule_of_axe(page: Page, scheme: Literal["light", "dark
     page.locator("#data-delete").click()
     assert_accessible(page, "dialog")
     page.locator("#delete-cancel").click()
+    page.locator("#taste-new").click()
+    assert_accessible(page, "a new taste")
+    page.locator("#taste-cancel").click()
     page.goto("/studio")
     steps.ask_to_paint(page, "a boat before a zeppelin")
     steps.expect_painted(page, "a boat before")
     assert_accessible(page, "studio")
+    page.locator("#sharing summary").click()
+    page.locator("#share-make").click()
+    expect(page.locator("#share-list code")).to_be_visible()
+    assert_accessible(page, "sharing")
 
 
 def test_every_control_is_at_least_24_pixels_in_both_directions(page: Page) -> None:

@@ -10,6 +10,8 @@
  * @typedef {{version: number, source: string}} ProfileVersion
  * @typedef {{id: number, pair_id: string | null, caption: string, images: string[], preferred: Preferred, counts: boolean}} RecordedChoice
  * @typedef {{status: string, contribute: boolean, choices: RecordedChoice[], profile: Profile | null, profile_version: number | null, profiles: ProfileVersion[]}} Preferences
+ * @typedef {{taste: string | null, status: string, answers: number}} Taste   the first one has no name
+ * @typedef {{id: string, taste: string | null, code: string | null}} Share
  * @typedef {{url: string, seed: number}} ResultImage
  * @typedef {{images: ResultImage[], personalization_applied: boolean, reason?: string, strength: number, warnings?: {code: string, detail: string}[]}} Result
  * @typedef {{code?: string, detail?: string, title?: string}} Problem
@@ -126,11 +128,39 @@ function parseJson(text) {
 
 const user = () => encodeURIComponent(sessionUser());
 
+/** The taste that is meant, by its name; null is the first. @type {string | null} */
+let taste = null;
+
+export const currentTaste = () => taste;
+
+/** @param {string | null} name */
+export function useTaste(name) {
+  taste = name;
+}
+
+/** @param {string | null} name */
+const ofTaste = (name) => (name === null ? "" : `?taste=${encodeURIComponent(name)}`);
+
+/** @returns {Promise<{results: Taste[], most: number}>} */
+export const getTastes = () => request("GET", `/users/${user()}/tastes`);
+
+/** @param {string} name */
+export const deleteTaste = (name) => request("DELETE", `/users/${user()}/tastes/${encodeURIComponent(name)}`);
+
+/** @returns {Promise<{results: Share[]}>} */
+export const getShares = () => request("GET", `/users/${user()}/shares`);
+
+/** A code for the taste that is meant. @param {string} key @returns {Promise<Share>} */
+export const postShare = (key) => request("POST", `/users/${user()}/shares`, { body: taste === null ? {} : { taste }, key });
+
+/** @param {string} id */
+export const revokeShare = (id) => request("DELETE", `/users/${user()}/shares/${encodeURIComponent(id)}`);
+
 /** @returns {Promise<Preferences>} */
-export const getPreferences = () => request("GET", `/users/${user()}/preferences`);
+export const getPreferences = () => request("GET", `/users/${user()}/preferences${ofTaste(taste)}`);
 
 /** @returns {Promise<{needed: number, answered: number, pairs: Pair[], ahead: Pair[]}>} */
-export const getQuiz = () => request("GET", `/users/${user()}/quiz`);
+export const getQuiz = () => request("GET", `/users/${user()}/quiz${ofTaste(taste)}`);
 
 /**
  * @param {string | null} cursor
@@ -145,7 +175,7 @@ export const getPairs = (cursor) =>
  * @param {string} key
  */
 export const postChoice = (pairId, preferred, key) =>
-  request("POST", `/users/${user()}/preferences`, {
+  request("POST", `/users/${user()}/preferences${ofTaste(taste)}`, {
     body: { choices: [{ pair_id: pairId, preferred }] },
     key,
     keepalive: true,
@@ -156,10 +186,11 @@ export const postChoice = (pairId, preferred, key) =>
  * @param {[string, string]} imageIds
  * @param {Preferred} preferred
  * @param {boolean} blind
+ * @param {string | null} of  the taste that learns from it
  * @param {string} key
  */
-export const postBetter = (imageIds, preferred, blind, key) =>
-  request("POST", `/users/${user()}/preferences`, { body: { choices: [{ image_ids: imageIds, preferred, blind }] }, key });
+export const postBetter = (imageIds, preferred, blind, of, key) =>
+  request("POST", `/users/${user()}/preferences${ofTaste(of)}`, { body: { choices: [{ image_ids: imageIds, preferred, blind }] }, key });
 
 /**
  * Whether this person's answers may be used for training.
@@ -169,10 +200,10 @@ export const postBetter = (imageIds, preferred, blind, key) =>
 export const putContribution = (contribute) => request("PUT", `/users/${user()}/contribution`, { body: { contribute } });
 
 /** @param {number} id */
-export const removeAnswer = (id) => request("DELETE", `/users/${user()}/preferences/${id}`);
+export const removeAnswer = (id) => request("DELETE", `/users/${user()}/preferences/${id}${ofTaste(taste)}`);
 
 /** @param {string} text */
-export const putProfile = (text) => request("PUT", `/users/${user()}/profile`, { body: { text } });
+export const putProfile = (text) => request("PUT", `/users/${user()}/profile${ofTaste(taste)}`, { body: { text } });
 
 /**
  * A profile of words alone, once it is read.
@@ -180,7 +211,7 @@ export const putProfile = (text) => request("PUT", `/users/${user()}/profile`, {
  * @returns {Promise<{status: string, error: Problem | null}>}
  */
 export const startProfile = (text) =>
-  request("PUT", `/users/${user()}/profile`, { body: { text }, waitS: 30 });
+  request("PUT", `/users/${user()}/profile${ofTaste(taste)}`, { body: { text }, waitS: 30 });
 
 export const exportUser = () => request("GET", `/users/${user()}/export`);
 export const deleteUser = () => request("DELETE", `/users/${user()}`);

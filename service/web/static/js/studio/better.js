@@ -47,7 +47,7 @@ export function mask(blind) {
 /** Asks about a pair, or says what was answered. @param {PaintedPair | null} pair */
 export function askBetter(pair) {
   asked = pair;
-  const open = pair !== null && pair.applied && pair.said === undefined;
+  const open = pair !== null && pair.applied && !pair.code && pair.said === undefined;
   for (const id of ["better-question", "better-neither", "better-mine", "better-base"]) byId(id).hidden = !open;
   const said = pair?.said === undefined ? "" : pair.said === null ? "You liked neither better." : pair.said === PLACE.mine ? "You liked yours better." : "You liked the base better.";
   byId("better-said").textContent = said && `${said} It counts as one of your answers.`;
@@ -60,7 +60,7 @@ async function answer(preferred) {
   if (pair === null || byId("better-neither").disabled) return;
   setBusy(true);
   try {
-    await postBetter([idOf(pair.mine.url), idOf(pair.base.url)], preferred, pair.blind !== undefined, newKey());
+    await postBetter([idOf(pair.mine.url), idOf(pair.base.url)], preferred, pair.blind !== undefined, pair.taste ?? null, newKey());
     pair.said = preferred;
     announce("Your answer is saved.");
     changed(pair);

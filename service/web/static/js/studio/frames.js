@@ -75,6 +75,13 @@ export async function hang(kind, picture) {
   drawStopped(kind, whole ? picture.note : "This picture is no longer kept.");
 }
 
+/** Calls the picture in a taste this. @param {"Yours" | "Shared"} name */
+export function nameMine(name) {
+  byId("frame-mine").querySelector("figcaption strong").textContent = name;
+}
+
+const showMine = () => (byId("frame-mine").querySelector("figcaption strong").textContent === "Yours" ? "Show yours" : "Show the shared one");
+
 /** Wires the switch between side by side and in place. @param {(view: string) => void} onView */
 export function wireViews(onView) {
   const frames = byId("frames");
@@ -87,7 +94,7 @@ export function wireViews(onView) {
   const flip = () => {
     if (frames.dataset.view !== "flip") return;
     frames.dataset.show = frames.dataset.show === "mine" ? "base" : "mine";
-    byId("flip").textContent = frames.dataset.show === "mine" ? "Show the base" : "Show yours";
+    byId("flip").textContent = frames.dataset.show === "mine" ? "Show the base" : showMine();
   };
   byId("flip").addEventListener("click", flip);
   frames.addEventListener("click", (/** @type {MouseEvent} */ event) => {

@@ -3,16 +3,18 @@
 import { byId, make } from "../shared/dom.js";
 
 /**
- * @typedef {{prompt: string, seed: number, strength: number}} Wish
+ * @typedef {{prompt: string, seed: number, strength: number, taste?: string | null, code?: string | null}} Wish
  * @typedef {{url: string, jobId: string}} Made
  * @typedef {Wish & {mine: Made, base: Made, applied: boolean, reason: string | null, facts: [string, string][], warnings: string[], blind?: {swapped: boolean}, said?: import("../shared/api.js").Preferred}} PaintedPair
+ *   taste: the name of the person's own, null the first; code: of somebody's that was shared
  *   blind: painted without telling which is which; swapped: the base hangs first. said: which was liked better
  */
 
 const KEPT = 24;
 
 /** @param {Wish} a @param {Wish} b */
-const sameWish = (a, b) => a.prompt === b.prompt && a.seed === b.seed && a.strength === b.strength;
+const sameWish = (a, b) => a.prompt === b.prompt && a.seed === b.seed && a.strength === b.strength &&
+  (a.taste ?? null) === (b.taste ?? null) && (a.code ?? null) === (b.code ?? null);
 
 /** @param {PaintedPair[]} pairs @param {PaintedPair} pair @returns {PaintedPair[]} */
 export const withPair = (pairs, pair) => [pair, ...pairs.filter((other) => !sameWish(other, pair))].slice(0, KEPT);

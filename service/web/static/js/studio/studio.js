@@ -1,14 +1,16 @@
 // @ts-check
 /** START HERE for `/studio`: one prompt and seed, painted with the person's taste and without. */
-import { ApiError, cancelJob, getJob, getPreferences, getVocabulary, inWords, newKey, postGenerate, sessionUser } from "../shared/api.js";
+import { ApiError, cancelJob, currentTaste, getJob, getPreferences, getVocabulary, inWords, newKey, postGenerate, sessionUser } from "../shared/api.js";
 import { announce, byId, make, showError } from "../shared/dom.js";
 import { askBetter, isMasked, mask, wireBetter } from "./better.js";
 import { showContribution, wireContribution } from "./contribution.js";
-import { drawPreview, drawProgress, drawStopped, hang, setView, wireViews } from "./frames.js";
+import { drawPreview, drawProgress, drawStopped, hang, nameMine, setView, wireViews } from "./frames.js";
 import { drawGallery, withPair } from "./gallery.js";
 import { follow, hasEnded } from "../shared/jobs.js";
 import { memory } from "../shared/memory.js";
+import { chooseTaste, drawTastesOrSay } from "../shared/tastes.js";
 import { drawHint, drawIdeas } from "../shared/vocabulary.js";
+import { givenCode, setCode, wireSharing } from "./sharing.js";
 
 /**
  * @typedef {import("./gallery.js").Wish} Wish
@@ -36,6 +38,7 @@ const store = memory("studio", {
   locked: false,
   view: "side",
   blind: false,
+  code: /** @type {string | null} */ (null),
   pairs: /** @type {PaintedPair[]} */ ([]),
   running: /** @type {Running | null} */ (null),
 });
@@ -118,7 +121,7 @@ function readWish() {
   const digits = byId("seed").value.trim();
   const seed = Number(digits);
   if (!/^\d+$/.test(digits) || seed > LARGEST_SEED) return `The seed is a whole number from 0 to ${LARGEST_SEED}.`;
-  return { prompt, seed, strength: kept.strength };
+  return { prompt, seed, strength: kept.strength, taste: currentTaste(), code: givenCode() };
 }
 
 // --- painting ---
@@ -145,6 +148,7 @@ async function paint() {
     await Promise.allSettled(jobs.map((job) => cancelJob(job.id)));
     refuse(inWords(refused.reason));
     stopPainting();
+    if (refused.reason.code === "share_not_found") byId("taste-code").focus();
     return;
   }
   kept.running = { ...wish, mine: jobs[0].id, base: jobs[1].id, blind };
@@ -154,8 +158,10 @@ async function paint() {
 
 /** @param {Wish} wish @param {Kind} kind */
 function requestBody(wish, kind) {
-  const { prompt, seed, strength } = wish;
-  return kind === "base" ? { prompt, seed } : { prompt, seed, user_id: sessionUser(), strength };
+  const { prompt, seed, strength, taste, code } = wish;
+  if (kind === "base") return { prompt, seed };
+  const whose = code ? { taste_code: code } : taste ? { taste } : {};
+  return { prompt, seed, user_id: sessionUser(), ...whose, strength };
 }
 
 /** @param {Running} running @param {Job} mineJob @param {Job} baseJob */
@@ -185,7 +191,7 @@ async function finishPainting(running, mineJob, baseJob) {
 
 /** @param {Kind} kind @param {Job} job @param {string} prompt */
 function watch(kind, job, prompt) {
-  const taste = kept.running?.blind ? "one of two" : kind === "mine" ? "in your taste" : "without your taste";
+  const taste = kept.running?.blind ? "one of two" : kind === "mine" ? inTaste(kept.running) : "without it";
   if (hasEnded(job.status)) drawProgress(kind, "Done", 1); // painted before, and kept
   else drawProgress(kind, job.status === "queued" ? "Waiting for its turn" : "Painting");
   return follow(job, ({ status, step, steps }) => {
@@ -206,9 +212,14 @@ function pairOf(wish, mine, base) {
     result[name] === null || result[name] === undefined ? [] : [/** @type {[string, string]} */ ([name.replace("_", " "), String(result[name])])],
   );
   const warnings = (result.warnings ?? []).map((/** @type {{detail: string}} */ warning) => warning.detail);
-  const { prompt, seed, strength, blind } = wish;
-  return { prompt, seed, strength, ...(blind && result.personalization_applied ? { blind } : {}), mine: made(mine), base: made(base), applied: result.personalization_applied, reason: result.reason ?? null, facts, warnings };
+  const { prompt, seed, strength, taste, code, blind } = wish;
+  if (result.shared_taste) facts.push(["taste", "shared with you"]);
+  else if (result.taste) facts.push(["taste", result.taste]);
+  return { prompt, seed, strength, taste, code, ...(blind && result.personalization_applied ? { blind } : {}), mine: made(mine), base: made(base), applied: result.personalization_applied, reason: result.reason ?? null, facts, warnings };
 }
+
+/** @param {{code?: string | null} | null} wish */
+const inTaste = (wish) => (wish?.code ? "in a taste that was shared" : "in your taste");
 
 async function cancel() {
   const running = kept.running;
@@ -274,9 +285,10 @@ async function show(pair, how = { fillForm: true }) {
   const file = (/** @type {string} */ kind) => `${pair.prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60)}-${pair.seed}-${kind}.png`;
   const mineNote = pair.applied ? `strength ${pair.strength.toFixed(2)}` : REASONS[pair.reason ?? ""] ?? "not personalised";
   await Promise.all([
-    hang("mine", { url: pair.mine.url, note: mineNote, alt: `${pair.prompt}, ${masked ? "one of two" : "in your taste"}`, file: file("yours") }),
+    hang("mine", { url: pair.mine.url, note: mineNote, alt: `${pair.prompt}, ${masked ? "one of two" : inTaste(pair)}`, file: file("yours") }),
     hang("base", { url: pair.base.url, note: "same seed, without you", alt: `${pair.prompt}, ${masked ? "one of two" : "without your taste"}`, file: file("base") }),
   ]);
+  nameMine(pair.code ? "Shared" : "Yours");
   byId("stage-caption").textContent = `${pair.prompt} · seed ${pair.seed}`;
   byId("stage-warning").textContent = (pair.warnings ?? []).join(" ");
   byId("facts-list").replaceChildren(...pair.facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
@@ -301,6 +313,21 @@ function fillForm(wish) {
   setLocked(true);
   drawStrength();
   promptChanged();
+  setCode(wish.code ?? null);
+  codeChanged(wish.code ?? null);
+  const known = [...byId("taste-select").options].some((option) => option.value === (wish.taste ?? ""));
+  if (known && currentTaste() !== (wish.taste ?? null)) {
+    byId("taste-select").value = wish.taste ?? "";
+    chooseTaste(wish.taste ?? null);
+    drawTaste();
+  }
+}
+
+/** @param {string | null} code */
+function codeChanged(code) {
+  kept.code = code;
+  remember();
+  drawTaste();
 }
 
 // --- what is around ---
@@ -310,6 +337,11 @@ async function drawTaste() {
   try {
     const { status, profile, contribute } = await getPreferences();
     showContribution(contribute);
+    if (kept.code !== null) {
+      text.textContent = "Painted in the taste that somebody shared with you. Empty the code to paint in your own.";
+      byId("taste-link").textContent = "Your taste";
+      return;
+    }
     if (profile) text.textContent = profile.text;
     else if (status === "encoding") text.textContent = "Your choices are still being read. Until then both pictures are the same.";
     else text.textContent = "There is no profile of you yet, so both pictures will be the same.";
@@ -348,6 +380,7 @@ wireBetter({
     drawTaste();
   },
 });
+wireSharing({ code: kept.code, onCode: codeChanged });
 wireViews((view) => {
   kept.view = view;
   remember();
@@ -356,5 +389,6 @@ setView(kept.view);
 drawGallery(kept.pairs, shown, show);
 if (kept.pairs.length > 0) await show(kept.pairs[0], { fillForm: false });
 drawTaste();
+drawTastesOrSay(drawTaste);
 drawVocabulary();
 resume();

@@ -1,6 +1,7 @@
 // @ts-check
 /** START HERE for `/`: decides between the quiz, the wait while it is read, and the result. */
-import { getPreferences, inWords } from "../shared/api.js";
+import { currentTaste, getPreferences, inWords } from "../shared/api.js";
+import { drawTastesOrSay } from "../shared/tastes.js";
 import { byId } from "../shared/dom.js";
 import { wireProfile, showProfile } from "./profile.js";
 import { openQuiz, wireQuiz } from "./quiz.js";
@@ -20,6 +21,7 @@ async function open() {
   showOnly("loading");
   try {
     const held = await getPreferences();
+    if (held.profile !== null || currentTaste() !== null) drawTastesOrSay(() => window.location.reload());
     const quizOpen = await openQuiz(held);
     if (quizOpen) showOnly("quiz");
     else await result(held);
@@ -42,6 +44,7 @@ async function result(held, what = "choices") {
   showOnly("reading");
   const read = await readUntilReady(what);
   if (read === null) return;
+  drawTastesOrSay(() => window.location.reload());
   showProfile(read);
   showOnly("profile");
   byId("profile-title").focus({ preventScroll: true });

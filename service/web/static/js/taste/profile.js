@@ -1,10 +1,12 @@
 // @ts-check
 /** The result: the taste in words, and everything a person may do with what is kept about them. */
-import { deleteUser, exportUser, inWords, putProfile } from "../shared/api.js";
+import { currentTaste, deleteTaste, deleteUser, exportUser, inWords, putProfile } from "../shared/api.js";
 import { announce, byId, make, showError } from "../shared/dom.js";
 import { forgetAll } from "../shared/memory.js";
+import { chooseTaste, memoryOfTaste } from "../shared/tastes.js";
 import { showAnswers, wireAnswers } from "./answers.js";
 import { places, withoutPhrase } from "./phrases.js";
+import { EMPTY_ROUND } from "./trail.js";
 
 /** The newest removal, which can be undone. @type {{phrase: string, before: string, after: string} | null} */
 let removal = null;
@@ -37,6 +39,9 @@ export function showProfile(held) {
       : `It rests on ${profile.answers_used} answers; it can still be wrong about you.`;
   showError(byId("profile-foretold"), foretold(profile));
   showAnswers(held);
+  byId("taste-delete").hidden = currentTaste() === null;
+  byId("data-delete").textContent = currentTaste() === null ? "Delete my taste" : "Delete everything";
+  byId("taste-delete-name").textContent = currentTaste() ?? "";
   closeEditor();
 }
 
@@ -83,6 +88,7 @@ export function wireProfile({ onRetake, onEdited, onAnswerRemoved }) {
   });
   byId("data-export").addEventListener("click", download);
   wireDelete();
+  wireDeleteTaste();
 }
 
 /** @param {string} phrase */
@@ -160,6 +166,29 @@ async function download() {
   } catch (error) {
     showError(byId("data-error"), `Could not download. ${inWords(error)}`);
   }
+}
+
+function wireDeleteTaste() {
+  /** @type {HTMLDialogElement} */
+  const dialog = byId("taste-delete-dialog");
+  byId("taste-delete").addEventListener("click", () => dialog.showModal());
+  byId("taste-delete-cancel").addEventListener("click", () => dialog.close());
+  byId("taste-delete-confirm").addEventListener("click", async () => {
+    const name = currentTaste();
+    if (name === null) return;
+    byId("taste-delete-confirm").disabled = true;
+    try {
+      await deleteTaste(name);
+      memoryOfTaste("quiz", EMPTY_ROUND).write(EMPTY_ROUND);
+      chooseTaste(null);
+      window.location.reload();
+    } catch (error) {
+      dialog.close();
+      showError(byId("data-error"), `Not deleted. ${inWords(error)}`);
+    } finally {
+      byId("taste-delete-confirm").disabled = false;
+    }
+  });
 }
 
 function wireDelete() {

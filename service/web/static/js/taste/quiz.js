@@ -7,7 +7,7 @@
  */
 import { ApiError, inWords, newKey, postChoice } from "../shared/api.js";
 import { announce, byId, sleep } from "../shared/dom.js";
-import { memory } from "../shared/memory.js";
+import { memoryOfTaste } from "../shared/tastes.js";
 import { lookAhead, nextPair, pairsById } from "./pool.js";
 import * as steps from "./trail.js";
 
@@ -17,7 +17,7 @@ const SEEN_MS = 120; // how long what was chosen is seen before the next pair ha
 /** Which answer a key gives, as the radio button's place. @type {Record<string, number>} */
 const KEYS = { 1: 0, 2: 1, 0: 2 };
 
-const store = memory("quiz", steps.EMPTY_ROUND);
+const store = memoryOfTaste("quiz", steps.EMPTY_ROUND);
 /** @type {steps.Round} */
 let round = steps.EMPTY_ROUND;
 /** @type {Set<string>} */

@@ -2,7 +2,7 @@
 /** The wait between the last answer and the profile. */
 import { ApiError, getPreferences, inWords, newKey, postChoice } from "../shared/api.js";
 import { byId, make, sleep } from "../shared/dom.js";
-import { memory } from "../shared/memory.js";
+import { memoryOfTaste } from "../shared/tastes.js";
 import { EMPTY_ROUND } from "./trail.js";
 
 const FIRST_POLL_MS = 300;
@@ -86,7 +86,7 @@ async function encodeAgain(held) {
 }
 
 function drawChosen() {
-  const { trail } = memory("quiz", EMPTY_ROUND).read();
+  const { trail } = memoryOfTaste("quiz", EMPTY_ROUND).read();
   const chosen = trail.flatMap(({ pair, preferred }) => (preferred === 0 || preferred === 1 ? [pair.images[preferred].url] : []));
   byId("reading-pictures").replaceChildren(
     ...chosen.slice(-4).map((src) => make("img", { src, alt: "", width: "72", height: "72" })),
