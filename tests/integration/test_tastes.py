@@ -250,3 +250,22 @@ async def test_erasure_and_export_reach_all_tastes(service: Service) -> None:
     fresh = await service.answer(client, "ann")
     assert fresh["profile_version"] == 1
     assert len((await client.get("/users/ann/tastes")).json()["results"]) == 1
+
+
+async def test_contributing_is_decided_for_all_tastes_those_to_come_too(service: Service) -> None:
+    client = service.client()
+    await answer(client, [0, 1, 0, 1], "?taste=work")
+    decided = await client.put("/users/ann/contribution", json={"contribute": True})
+    assert decided.json()["contribute"]
+    await answer(client, [1, 1, 1, 1], "?taste=home")
+    assert [(await held(client, query))["contribute"] for query in ("", "?taste=home")] == [
+        True
+    ] * 2
+    async with service.database.write() as store:
+        export = await store.exports.begin()
+        await store.exports.take_in(export, 0, 100)
+        assert len(await store.exports.answers(export, 1)) == 8
+        assert await store.exports.people(export) == 2, "each taste is one of its own"
+    await client.put("/users/ann/contribution", json={"contribute": False})
+    async with service.database.write() as store:
+        assert await store.exports.answers(export, 1) == []

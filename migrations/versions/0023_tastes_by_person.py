@@ -1,15 +1,15 @@
 """Tastes by their person
 
-Revision ID: 0022
-Revises: 0021
+Revision ID: 0023
+Revises: 0022
 """
 
 from alembic import op
 
 from service.infra.sql.migrate import index_while_served
 
-revision = "0022"
-down_revision = "0021"
+revision = "0023"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 oldest_code = "0010"
