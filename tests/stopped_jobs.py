@@ -20,13 +20,6 @@ STATUS = {"killed": -signal.SIGKILL, "asked to end": 128 + signal.SIGTERM, "disk
 def stop(job: Callable[[], object], how: str, at: int) -> None:
     """Run the job in a process of its own, stopped when its `at`-th file is written and not yet
     in its place."""
-    process = multiprocessing.get_context("fork").Process(target=_run, args=(job, how, at))
-    process.start()
-    process.join()
-    assert process.exitcode == STATUS[how], f"{how}: ended with {process.exitcode}"
-
-
-def _run(job: Callable[[], object], how: str, at: int) -> None:
     written = 0
 
     def stopping(path: Path) -> str:
@@ -34,10 +27,25 @@ def _run(job: Callable[[], object], how: str, at: int) -> None:
         if path.suffix == ".tmp":
             written += 1
             if written == at:
-                _stop(how)
+                stop_now(how)
         return sha256_of(path)
 
-    shards.sha256_of = stopping  # type: ignore[attr-defined]
+    def watched() -> None:
+        shards.sha256_of = stopping  # type: ignore[attr-defined]
+        job()
+
+    stops(watched, how)
+
+
+def stops(job: Callable[[], object], how: str) -> None:
+    """Run a job that calls `stop_now(how)` in a process of its own."""
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(job,))
+    process.start()
+    process.join()
+    assert process.exitcode == STATUS[how], f"{how}: ended with {process.exitcode}"
+
+
+def _run(job: Callable[[], object]) -> None:
     try:
         with ended_cleanly("what was finished is kept"):
             job()
@@ -48,7 +56,8 @@ def _run(job: Callable[[], object], how: str, at: int) -> None:
     os._exit(0)
 
 
-def _stop(how: str) -> None:
+def stop_now(how: str) -> None:
+    """From within a job: kill it, ask it to end, or let no file grow any more."""
     if how == "disk full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     else:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -55,13 +55,24 @@ class Judge(Protocol):
         """
 
 
+@runtime_checkable
+class JudgeOfMany(Judge, Protocol):
+    """A judge that answers several questions together faster than one after the other."""
+
+    def prefer_each(self, questions: Sequence[Question]) -> list[int | None]:
+        """As `prefer`, for each."""
+
+
 class JudgeError(RuntimeError):
     """The judge gave no answer: nothing may be counted, for or against anybody."""
 
 
 def ask_twice(judge: Judge, question: Question) -> Outcome:
     """The judge's verdict on one question."""
-    shown, turned = judge.prefer(question), judge.prefer(question.turned())
+    return _outcome(judge.prefer(question), judge.prefer(question.turned()))
+
+
+def _outcome(shown: int | None, turned: int | None) -> Outcome:
     if shown is None or turned is None:
         return "unreadable"
     if shown == turned:
@@ -69,17 +80,35 @@ def ask_twice(judge: Judge, question: Question) -> Outcome:
     return "first" if shown == 0 else "second"
 
 
-def ask_all(questions: Iterable[tuple[Judge, Question]], *, workers: int = 1) -> Iterator[Outcome]:
-    """Verdicts in the order of the questions; `workers` of them are asked at a time.
+def ask_together(part: Sequence[tuple[Judge, Question]]) -> list[Outcome]:
+    """The verdicts on some questions; of one judge who can, they are asked at once."""
+    judge, _ = part[0]
+    if len(part) == 1 or not isinstance(judge, JudgeOfMany) or any(j is not judge for j, _ in part):
+        return [ask_twice(judge, question) for judge, question in part]
+    shown = judge.prefer_each([question for _, question in part])
+    turned = judge.prefer_each([question.turned() for _, question in part])
+    return [_outcome(*answers) for answers in zip(shown, turned, strict=True)]
 
-    Questions are taken when their turn comes, so that their pictures need not all be in memory.
+
+def ask_all(questions: Iterable[tuple[Judge, Question]], *, workers: int = 1) -> Iterator[Outcome]:
+    """Verdicts in the order of the questions, as `ask_parts` of one question each."""
+    for outcomes in ask_parts(([question] for question in questions), workers=workers):
+        yield from outcomes
+
+
+def ask_parts(
+    parts: Iterable[Sequence[tuple[Judge, Question]]], *, workers: int = 1
+) -> Iterator[list[Outcome]]:
+    """Verdicts on each part, in their order; `workers` of them are asked at a time.
+
+    Parts are taken when their turn comes, so that their pictures need not all be in memory.
     Raises JudgeError at the first question that nobody answers; no further one is asked then.
     """
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        waiting: deque[Future[Outcome]] = deque()
+        waiting: deque[Future[list[Outcome]]] = deque()
         try:
-            for judge, question in questions:
-                waiting.append(pool.submit(ask_twice, judge, question))
+            for part in parts:
+                waiting.append(pool.submit(ask_together, part))
                 if len(waiting) > workers:
                     yield waiting.popleft().result()
             while waiting:

@@ -9,20 +9,20 @@ Dimension letters: N pictures, 2: row of the files, and which of its pictures.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from ppd_model.pictures.reading import KEPT, PictureError, read_picture
 from ppd_model.types import LabelledPair
 from training.data.shards import read_lists
 from training.data.splits import SPLITS, PersonPairs
-from training.judges.judge import Judge, Question, ask_all, tally
+from training.judges.judge import Judge, Question, tally
 from training.judges.options import JudgeOf
+from training.judges.verdicts import Verdicts
 from training.precompute.plan import Plan
 from training.precompute.source_plan import plan_of
 from training.precompute.unreadable import lost_pictures, without
@@ -118,19 +118,27 @@ def known_choices(
     ]
 
 
-def accuracy(known: Sequence[KnownChoice], judge_of: JudgeOf, at_a_time: int) -> dict[str, Any]:
+def accuracy(
+    known: Sequence[KnownChoice],
+    judge_of: JudgeOf,
+    verdicts: Verdicts,
+    match: str,
+    *,
+    workers: int = 1,
+    together: int = 1,
+) -> dict[str, Any]:
     """What `tally` says of the judge's answers, with every outcome and which picture was right.
 
+    verdicts: where those of this group, `match`, are kept; the rest is as `Verdicts.on` has it.
     Raises JudgeError when an endpoint does not answer.
     """
     right = [one.query.preferred for one in known]
 
-    def questions() -> Iterator[tuple[Judge, Question]]:
-        for one in known:
-            yield judge_of(one.user), one.question()
+    def question_of(place: int) -> tuple[Judge, Question]:
+        return judge_of(known[place].user), known[place].question()
 
-    asked = ask_all(questions(), workers=at_a_time)
-    outcomes = list(tqdm(asked, desc="known choices", total=len(known), mininterval=5))
+    facts = [{"user": one.user, "prompt": one.query.caption} for one in known]
+    outcomes = verdicts.on(match, facts, question_of, workers=workers, together=together)
     return {**tally(outcomes, right), "outcomes": outcomes, "right": right}
 
 

@@ -1,9 +1,11 @@
 """A judge on this machine: the user encoder's own LLaVA-OneVision, asked in words.
 
-Legend: N pictures of a question (10).
+Legend: Q questions, S tokens.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
@@ -28,21 +30,28 @@ class LlavaJudge:
         added = {*self._tokenizer.get_added_vocab(), *self._tokenizer.all_special_tokens}
         self._special_tokens = tuple(sorted({*added, *prompts.CHAT_TOKENS}))
 
-    @torch.inference_mode()
     def prefer(self, question: Question) -> int | None:
         """As `Judge.prefer`. Raises JudgeError when the question does not fit the model."""
-        asked = build_question(question, self._special_tokens)
+        return self.prefer_each([question])[0]
+
+    @torch.inference_mode()
+    def prefer_each(self, questions: Sequence[Question]) -> list[int | None]:
+        """As `JudgeOfMany.prefer_each`, left padded; answers are those of each alone, but for
+        rounding."""
+        asked = [build_question(question, self._special_tokens) for question in questions]
         model, processor = self.encoder.model, self.encoder.processor
-        # Nested, one list for the question: given flat, each picture would be cut into tiles.
+        # Nested, one list for each question: given flat, each picture would be cut into tiles.
         batch = processor(
-            text=[asked.text],
-            images=[[image.convert("RGB") for image in asked.images]],
+            text=[each.text for each in asked],
+            images=[[image.convert("RGB") for image in each.images] for each in asked],
+            padding=True,
+            padding_side="left",
             return_tensors="pt",
         )
         found = int((batch["input_ids"] == model.config.image_token_id).sum())
-        expected = len(asked.images) * self.encoder.tokens_per_image
+        expected = sum(len(each.images) for each in asked) * self.encoder.tokens_per_image
         if found != expected:
-            raise JudgeError(f"{found} image tokens in a question, expected {expected}")
+            raise JudgeError(f"{found} image tokens in {len(asked)} questions, expected {expected}")
         dtype = model.model.image_newline.dtype
         inputs = {
             name: value.to(model.device, dtype if value.is_floating_point() else None)
@@ -50,7 +59,7 @@ class LlavaJudge:
             if name not in ("token_type_ids", "num_image_tokens")
         }
         blocked = [model.config.image_token_id, model.config.video_token_id]
-        ids_1S = model.generate(
+        ids_QS = model.generate(
             **inputs,
             do_sample=False,
             max_new_tokens=self.max_new_tokens,
@@ -58,5 +67,6 @@ class LlavaJudge:
             eos_token_id=self._tokenizer.convert_tokens_to_ids(prompts.TURN_END),
             suppress_tokens=[token for token in blocked if token < model.lm_head.out_features],
         )
-        answer_S = ids_1S[0, inputs["input_ids"].shape[1] :]
-        return read_answer(self._tokenizer.decode(answer_S, skip_special_tokens=True))
+        answers_QS = ids_QS[:, inputs["input_ids"].shape[1] :]
+        said = self._tokenizer.batch_decode(answers_QS, skip_special_tokens=True)
+        return [read_answer(answer) for answer in said]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import PositiveInt
 
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.user_encoder import UserEncoder
@@ -15,6 +17,7 @@ from training.judges.endpoint import EndpointJudge, EndpointSettings, PictureFor
 from training.judges.judge import Judge
 from training.judges.llava import LlavaJudge
 from training.judges.taste import TasteJudge
+from training.precompute.processes import Worker
 from training.precompute.source_plan import truth_of
 from training.world.looks import Standardizer
 
@@ -39,7 +42,9 @@ class JudgeOptions(Configuration):
     pictures: PictureFormat = "png"
     """How pictures are sent to an endpoint; the paper's authors send JPEG."""
     workers: int = 1
-    """Questions asked of an endpoint at a time."""
+    """Questions asked of an endpoint at a time, by each process."""
+    judge_batch: PositiveInt = 8
+    """Questions that a local VLM reads together."""
     preset: ModelName = "mini"
     weights_dir: Path | None = None
     """Of the local VLM and the world's standardizer; null: as shipped."""
@@ -48,12 +53,23 @@ class JudgeOptions(Configuration):
     def unread(self) -> Set[str]:
         """An endpoint's keys, for a judge on this machine."""
         of_endpoint = {"url", "model", "temperature", "pictures", "workers"}
-        return set() if self.judge == "endpoint" else of_endpoint
+        of_vlm = set() if self.judge == "llava" else {"judge_batch"}
+        return of_vlm | (set() if self.judge == "endpoint" else of_endpoint)
 
     @property
     def at_a_time(self) -> int:
         """How many questions are asked at a time: a judge on this machine answers one."""
         return self.workers if self.judge == "endpoint" else 1
+
+    @property
+    def together(self) -> int:
+        """How many questions are asked at once."""
+        return self.judge_batch if self.judge == "llava" else 1
+
+    def of_process(self, worker: Worker) -> Self:
+        """The same with the process's own device, where there are several processes."""
+        own = {"device": str(worker.device)} if worker.count > 1 else {}
+        return self.model_copy(update=own)
 
 
 def make_judge(options: JudgeOptions, stack: ExitStack) -> JudgeOf:

@@ -3,7 +3,7 @@
     python -m training.synthetic_users pairs       --config FILE [--resume]
     python -m training.synthetic_users relabel     --config FILE
     python -m training.train_dpo                   --config FILE     (once for each row of Table 1)
-    python -m training.synthetic_users score       --config FILE     (for choosing beta)
+    python -m training.synthetic_users score       --config FILE [--resume]  (for choosing beta)
     python -m training.synthetic_users evaluate    --config FILE [--resume]
     python -m training.synthetic_users interpolate --config FILE [--resume]
 
@@ -11,6 +11,8 @@ pairs: the base model paints pairs of its own, to be relabelled beside others or
 relabel: three users, each of whom likes what one reward likes, answer the pairs anew; goes on with
 the scores it finds. score: one adapter's rewards on validation captions, which
 `python -m training.choose_beta` compares. evaluate: Table 1 and Figure 3. interpolate: Figure 4.
+`accelerate launch -m` in the place of `python -m` shares relabel, score, evaluate and interpolate
+among processes; what they write is the same, however many they are.
 
 Any value of the configuration can be given as --key VALUE; COMMAND --help says which there are.
 """
@@ -19,6 +21,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+
+from accelerate import PartialState
 
 from training.jobs.command_line import exit_with, run_job
 from training.jobs.configuration import Configuration
@@ -50,6 +54,7 @@ def main(argv: Sequence[str]) -> None:
         given = repr(argv[0]) if argv else "nothing"
         exit_with(f"{given} where a command was expected: {', '.join(COMMANDS)}")
     run_job(*COMMANDS[argv[0]], __doc__, argv[1:])
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Every arm paints the same prompts from the same seeds. An arm's scores are written when it is
 done, with everything they depend on, and are taken from there when a comparison goes on.
 
-Legend: A rewards, K prompts, D embedding, B pictures.
+Legend: A rewards, K prompts, D embedding.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,10 +22,9 @@ from PIL import Image
 
 from ppd_model.files.artifact import ArtifactSpec, load_artifact, sha256_of
 from ppd_model.pipeline import Pipeline
-from ppd_model.types import ImageRequest
 from training.jobs.configuration import differences
 from training.jobs.files import write_json
-from training.jobs.picture_batches import painted, picture_requests, sampling_of
+from training.jobs.picture_batches import picture_requests, sampling_of
 from training.jobs.shared_options import (
     Device,
     ModelJob,
@@ -33,16 +32,15 @@ from training.jobs.shared_options import (
     SamplingOptions,
     Threads,
 )
+from training.precompute.processes import Worker
 from training.rewards.catalog import RewardSources, load_rewards
 from training.rewards.reward import Reward
 from training.synthetic_users.prompt_lists import PromptList
+from training.synthetic_users.scored_parts import forget, score_parts
 
 FloatArray = NDArray[np.float32]
 FIRST_SEED = 700_000_000
 """Of the first prompt's picture: far from the seeds of pictures that are trained on."""
-
-KEPT_PICTURES = 8
-"""Pictures of an arm that are kept to look at: those of the first prompts."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,13 @@ class ScoredPictures(RewardSources, ModelJob, SamplingOptions):
     personalize_below: PersonalizeBelow = None
     threads: Threads = 2
 
+    def of_process(self, worker: Worker) -> Self:
+        """The same with the process's own device, where there are several processes."""
+        own = str(worker.device)
+        return self.model_copy(
+            update={"device": own, "rewards_device": own} if worker.count > 1 else {}
+        )
+
     def load(self) -> tuple[Pipeline, list[Reward]]:
         """The model without an adapter, and the rewards."""
         torch.set_num_threads(self.threads)
@@ -73,40 +78,27 @@ class ScoredPictures(RewardSources, ModelJob, SamplingOptions):
         return pipeline, rewards
 
 
-def paint_and_score(
-    pipeline: Pipeline,
-    requests: Sequence[ImageRequest],
-    rewards: Sequence[Reward],
-    batch: int,
-    what: str,
-) -> tuple[FloatArray, list[NDArray[np.uint8]]]:
-    """Every reward of the requests' pictures, A x K, and the first of the pictures."""
-    scores, shown = [], []
-    done = 0
-    for images in painted(pipeline, requests, batch, what):
-        prompts = [request.prompt for request in requests[done : done + len(images)]]
-        scores.append(np.stack([reward.score(images, prompts) for reward in rewards]))
-        shown += list(images[: max(0, KEPT_PICTURES - done)])
-        done += len(images)
-    return np.concatenate(scores, axis=1), shown
-
-
 class ArmScores:
     """Scores arms in a folder: `arms/NAME.json`, and a strip of pictures beside it.
 
-    With `resume`, arms that are there and depend on the same are not painted again. Raises
-    ValueError for a folder that holds arms otherwise.
+    With `resume`, arms, and parts of one, that are there and depend on the same are not painted
+    again; processes share an arm's parts. Raises ValueError for a folder that holds arms otherwise.
     """
 
-    def __init__(self, config: ScoredPictures, prompts: PromptList, resume: bool) -> None:
+    def __init__(
+        self, config: ScoredPictures, prompts: PromptList, resume: bool, worker: Worker
+    ) -> None:
         self.started_s = time.monotonic()
-        self.config = config
+        self.config = config.of_process(worker)
         self.prompts = prompts
+        self.worker = worker
         self.folder = config.out / "arms"
-        if self.folder.exists() and any(self.folder.glob("*.json")) and not resume:
-            raise ValueError(f"{config.out} holds arms: pass --resume or choose another folder")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.pipeline, self.rewards = config.load()
+        if worker.is_first:
+            if self.folder.exists() and any(self.folder.iterdir()) and not resume:
+                raise ValueError(f"{config.out} holds arms: pass --resume or choose another folder")
+            self.folder.mkdir(parents=True, exist_ok=True)
+        worker.wait()
+        self.pipeline, self.rewards = self.config.load()
 
     def score(self, arm: Arm) -> FloatArray:
         """All rewards of the arm's pictures, A x K.
@@ -115,20 +107,25 @@ class ArmScores:
         """
         path = self.folder / f"{arm.name}.json"
         identity = self.identity(arm)
-        if path.exists():
-            record = json.loads(path.read_text())
-            if differing := differences(record["identity"], identity):
-                raise ValueError(f"{path} was made with another {differing}")
-            return np.array([record["scores"][r.name] for r in self.rewards], dtype=np.float32)
-        scores_AK, shown = self._paint(arm)
-        names = [reward.name for reward in self.rewards]
-        record = {
-            "identity": identity,
-            "scores": dict(zip(names, scores_AK.tolist(), strict=True)),
-        }
-        Image.fromarray(np.concatenate(shown, axis=1)).save(path.with_suffix(".webp"), quality=90)
-        write_json(path, record, indent=None)
-        return scores_AK
+        parts = self.folder / f"{arm.name}.parts"
+        found = path.exists()
+        self.worker.wait()  # until all have looked
+        if not found:
+            scores_AK, shown = self._paint(arm, identity, parts)
+            names = [reward.name for reward in self.rewards]
+            record = {
+                "identity": identity,
+                "scores": dict(zip(names, scores_AK.tolist(), strict=True)),
+            }
+            if self.worker.is_first:
+                strip = Image.fromarray(np.concatenate(shown, axis=1))
+                strip.save(path.with_suffix(".webp"), quality=90)
+                write_json(path, record, indent=None)
+        forget(parts, self.worker)
+        record = json.loads(path.read_text())
+        if differing := differences(record["identity"], identity):
+            raise ValueError(f"{path} was made with another {differing}")
+        return np.array([record["scores"][r.name] for r in self.rewards], dtype=np.float32)
 
     def identity(self, arm: Arm) -> dict[str, Any]:
         emb_D = arm.embedding_D
@@ -148,14 +145,23 @@ class ArmScores:
         with Image.open(self.folder / f"{arm.name}.webp") as image:
             return np.asarray(image.convert("RGB"))
 
-    def _paint(self, arm: Arm) -> tuple[FloatArray, list[NDArray[np.uint8]]]:
-        if arm.adapter is not None:
-            self.pipeline.use_adapter(arm.adapter)
-        config, count = self.config, len(self.prompts)
+    def _paint(
+        self, arm: Arm, identity: dict[str, Any], parts: Path
+    ) -> tuple[FloatArray, list[NDArray[np.uint8]]]:
+        config, count, adapter = self.config, len(self.prompts), arm.adapter
         first_seed = FIRST_SEED + 1_000_000 * config.seed
         seeds = range(first_seed, first_seed + count)
         requests = picture_requests(config, self.prompts.prompts, seeds, [arm.embedding_D] * count)
-        return paint_and_score(self.pipeline, requests, self.rewards, config.batch, arm.name)
+        return score_parts(
+            self.pipeline,
+            requests,
+            self.rewards,
+            parts,
+            identity,
+            self.worker,
+            batch=config.batch,
+            prepare=lambda: None if adapter is None else self.pipeline.use_adapter(adapter),
+        )
 
 
 def adapter_of(path: Path, users: Sequence[str]) -> ArtifactSpec:

@@ -21,6 +21,7 @@ from training.data.shards import MANIFEST, read_manifest
 from training.jobs.configuration import git_commit, save_resolved
 from training.jobs.files import write_json
 from training.jobs.picture_batches import sampling_of
+from training.precompute.processes import Worker, this_process
 from training.synthetic_users.arms import (
     Arm,
     ArmScores,
@@ -75,8 +76,13 @@ class InterpolateConfig(PaintingConfig):
     """Weights are multiples of 1 / parts."""
 
 
-def evaluate(config: EvaluateConfig, resume: bool = False) -> dict[str, Any]:
-    """Paint every row of Table 1, write report.json, table.md and wins.png; returns the report."""
+def evaluate(
+    config: EvaluateConfig, resume: bool = False, worker: Worker | None = None
+) -> dict[str, Any]:
+    """Paint every row of Table 1, write report.json, table.md and wins.png; returns the report.
+
+    Several processes share the pictures of each arm, and the first writes.
+    """
     names = config.rewards
     unknown = sorted(config.bounds.keys() - set(names))
     if unknown or 0 < len(config.bounds) < len(names):
@@ -90,7 +96,7 @@ def evaluate(config: EvaluateConfig, resume: bool = False) -> dict[str, Any]:
                 check_trained_on(config.bounds_relabelled or config.relabelled, path, spec)
             elif method != "diffusion_dpo":  # which learned what people said, not rewards
                 check_trained_on(config.relabelled, path, spec)
-    scores = start(config, resume)
+    scores = start(config, resume, worker or this_process())
     width = scores.pipeline.preset.user_emb_dim
 
     base_AK = scores.score(Arm(BASE, None, None))
@@ -119,6 +125,8 @@ def evaluate(config: EvaluateConfig, resume: bool = False) -> dict[str, Any]:
     report = facts(config, scores)
     report |= table_one(names, own_AK, np.random.default_rng([config.seed, 41]))
     report["every_reward_for_every_user"] = by_condition
+    if not scores.worker.is_first:
+        return report
     table = as_markdown(names, report)
     write_json(config.out / REPORT, report)
     (config.out / "table.md").write_text(table + "\n")
@@ -128,14 +136,19 @@ def evaluate(config: EvaluateConfig, resume: bool = False) -> dict[str, Any]:
     return report
 
 
-def interpolate(config: InterpolateConfig, resume: bool = False) -> dict[str, Any]:
-    """Paint the simplex of weights, write report.json and the plots; returns the report."""
+def interpolate(
+    config: InterpolateConfig, resume: bool = False, worker: Worker | None = None
+) -> dict[str, Any]:
+    """Paint the simplex of weights, write report.json and the plots; returns the report.
+
+    Several processes share the pictures of each arm, and the first writes.
+    """
     names = config.rewards
     if len(names) != 3:
         raise ValueError(f"rewards {list(names)}: the triangle of Figure 4 needs three")
     check_trained_on(config.relabelled, config.ppd, adapter_of(config.ppd, ("one_hot",)))
     points = simplex(len(names), config.parts)
-    scores = start(config, resume)
+    scores = start(config, resume, worker or this_process())
     width = scores.pipeline.preset.user_emb_dim
     arms = [
         Arm("weights-" + "-".join(f"{weight:.3f}" for weight in point), config.ppd, emb_D)
@@ -151,6 +164,8 @@ def interpolate(config: InterpolateConfig, resume: bool = False) -> dict[str, An
     ]
     rng = np.random.default_rng([config.seed, 42])
     report |= {"spearman": follow_weights(names, points, scores_WAK, rng)}
+    if not scores.worker.is_first:
+        return report
     write_json(config.out / REPORT, report)
     (config.out / "simplex.png").write_bytes(plot_simplex(names, points, mean_WA))
     (config.out / "edges.png").write_bytes(plot_edges(names, lines(names, points, mean_WA)))
@@ -164,12 +179,13 @@ def interpolate(config: InterpolateConfig, resume: bool = False) -> dict[str, An
     return report
 
 
-def start(config: PaintingConfig, resume: bool) -> ArmScores:
+def start(config: PaintingConfig, resume: bool, worker: Worker) -> ArmScores:
     """Everything that is loaded before the first picture."""
     check_order(config.relabelled, config.rewards)
     prompts = load_prompts(config.prompts).first(config.first_prompts)
-    scores = ArmScores(config, prompts, resume)
-    save_resolved(config, config.out)
+    scores = ArmScores(config, prompts, resume, worker)
+    if worker.is_first:
+        save_resolved(config, config.out)
     return scores
 
 

@@ -25,6 +25,7 @@ from training.data.shards import read_lists
 from training.jobs.configuration import git_commit
 from training.jobs.files import write_json
 from training.jobs.picture_batches import picture_requests, sampling_of
+from training.precompute.processes import Worker, this_process
 from training.rewards.reward import Reward
 from training.synthetic_users.arms import (
     FIRST_SEED,
@@ -32,10 +33,10 @@ from training.synthetic_users.arms import (
     adapter_of,
     everybody,
     one_hot,
-    paint_and_score,
 )
 from training.synthetic_users.comparison import check_order
 from training.synthetic_users.prompt_lists import load_prompts
+from training.synthetic_users.scored_parts import forget, score_parts
 from training.synthetic_users.table_one import mean
 
 FloatArray = NDArray[np.float32]
@@ -56,12 +57,22 @@ class ScoreConfig(ScoredPictures):
     """So many validation captions, evenly chosen; the paper has 500."""
 
 
-def score(config: ScoreConfig) -> dict[str, Any]:
+def score(
+    config: ScoreConfig, resume: bool = False, worker: Worker | None = None
+) -> dict[str, Any]:
     """Paint and score; writes the json file `out` and returns what it holds.
 
-    Raises ValueError when the data have no validation pairs or were relabelled by other rewards.
+    Several processes share the pictures, and the first writes; parts are kept in a folder beside
+    `out` until it is written. Raises ValueError where there are some and `resume` is off, and when
+    the data have no validation pairs or were relabelled by other rewards.
     """
     spec = adapter_of(config.adapter, ("one_hot", "none", "vlm", "taste", "posterior"))
+    worker = worker or this_process()
+    config = config.of_process(worker)
+    kept = config.out.with_suffix(".parts")
+    if kept.exists() and not resume:
+        raise ValueError(f"{kept} holds parts: pass --resume or choose another --out")
+    worker.wait()  # until all have looked
     pipeline, rewards = config.load()
     pipeline.use_adapter(config.adapter)
     width = pipeline.preset.user_emb_dim
@@ -72,8 +83,21 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         first_seed = VALIDATION_SEED + 1_000_000 * config.seed
         seeds = range(first_seed, first_seed + len(texts))
         requests = picture_requests(config, texts, seeds, emb_KD)
-        what = ", ".join(reward.name for reward in rewards)
-        return paint_and_score(pipeline, requests, rewards, config.batch, what)[0]
+        identities = {reward.name: reward.identity for reward in rewards}
+        made_with = {
+            "model": pipeline.model_id,
+            "adapter": pipeline.adapter_version,
+            "told": hashlib.sha256(b"".join(emb_D.tobytes() for emb_D in emb_KD)).hexdigest(),
+            "prompts": list(texts),
+            "rewards": identities,
+            **sampling_of(config),
+            "personalize_below": pipeline.preset.personalize_below,
+            "seed": config.seed,
+        }
+        folder = kept / "-".join(identities)
+        return score_parts(
+            pipeline, requests, rewards, folder, made_with, worker, batch=config.batch
+        )[0]
 
     if user == "one_hot":
         check_order(config.data, config.rewards)
@@ -101,7 +125,11 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             for reward, scores_K in zip(rewards, scores_AK, strict=True)
         },
     }
-    write_json(config.out, record)
+    if worker.is_first:
+        write_json(config.out, record)
+    forget(kept, worker)
+    if not worker.is_first:
+        return record
     print(json.dumps(record["rewards"], indent=2))
     return record
 

@@ -1,6 +1,7 @@
 """START HERE for Figure 6: win rates over the base model, for seen people, unseen people, and all.
 
     python -m training.win_rates --config training/configs/mini_win_rates.yaml [--resume]
+    accelerate launch -m training.win_rates --config ... [--resume]
 
 People of the two test splits of a folder that training.precompute wrote are painted pictures of
 captions that nobody trained on: by the base model, by each method, and by the first from another
@@ -11,9 +12,11 @@ Before that the judge itself is
 measured on choices of the same people whose answer is known: a win rate says no more than its
 judge.
 
-OUT/pictures holds what was painted and OUT/verdicts-JUDGE.jsonl every verdict, so that an
-interrupted run goes on and another judge may be asked about the same pictures. Writes
-OUT/report-JUDGE.json and OUT/win-rates-JUDGE.png, and prints a table.
+OUT/pictures holds what was painted, OUT/verdicts-JUDGE.jsonl every verdict and
+OUT/known-choices-JUDGE.jsonl those on known choices, so that an interrupted run goes on and another
+judge may be asked about the same pictures. Several processes share both; what they write is the
+same, however many they are. Writes OUT/report-JUDGE.json and OUT/win-rates-JUDGE.png, and prints a
+table.
 
 By a person's own taste ("taste") near-ties are no verdict and are dropped, as inconsistent answers
 are; training.evaluate counts them as one half.
@@ -31,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
 from ppd_model.files.artifact import sha256_of
 from ppd_model.pipeline import Pipeline
@@ -41,6 +45,8 @@ from training.jobs.files import write_json
 from training.jobs.picture_batches import picture_requests, sampling_of
 from training.judges.known_choices import accuracy
 from training.judges.options import make_judge
+from training.judges.verdicts import Verdicts
+from training.precompute.processes import Worker, open_folder, this_process
 from training.reports.plots import OTHER, OURS, grouped_bars
 from training.reports.statistics import as_shares
 from training.reports.tables import markdown_table
@@ -56,13 +62,22 @@ from training.win_rates.methods import (
 from training.win_rates.win_rates_config import SPLITS, WinRatesConfig
 
 
-def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
+def main(config: WinRatesConfig, resume: bool) -> None:
+    win_rates(config, resume, this_process())
+    PartialState().destroy_process_group()
+
+
+def win_rates(
+    config: WinRatesConfig, resume: bool = False, worker: Worker | None = None
+) -> dict[str, Any]:
     """Paint, measure the judge, judge, write; returns the report.
 
     Whatever can be refused is refused before anything is painted. Raises ValueError for adapters
     and data that do not belong together, and for a folder that holds other pictures; ArtifactError
     for an adapter of another model; JudgeError when an endpoint does not answer.
     """
+    worker = worker or Worker()
+    config = config.of_process(worker)
     torch.set_num_threads(config.threads)
     with ExitStack() as stack:
         judge_of = make_judge(config, stack)
@@ -73,9 +88,16 @@ def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
         tasks = make_tasks(config, people)
         methods = make_methods(config, pipeline, tasks)
         made_with = provenance(config, pipeline, tasks, methods)
-        folder = ShardFolder(config.out / "pictures", made_with, resume)
-        save_resolved(config, config.out)
-        paint(config, pipeline, tasks, methods, folder)
+        folder = open_folder(config.out / "pictures", made_with, resume, worker)
+        if worker.is_first:
+            save_resolved(config, config.out)
+        paint(config, pipeline, tasks, methods, folder, worker)
+        identity = judge_of(tasks[0].person.user).identity
+        kept = {
+            name: Verdicts(config.out / f"{name}-{config.judge}.jsonl", identity, worker)
+            for name in ("known-choices", "verdicts")
+        }
+        asking = {"workers": config.at_a_time, "together": config.together}
         report: dict[str, Any] = {
             "commit": git_commit(),
             "model": pipeline.model_id,
@@ -85,9 +107,9 @@ def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
             "pictures_of_each": len(tasks),
             "judge": {
                 "name": config.judge,
-                "identity": judge_of(tasks[0].person.user).identity,
+                "identity": identity,
                 "accuracy": {
-                    split: accuracy(known, judge_of, config.at_a_time)
+                    split: accuracy(known, judge_of, kept["known-choices"], split, **asking)
                     for split, known in people.items()
                 },
             },
@@ -95,10 +117,11 @@ def win_rates(config: WinRatesConfig, resume: bool = False) -> dict[str, Any]:
             "strength": config.strength,
             "seed": config.seed,
         }
-        report["wins"] = judged(config, tasks, judge_of)
-    write_json(config.out / f"report-{config.judge}.json", report)
-    (config.out / f"win-rates-{config.judge}.png").write_bytes(plot(report["wins"]))
-    print(format_table(report))
+        report["wins"] = judged(config, tasks, judge_of, kept["verdicts"])
+    if worker.is_first:
+        write_json(config.out / f"report-{config.judge}.json", report)
+        (config.out / f"win-rates-{config.judge}.png").write_bytes(plot(report["wins"]))
+        print(format_table(report))
     return report
 
 
@@ -132,17 +155,22 @@ def paint(
     tasks: Sequence[Task],
     methods: Sequence[Method],
     folder: ShardFolder,
+    worker: Worker,
 ) -> None:
-    """Every task painted by every method, part by part; what is there is passed by."""
+    """Every task painted by every method, part by part, each process its own; what is there is
+    passed by."""
     prompts, seeds = [task.prompt for task in tasks], [task.seed for task in tasks]
     for method in methods:
         if method.adapter is not None:
             pipeline.use_adapter(method.adapter)
         requests = picture_requests(config, prompts, seeds, method.user_emb, config.strength)
-        for name, part in folder.missing(method.name, len(requests), config.batch):
+        for name, part in worker.missing(folder, method.name, len(requests), config.batch):
             made = pipeline.generate(requests[part])
             folder.write(name, {"image_BHW3": np.stack([one.image_HWC for one in made])})
-    folder.finish()
+    worker.wait()
+    if worker.is_first:
+        folder.finish()
+    worker.wait()
 
 
 def format_table(report: Mapping[str, Any]) -> str:
@@ -180,4 +208,4 @@ def plot(wins: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 
 if __name__ == "__main__":
-    run_job(win_rates, WinRatesConfig, __doc__)
+    run_job(main, WinRatesConfig, __doc__)

@@ -4,39 +4,45 @@ Legend: R tasks."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
-from training.jobs.files import read_lines
-from training.judges.judge import Judge, Outcome, Question, ask_all, shares
+from training.judges.judge import Judge, Outcome, Question, shares
 from training.judges.options import JudgeOf
+from training.judges.verdicts import Verdicts
 from training.win_rates.methods import Task
 from training.win_rates.win_rates_config import ANOTHER, BASE, SPLITS, WinRatesConfig
 
 
-def pictures_of(config: WinRatesConfig, method: str, count: int) -> Iterator[Image.Image]:
-    """What a method painted, in the order of the tasks; one part in memory at a time."""
-    for part in range(-(-count // config.batch)):
-        shard = load_file(config.out / "pictures" / f"{method}-{part:05d}.safetensors")
-        for image_HW3 in shard["image_BHW3"].numpy():
-            yield Image.fromarray(image_HW3)
+class Painted:
+    """What a method painted, by the number of the task; one part in memory at a time."""
+
+    def __init__(self, config: WinRatesConfig, method: str) -> None:
+        self._config, self._method = config, method
+        self._held: tuple[int, NDArray[np.uint8]] | None = None
+
+    def __getitem__(self, task: int) -> Image.Image:
+        part, within = divmod(task, self._config.batch)
+        if self._held is None or self._held[0] != part:
+            path = self._config.out / "pictures" / f"{self._method}-{part:05d}.safetensors"
+            self._held = part, load_file(path)["image_BHW3"].numpy()
+        return Image.fromarray(self._held[1][within])
 
 
 def judged(
-    config: WinRatesConfig, tasks: Sequence[Task], judge_of: JudgeOf
+    config: WinRatesConfig, tasks: Sequence[Task], judge_of: JudgeOf, verdicts: Verdicts
 ) -> dict[str, dict[str, Any]]:
     """ "METHOD over OTHER": win rates for each split and all, and what was dropped."""
     arms = [*config.adapters, *([ANOTHER] if config.another else [])]
     matches = [(method, BASE) for method in arms] + [(arms[0], each) for each in arms[1:]]
     report: dict[str, dict[str, Any]] = {}
     for ours, theirs in matches:
-        outcomes = ask(config, tasks, judge_of, ours, theirs)
+        outcomes = ask(config, tasks, judge_of, verdicts, ours, theirs)
         groups: dict[str, list[int]] = {
             split: [n for n, task in enumerate(tasks) if task.split == split] for split in SPLITS
         }
@@ -49,49 +55,29 @@ def judged(
 
 
 def ask(
-    config: WinRatesConfig, tasks: Sequence[Task], judge_of: JudgeOf, ours: str, theirs: str
+    config: WinRatesConfig,
+    tasks: Sequence[Task],
+    judge_of: JudgeOf,
+    verdicts: Verdicts,
+    ours: str,
+    theirs: str,
 ) -> list[Outcome]:
-    """Verdicts on every task, ours shown first; those that the folder holds are not asked again.
+    """Verdicts on every task, ours shown first; those that are kept are not asked again."""
+    own, other = Painted(config, ours), Painted(config, theirs)
 
-    Raises ValueError for verdicts of another judge of the same name.
-    """
-    path = config.out / f"verdicts-{config.judge}.jsonl"
-    identity = judge_of(tasks[0].person.user).identity
-    match = f"{ours} over {theirs}"
-    records = read_lines(path)
-    if any(record["judge"] != identity for record in records):
-        raise ValueError(f"{path} holds verdicts of another judge than {identity!r}")
-    outcomes: list[Outcome] = [record["outcome"] for record in records if record["match"] == match]
-    shown = zip(
-        tasks,
-        pictures_of(config, ours, len(tasks)),
-        pictures_of(config, theirs, len(tasks)),
-        strict=True,
+    def question_of(place: int) -> tuple[Judge, Question]:
+        person, prompt = tasks[place].person, tasks[place].prompt
+        question = Question(person.choices(), prompt, own[place], other[place])
+        return judge_of(person.user), question
+
+    facts = [{"user": task.person.user, "prompt": task.prompt, "seed": task.seed} for task in tasks]
+    return verdicts.on(
+        f"{ours} over {theirs}",
+        facts,
+        question_of,
+        workers=config.at_a_time,
+        together=config.together,
     )
-
-    known = len(outcomes)
-
-    def questions() -> Iterator[tuple[Judge, Question]]:
-        for task, own, other in islice(shown, known, None):
-            question = Question(task.person.choices(), task.prompt, own, other)
-            yield judge_of(task.person.user), question
-
-    with path.open("a") as file:
-        for outcome in ask_all(questions(), workers=config.at_a_time):
-            task = tasks[len(outcomes)]
-            record = {
-                "judge": identity,
-                "match": match,
-                "user": task.person.user,
-                "prompt": task.prompt,
-                "seed": task.seed,
-                "outcome": outcome,
-            }
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            outcomes.append(outcome)
-            print(f"{match}: {len(outcomes)}/{len(tasks)}", flush=True)
-    return outcomes
 
 
 def share_won(tasks: Sequence[Task], outcomes: Sequence[Outcome], seed: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,8 +20,17 @@ from PIL import Image
 from ppd_model.pipeline import MINI_WEIGHTS_DIR
 from ppd_model.types import LabelledPair
 from ppd_model.user_encoder import UserEncoder
+from training.judges import llava
 from training.judges.endpoint import KEY, MODEL, URL, EndpointJudge, EndpointSettings
-from training.judges.judge import JudgeError, Outcome, Question, ask_all, ask_twice, tally
+from training.judges.judge import (
+    JudgeError,
+    Outcome,
+    Question,
+    ask_all,
+    ask_together,
+    ask_twice,
+    tally,
+)
 from training.judges.llava import LlavaJudge
 from training.judges.question_text import ADDITIONAL_PROMPT, build_question, read_answer
 from training.judges.taste import TasteJudge
@@ -386,7 +395,7 @@ def test_a_local_vlm_is_asked_with_all_ten_pictures(
     def generate(**inputs: Any) -> Any:
         asked.append(inputs)
         prompt = inputs["input_ids"]
-        return prompt.new_tensor([[*prompt[0].tolist(), *ids]])
+        return prompt.new_tensor([[*row, *ids] for row in prompt.tolist()])
 
     with monkeypatch.context() as patched:
         patched.setattr(mini_encoder.model, "generate", generate)
@@ -397,6 +406,37 @@ def test_a_local_vlm_is_asked_with_all_ten_pictures(
     assert asked[0]["do_sample"] is False
     answer = judge.prefer(Question(CHOICES, "a boat at the sea", plain(100), plain(200)))
     assert answer in (0, 1, None)  # the real model runs to its end
+
+
+def test_a_local_vlm_answers_questions_together_as_it_answers_each(
+    mini_encoder: UserEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = LlavaJudge(mini_encoder, max_new_tokens=12)
+    questions = [
+        Question(CHOICES, prompt, plain(100), plain(shade))
+        for prompt, shade in (("a boat at the sea", 200), ("a tree", 30), ("a house at night", 90))
+    ]
+    decoded: list[str] = []
+    monkeypatch.setattr(llava, "read_answer", lambda text: decoded.append(text))
+    judge.prefer_each(questions)
+    together, decoded[:] = list(decoded), []
+    for question in questions:
+        judge.prefer(question)
+    assert together == decoded
+    assert all(together)
+
+
+def test_a_judge_of_many_is_asked_about_a_part_at_once_in_both_orders() -> None:
+    class Many(Scripted):
+        def prefer_each(self, questions: Sequence[Question]) -> list[int | None]:
+            parts.append(len(questions))
+            return [self.prefer(question) for question in questions]
+
+    parts: list[int] = []
+    judge = Many(0, 0, 1, 0)
+    assert ask_together([(judge, QUESTION), (judge, QUESTION)]) == ["first", "inconsistent"]
+    assert parts == [2, 2]
+    assert judge.shown == [(100, 200)] * 2 + [(200, 100)] * 2
 
 
 def test_a_local_vlm_refuses_a_prompt_with_tiles(
@@ -440,3 +480,5 @@ def test_accuracy_is_measured_on_choices_that_neither_set_nor_training_holds(
     assert report["outcomes"] == ["first"] * 4
     assert report["right"] == [0, 1, 0, 1]
     assert report["share_right"]["mean"] == 0.5
+    with pytest.raises(ValueError, match=r"accuracy.jsonl holds verdicts: pass --resume"):
+        command.measure(command.AccuracyConfig(judge="taste", data=tmp_path, out=out))

@@ -24,6 +24,7 @@ from ppd_model.nets.text_encoder import (
 from ppd_model.pipeline import Pipeline
 from ppd_model.presets import get_preset
 from ppd_model.types import Generated, ImageRequest
+from tests.forked_workers import run_forked
 from tests.small_world import PRESET
 from tests.stopped_jobs import STATUS, stop
 from training.data.dataset import load_pairs
@@ -193,7 +194,12 @@ class FakePipeline:
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     fake = FakePipeline()
-    monkeypatch.setattr(Pipeline, "load", lambda *_, **__: fake)
+
+    def load(*_: object, **__: object) -> FakePipeline:
+        fake.adapter, fake.preset = "none", MINI
+        return fake
+
+    monkeypatch.setattr(Pipeline, "load", load)
     monkeypatch.setattr(arms, "load_rewards", lambda *_: rewards())
     return fake
 
@@ -563,7 +569,6 @@ def test_an_interrupted_evaluation_goes_on_with_the_arms_it_has(
     for key, value in {"steps": 20, "guidance_scale": 1.0, "personalize_below": 0.5}.items():
         with pytest.raises(ValueError, match=f"made with another {key}"):
             evaluate(config.model_copy(update={key: value}), resume=True)
-    pipeline.preset = MINI  # every run loads a pipeline of its own
     torch.manual_seed(1)
     retrained = adapter(tmp_path, "ppd", "one_hot", beta=0.7)
     with pytest.raises(ValueError, match="made with another adapter"):
@@ -571,6 +576,67 @@ def test_an_interrupted_evaluation_goes_on_with_the_arms_it_has(
     adapter(tmp_path, "ppd", "one_hot")
     assert evaluate(config, resume=True)["means"]["base"]
     assert pipeline.painted == painted
+
+
+def evaluated_bytes(config: EvaluateConfig) -> dict[str, bytes]:
+    """What an evaluation wrote but for its times, its plot and the names of its folders."""
+    paths = [*(config.out / "arms").iterdir(), config.out / "table.md"]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("how", STATUS)
+def test_an_evaluation_that_is_stopped_within_an_arm_goes_on_to_the_same_bytes(
+    tmp_path: Path, relabelled: Made, pipeline: FakePipeline, how: str
+) -> None:
+    whole = evaluate_config(tmp_path, relabelled, out=tmp_path / "whole")
+    broken = evaluate_config(tmp_path, relabelled, out=tmp_path / "broken")
+    evaluate(whole)
+    stop(lambda: evaluate(broken), how, 5)
+    assert (broken.out / "arms" / "diffusion_dpo.parts").exists()
+    with pytest.raises(ValueError, match="--resume"):
+        evaluate(broken)
+    painted = pipeline.painted
+    evaluate(broken, resume=True)
+    assert evaluated_bytes(broken) == evaluated_bytes(whole)
+    assert pipeline.painted == painted + 11 * 10 - 10 - 4  # the base, and a part of the second arm
+
+
+def test_two_processes_evaluate_to_the_bytes_of_one(
+    tmp_path: Path, relabelled: Made, pipeline: FakePipeline
+) -> None:
+    one = evaluate_config(tmp_path, relabelled, out=tmp_path / "one")
+    two = evaluate_config(tmp_path, relabelled, out=tmp_path / "two")
+    evaluate(one)
+    run_forked(lambda worker: evaluate(two, worker=worker))
+    assert evaluated_bytes(two) == evaluated_bytes(one)
+
+
+@pytest.mark.parametrize("how", STATUS)
+def test_validation_scores_that_are_stopped_go_on_to_the_same_bytes(
+    tmp_path: Path, relabelled: Made, pipeline: FakePipeline, how: str
+) -> None:
+    config = ScoreConfig(
+        preset="mini",
+        adapter=adapter(tmp_path, "ppd", "one_hot", beta=0.25),
+        data=relabelled.config.out,
+        out=tmp_path / "scores.json",
+        rewards=REWARDS,
+        captions=3,
+        batch=2,
+        threads=1,
+    )
+    score(config)
+    whole = config.out.read_bytes()
+    config.out.unlink()
+    stop(lambda: score(config), how, 3)
+    with pytest.raises(ValueError, match="holds parts: pass --resume"):
+        score(config)
+    score(config, resume=True)
+    assert config.out.read_bytes() == whole
+    assert not config.out.with_suffix(".parts").exists()
+    config.out.unlink()
+    run_forked(lambda worker: score(config, worker=worker))
+    assert config.out.read_bytes() == whole
 
 
 def test_adapters_of_other_data_are_refused_but_for_the_row_that_learns_from_people(

@@ -13,13 +13,18 @@ from ppd_model.files.artifact import save_artifact
 from ppd_model.nets.stage_c import adapter_spec
 from ppd_model.presets import get_preset
 from ppd_model.types import Generated, ImageRequest
+from tests.forked_workers import run_forked
+from tests.stopped_jobs import STATUS, stop, stop_now, stops
 from training.data.dataset import read_profiles
 from training.jobs.configuration import read_configuration
-from training.judges.judge import tally
+from training.judges import verdicts as verdicts_module
+from training.judges.judge import Question, tally
 from training.judges.known_choices import KnownChoice, KnownPair
+from training.judges.taste import TasteJudge
+from training.precompute.processes import Worker
 from training.precompute.source_plan import config_of
 from training.win_rates import __main__ as win_rates_module
-from training.win_rates import judging, methods, user_features
+from training.win_rates import methods, user_features
 from training.win_rates.__main__ import format_table, win_rates
 from training.win_rates.judging import share_won
 from training.win_rates.methods import Task, readable_people
@@ -181,11 +186,11 @@ def test_an_interrupted_run_goes_on(
     verdicts = path.read_text().splitlines(keepends=True)
     path.write_text("".join(verdicts[:-3]) + verdicts[-3][:20])  # killed within a line
     asked: list[Any] = []
-    ask_all = judging.ask_all
+    ask_parts = verdicts_module.ask_parts
     monkeypatch.setattr(
-        judging,
-        "ask_all",
-        lambda questions, **options: ask_all((asked.append(q) or q for q in questions), **options),
+        verdicts_module,
+        "ask_parts",
+        lambda parts, **options: ask_parts((asked.append(p) or p for p in parts), **options),
     )
     again = win_rates(config, resume=True)
     assert len(pipeline.painted) == painted + config.batch
@@ -198,6 +203,83 @@ def test_an_interrupted_run_goes_on(
         with pytest.raises(ValueError, match="something else"):
             win_rates(config.model_copy(update=change), resume=True)
     assert json.loads((config.out / "resolved.json").read_text())["config"]["batch"] == config.batch
+
+
+WRITTEN = ("pictures/*", "verdicts-*", "known-choices-*", "report-*.json")
+
+
+def bytes_in(folder: Path) -> dict[str, bytes]:
+    """What a run wrote but for plots, and for the configuration, which names the folder."""
+    paths = [path for pattern in WRITTEN for path in folder.glob(pattern)]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def short(config: WinRatesConfig, out: Path) -> WinRatesConfig:
+    only = {"estimate": config.adapters["estimate"]}
+    return config.model_copy(update={"out": out, "adapters": only, "prompts": 1})
+
+
+def test_two_processes_write_what_one_writes(
+    config: WinRatesConfig, pipeline: FakePipeline, tmp_path: Path
+) -> None:
+    one, two = short(config, tmp_path / "one"), short(config, tmp_path / "two")
+    win_rates(one)
+    run_forked(lambda worker: win_rates(two, worker=worker))
+    assert bytes_in(two.out) == bytes_in(one.out)
+    assert len(pipeline.painted) == 2 * win_rates(one, resume=True)["pictures_of_each"]
+
+
+@pytest.mark.parametrize("how", STATUS)
+def test_painting_that_is_stopped_goes_on_to_the_same_bytes(
+    config: WinRatesConfig, pipeline: FakePipeline, tmp_path: Path, how: str
+) -> None:
+    whole, broken = short(config, tmp_path / "whole"), short(config, tmp_path / "broken")
+    win_rates(whole)
+    stop(lambda: win_rates(broken), how, 3)
+    assert list((broken.out / "pictures").glob("*.safetensors"))
+    win_rates(broken, resume=True)
+    assert bytes_in(broken.out) == bytes_in(whole.out)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("how", STATUS)
+def test_judging_that_is_stopped_goes_on_to_the_same_bytes_with_any_number_of_processes(
+    config: WinRatesConfig,
+    pipeline: FakePipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    processes: int,
+) -> None:
+    whole, broken = short(config, tmp_path / "whole"), short(config, tmp_path / "broken")
+    known = sum(win_rates(whole)["people"].values())
+    prefer, asked = TasteJudge.prefer, 0
+
+    def stopping(judge: TasteJudge, question: Question) -> int | None:
+        nonlocal asked
+        asked += 1
+        if asked == 2 * known + 5:  # each is asked in both orders; two verdicts have come
+            stop_now(how)
+        return prefer(judge, question)
+
+    def stopped() -> None:
+        TasteJudge.prefer = stopping  # type: ignore[method-assign]
+        win_rates(broken)
+
+    stops(stopped, how)
+    parts = list(broken.out.glob("verdicts-taste.*.jsonl"))
+    assert [path.name for path in parts] == ["verdicts-taste.0.jsonl"]
+    assert len(parts[0].read_text().splitlines()) in (1, 2)
+    if processes == 1:
+        win_rates(broken, resume=True)
+    else:
+        run_forked(lambda worker: win_rates(broken, resume=True, worker=worker), processes)
+    assert bytes_in(broken.out) == bytes_in(whole.out)
+
+
+def test_each_process_computes_on_its_own_device(config: WinRatesConfig) -> None:
+    assert config.of_process(Worker(1, 2, torch.device("cuda", 1))).device == "cuda:1"
+    assert config.of_process(Worker(0, 1, torch.device("cuda", 0))).device == config.device
 
 
 def test_another_quiz_is_another_run(
