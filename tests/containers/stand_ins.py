@@ -22,6 +22,8 @@ from tests.containers.host import Host
 
 HERE = Path(__file__).parent
 PACKAGES = "python3,python3-pip,python3-venv,ca-certificates,netbase,tzdata"
+INDEX_PORT = 39767
+"""The same each time: the engine builds anew what has other arguments."""
 TARGETS = {"api": "ppd-api", "worker": "ppd-worker", "embedded": "ppd"}
 """Of the Dockerfile, with the names that docker-compose.yml gives them."""
 _ENVIRONMENT = "ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"
@@ -114,7 +116,7 @@ def torch_index(host: Host, folder: Path) -> Iterator[str | None]:
     for wheel in host.torch_wheels.glob("torch-*.whl"):
         (listed / wheel.name).symlink_to(wheel)
     serve = functools.partial(_Quiet, directory=str(folder / "index"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), serve)
+    server = ThreadingHTTPServer(("127.0.0.1", INDEX_PORT), serve)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
