@@ -116,12 +116,12 @@ def torch_index(host: Host, folder: Path) -> Iterator[str | None]:
     for wheel in host.torch_wheels.glob("torch-*.whl"):
         (listed / wheel.name).symlink_to(wheel)
     serve = functools.partial(_Quiet, directory=str(folder / "index"))
-    server = ThreadingHTTPServer(("127.0.0.1", INDEX_PORT), serve)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", INDEX_PORT), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
 
 
 class _Quiet(SimpleHTTPRequestHandler):
