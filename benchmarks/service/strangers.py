@@ -30,7 +30,7 @@ URL = f"http://127.0.0.1:{PORT}"
 DESCRIPTORS = 400
 LONG = {"prompt": "a red fox", "fresh": True, "steps": 50}
 """What strangers ask for: jobs that wait for each other."""
-ORDER, ROUNDS = (1, 16, 16, 1), 3
+ORDER = (1, 16, 16, 1)
 Ask = Callable[[], Awaitable[object]]
 
 
@@ -144,13 +144,13 @@ async def beside_sessions(mine: httpx.AsyncClient) -> None:
     tell(f"a key's picture beside {taken} jobs of 52 sessions", alone, await median_s(paint, 3))
 
 
-async def beside_ids(mine: httpx.AsyncClient, theirs: httpx.AsyncClient) -> None:
+async def beside_ids(mine: httpx.AsyncClient, theirs: httpx.AsyncClient, rounds: int) -> None:
     """In turns, each from an empty queue: a process's first pictures take longer than others."""
     paint = paints(mine)
     await paint()
     await paints(theirs, user_id="id0")()
     waits: dict[int, list[float]] = {1: [], 16: []}
-    for ids in ORDER * ROUNDS:
+    for ids in ORDER * rounds:
         for i in range(16):
             job = await theirs.post("/generate", json={**LONG, "user_id": f"id{i % ids}"})
             assert job.status_code == 202, job.text
@@ -183,7 +183,7 @@ async def beside_idle(mine: httpx.AsyncClient, log: Path) -> None:
     print(f"420 idle at {DESCRIPTORS} descriptors: {served} of 10 served, {told} lines of log")
 
 
-async def measure(only: set[str]) -> None:
+async def measure(only: set[str], rounds: int) -> None:
     for name in sorted(only):
         with tempfile.TemporaryDirectory() as name_of:
             folder = Path(name_of)
@@ -198,7 +198,7 @@ async def measure(only: set[str]) -> None:
                 elif name == "sessions":
                     await beside_sessions(mine)
                 elif name == "ids":
-                    await beside_ids(mine, theirs)
+                    await beside_ids(mine, theirs, rounds)
                 else:
                     await beside_idle(mine, log)
 
@@ -207,8 +207,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     names = ("uploads", "idle", "sessions", "ids")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--rounds", type=int, default=3, help="of `ids`")
+    given = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}", flush=True)
-    asyncio.run(measure(set(parser.parse_args().only)))
+    asyncio.run(measure(set(given.only), given.rounds))
 
 
 if __name__ == "__main__":
