@@ -12,6 +12,7 @@ from service.core.proof.serving import Serving
 from service.infra.sql.tables import User
 from tests.integration.conftest import Start
 from tests.integration.test_adapters import SHIPPED, kept
+from tests.integration.test_made_pairs import made
 from tests.running_service import Service
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
@@ -103,6 +104,46 @@ async def test_every_way_to_ask_takes_the_persons_own_adapter(service: Service) 
     assert own["result"]["adapter_version"] == two
     base = await service.generate(browser)
     assert base["result"]["adapter_version"] == SHIPPED
+
+
+async def test_all_tastes_of_a_person_are_served_the_same_and_prove_as_one_person(
+    service: Service,
+) -> None:
+    client = service.client()
+    two = await kept(service, b"two")
+    await share(client, two, 0.5)
+    people = PEOPLE[:6]
+    waits = {"Prefer": "wait=60"}
+    for person in people:
+        for query in ({}, {"taste": "home"}):
+            answer = await client.put(
+                f"/users/{person}/profile",
+                params=query,
+                json={"text": "I like fog."},
+                headers=waits,
+            )
+            assert answer.status_code == 200, answer.text
+    first = await made_with(service, client, people)
+    assert await made_with(service, client, people, taste="home") == first
+    assert set(first.values()) == {SHIPPED, two}
+
+    async def choose(person: str, **taste: str) -> None:
+        ids = [
+            await made(service, client, user_id=person, **taste),
+            await made(service, client),
+        ]
+        body = {"choices": [{"image_ids": ids, "preferred": 0, "blind": True}]}
+        answer = await client.post(f"/users/{person}/preferences", params=taste, json=body)
+        assert answer.is_success, answer.text
+
+    await choose(people[0])
+    await choose(people[0], taste="home")
+    (one,) = (await client.get("/admin/wins")).json()["results"]
+    assert (one["people"], one["observed"], one["choices"]["won"]) == (1, 1, 2)
+    exported = (await client.get(f"/users/{people[0]}/export")).json()["blind_choices"]
+    assert len(exported) == 2
+    assert (await client.delete(f"/users/{people[0]}")).is_success
+    assert (await client.get("/admin/wins")).json()["results"] == []
 
 
 async def test_readings_are_not_an_adapters_and_are_read_by_both(service: Service) -> None:
