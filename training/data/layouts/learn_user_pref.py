@@ -28,6 +28,7 @@ class LearnUserPref(ListedFiles):
     history, of which is not said how it was shown, the lesser id is the first."""
 
     kind = "pkl"
+    _held: tuple[Path, list[dict[str, Any]]] | None = None
 
     def answers(self, path: Path) -> list[Answer]:
         return [
@@ -37,7 +38,7 @@ class LearnUserPref(ListedFiles):
         ]
 
     def _records(self, path: Path) -> list[dict[str, Any]]:
-        held: tuple[Path, list[dict[str, Any]]] | None = getattr(self, "_held", None)
+        held = self._held
         if held is None or held[0] != path:
             self._held = held = None  # two files at once may be more than the memory
             records = read_records(path)
