@@ -2,6 +2,7 @@
 
     python -m benchmarks.step_data --config training/configs/mini_dpo.yaml [--stage_c FILE]
         [--data_dir FOLDER] [--batch 96] [--rounds 7] [--steps 6] [--out FILE.json]
+    python -m benchmarks.step_data --published [--batch 768] [--rounds 7]
 
 Steps are those of `training.train_dpo`, its own functions on its own data. Three sides take turns
 in one process, in blocks of so many steps: "held" takes data that lie in memory already; "ahead"
@@ -17,6 +18,7 @@ data's work even where it is done beside a step.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -24,8 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
+from benchmarks.dpo_step import training
 from benchmarks.rounds import Goal, in_turn, over, report_of, show, spread, summary, timed
+from ppd_model.presets import get_preset
+from training.data.dataset import PreferencePairs
+from training.data.shards import ShardedRows
 from training.dpo.dpo_config import DpoConfig
 from training.dpo.run_state import RunState
 from training.dpo.time_weight import Omega
@@ -51,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--published", action="store_true")
     for option in ("--stage_c", "--data_dir"):
         parser.add_argument(option, type=Path, help="in the place of the configuration's")
     parser.add_argument("--batch", type=int, default=96)
@@ -61,12 +69,54 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
+    options = {"batch": given.batch, "steps": given.steps, "threads": given.threads}
+    if given.published:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = {"data_s, processor": spread(published(Path(folder), given.batch, given.rounds))}
+        show(report_of(options, rows), given.out)
+        return
     changes: dict[str, Any] = {"batch": given.batch, "trackers": (), "output_dir": Path("unused")}
     changes |= {k: getattr(given, k) for k in ("stage_c", "data_dir") if getattr(given, k)}
     config = read_configuration(DpoConfig, given.config, changes)
     rows = measure(config, given.rounds, given.steps)
-    options = {"batch": given.batch, "steps": given.steps, "threads": given.threads}
     show(report_of(options, rows), given.out)
+
+
+def published(folder: Path, batch: int, rounds: int) -> list[float]:
+    """Seconds of the processor that the data of a step take, 16 pairs at a time, in each round."""
+    preset = get_preset("stable-cascade-1b")
+    text = preset.text_encoder
+    latent = (preset.latent_channels, *preset.latent_hw(*[preset.default_side_px] * 2))
+    tensors = {
+        "latent_NCHW": (2 * batch, *latent),
+        "text_KST": (batch, text["max_position_embeddings"], text["hidden_size"]),
+        "pooled_K1T": (batch, 1, text["projection_dim"]),
+    }
+    for name, shape in tensors.items():
+        save_file({name: torch.randn(shape).half()}, folder / name)
+    numbers_B = torch.arange(batch)
+    pairs = PreferencePairs(
+        **{name: ShardedRows([folder / name], name) for name in tensors},
+        user_emb_ED=torch.randn(batch, preset.user_emb_dim),
+        first_embedding_U=numbers_B,
+        embeddings_U=torch.ones_like(numbers_B),
+        unseen_U=torch.zeros_like(numbers_B),
+        place_U=numbers_B,
+        person_P=numbers_B,
+        split_P=torch.zeros_like(numbers_B),
+        sets_P=torch.ones_like(numbers_B),
+        chosen_P=2 * numbers_B,
+        rejected_P=2 * numbers_B + 1,
+        caption_P=numbers_B,
+        provenance={},
+    )
+    parts = [slice(first, first + 16) for first in range(0, batch, 16)]
+    seconds = []
+    for step in range(rounds + 1):
+        began_s = time.process_time()
+        prepare(pairs, numbers_B, parts, step, training(batch, user_dropout=0.1))
+        seconds.append(time.process_time() - began_s)
+    return seconds[1:]
 
 
 def measure(config: DpoConfig, rounds: int, steps: int) -> dict[str, Any]:
