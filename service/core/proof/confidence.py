@@ -46,7 +46,7 @@ def mean_of(counts_J: FloatArray) -> float:
 def interval_of(counts_J: FloatArray) -> Interval:
     """The confidence sequence of the mean after these people, rounded outward to thousandths."""
     inside = np.flatnonzero(_lowest(counts_J) < math.log(1 / ALPHA))
-    return float(_EDGE_M[inside[0]]), float(_EDGE_M[inside[-1] + 1])
+    return int(inside[0]) / _CELLS, int(inside[-1] + 1) / _CELLS
 
 
 def interval_of_difference(first_J: FloatArray, second_J: FloatArray) -> Interval:

@@ -61,7 +61,7 @@ class _Tally:
         return np.array([self.observed[wins] for wins in range(self.each + 1)], dtype=np.float64)
 
 
-class Choices(BaseModel):
+class BlindCounts(BaseModel):
     """Pairs of pictures that were asked about blind, each in one of these."""
 
     won: int
@@ -84,7 +84,7 @@ class AdapterWins(Wins):
     """The same of one adapter, and all choices between its pictures and the base."""
 
     adapter_version: str
-    choices: Choices
+    choices: BlindCounts
 
 
 class ShareWins(BaseModel):
@@ -250,8 +250,8 @@ def _estimate(tally: _Tally) -> Wins:
     )
 
 
-def _choices(counts: Counter[Outcome]) -> Choices:
-    return Choices(
+def _choices(counts: Counter[Outcome]) -> BlindCounts:
+    return BlindCounts(
         won=counts["won"],
         lost=counts["lost"],
         tied=counts["tied"],

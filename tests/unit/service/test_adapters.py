@@ -101,6 +101,26 @@ def test_the_command_activates_lists_goes_back_and_removes(tmp_path: Path) -> No
     assert ppd(tmp_path, "rollback") == (1, "there is no earlier adapter to go back to\n")
 
 
+def test_the_command_serves_a_share_and_withdraws_it(tmp_path: Path) -> None:
+    half = scaled(tmp_path / "half.safetensors", 0.5)
+    version = sha256_of(half)[:12]
+    for wrong in ("0", "1", "1.5", "nan"):
+        assert ppd(tmp_path, "activate", str(half), "--share", wrong)[0] == 1
+    code, said = ppd(tmp_path, "activate", str(half), "--share", "0.2")
+    assert (code, active(tmp_path)) == (0, None), said
+    assert "serves 0.2 of the people" in said
+    shipped, trial = ppd(tmp_path, "list")[1].splitlines()
+    assert shipped.split()[:2] == ["shipped", "active"]
+    assert trial.split()[:3] == [version, "trial", "0.2"]
+    assert ppd(tmp_path, "remove", version)[0] == 1
+    assert ppd(tmp_path, "withdraw") == (0, f"adapter {version} serves nobody from now on\n")
+    assert ppd(tmp_path, "withdraw") == (1, "no adapter serves a share of people\n")
+    assert f"adapter {version} serves 0.2 of the people" in ppd(tmp_path, "rollback")[1]
+    assert ppd(tmp_path, "activate", version)[0] == 0
+    assert active(tmp_path) == version
+    assert ppd(tmp_path, "activate", version, "--share", "0.2")[0] == 1
+
+
 def test_what_does_not_fit_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     tensors, spec = load_artifact(SHIPPED, kind="adapter")
     other = scaled(tmp_path / "other.safetensors", 1.0, encoder_id="encoder-9")

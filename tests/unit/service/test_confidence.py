@@ -86,6 +86,7 @@ def test_very_many_people_leave_a_thousandth() -> None:
     low, high = interval_of(counts(2e8, 8e8))
     assert low <= 0.8 <= high
     assert high - low <= 0.0021
+    assert (low, high) == (round(low, 3), round(high, 3))
 
 
 # Looks after every person
