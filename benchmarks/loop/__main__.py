@@ -25,7 +25,7 @@ from training.reports.tables import markdown_table
 
 CONFIGS = Path("training/configs")
 FIRST_CONTRIBUTOR, FIRST_NEWCOMER = 9_000_000, 5_000
-QUIZ_ANSWERS, OWN_PAIRS, MADE_PAIRS = 8, 4, 2
+QUIZ_ANSWERS, OWN_PAIRS, MADE_PAIRS = 8, 4, 1
 GROUP = 16
 """People who choose before anybody looks at the wins again."""
 
@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/loop"), help="A new folder.")
-    parser.add_argument("--contributors", type=int, default=48)
+    parser.add_argument("--contributors", type=int, default=40)
     parser.add_argument("--choosers", type=int, default=112, help="People who choose, at most.")
-    parser.add_argument("--steps", type=int, default=120, help="Of the new adapter's training.")
+    parser.add_argument("--steps", type=int, default=150, help="Of the new adapter's training.")
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True)
     os.environ.setdefault("OMP_NUM_THREADS", "2")

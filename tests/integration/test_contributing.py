@@ -9,12 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.actions.contributing.exporting import Told, export_choices
-from service.actions.contributing.pickapic import SCHEMA
+from service.actions.contributing.pickapic import PICTURES, SCHEMA
 from service.infra.whole_files import PART
+from tests.integration.conftest import Start
 from tests.integration.test_made_pairs import made
 from tests.integration.test_object_store import own_pairs, parts_of
 from tests.integration.test_preferences import post
 from tests.running_service import Service
+from tests.s3_server import s3_server
 from training.data.pickapic import SCHEMA as PICK_A_PIC
 from training.data.pickapic import PickAPic
 from training.data.preferences import read_preferences
@@ -290,3 +292,15 @@ async def test_a_folder_that_holds_something_else_is_refused(
     (other / "export.json").write_text('{"mark": "of-nobody"}')
     with pytest.raises(ValueError, match="another service"):
         await export(service, other)
+
+
+@pytest.mark.sqlite_only
+async def test_pictures_come_out_of_an_object_store_too(start: Start, tmp_path: Path) -> None:
+    with s3_server() as bucket:
+        service = await start(**bucket.settings)
+        await post(service.client(), "ann", own_pairs(2)["choices"])
+        await contribute(service, "ann")
+        told = await export(service, tmp_path / "export")
+        assert (told.answers, told.files_written) == (2, 1)
+        pictures = {row[name] for row in rows_in(tmp_path / "export") for name in PICTURES}
+        assert pictures == set(bucket.objects.values())
