@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     share = around(commands, given.contributors, given.choosers, given.steps)
     rows = [[one.what, one.came, f"{one.seconds:.0f}"] for one in commands.stages]
     print(markdown_table(["what", "what came of it", "seconds"], rows))
-    print(f"{sum(one.seconds for one in commands.stages) / 60:.1f} minutes")
+    minutes = sum(one.seconds for one in commands.stages) / 60
+    print(f"{minutes:.1f} minutes, {cpu_seconds():.0f} s of one processor")
     (given.out / "report.json").write_text(
         json.dumps({"stages": [vars(one) for one in commands.stages], "share": share}, indent=1)
     )
     raise SystemExit(share["better"] != "trial")
+
+
+def cpu_seconds() -> float:
+    """What this process and all that it ran to their end took."""
+    took = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in took)
 
 
 def around(commands: Commands, contributors: int, choosers: int, steps: int) -> dict[str, Any]:
@@ -68,17 +76,15 @@ def around(commands: Commands, contributors: int, choosers: int, steps: int) -> 
             asked = prompts(1, MADE_PAIRS)
             everybody(people, lambda person: crowd.compare_made(person, asked))
             stage.came = f"{len(people) * len(asked)} blind choices, contributed too"
-        withdrawn, erased, *people = people
-        crowd.contribute(withdrawn, yes=False)
-        json_of(client.delete(f"/users/{erased.user_id}"))
+        crowd.contribute(people[0], yes=False)
+        json_of(client.delete(f"/users/{people[1].user_id}"))
         export(commands)
         precompute(commands, "second")
         second = train(commands, "second", "--steps", str(steps))
         with commands.stage("half of the people get it") as stage:
             stage.came = commands.ppd("adapters", "activate", str(second), "--share", "0.5").strip()
-        newcomers = crowd.people("test", choosers, FIRST_NEWCOMER)
-        waiting = [*people, withdrawn, *newcomers][:choosers]
-        share = choose(commands, crowd, waiting)
+        newcomers = list(crowd.people("test", choosers, FIRST_NEWCOMER))
+        share = choose(commands, crowd, newcomers)
         with commands.stage("the better one is promoted") as stage:
             if share["better"] == "trial":
                 stage.came = commands.ppd("adapters", "activate", share["trial"]).strip()
@@ -96,20 +102,22 @@ def answer_and_contribute(crowd: Crowd, person: Person) -> None:
     crowd.wait_for_profile(person)
 
 
-def choose(commands: Commands, crowd: Crowd, waiting: Sequence[Person]) -> dict[str, Any]:
-    """Group by group people choose blind, until the wins tell which adapter is better."""
+def choose(commands: Commands, crowd: Crowd, newcomers: Sequence[Person]) -> dict[str, Any]:
+    """Group by group people come who were never trained on, answer the quiz and choose blind.
+
+    Until the wins tell which adapter is better.
+    """
     asked = prompts(2)
     share: dict[str, Any] = {}
 
     def one(person: Person) -> None:
-        if person.user_id.startswith("test"):
-            crowd.answer_quiz(person, QUIZ_ANSWERS)
-            crowd.wait_for_profile(person)
+        crowd.answer_quiz(person, QUIZ_ANSWERS)
+        crowd.wait_for_profile(person)
         crowd.compare_made(person, asked)
 
-    with commands.stage("people choose blind between their picture and the base") as stage:
-        for start in range(0, len(waiting), GROUP):
-            everybody(waiting[start : start + GROUP], one)
+    with commands.stage("others choose blind between their picture and the base") as stage:
+        for start in range(0, len(newcomers), GROUP):
+            everybody(newcomers[start : start + GROUP], one)
             report = json_of(crowd.client.get("/admin/wins", params={"each": ASKED}))
             share = report["share"]
             print(f"    {told(share)}", flush=True)

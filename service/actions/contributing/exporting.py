@@ -197,7 +197,7 @@ def _named(one: Contributed, pool: "_PoolPictures") -> tuple[Sequence[str], Sequ
 def _models(made: dict[str, Any] | None) -> tuple[str, str]:
     if made is None:
         return "own", "own"
-    if made["personal"] is None:
+    if made.get("personal") is None:
         return "made", "made"
     personal = f"adapter {made['adapter_version']}"
     return (personal, "base") if made["personal"] == 0 else ("base", personal)
