@@ -304,3 +304,21 @@ async def test_pictures_come_out_of_an_object_store_too(start: Start, tmp_path: 
         assert (told.answers, told.files_written) == (2, 1)
         pictures = {row[name] for row in rows_in(tmp_path / "export") for name in PICTURES}
         assert pictures == set(bucket.objects.values())
+
+
+async def test_every_taste_of_a_person_has_a_number_of_its_own_and_goes_with_the_person(
+    service: Service, tmp_path: Path
+) -> None:
+    client, folder = service.client(), tmp_path / "export"
+    await service.answer(client, "ann")
+    await contribute(service, "ann")
+    quiz = (await client.get("/users/ann/quiz", params={"taste": "work"})).json()
+    answer = {"choices": [{"pair_id": quiz["pairs"][0]["pair_id"], "preferred": 1}]}
+    posted = await client.post("/users/ann/preferences", params={"taste": "work"}, json=answer)
+    assert posted.status_code == 202, posted.text
+    told = await export(service, folder)
+    assert (told.answers, told.people) == (5, 2)
+    numbers = {str(row["user_id"]) for row in rows_in(folder)}
+    await client.delete("/users/ann")
+    assert (await export(service, folder)).people_gone == 2
+    assert {one["user_id"] for one in gone_in(folder)} == numbers
