@@ -31,7 +31,7 @@ COPIED = {
     "text_tokenizer.json": "text_encoder/text_tokenizer.json",
     "vlm.safetensors": "words/export/vlm.safetensors",
     "vlm_tokenizer.json": "words/export/vlm_tokenizer.json",
-    "adapter.safetensors": "adapter/adapter.safetensors",
+    "adapter.safetensors": "adapter_nft/adapter.safetensors",
     "standardizer.json": "world/standardizer.json",
 }
 

@@ -50,6 +50,8 @@ wait $second
     --users 1600 --pairs 60
 job "$run/precompute" precompute mini_precompute --output_dir "$run/precompute" \
   --data "$run/preferences/data" --truth "$run/preferences/truth.npz" --weights_dir "$run/export"
+job "$run/adapter_nft" train_dpo mini_nft --output_dir "$run/adapter_nft" \
+  --data_dir "$run/precompute" --stage_c "$run/export/stage_c.safetensors"
 job "$run/adapter" train_dpo mini_dpo --output_dir "$run/adapter" \
   --data_dir "$run/precompute" --stage_c "$run/export/stage_c.safetensors"
 "$python" -m training.export --run "$run" --out "$run/export"

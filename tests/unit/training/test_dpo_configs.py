@@ -77,7 +77,7 @@ def test_the_recipes_of_mini_can_train(name: str) -> None:
     recipe(name)
 
 
-@pytest.mark.parametrize("name", ["mini_diffusion_dpo", "mini_sft", "mini_nft"])
+@pytest.mark.parametrize("name", ["mini_diffusion_dpo", "mini_sft"])
 def test_the_baselines_of_mini_see_the_same_draws(name: str) -> None:
     ppd, baseline = recipe("mini_dpo").comparable(), recipe(name).comparable()
     times = ("shared_timestep", "min_time", "max_time", "time_power")
