@@ -5,5 +5,5 @@ set -eu
 psql --set=ON_ERROR_STOP=1 --username postgres --dbname postgres <<'END'
 \set password `cat "$ROLE_PASSWORD_FILE"`
 CREATE ROLE ppd LOGIN PASSWORD :'password';
-CREATE DATABASE ppd OWNER ppd;
+CREATE DATABASE ppd OWNER ppd ENCODING 'UTF8' TEMPLATE template0;
 END

@@ -214,7 +214,6 @@ CPU: list[tuple[str, Callable[[Trial], str]]] = [
     ("a quiz", takes_a_quiz),
     ("a picture", makes_a_picture),
     *((f"{name} restarted under load", restarted(name, "restart")) for name in STORES_AND_OURS),
-    *((f"{name} killed under load", restarted(name, "kill")) for name in STORES_AND_OURS),
     ("API and workers scaled", scales),
     ("down and up", keeps_what_it_has),
     ("the older version", starts_older),
@@ -222,6 +221,7 @@ CPU: list[tuple[str, Callable[[Trial], str]]] = [
     ("rollback under load", changes_version("before")),
     ("upgrade again", changes_version("now")),
     ("people are there", still_has_its_people),
+    *((f"{name} killed under load", restarted(name, "kill")) for name in STORES_AND_OURS),
     ("stops", ends_cleanly),
 ]
 STEPS = {"embedded": EMBEDDED, "cpu": CPU}

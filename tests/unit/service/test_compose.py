@@ -206,3 +206,5 @@ def test_the_database_gives_the_program_a_role_that_is_no_superuser(
     with psycopg.connect(postgres.admin_url.replace("ppd@", "app@")) as connection:
         found = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
         assert found.fetchone() == (False,)
+        encoding = connection.execute("SHOW server_encoding").fetchone()
+        assert encoding == ("UTF8",)
