@@ -55,12 +55,13 @@ USER 10001:10001
 VOLUME /data
 STOPSIGNAL SIGTERM
 
+# Health checks wait longer for a Python to start on a busy machine than for the answer.
 FROM runtime AS api
 COPY --from=built-api /venv /venv
 COPY --from=built-api /app /app
 ENV PPD_HOST=0.0.0.0
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-c", \
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s CMD ["python", "-c", \
     "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health/live', timeout=2)"]
 CMD ["python", "-m", "service.cli", "serve", "--host", "0.0.0.0", "--port", "8000"]
 
@@ -68,7 +69,7 @@ FROM runtime AS worker
 COPY --from=built-worker /venv /venv
 COPY --from=built-worker /app /app
 EXPOSE 9100
-HEALTHCHECK --interval=15s --timeout=3s --start-period=300s CMD ["python", "-c", \
+HEALTHCHECK --interval=15s --timeout=10s --start-period=300s CMD ["python", "-c", \
     "import urllib.request as u; u.urlopen('http://127.0.0.1:9100/metrics', timeout=2)"]
 CMD ["python", "-m", "service.cli", "worker", "--queues", "encode,generate", \
     "--metrics-host", "0.0.0.0", "--metrics-port", "9100"]
@@ -79,6 +80,6 @@ COPY --from=built-worker /venv /venv
 COPY --from=built-worker /app /app
 ENV PPD_HOST=0.0.0.0
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-c", \
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s CMD ["python", "-c", \
     "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health/live', timeout=2)"]
 CMD ["python", "-m", "service.cli", "serve", "--host", "0.0.0.0", "--port", "8000"]

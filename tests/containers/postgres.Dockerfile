@@ -8,5 +8,7 @@ RUN groupadd --gid 999 postgres \
     && for program in initdb pg_ctl postgres; do \
          ln -s /usr/lib/postgresql/*/bin/$program /usr/local/bin/; done
 COPY containers/postgres_entry.sh /usr/local/bin/entry.sh
+# As upstream: clients are told to go, not waited for.
+STOPSIGNAL SIGINT
 ENV PGDATA=/var/lib/postgresql/data
 ENTRYPOINT ["sh", "/usr/local/bin/entry.sh"]

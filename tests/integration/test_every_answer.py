@@ -155,3 +155,21 @@ async def test_answers_of_others_are_not_there(service: Service) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "answer_not_found")
     nobody = await client.delete("/users/cy/preferences/1")
     assert nobody.json()["code"] == "user_not_found"
+
+
+async def test_a_profile_that_becomes_ready_while_it_is_looked_up_has_its_text(
+    service: Service,
+) -> None:
+    await service.answer(service.client(), "ann")
+    async with service.database.write() as store:
+        user = await store.users.alone("default", "ann")
+        assert user is not None
+        begun = await store.profiles.add(user.pk, "choices", [], 0, None)
+    async with service.database.read() as looking:
+        assert (await looking.profiles.page(user.pk, None, 1))[0].status == "encoding"
+        async with service.database.write() as store:
+            await store.profiles.finish(begun.pk, "ready", text="Likes fog.")
+        ready, _ = await looking.profiles.states(user.pk)
+        assert ready is not None
+        assert ready.text is not None
+        assert ready.status == "ready"

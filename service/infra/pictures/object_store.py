@@ -34,7 +34,8 @@ _T = TypeVar("_T")
 class ObjectImageStore:
     """ImageStore in a bucket. An object appears when all of it has arrived, or not at all.
 
-    Everything is tried again a few times, and ends after `timeout_s` with an OSError.
+    Everything is tried again, writing until `timeout_s` are over, since what is to be written took
+    longer to make, all else a few times. It ends after `timeout_s` with an OSError.
     """
 
     def __init__(self, url: str, timeout_s: float, *, config: dict[str, str]) -> None:
@@ -61,6 +62,9 @@ class ObjectImageStore:
         self._store = S3Store.from_url(
             url, client_options=options, retry_config=retries, config=known
         )
+        self._patient_store = S3Store.from_url(
+            url, client_options=options, retry_config={**retries, "max_retries": 1000}, config=known
+        )
         self._probe_store = S3Store.from_url(
             url, client_options=options, retry_config={**retries, "max_retries": 0}, config=known
         )
@@ -73,7 +77,7 @@ class ObjectImageStore:
         with _as_os_errors(key):
             await self._in_time(
                 obstore.put_async(
-                    self._store,
+                    self._patient_store,
                     path,
                     data,
                     attributes={"Content-Type": _media_type(key)},

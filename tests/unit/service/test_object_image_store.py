@@ -77,6 +77,17 @@ async def test_one_fault_is_outlived(bucket: Bucket, fault: Any) -> None:
     assert bucket.keys == {"abc/1-1.png"}
 
 
+@pytest.mark.parametrize("fault", ["500", "reset"])
+async def test_writing_outlives_a_store_that_is_started_anew(bucket: Bucket, fault: Any) -> None:
+    bucket.fault = fault
+    writing = asyncio.create_task(store_of(bucket).put("abc/1-1.png", b"two"))
+    await asyncio.sleep(2)
+    assert not writing.done()
+    bucket.fault = None
+    await writing
+    assert bucket.keys == {"abc/1-1.png"}
+
+
 @pytest.mark.parametrize("fault", ["500", "reset", "slow"])
 async def test_a_store_that_stays_away_is_an_error_in_time(bucket: Bucket, fault: Any) -> None:
     bucket.objects["test/abc/1-0.png"] = b"one"

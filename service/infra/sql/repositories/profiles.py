@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ScalarSelect, String, bindparam, delete, exists, func, select, update
+from sqlalchemy import ScalarSelect, Select, String, bindparam, delete, exists, func, select, update
 
 from service.core.generation import Found
 from service.infra.sql.repositories.base import FRESH, Repository, table
@@ -86,16 +86,21 @@ class Profiles(Repository):
         )
         if encoder_version is not None:
             statement = statement.where(Profile.encoder_version == encoder_version)
-        return await self._session.scalar(statement)
+        return await self._as_it_is(statement)
 
     async def standing(self, user_pk: str) -> Profile | None:
         """The newest version that was not superseded."""
-        return await self._session.scalar(
+        return await self._as_it_is(
             select(Profile)
             .where(Profile.user_pk == user_pk, Profile.status != "superseded")
             .order_by(Profile.version.desc())
             .limit(1)
         )
+
+    async def _as_it_is(self, statement: Select[tuple[Profile]]) -> Profile | None:
+        """Not as this transaction has seen it before: meanwhile it may have become ready."""
+        found: Profile | None = await self._session.scalar(statement.execution_options(**FRESH))
+        return found
 
     async def add(
         self, user_pk: str, source: str, choices: list[Any], seed: int, text: str | None
