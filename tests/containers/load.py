@@ -107,7 +107,8 @@ class Load:
     def begin(self) -> None:
         self._stop.clear()
         self._threads = [
-            threading.Thread(target=self._live, args=(caller,)) for caller in self.callers
+            threading.Thread(target=self._live, args=(caller,), daemon=True)
+            for caller in self.callers
         ]
         for thread in self._threads:
             thread.start()
