@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 _RETRIES = 3
+_PAUSE_S = 0.5
 _CONNECT_TIMEOUT = timedelta(seconds=2)
 _DELETE_BATCH = 1000
 _LIST_BATCH = 500
@@ -62,9 +63,6 @@ class ObjectImageStore:
         self._store = S3Store.from_url(
             url, client_options=options, retry_config=retries, config=known
         )
-        self._patient_store = S3Store.from_url(
-            url, client_options=options, retry_config={**retries, "max_retries": 1000}, config=known
-        )
         self._probe_store = S3Store.from_url(
             url, client_options=options, retry_config={**retries, "max_retries": 0}, config=known
         )
@@ -72,15 +70,28 @@ class ObjectImageStore:
         self._probed_at = float("-inf")
 
     async def put(self, key: str, data: bytes) -> None:
-        """One request with the length and the checksum of all of it."""
+        """One request with the length and the checksum of all of it; a store that fails for want of
+        anything but room is asked again."""
         path = check_key(key)
-        with _as_os_errors(key):
+        until_s = time.monotonic() + self._timeout_s - _PAUSE_S
+        while True:
+            try:
+                return await self._put(path, data)
+            except (StorageFull, TimeoutError):
+                raise
+            except OSError:
+                if time.monotonic() > until_s:
+                    raise
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _put(self, path: str, data: bytes) -> None:
+        with _as_os_errors(path):
             await self._in_time(
                 obstore.put_async(
-                    self._patient_store,
+                    self._store,
                     path,
                     data,
-                    attributes={"Content-Type": _media_type(key)},
+                    attributes={"Content-Type": _media_type(path)},
                     use_multipart=False,
                 )
             )

@@ -97,7 +97,7 @@ class Profiles(Repository):
             .limit(1)
         )
 
-    async def _as_it_is(self, statement: Select[tuple[Profile]]) -> Profile | None:
+    async def _as_it_is(self, statement: Select[Profile]) -> Profile | None:
         """Not as this transaction has seen it before: meanwhile it may have become ready."""
         found: Profile | None = await self._session.scalar(statement.execution_options(**FRESH))
         return found
