@@ -103,3 +103,28 @@ async def test_with_another_adapter_the_number_goes_and_comes_back(service: Serv
     assert "confidence" not in (await held(client))["profile"]
     await activate(service, None)
     assert "confidence" in (await held(client))["profile"]
+
+
+async def test_a_taste_is_foretold_with_the_adapter_that_serves_its_person(
+    service: Service,
+) -> None:
+    client = service.client()
+    pairs = (await client.get("/users/anybody/quiz")).json()["pairs"]
+    choices = [{"pair_id": pair["pair_id"], "preferred": 0} for pair in pairs]
+    trial = await kept(service, b"another")
+    async with service.database.write() as store:
+        await store.adapters.activate(trial, 0.5)
+    foretold, served_first = [], []
+    for person in (f"person-{i}" for i in range(6)):
+        answered = await client.post(
+            f"/users/{person}/preferences?taste=home", json={"choices": choices}, headers=WAIT
+        )
+        foretold.append("confidence" in answered.json()["profile"])
+        async with service.database.read() as store:
+            serving, user = (
+                await store.adapters.serving(),
+                await store.users.find("default", person),
+            )
+        assert user is not None
+        served_first.append(serving.trial_of(user.pk) is None)
+    assert foretold == served_first

@@ -125,7 +125,7 @@ async def test_all_tastes_of_a_person_are_served_the_same_and_prove_as_one_perso
             assert answer.status_code == 200, answer.text
     first = await made_with(service, client, people)
     assert await made_with(service, client, people, taste="home") == first
-    assert set(first.values()) == {SHIPPED, two}
+    assert set(first.values()) <= {SHIPPED, two}, "chance may put all six in one"
 
     async def choose(person: str, **taste: str) -> None:
         ids = [

@@ -276,7 +276,7 @@ async def get_preferences(
         read = await store.choices.read_from(user) if user is not None else []
         newest = await store.profiles.page(user.pk, None, _VERSIONS + 1) if user is not None else []
         ready, standing = await store.profiles.states(user.pk) if user is not None else (None, None)
-        of = await what_is_foretold(store, services, ready)
+        of = await what_is_foretold(store, services, user, ready)
     profiles = newest[:_VERSIONS]
     counting = {answer.pk for answer in newest_read(read)}
     return PreferencesOut(
@@ -390,13 +390,13 @@ def choice_out(services: Services, choice: Choice, *, counts: bool) -> ChoiceOut
 
 
 async def what_is_foretold(
-    store: Store, services: Services, profile: Profile | None
+    store: Store, services: Services, user: User | None, profile: Profile | None
 ) -> Foretold | None:
     """How often the pictures that this person gets now will please, where it was measured.
 
     Not where words of their own stand beside the answers, or not every answer could be read.
     """
-    if profile is None or profile.given_text is not None:
+    if user is None or profile is None or profile.given_text is not None:
         return None
     if profile.answers_used != len(profile.choices):
         return None
@@ -406,7 +406,7 @@ async def what_is_foretold(
     adapter_version = versions.adapter_version
     if not versions.adapter_overrides:
         serving = await store.adapters.serving()
-        adapter_version = serving.adapter_of(profile.user_pk) or adapter_version
+        adapter_version = serving.adapter_of(user.person_pk) or adapter_version
     return foretold(services.pool, profile.choices, profile.encoder_version, adapter_version)
 
 
@@ -538,7 +538,7 @@ async def _present(
         if job_id is None and profile is not None:
             job = await store.jobs.of_profile(profile.pk)
             job_id = job.id if job is not None else None
-        of = await what_is_foretold(store, services, profile)
+        of = await what_is_foretold(store, services, user, profile)
     state = profile_state(profile.status if profile is not None else None)
     error = None
     if profile is not None and profile.error_code is not None:
