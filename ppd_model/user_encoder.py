@@ -301,6 +301,27 @@ class UserEncoder:
         """
         return self._users([prompt], [self.pictures_of(choices, prompt)], [response], [None])[0]
 
+    @torch.inference_mode()
+    def picture_features(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """What the VLM's eye sees of each picture, its patches' mean, N x F of length 1."""
+        if not pictures:
+            raise ValueError("no pictures: there is nothing to see")
+        eye = self.model.model.vision_tower
+        rows = []
+        with placed(self.model, self.device, offload=self.offload):
+            for picture in pictures:
+                # Nested with a second one, it is not cut into tiles (see `inputs_of`).
+                nested = [[picture.convert("RGB")] * 2]
+                pixels = self.processor.image_processor(nested, return_tensors="pt")["pixel_values"]
+                pixels_1CHW = pixels.reshape(-1, *pixels.shape[-3:])[:1]
+                seen = eye(
+                    pixels_1CHW.to(self.model.device, self.model.model.image_newline.dtype),
+                    output_hidden_states=True,
+                ).hidden_states[self.model.config.vision_feature_layer]
+                feature_F = seen[0].float().mean(dim=0)
+                rows.append((feature_F / feature_F.norm()).cpu().numpy())
+        return np.stack(rows).astype(np.float32)
+
     @property
     def suppressed(self) -> list[int]:
         """Tokens that are never written: those that stand for pictures."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from ppd_model.readings import Expected, joined
 from ppd_model.types import (
@@ -134,6 +135,13 @@ class FakeRuntime:
         written = text or f"Likes what was chosen ({digest[0]})."
         unread = [word for word in (text or "").split() if word.startswith("zz")]
         return EncodedUser(written, "", user_emb_D, 0.5, ["warm light"], ["clutter"], unread)
+
+    def features(self, pictures: Sequence[Image]) -> NDArray[np.float32]:
+        """Four by four blocks of colour."""
+        small = [np.asarray(one.convert("RGB").resize((4, 4))).reshape(-1) for one in pictures]
+        rows = np.stack(small).astype(np.float32) + 1
+        unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit
 
     def joined(
         self,

@@ -103,6 +103,7 @@ def _choice(pool: Pool, choice: Choice) -> dict[str, Any]:
         "images": pool.picture_urls(choice.pair_id, (choice.image_0_id, choice.image_1_id)),
         "shown_swapped": choice.swapped,
         "made": choice.made,
+        "against": choice.against,
     }
 
 

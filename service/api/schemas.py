@@ -22,6 +22,7 @@ from ppd_model.words import INVISIBLE, is_blank
 from service.core.auth import BROWSER_TENANT, TASTE, USER_ID, KeyScope
 from service.core.messages import JobStatus
 from service.core.pictures import MAX_PICTURE_BYTES
+from service.core.quiz import CHOICES_PER_EMBEDDING
 
 MAX_CHOICES_PER_POST = 16
 MAX_SEED = 2**32 - 1
@@ -141,6 +142,23 @@ class PreferencesIn(Body):
         if len(set(ids)) != len(ids):
             raise ValueError("the same pair is answered twice")
         return self
+
+
+class LikedIn(Body):
+    """A picture that a person likes. `caption`: what it shows, never what is liked about it."""
+
+    image: Annotated[str, Field(min_length=1, description="The file in base64, as own pairs'.")]
+    caption: Annotated[
+        Annotated[str, Field(min_length=1, max_length=300), NotBlank] | None, Field()
+    ] = None
+
+
+class LikesIn(Body):
+    """Pictures that a person likes, without others that they like less."""
+
+    liked: Annotated[
+        list[LikedIn], Field(min_length=CHOICES_PER_EMBEDDING, max_length=MAX_CHOICES_PER_POST)
+    ]
 
 
 class AnswerIn(Body):
@@ -438,15 +456,26 @@ class PreferencesStateOut(BaseModel):
     links: dict[str, str]
 
 
+class AgainstOut(BaseModel):
+    """A picture of the pool: `image` is an index into its pair's `images`."""
+
+    pair_id: str
+    image: int
+    by: Literal["caption", "picture"]
+
+
 class ChoiceOut(BaseModel):
     """A stored answer. `images` are the pictures' URLs; `pair_id` null for the client's own.
 
     `counts`: whether a profile made now would be read from it. `origin`: a pair of the pool, one of
-    the client's own, or two pictures that the service made.
+    the client's own, two pictures that the service made, or one that is liked alone. Of that
+    `against` says which picture of the pool it is set against, and by what its caption was found:
+    null until it was read. Nobody compared the two.
     """
 
     id: int
-    origin: Literal["pool", "own", "made"]
+    origin: Literal["pool", "own", "made", "liked"]
+    against: AgainstOut | None = None
     pair_id: str | None
     caption: str
     images: list[str]

@@ -36,9 +36,6 @@ _T = TypeVar("_T")
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="ppd-uploads")
 """Apart from the threads that read and write pictures, which large uploads must not hold up."""
 
-_Place = tuple[int, int]
-"""Of a picture in a request: which answer, which of its two."""
-
 
 async def clean_uploads(
     services: Services, caller: Caller, user_id: str, body: PreferencesIn
@@ -52,19 +49,35 @@ async def clean_uploads(
     own = sum(choice.images is not None for choice in body.choices)
     if not own:
         return uploads
-    await refuse_too_many(services, caller, user_id, 2 * own)
+    texts = {
+        f"/choices/{i}/images/{j}": text
+        for i, choice in enumerate(body.choices)
+        for j, text in enumerate(choice.images or ())
+    }
+    read = await clean_pictures(services, caller, user_id, texts)
+    for i, choice in enumerate(body.choices):
+        uploads[i] += [read[f"/choices/{i}/images/{j}"] for j, _ in enumerate(choice.images or ())]
+    return uploads
+
+
+async def clean_pictures(
+    services: Services, caller: Caller, user_id: str, texts: Mapping[str, str]
+) -> dict[str, bytes]:
+    """Plain PNGs of pictures in base64, by their JSON pointers; raises as `clean_uploads`."""
+    await refuse_too_many(services, caller, user_id, len(texts))
     path = place_of(caller, user_id)
     with services.gate.request_with_pictures(path):
-        sent, faults = await _in_thread(_decoded, body)
+        sent, faults = await _in_thread(_decoded, texts)
         outcomes = await _read_in_turn(services, path, [*sent.values()])
-    for place, outcome in zip(sent, outcomes, strict=True):
+    read: dict[str, bytes] = {}
+    for pointer, outcome in zip(sent, outcomes, strict=True):
         if isinstance(outcome, PictureError):
-            faults.append(_fault(place, outcome))
+            faults.append(FieldError(pointer, str(outcome)))
         else:
-            uploads[place[0]].append(outcome)
+            read[pointer] = outcome
     if faults:
         raise ServiceError(422, "invalid_image", errors=tuple(faults))
-    return uploads
+    return read
 
 
 async def _read_in_turn(
@@ -187,35 +200,31 @@ def _check_pairs(services: Services, body: PreferencesIn) -> None:
             )
 
 
-def _decoded(body: PreferencesIn) -> tuple[dict[_Place, bytes], list[FieldError]]:
-    """The files that were sent, and what cannot be one."""
+def _decoded(texts: Mapping[str, str]) -> tuple[dict[str, bytes], list[FieldError]]:
+    """The files that were sent, by their JSON pointers, and what cannot be one."""
     faults: list[FieldError] = []
-    sent: dict[_Place, bytes] = {}
-    for i, choice in enumerate(body.choices):
-        for j, text in enumerate(choice.images or ()):
-            try:
-                sent[i, j] = from_base64(text)
-            except ValueError as error:
-                faults.append(_fault((i, j), error))
+    sent: dict[str, bytes] = {}
+    for pointer, text in texts.items():
+        try:
+            sent[pointer] = from_base64(text)
+        except ValueError as error:
+            faults.append(FieldError(pointer, str(error)))
     _check_bytes(sent)
     return sent, faults
 
 
-def _check_bytes(sent: Mapping[tuple[int, int], bytes]) -> None:
+def _check_bytes(sent: Mapping[str, bytes]) -> None:
     """Raise 413 for files that are larger than they may be, alone or together."""
     sizes = {place: len(data) for place, data in sent.items()}
     too_large = [
-        _fault(place, ValueError(f"has {size} bytes; a picture has at most {MAX_PICTURE_BYTES}"))
-        for place, size in sizes.items()
+        FieldError(pointer, f"has {size} bytes; a picture has at most {MAX_PICTURE_BYTES}")
+        for pointer, size in sizes.items()
         if size > MAX_PICTURE_BYTES
     ]
     together = sum(sizes.values())
     if together > MAX_BYTES_OF_ONE_REQUEST:
         most = f"those of one request have at most {MAX_BYTES_OF_ONE_REQUEST}"
-        too_large.append(FieldError("/choices", f"has pictures of {together} bytes; {most}"))
+        of = next(iter(sent)).split("/")[1]
+        too_large.append(FieldError(f"/{of}", f"has pictures of {together} bytes; {most}"))
     if too_large:
         raise ServiceError(413, "picture_too_large", errors=tuple(too_large))
-
-
-def _fault(place: tuple[int, int], error: ValueError) -> FieldError:
-    return FieldError("/choices/{}/images/{}".format(*place), str(error))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -43,6 +43,11 @@ def sets_of(choices: Sequence[T]) -> list[tuple[Sequence[T], float]]:
     """
     sets = [([choices[i] for i in one.places], one.weight) for one in read_together(len(choices))]
     return [*sets] or [([], 1.0)]
+
+
+def is_liked(choice: Mapping[str, Any]) -> bool:
+    """Whether an answer, as profile versions keep it, is a picture that is liked without a pair."""
+    return choice["pair_id"] is None and choice["image_ids"][1] is None
 
 
 def reading_sha256(choices: Sequence[Any], given_text: str | None) -> str:

@@ -11,6 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image as Picture
+
 from ppd_model.pictures.origin import Origin
 from ppd_model.pictures.writing import Format
 from ppd_model.readings import Expected
@@ -143,6 +147,9 @@ class ModelRuntime(Protocol):
 
     def encode(self, pairs: Sequence[LabelledPair], seed: int, text: str | None) -> EncodedUser:
         """Read exactly four pairs; a given `text` takes the place of a generated profile."""
+
+    def features(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """What the encoder sees of each picture, N x F of length 1."""
 
     def joined(
         self,

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,11 +22,12 @@ from service.actions.leftovers import delete_leftovers
 from service.actions.moderating import refuse_made
 from service.actions.words import not_read
 from service.core import embeddings
-from service.core.choices import reading_seed, reading_sha256, sets_of
+from service.core.choices import is_liked, reading_seed, reading_sha256, sets_of
 from service.core.errors import JobCanceled, JobFailure, StorageFull
 from service.core.fairness import spenders
 from service.core.foretold import expected_reading
 from service.core.generation import blend
+from service.core.likes import Features, by_caption, by_picture, picture_against, pictures_of
 from service.core.messages import JobEvent, preview_event, step_event
 from service.core.ports import AdapterFile, EmbeddingKey, ModelRuntime, Preview, Usage, Versions
 from service.core.turns import path_of
@@ -56,6 +57,18 @@ class Tools(Parts):
     """Runs a function in the one thread that may touch the model."""
     in_picture_thread: Callable[..., Awaitable[Any]]
     """Runs a function in one of those that may make pictures."""
+    _pool_features: list[Features] = field(default_factory=list)
+    """Once they were asked for."""
+
+    async def pool_features(self) -> Features:
+        """What the encoder sees of the pool's pictures, computed when it is first needed."""
+        if not self._pool_features:
+            paths = [self.pool.image_path(image) for _, image in pictures_of(self.pool)]
+            files = await asyncio.to_thread(lambda: [path.read_bytes() for path in paths])
+            pictures = [read_picture(file, KEPT) for file in files]
+            seen = [await self.in_model_thread(self.runtime.features, [one]) for one in pictures]
+            self._pool_features.append(np.concatenate(seen))
+        return self._pool_features[0]
 
 
 async def encode(tools: Tools, versions: Versions, job: Job, cancelled: Callable[[], bool]) -> bool:
@@ -157,6 +170,8 @@ async def _readings(
     async with tools.database.read() as store:
         known = await store.readings.of(profile.user_pk, encoder_version, list(weight_of))
         uploads = await _uploads(store, profile)
+        liked = {choice["image_ids"][0] for choice in profile.choices if is_liked(choice)}
+        against = await store.choices.against(liked)
     made: list[_Made] = []
     failed: JobFailure | None = None
     for sha256, (choices, weight) in weight_of.items():
@@ -167,7 +182,8 @@ async def _readings(
         async def read(of: Sequence[dict[str, Any]] = choices) -> EncodedUser:
             nonlocal was_kept
             was_kept = False
-            pairs = [await _labelled_pair(tools, uploads, choice) for choice in of]
+            await _set_against(tools, uploads, [one for one in of if is_liked(one)], against)
+            pairs = [await _labelled_pair(tools, uploads, choice, against) for choice in of]
             seed = reading_seed(of, profile.given_text)
             taste: EncodedUser = await tools.in_model_thread(partial(in_thread, pairs, seed))
             _check(taste, profile.given_text)
@@ -500,9 +516,47 @@ async def _uploads(store: Store, profile: Profile) -> dict[str, Image]:
     return await store.images.by_id(ids)
 
 
+async def _set_against(
+    tools: Tools,
+    uploads: dict[str, Image],
+    liked: Sequence[dict[str, Any]],
+    against: dict[str, dict[str, Any]],
+) -> None:
+    """Find for each liked picture one of the pool's, unless there is one; it stays that one."""
+    found: dict[str, dict[str, Any]] = {}
+    for choice in liked:
+        image_id = choice["image_ids"][0]
+        if image_id in against or image_id not in uploads:
+            continue
+        one = by_caption(tools.pool, choice["caption"], image_id)
+        if one is None:
+            picture = read_picture(await _stored(tools, uploads[image_id]), KEPT)
+            seen_1F = await tools.in_model_thread(partial(tools.runtime.features, [picture]))
+            pool_NF = await tools.pool_features()
+            one = by_picture(tools.pool, pool_NF, seen_1F[0], image_id)
+        found[image_id] = one.row
+    if found:
+        async with tools.database.write() as store:
+            await store.choices.set_against(found)
+        against.update(found)
+
+
+async def _stored(tools: Tools, image: Image) -> bytes:
+    try:
+        return await read_verified(tools.images, image)
+    except OSError as error:
+        log.exception("a picture of a choice could not be read")
+        raise JobFailure("storage") from error
+
+
 async def _labelled_pair(
-    tools: Tools, uploads: dict[str, Image], choice: dict[str, Any]
+    tools: Tools,
+    uploads: dict[str, Image],
+    choice: dict[str, Any],
+    against: Mapping[str, dict[str, Any]],
 ) -> LabelledPair:
+    if is_liked(choice):
+        return await _liked_pair(tools, uploads, choice, against)
     try:
         data = await _pictures(tools, uploads, choice)
     except OSError as error:
@@ -510,6 +564,25 @@ async def _labelled_pair(
         raise JobFailure("storage") from error
     first, second = (read_picture(one, KEPT) for one in data)
     return LabelledPair(choice["caption"], first, second, choice["preferred"])
+
+
+async def _liked_pair(
+    tools: Tools,
+    uploads: dict[str, Image],
+    choice: dict[str, Any],
+    against: Mapping[str, dict[str, Any]],
+) -> LabelledPair:
+    """What is liked, and the picture of the pool that it is set against, under its caption."""
+    image_id = choice["image_ids"][0]
+    if image_id not in uploads:
+        raise JobFailure("storage", "A picture of a choice was removed.")
+    found = picture_against(tools.pool, against[image_id])
+    if found is None:
+        raise JobFailure("pair_not_found")
+    caption, other = found
+    own = read_picture(await _stored(tools, uploads[image_id]), KEPT)
+    data = await asyncio.to_thread(tools.pool.image_path(other).read_bytes)
+    return LabelledPair(caption, own, read_picture(data, KEPT), choice["preferred"])
 
 
 async def _pictures(tools: Tools, uploads: dict[str, Image], choice: dict[str, Any]) -> list[bytes]:

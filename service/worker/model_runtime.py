@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL.Image import Image as Picture
 
 from ppd_model.engine.engine import Engine
 from ppd_model.engine.faults import CLOSED, DEADLINE, NUMERICAL, OUT_OF_MEMORY, is_out_of_memory
@@ -265,6 +268,13 @@ class PpdRuntime:
             except ValueError as error:
                 detail = "The encoder cannot read these choices with this text."
                 raise JobFailure("encoder_invalid", detail) from error
+
+    def features(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """What the encoder's eye sees of each picture."""
+        if self._encoder is None:
+            raise ValueError("the encoder is not loaded in this process: it sees no pictures")
+        with _as_service_errors():
+            return self._encoder.picture_features(pictures)
 
     def joined(
         self,

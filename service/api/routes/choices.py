@@ -1,13 +1,13 @@
 """A person's answers and the profile that comes of them."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.actions.encodings import follow_answers, queue_encoding
 from service.actions.leftovers import delete_leftovers, delete_soon
-from service.actions.moderating import refuse
+from service.actions.moderating import Content, refuse
 from service.actions.words import caption_not_read
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, TasteDep, WaitDep
 from service.api.http.cursors import decode_cursor, encode_cursor
@@ -16,11 +16,13 @@ from service.api.made_pairs import MadePair, made_pairs
 from service.api.routes.jobs import wait_if_asked
 from service.api.routes.pairs import pair_out
 from service.api.schemas import (
+    AgainstOut,
     AnswerIn,
     AnswersIn,
     ChoiceIn,
     ChoiceOut,
     ErrorOut,
+    LikesIn,
     PreferencesIn,
     PreferencesOut,
     PreferencesStateOut,
@@ -33,13 +35,21 @@ from service.api.schemas import (
     WarningOut,
 )
 from service.api.services import Services
-from service.api.uploads import check_quota, clean_uploads, contents, image_row, put_pictures
+from service.api.uploads import (
+    check_quota,
+    clean_pictures,
+    clean_uploads,
+    contents,
+    image_row,
+    put_pictures,
+)
 from service.core.auth import Caller, person_of, taste_of
 from service.core.choices import begins_encoding, newest_read, profile_state
 from service.core.errors import CODES, ServiceError, invalid
 from service.core.foretold import Foretold, foretold
+from service.core.likes import picture_against
 from service.core.messages import status_event
-from service.core.pool import Pair
+from service.core.pool import Pair, pair_url
 from service.core.proof.wins import Outcome
 from service.core.quiz import CHOICES_PER_EMBEDDING, after, needed, next_pairs, sides
 from service.infra.sql.store import Store
@@ -133,7 +143,8 @@ async def post_preferences(
             blind = None if pair is None else pair.blind_choice(answer, user.person_pk)
             if blind is not None:
                 told.append((blind.adapter_version, await store.blind_choices.add(blind)))
-        ids, late = await _begin(store, services, caller, user, body)
+        decided = sum(choice.preferred is not None for choice in body.choices)
+        ids, late = await _begin(store, services, caller, user, decided)
         overtaken.extend(late)
         return Accepted(ids, user_pk=user.person_pk)
 
@@ -148,6 +159,61 @@ async def post_preferences(
     state = await _present(name, accepted, request, response, caller, services, wait_s)
     state.warnings = _not_read(body, services)
     return state
+
+
+@router.post("/likes", status_code=202, responses=_READY)
+async def post_likes(
+    name: TasteDep,
+    body: LikesIn,
+    request: Request,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+    wait_s: WaitDep,
+    once: OnceDep,
+) -> PreferencesStateOut:
+    """Store pictures that are liked without a pair, four or more; the profile is encoded anew.
+
+    Each is read as preferred to a picture of the quiz's pool of its nearest caption, which
+    `against` of the answer names afterwards. Real pairs tell more: see docs/results/likes.md.
+    """
+    pictures: list[bytes] = []
+    stored_keys: list[str] = []
+    overtaken: list[Job] = []
+
+    async def read_pictures() -> None:
+        texts = {f"/liked/{i}/image": one.image for i, one in enumerate(body.liked)}
+        read = await clean_pictures(services, caller, person_of(name), texts)
+        pictures.extend(read[pointer] for pointer in texts)
+        sent: list[Content] = [
+            (f"/liked/{i}/caption", one.caption or "", "text/plain")
+            for i, one in enumerate(body.liked)
+        ]
+        sent += [(pointer, data, "image/png") for pointer, data in read.items()]
+        await refuse(services, "upload", sent, caller.audited_as, caller.tenant)
+
+    async def work(store: Store) -> Accepted:
+        user = await store.users.get_or_create(caller.tenant, name, alone=True, lane=caller.lane)
+        images = [image_row(user, data) for data in pictures]
+        await check_quota(store, services.limits, user, images)
+        stored_keys.extend(image.key for image in images)
+        await put_pictures(services, images, pictures)
+        await store.images.add(images)
+        for one, image in zip(body.liked, images, strict=True):
+            choice = Choice(user_pk=user.pk, caption=one.caption or "", preferred=0)
+            choice.image_0_id = image.id
+            await store.choices.put(choice)
+        ids, late = await _begin(store, services, caller, user, len(images))
+        overtaken.extend(late)
+        return Accepted(ids, user_pk=user.person_pk)
+
+    try:
+        accepted = await once.do(work, read_pictures)
+    except Exception:  # no cancellation: it may come after the commit, and has no time to look
+        await delete_leftovers(services, stored_keys)
+        raise
+    _announce(services, overtaken, accepted["job_id"])
+    return await _present(name, accepted, request, response, caller, services, wait_s)
 
 
 @router.patch(
@@ -377,13 +443,18 @@ def nobody(name: str) -> ServiceError:
 
 def choice_out(services: Services, choice: Choice, *, counts: bool) -> ChoiceOut:
     own_ids = (choice.image_0_id, choice.image_1_id)
+    images = services.pool.picture_urls(choice.pair_id, own_ids)
+    if choice.against is not None:
+        found = picture_against(services.pool, choice.against)
+        images += [] if found is None else [pair_url(found[1].file)]
     return ChoiceOut(
         id=choice.pk,
-        origin="pool" if choice.pair_id is not None else "own" if choice.made is None else "made",
+        origin=_origin(choice),
+        against=None if choice.against is None else AgainstOut(**choice.against),
         counts=counts,
         pair_id=choice.pair_id,
         caption=choice.caption,
-        images=services.pool.picture_urls(choice.pair_id, own_ids),
+        images=images,
         preferred=choice.preferred,
         created_at=choice.created_at,
     )
@@ -408,6 +479,14 @@ async def what_is_foretold(
         serving = await store.adapters.serving()
         adapter_version = serving.adapter_of(user.person_pk) or adapter_version
     return foretold(services.pool, profile.choices, profile.encoder_version, adapter_version)
+
+
+def _origin(choice: Choice) -> Literal["pool", "own", "made", "liked"]:
+    if choice.pair_id is not None:
+        return "pool"
+    if choice.image_1_id is None:
+        return "liked"
+    return "own" if choice.made is None else "made"
 
 
 def profile_out(profile: Profile, of: Foretold | None = None) -> ProfileOut:
@@ -481,10 +560,9 @@ def _choice_row(
 
 
 async def _begin(
-    store: Store, services: Services, caller: Caller, user: User, body: PreferencesIn
+    store: Store, services: Services, caller: Caller, user: User, decided_in_post: int
 ) -> tuple[dict[str, Any], list[Job]]:
     """After answers were stored: begin an encoding if there is cause for one."""
-    decided_in_post = sum(choice.preferred is not None for choice in body.choices)
     answers = await store.choices.read_from(user)
     if not begins_encoding(decided_in_post, len(answers)):
         return {"profile_pk": None, "job_id": None}, []

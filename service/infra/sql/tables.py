@@ -120,7 +120,9 @@ class User(Base):
 
 class Choice(Base):
     """An answer to a pair of the pool (`pair_id`), to the client's own (two image ids), or to two
-    pictures that the service made (copies of them, and `made`: see `service.api.made_pairs`).
+    pictures that the service made (copies of them, and `made`: see `service.api.made_pairs`). Or a
+    picture that is liked without another: `image_0_id` alone, and once it is read, `against` which
+    of the pool's it was set (`service.core.likes`).
 
     `pk` grows, so it orders pairs by when they were first answered; an answer given again stays in
     its place, and `created_at` is when it was given last.
@@ -139,6 +141,7 @@ class Choice(Base):
     preferred: Mapped[int | None] = mapped_column(Integer)
     swapped: Mapped[bool] = mapped_column(Boolean, default=False)
     made: Mapped[dict[str, Any] | None]
+    against: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=present())
 
 

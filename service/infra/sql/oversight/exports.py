@@ -22,6 +22,8 @@ from service.infra.sql.tables import (
 
 _BATCH = 500
 _CONTRIBUTES = User.contributes_since.is_not(None)
+_IS_A_PAIR = or_(Choice.pair_id.is_not(None), Choice.image_1_id.is_not(None))
+"""Not a picture that is liked alone: nobody compared it with another."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Exports(Repository):
             await self._session.execute(
                 select(Choice.pk, Choice.user_pk)
                 .join(User, User.pk == Choice.user_pk)
-                .where(Choice.pk > after_pk, _CONTRIBUTES, ~known)
+                .where(Choice.pk > after_pk, _CONTRIBUTES, ~known, _IS_A_PAIR)
                 .order_by(Choice.pk)
                 .limit(_BATCH)
                 # Those that are being erased are passed by: nothing is waited for.

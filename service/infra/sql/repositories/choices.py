@@ -1,8 +1,9 @@
 """Answers to pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import String, cast, func, select
+from sqlalchemy import String, cast, func, select, update
 
 from service.infra.sql.clock import present
 from service.infra.sql.repositories.base import Repository
@@ -73,6 +74,19 @@ class Choices(Repository):
     async def of_made(self, image_id: str) -> Sequence[Choice]:
         """Everybody's answers that copied this picture."""
         return await self._all(select(Choice).where(cast(Choice.made, String).contains(image_id)))
+
+    async def against(self, image_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+        """What liked pictures, by their ids, were set against; none of those that were not yet."""
+        rows = await self._session.execute(
+            select(Choice.image_0_id, Choice.against).where(Choice.image_0_id.in_(image_ids))
+        )
+        return {image_id: found for image_id, found in rows if image_id and found}
+
+    async def set_against(self, found: Mapping[str, dict[str, Any]]) -> None:
+        """Keep what liked pictures were set against. An answer that was taken back is none."""
+        for image_id, row in found.items():
+            of_image = update(Choice).where(Choice.image_0_id == image_id)
+            await self._session.execute(of_image.values(against=row))
 
     async def get(self, user_pk: str, pk: int) -> Choice | None:
         """This user's answer of that number. Needs the user alone where it is to be changed."""
