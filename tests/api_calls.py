@@ -23,6 +23,12 @@ from tests.running_service import Service
 MARK = "zqxj-marker"
 """In Ann's prompt and profile: nobody else may ever read it."""
 
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGUlEQVR4nGNscFBgIAUwkaR6VMOohiGl"
+    "AQDgzgEAzqv9NgAAAABJRU5ErkJggg=="
+)
+"""16 x 16 pixels, in base64."""
+
 PUBLIC = {
     "GET /",
     "GET /studio",
@@ -46,6 +52,7 @@ GENERIC = {"GET /pairs", "GET /v1/models", "GET /v1/models/{model}"}
 NEW_TO_A_TENANT = {
     "GET /users/{user_id}/quiz",
     "POST /users/{user_id}/preferences",
+    "POST /users/{user_id}/likes",
     "PUT /users/{user_id}/profile",
     "PUT /users/{user_id}/contribution",
     "POST /generate",
@@ -61,6 +68,7 @@ QUERIES: Mapping[str, str] = {
 
 BODIES: Mapping[str, dict[str, Any]] = {
     "POST /users/{user_id}/preferences": {"choices": [{"pair_id": "pair-00", "preferred": 0}]},
+    "POST /users/{user_id}/likes": {"liked": [{"image": PICTURE, "caption": "a fox"}] * 4},
     "PATCH /users/{user_id}/preferences": {"since": None},
     "PATCH /users/{user_id}/preferences/{answer_id}": {"preferred": 0},
     "POST /users/{user_id}/shares": {"taste": "{taste}"},

@@ -613,3 +613,17 @@ def test_a_profile_is_written_within_its_grammar(encoder: UserEncoder) -> None:
     )
     (profile,) = [prompts.split_profile(text)[1] for text in written]
     assert profile in set(reader_grammar().every_profile())
+
+
+def test_what_is_seen_of_a_picture_is_a_direction_and_of_that_picture_alone(
+    encoder: UserEncoder,
+) -> None:
+    pictures = [picture(0), picture(1), picture(0)]
+    seen_NF = encoder.picture_features(pictures)
+    assert seen_NF.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(seen_NF, axis=1), 1, rtol=1e-5)
+    assert np.array_equal(seen_NF[0], seen_NF[2])
+    assert not np.allclose(seen_NF[0], seen_NF[1])
+    assert np.array_equal(encoder.picture_features(pictures[1:2])[0], seen_NF[1])
+    with pytest.raises(ValueError, match="nothing to see"):
+        encoder.picture_features([])
