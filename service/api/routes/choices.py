@@ -175,7 +175,7 @@ async def post_likes(
     """Store pictures that are liked without a pair, four or more; the profile is encoded anew.
 
     Each is read as preferred to a picture of the quiz's pool of its nearest caption, which
-    `against` of the answer names afterwards. Real pairs tell more: see docs/results/likes.md.
+    `against` of the answer names afterwards. Nobody compared the two.
     """
     pictures: list[bytes] = []
     stored_keys: list[str] = []
