@@ -52,12 +52,13 @@ def test_two_adapters_are_compared_in_words_and_lines(
     page: Page, scheme: Literal["light", "dark"]
 ) -> None:
     """Of what the service would answer, had so many people chosen."""
-    share = Share(Serving(None, "a" * 12, 0.2), datetime(2026, 1, 1, tzinfo=UTC), None)
+    serving = Serving(None, "a" * 12, 0.2)
+    share = Share(((datetime(2026, 1, 1, tzinfo=UTC), serving),), None)
     tallies = Tallies(1, share)
     for i in range(200):
-        trial = "a" * 12 if i % 5 == 0 else None
+        trial = serving.trial_of(str(i))
         won = trial is not None or i % 3 == 0
-        tallies.add([Said(i, trial or "f" * 12, trial, won, share.since)])
+        tallies.add(str(i), [Said(i, trial or "f" * 12, trial, won, share.since)])
     answer = tallies.report().model_dump_json()
     page.route("**/admin/wins?*", lambda route: route.fulfill(body=answer))
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")

@@ -224,6 +224,7 @@ async def test_the_trial_is_not_removed_and_going_back_restores_it(service: Serv
         ended = await store.adapters.last_share()
     assert ended is not None
     assert (ended.since, ended.serving) == (begun.since, Serving(one, two, 0.4))
+    assert [step.share for _, step in ended.steps] == [0.2, 0.4]
     assert ended.until is not None
     assert ended.until > ended.since
     assert [await back() for _ in range(3)] == [

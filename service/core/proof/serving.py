@@ -46,11 +46,30 @@ class Serving:
 
 @dataclass(frozen=True)
 class Share:
-    """The newest time that two adapters served side by side; `until` is None while they do."""
+    """The newest time that two adapters served side by side; `until` is None while they do.
 
-    serving: Serving
-    since: datetime
+    `steps`: what was in service from when on, oldest first; they differ in the share alone.
+    """
+
+    steps: tuple[tuple[datetime, Serving], ...]
     until: datetime | None
+
+    @property
+    def since(self) -> datetime:
+        """When it began."""
+        return self.steps[0][0]
+
+    @property
+    def serving(self) -> Serving:
+        """With the share that it has now, or had last."""
+        return self.steps[-1][1]
+
+    def at(self, time: datetime) -> Serving | None:
+        """What was in service then; None before and after."""
+        if self.until is not None and time >= self.until:
+            return None
+        begun = [serving for since, serving in self.steps if since <= time]
+        return begun[-1] if begun else None
 
 
 def drawn(trial: str, user_pk: str) -> float:

@@ -128,7 +128,7 @@ class Tallies:
         self._adapters: dict[str, _Tally] = {}
         self._arms = {arm: _Tally(each) for arm in ARMS}
 
-    def add(self, said: Sequence[Said]) -> None:
+    def add(self, user_pk: str, said: Sequence[Said]) -> None:
         """All blind choices of one person, oldest first."""
         by_adapter: dict[str, list[Said]] = {}
         for one in said:
@@ -141,13 +141,13 @@ class Tallies:
             if wins is not None:
                 tally.observed[wins] += 1
         if self._share is not None:
-            self._add_to_arm(said, self._share)
+            self._add_to_arm(user_pk, said, self._share)
 
-    def _add_to_arm(self, said: Sequence[Said], share: Share) -> None:
+    def _add_to_arm(self, user_pk: str, said: Sequence[Said], share: Share) -> None:
         """A person whom both served, as a share grew, is observed where it was complete first."""
         arms: dict[Arm, list[Said]] = {arm: [] for arm in ARMS}
         for one in said:
-            arm = arm_of(one, share)
+            arm = arm_of(one, user_pk, share)
             if arm is None:
                 continue
             arms[arm].append(one)
@@ -203,17 +203,21 @@ def observation(said: Sequence[Said], each: int) -> int | None:
     return sum(list(decided.values())[:each]) if len(decided) >= each else None
 
 
-def arm_of(said: Said, share: Share) -> Arm | None:
-    """For which of two adapters a choice counts; None for one that neither made, or another time's.
+def arm_of(said: Said, user_pk: str, share: Share) -> Arm | None:
+    """For which of two adapters a choice counts: the one that served this person when it was made.
 
-    The first is told by what its job was pinned to: nobody but the worker knows the version of the
-    shipped one.
+    None at another time, and for pictures of another adapter: those painted before this one served
+    the person, or where a worker was started with its own. Else whoever had painted already would
+    be missing among those whom the trial serves, and be observed of the first, not by chance. The
+    version of the shipped adapter is known to nobody but the worker.
     """
-    if said.at < share.since or (share.until is not None and said.at >= share.until):
+    serving = share.at(said.at)
+    if serving is None:
         return None
-    if said.adapter_version == share.serving.trial:
-        return "trial"
-    return "first" if said.pinned_version == share.serving.first else None
+    served = serving.adapter_of(user_pk)
+    if said.pinned_version != served or (served is not None and said.adapter_version != served):
+        return None
+    return "trial" if served == serving.trial else "first"
 
 
 def _compared(share: Share, arms: Mapping[Arm, _Tally]) -> ShareWins:

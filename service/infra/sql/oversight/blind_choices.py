@@ -44,19 +44,19 @@ class BlindChoices(Repository):
     async def tallied(self, each: int) -> Tallies:
         """Everybody's, counted, with `each` decided choices for an observation of a person."""
         tallies = Tallies(each, await Adapters(self._session).last_share())
-        async for said in self._by_person():
-            tallies.add(said)
+        async for user_pk, said in self._by_person():
+            tallies.add(user_pk, said)
         return tallies
 
-    async def _by_person(self) -> AsyncIterator[list[Said]]:
+    async def _by_person(self) -> AsyncIterator[tuple[str, list[Said]]]:
         """All choices of one person after the other, as many in memory as one has."""
-        person: str | None = None
+        person = ""
         said: list[Said] = []
         async for user_pk, *facts in await self._session.stream(_ALL):
             if said and user_pk != person:
-                yield said
+                yield person, said
                 said = []
             person = user_pk
             said.append(Said(*facts))
         if said:
-            yield said
+            yield person, said

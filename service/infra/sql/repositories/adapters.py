@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from sqlalchemy import delete, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
@@ -56,19 +57,19 @@ class Adapters(Repository):
 
     async def last_share(self) -> Share | None:
         """The newest time that two adapters served side by side, whatever the share was."""
-        newest: Share | None = None
-        after = None
+        steps: list[tuple[datetime, Serving]] = []
+        until = after = None
         for row in await self._all(select(AdapterActivation).order_by(_NEWEST_FIRST)):
             state = _state(row)
-            if newest is None:
+            if not steps:
                 if state.trial is not None:
-                    newest = Share(state, row.activated_at, after)
-            elif (state.first, state.trial) == (newest.serving.first, newest.serving.trial):
-                newest = replace(newest, since=row.activated_at)
+                    steps, until = [(row.activated_at, state)], after
+            elif replace(state, share=steps[0][1].share) == steps[0][1]:
+                steps.insert(0, (row.activated_at, state))
             else:
                 break
             after = row.activated_at
-        return newest
+        return Share(tuple(steps), until) if steps else None
 
     async def activate(self, version: str, share: float | None = None) -> bool:
         """Serve a kept adapter from the next job on; false when it is not kept.
