@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from service.actions.encodings import encode_job
 from service.infra.sql import migrate
 from service.infra.sql.database import Database
 from service.infra.sql.repositories.users import Erased
@@ -150,3 +151,47 @@ async def test_people_of_one_blend_are_erased_at_the_same_time(database: Databas
         results = await asyncio.gather(*(erase(database, name) for name in names))
     assert None not in results
     assert (await rows(database, "users"), await rows(database, "jobs")) == (0, 0)
+
+
+@pytest.mark.parametrize("what", ["person", "taste"])
+async def test_a_reading_of_a_further_taste_ends_before_an_erasure_that_waits_for_it(
+    database: Database, what: str
+) -> None:
+    async with database.write() as store:
+        taste = await store.users.get_or_create("t", "ann:work", alone=True)
+        profile = await store.profiles.add(taste.pk, "written", [], 1, "text")
+        await store.jobs.add(encode_job(taste, profile, None, 1))
+        job = await store.claims.claim(("encode",), "w", 60)
+    assert job is not None
+
+    async def erase_it() -> bool:
+        if what == "person":
+            return await erase(database) is not None
+        async with database.write() as store:
+            found = await store.users.taste_to_remove("t", "ann:work")
+            assert found is not None
+            for one in await store.jobs.unended_in(found.pk):
+                await store.jobs.cancel(one)
+            await store.users.remove_taste(found)
+            return True
+
+    async with database.write() as store:
+        assert await store.users.hold_pk(taste.pk)
+        erasing = asyncio.create_task(erase_it())
+        await waits(erasing)
+        assert await store.claims.finish(job.id, job.attempt, "succeeded", result={})
+        assert await store.profiles.finish(profile.pk, "failed")
+    async with asyncio.timeout(30):
+        assert await erasing
+    left = 0 if what == "person" else 1
+    assert (await rows(database, "users"), await rows(database, "profiles")) == (left, 0)
+    assert await rows(database, "jobs") == 0
+
+
+async def test_tastes_that_begin_at_once_are_one(database: Database) -> None:
+    async def begin() -> str:
+        async with database.write() as store:
+            return (await store.users.get_or_create("t", "ann:work", alone=True)).pk
+
+    assert len(set(await asyncio.gather(*(begin() for _ in range(4))))) == 1
+    assert await rows(database, "users") == 2
