@@ -73,6 +73,7 @@ async def test_without_a_caption_the_picture_itself_finds_what_is_nearest(
     assert len(pairs) == 4
     found = (await client.get("/users/ann/preferences")).json()["choices"]
     assert {choice["against"]["by"] for choice in found} == {"picture"}
+    assert [choice["caption"] for choice in found] == [pair.caption for pair in pairs]
     again = await client.get("/users/ann/preferences")
     assert again.json()["choices"] == found, "what it is set against stays"
 

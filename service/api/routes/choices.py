@@ -443,17 +443,18 @@ def nobody(name: str) -> ServiceError:
 
 def choice_out(services: Services, choice: Choice, *, counts: bool) -> ChoiceOut:
     own_ids = (choice.image_0_id, choice.image_1_id)
-    images = services.pool.picture_urls(choice.pair_id, own_ids)
-    if choice.against is not None:
-        found = picture_against(services.pool, choice.against)
-        images += [] if found is None else [pair_url(found[1].file)]
+    images, caption = services.pool.picture_urls(choice.pair_id, own_ids), choice.caption
+    found = None if choice.against is None else picture_against(services.pool, choice.against)
+    if found is not None:
+        images.append(pair_url(found[1].file))
+        caption = caption or found[0]  # of a picture without one, what it was taken for
     return ChoiceOut(
         id=choice.pk,
         origin=_origin(choice),
         against=None if choice.against is None else AgainstOut(**choice.against),
         counts=counts,
         pair_id=choice.pair_id,
-        caption=choice.caption,
+        caption=caption,
         images=images,
         preferred=choice.preferred,
         created_at=choice.created_at,
