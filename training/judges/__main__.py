@@ -25,7 +25,7 @@ from training.jobs.configuration import git_commit
 from training.jobs.files import write_json
 from training.judges.known_choices import TestSplit, accuracy, known_choices
 from training.judges.options import JudgeOptions, make_judge
-from training.judges.verdicts import Verdicts
+from training.judges.verdicts import Verdicts, parts_of
 from training.precompute.processes import Worker, this_process
 
 
@@ -56,7 +56,7 @@ def measure(
     """
     worker = worker or Worker()
     kept = config.out.with_suffix(".jsonl")
-    if kept.exists() and not resume:
+    if (kept.exists() or parts_of(kept)) and not resume:
         raise ValueError(f"{kept} holds verdicts: pass --resume or choose another --out")
     worker.wait()
     known = known_choices(config.data, config.split, config.people)

@@ -83,7 +83,7 @@ class Verdicts:
 
     def _known(self, match: str, facts: Sequence[Facts]) -> dict[int, Outcome]:
         mine = (record for record in self._records(self.path) if record["match"] == match)
-        beside = chain.from_iterable(self._records(path) for path in self._parts())
+        beside = chain.from_iterable(self._records(path) for path in parts_of(self.path))
         placed = chain(
             enumerate(mine),
             ((record[PLACE], record) for record in beside if record["match"] == match),
@@ -104,17 +104,21 @@ class Verdicts:
             yield record
 
     def _put_in_order(self, match: str, facts: Sequence[Facts], outcomes: list[Outcome]) -> None:
-        if not (parts := self._parts()):
-            return
-        others = [each for each in self._records(self.path) if each["match"] != match]
-        lines = [json.dumps(each) + "\n" for each in others]
-        lines += [
-            self._line(match, of, outcome) for of, outcome in zip(facts, outcomes, strict=True)
-        ]
-        with replacing(self.path) as unfinished:
-            unfinished.write_text("".join(lines), encoding="utf-8")
-        for path in parts:
-            path.unlink()
+        parts = {path: list(self._records(path)) for path in parts_of(self.path)}
+        if any(each["match"] == match for records in parts.values() for each in records):
+            others = [each for each in self._records(self.path) if each["match"] != match]
+            lines = [json.dumps(each) + "\n" for each in others]
+            lines += [
+                self._line(match, of, outcome) for of, outcome in zip(facts, outcomes, strict=True)
+            ]
+            _write(self.path, lines)
+        for path, records in parts.items():
+            # What a run that was stopped had of a later group stays.
+            left = [json.dumps(each) + "\n" for each in records if each["match"] != match]
+            if not left:
+                path.unlink()
+            elif len(left) < len(records):
+                _write(path, left)
 
     def _line(self, match: str, facts: Facts, outcome: Outcome, more: Facts | None = None) -> str:
         record = {"judge": self.identity, "match": match, **facts, "outcome": outcome}
@@ -123,9 +127,16 @@ class Verdicts:
     def _own_path(self) -> Path:
         return self.path.with_suffix(f".{self.worker.index}{self.path.suffix}")
 
-    def _parts(self) -> list[Path]:
-        pattern = f"{escape(self.path.stem)}.*{self.path.suffix}"
-        return sorted(self.path.parent.glob(pattern))
+
+def parts_of(path: Path) -> list[Path]:
+    """The files beside it in which processes have verdicts that are not in order yet."""
+    found = sorted(path.parent.glob(f"{escape(path.stem)}.*{path.suffix}"))
+    return [each for each in found if each.stem.rpartition(".")[2].isdecimal()]
+
+
+def _write(path: Path, lines: Sequence[str]) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_text("".join(lines), encoding="utf-8")
 
 
 def _whole(path: Path) -> list[dict[str, Any]]:

@@ -65,6 +65,30 @@ def test_what_is_kept_is_not_asked_again(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_was_asked_of_a_later_group_outlives_a_run_that_begins_with_an_earlier_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    ask(Parity(), Verdicts(path, "parity"), "a")
+    stopped = Parity()
+    stopped.silent_from = 4
+    with pytest.raises(JudgeError):
+        ask(stopped, Verdicts(path, "parity"), "b")
+    judge = Parity()
+    for match in "ab":
+        ask(judge, Verdicts(path, "parity"), match)
+    assert judge.parts == [[str(n)] for n in (4, 5, 6) for _ in "ab"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_of_other_verdicts_are_no_parts(tmp_path: Path) -> None:
+    other = tmp_path / "taste.unseen.jsonl"
+    ask(Parity(), Verdicts(other, "parity"))
+    kept = other.read_bytes()
+    ask(Parity(), Verdicts(tmp_path / "taste.jsonl", "parity"))
+    assert other.read_bytes() == kept
+
+
 def test_a_part_is_the_same_questions_wherever_a_run_was_stopped(tmp_path: Path) -> None:
     whole, parts = Parity(), [["0", "1", "2"], ["3", "4", "5"], ["6"]]
     ask(whole, Verdicts(tmp_path / "whole.jsonl", "parity"), together=3)
