@@ -35,8 +35,9 @@ from service.infra.adapters import AdapterCopies
 from service.infra.parts import Parts
 from service.infra.pictures.keys import generated_key
 from service.infra.pictures.verified import read_verified
+from service.infra.sql.jobs.generations import Subject
 from service.infra.sql.store import Store
-from service.infra.sql.tables import Adapter, Image, Job, Profile, new_id, now
+from service.infra.sql.tables import Adapter, Image, Job, JobSubject, Profile, new_id, now
 from service.worker.presence import MeasuredPace
 from service.worker.previews import Previews
 
@@ -224,7 +225,7 @@ async def generate(
         again = await earlier_result(tools, versions, wanted)
         if again is not None:
             return await _give_again(tools, job, waited(again, job))
-    user_emb_D = await _blended(tools, job.tenant, tastes)
+    user_emb_D = await _blended(tools, job.tenant, tastes, wanted.subjects)
     pinned = None if versions.adapter_overrides else await _pinned_adapter(tools, job)
     loop = asyncio.get_running_loop()
 
@@ -468,10 +469,23 @@ def _image_request(
     )
 
 
-async def _blended(tools: Tools, tenant: str, tastes: Tastes) -> Embedding | None:
-    """The embedding that these tastes come to together; None where there are none."""
-    parts = [(await _embedding(tools, tenant, used), weight) for used, weight in tastes.used]
-    return blend(parts) if parts else None
+async def _blended(
+    tools: Tools, tenant: str, tastes: Tastes, subjects: Sequence[Subject | JobSubject]
+) -> Embedding | None:
+    """The embedding that these tastes come to together; None where there are none.
+
+    One that is shared is not cached: erased, its person is forgotten under their own tenant alone.
+    """
+    if not tastes.applied:
+        return None
+    parts = []
+    for (used, weight), subject in zip(tastes.used, subjects, strict=True):
+        assert used.embedding is not None
+        if subject.shared:
+            parts.append((embeddings.from_bytes(used.embedding), weight))
+        else:
+            parts.append((await _embedding(tools, tenant, used), weight))
+    return blend(parts)
 
 
 async def _embedding(tools: Tools, tenant: str, profile: Profile) -> Embedding:

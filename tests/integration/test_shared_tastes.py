@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from service.api.routes.tastes import MAX_SHARES
+from tests.integration.test_erase_and_export import embeddings_in, services_of
 from tests.integration.test_tastes import say
 from tests.running_service import Service
 
@@ -56,6 +57,8 @@ async def test_others_make_pictures_with_a_code_and_see_nothing_else(service: Se
     theirs = str((await browser.get(f"/users/{user_id}/export")).json())
     assert by_session["id"] in theirs
     assert SECRET not in theirs
+    kept = {key.tenant for key in embeddings_in(services_of(service).cache)}
+    assert kept == {"default"}, "erasing ann forgets her under her own tenant alone"
 
 
 async def test_a_code_follows_the_taste(service: Service) -> None:
@@ -79,8 +82,9 @@ async def test_a_revoked_code_is_as_one_that_never_was(service: Service) -> None
     assert [one["code"] for one in listed] == [code, kept]
     assert (await client.delete(f"/users/bob/shares/{code}")).status_code == 404
     assert (await client.delete(f"/users/ann/shares/{code}")).status_code == 204
-    again = await client.delete(f"/users/ann/shares/{code}")
-    assert (again.status_code, again.json()["code"]) == (404, "share_not_found")
+    for gone in (code, "%00", "%F0%9F%A6%8A"):
+        again = await client.delete(f"/users/ann/shares/{gone}")
+        assert (again.status_code, again.json()["code"]) == (404, "share_not_found")
     revoked, never = await refused(client, code), await refused(client, "a" * 26)
     assert revoked == never
     assert (revoked[0], revoked[1]["code"]) == (404, "share_not_found")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, func, or_, select
 
 from service.infra.sql.jobs.jobs import tastes_about
-from service.infra.sql.repositories.base import Repository
+from service.infra.sql.repositories.base import ID, Repository
 from service.infra.sql.tables import TasteShare, User
 
 
@@ -40,6 +40,8 @@ class TasteShares(Repository):
 
     async def revoke(self, person_pk: str, code_sha256: str, share_id: str) -> bool:
         """Forget a code of this person, by its hash or its id; false when there is none."""
-        its = or_(TasteShare.code_sha256 == code_sha256, TasteShare.id == share_id)
+        its = TasteShare.code_sha256 == code_sha256
+        if ID.fullmatch(share_id):  # PostgreSQL takes not every text
+            its = or_(its, TasteShare.id == share_id)
         theirs = TasteShare.user_pk.in_(tastes_about(person_pk))
         return bool(await self._changed(delete(TasteShare).where(its, theirs)))
