@@ -73,8 +73,8 @@ async def made_pairs(
     `name`: of the taste that is to learn from it.
 
     The files are copied, with what they say of their making: the answer outlives the jobs. Raises
-    404 for a picture that is another person's, 422 (`not_one_prompt`) where two are no pair, 503
-    where one cannot be read.
+    404 for a picture that is another person's, or in another's taste too and goes when they do, 422
+    (`not_one_prompt`) where two are no pair, 503 where one cannot be read.
     """
     found: list[MadePair | None] = []
     asked = sum(choice.image_ids is not None for choice in body.choices)
@@ -92,6 +92,8 @@ async def made_pairs(
             if any(image.user_pk not in (user_pk, None) for image in images):
                 raise ServiceError(404, "image_not_found")
             jobs = [await _job(store, image) for image in images]
+        if any(_uses_others(job, person_of(name)) for job in jobs if job is not None):
+            raise ServiceError(404, "image_not_found")
         if None in jobs or len({job.request.get("prompt") for job in jobs if job}) != 1:
             fault = FieldError(f"/choices/{i}/image_ids", "are not two pictures of one prompt")
             raise ServiceError(422, "not_one_prompt", errors=(fault,))
@@ -113,6 +115,11 @@ async def _job(store: Store, image: Image) -> Job | None:
     """The job that made a picture and has told so."""
     job = await store.jobs.get(image.job_id) if image.job_id is not None else None
     return job if job is not None and job.result is not None else None
+
+
+def _uses_others(job: Job, user_id: str) -> bool:
+    """Whether it is a blend with another person's taste, but for one that came by a code."""
+    return any(taste.get("user_id", user_id) != user_id for taste in tastes_named(job.request))
 
 
 def _proof(

@@ -82,3 +82,18 @@ async def test_pictures_of_others_are_not_there(service: Service) -> None:
     taken = await post(ann, ann_id, [{"image_ids": theirs, "preferred": None}])
     assert taken.json()["choices"] == 1
     assert (await choices_of(ann, ann_id))[0]["origin"] == "made"
+
+
+async def test_a_blend_with_another_is_not_copied_into_an_answer_that_outlives_their_erasure(
+    service: Service,
+) -> None:
+    client = service.client()
+    for user_id in ("ann", "bob"):
+        await service.answer(client, user_id)
+    both = [{"user_id": user_id, "weight": 1} for user_id in ("ann", "bob")]
+    base, blend = await made(service, client), await made(service, client, blend=both)
+    refused = await post(client, "ann", [{"image_ids": [base, blend], "preferred": 1}])
+    assert (refused.status_code, refused.json()["code"]) == (404, "image_not_found")
+    own = await made(service, client, blend=[{"user_id": "ann", "weight": 1}])
+    taken = await post(client, "ann", [{"image_ids": [base, own], "preferred": 1}])
+    assert taken.json()["choices"] == 5
