@@ -67,6 +67,21 @@ async def test_an_address_leaves_room_for_others_below_the_ceilings_of_all_sessi
     assert (await service.generate(service.client()))["status"] == "succeeded"
 
 
+async def test_a_person_who_begins_by_contributing_counts_for_their_address(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.actions.limits._COUNT_EVERY_S", 0.0)
+    service = await start(max_people_of_sessions=8, trusted_proxies="127.0.0.1")
+    statuses = []
+    for _ in range(5):
+        browser, user_id = await service.session("192.0.2.1")
+        wish = {"contribute": True}
+        statuses.append(
+            (await browser.put(f"/users/{user_id}/contribution", json=wish)).status_code
+        )
+    assert statuses == [200] * 4 + [429]
+
+
 async def test_below_the_floor_of_free_space_nothing_is_written_and_deletions_are(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

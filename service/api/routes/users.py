@@ -57,7 +57,7 @@ async def contribute(
     person's answers, and each folder that has them names what is to be removed, by a random number.
     """
     async with services.database.write() as store:
-        user = await store.users.get_or_create(caller.tenant, user_id, alone=True)
+        user = await store.users.get_or_create(caller.tenant, user_id, alone=True, lane=caller.lane)
         if body.contribute != (user.contributes_since is not None):
             since = now() if body.contribute else None
             for taste in await store.users.tastes_of(user.pk):  # each is a person of the export
