@@ -41,6 +41,9 @@ def main() -> None:
         "the default is the last one before the newest migration",
     )
     parser.add_argument("--profiles", nargs="+", choices=trials.STEPS, default=list(trials.STEPS))
+    parser.add_argument(
+        "--code-only", action="store_true", help="put the code on the packages of the last build"
+    )
     parser.add_argument("--forget", action="store_true", help="remove --folder at the end")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is tidied then too
@@ -60,7 +63,10 @@ def main() -> None:
         docker = stack.enter_context(engine(host, folder))
         index = stack.enter_context(stand_ins.torch_index(host, folder))
         report.run("stand-ins", lambda: stand_ins.make_stand_ins(docker, host, folder))
-        report.run("build", lambda: stand_ins.build(docker, host, NOW, index))
+        if given.code_only:
+            report.run("code", lambda: stand_ins.put_code(docker, ROOT, NOW, NOW))
+        else:
+            report.run("build", lambda: stand_ins.build(docker, host, NOW, index))
         before = folder / "older"
         check_out(older, before)
         report.run("older code", lambda: put_older(docker, older, before))
@@ -103,7 +109,7 @@ class Report:
 
 
 def put_older(docker: Engine, commit: str, source: Path) -> str:
-    stand_ins.put_older_code(docker, source, BEFORE, NOW)
+    stand_ins.put_code(docker, source, BEFORE, NOW)
     words = ["log", "-1", "--format=%h of %cs", commit]
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 

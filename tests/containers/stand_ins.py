@@ -88,13 +88,12 @@ def build(engine: Engine, host: Host, version: str, index: str | None) -> None:
         )
 
 
-def put_older_code(engine: Engine, source: Path, version: str, now: str) -> None:
-    """The same images with the code of `source` in them, and the packages of `now`."""
-    shutil.copy(HERE / "older.Dockerfile", source)
+def put_code(engine: Engine, source: Path, version: str, packages: str) -> None:
+    """The same images with the code of `source`, and the packages of a version that is there."""
     for name in TARGETS.values():
         engine.run(
-            *("build", "--build-arg", f"NOW={name}:{now}", "--tag", f"{name}:{version}"),
-            *("--file", str(source / "older.Dockerfile"), str(source)),
+            *("build", "--build-arg", f"PACKAGES={name}:{packages}", "--tag", f"{name}:{version}"),
+            *("--file", str(HERE / "code.Dockerfile"), str(source)),
         )
 
 

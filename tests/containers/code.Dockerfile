@@ -1,6 +1,6 @@
-# Older code on today's packages; the context is its tree.
-ARG NOW
-FROM ${NOW}
+# The code of a tree on the packages of an image that is there; the context is the tree.
+ARG PACKAGES
+FROM ${PACKAGES}
 WORKDIR /app
 USER 0
 RUN rm -rf ppd_model service migrations
