@@ -39,11 +39,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--contributors", type=int, default=40)
     parser.add_argument("--choosers", type=int, default=112, help="People who choose, at most.")
     parser.add_argument("--steps", type=int, default=150, help="Of the new adapter's training.")
+    parser.add_argument(
+        "--strangers", action="store_true", help="Only people who were never trained on choose."
+    )
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True)
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     commands = Commands(given.out.resolve())
-    share = around(commands, given.contributors, given.choosers, given.steps)
+    share = around(commands, given.contributors, given.choosers, given.steps, given.strangers)
     rows = [[one.what, one.came, f"{one.seconds:.0f}"] for one in commands.stages]
     print(markdown_table(["what", "what came of it", "seconds"], rows))
     minutes = sum(one.seconds for one in commands.stages) / 60
@@ -60,7 +63,9 @@ def cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in took)
 
 
-def around(commands: Commands, contributors: int, choosers: int, steps: int) -> dict[str, Any]:
+def around(
+    commands: Commands, contributors: int, choosers: int, steps: int, strangers: bool
+) -> dict[str, Any]:
     """Once around; gives what the service says of the two adapters."""
     with commands.serving() as client:
         crowd = Crowd(client)
@@ -84,7 +89,8 @@ def around(commands: Commands, contributors: int, choosers: int, steps: int) -> 
         with commands.stage("half of the people get it") as stage:
             stage.came = commands.ppd("adapters", "activate", str(second), "--share", "0.5").strip()
         newcomers = list(crowd.people("test", choosers, FIRST_NEWCOMER))
-        share = choose(commands, crowd, newcomers)
+        known = [] if strangers else [people[0], *people[2:]]
+        share = choose(commands, crowd, [*known, *newcomers][:choosers])
         with commands.stage("the better one is promoted") as stage:
             if share["better"] == "trial":
                 stage.came = commands.ppd("adapters", "activate", share["trial"]).strip()
@@ -102,22 +108,23 @@ def answer_and_contribute(crowd: Crowd, person: Person) -> None:
     crowd.wait_for_profile(person)
 
 
-def choose(commands: Commands, crowd: Crowd, newcomers: Sequence[Person]) -> dict[str, Any]:
-    """Group by group people come who were never trained on, answer the quiz and choose blind.
+def choose(commands: Commands, crowd: Crowd, waiting: Sequence[Person]) -> dict[str, Any]:
+    """Group by group people choose blind, until the wins tell which adapter is better.
 
-    Until the wins tell which adapter is better.
+    Who is new answers the quiz first.
     """
     asked = prompts(2)
     share: dict[str, Any] = {}
 
     def one(person: Person) -> None:
-        crowd.answer_quiz(person, QUIZ_ANSWERS)
-        crowd.wait_for_profile(person)
+        if person.is_new:
+            crowd.answer_quiz(person, QUIZ_ANSWERS)
+            crowd.wait_for_profile(person)
         crowd.compare_made(person, asked)
 
-    with commands.stage("others choose blind between their picture and the base") as stage:
-        for start in range(0, len(newcomers), GROUP):
-            everybody(newcomers[start : start + GROUP], one)
+    with commands.stage("people choose blind between their picture and the base") as stage:
+        for start in range(0, len(waiting), GROUP):
+            everybody(waiting[start : start + GROUP], one)
             report = json_of(crowd.client.get("/admin/wins", params={"each": ASKED}))
             share = report["share"]
             print(f"    {told(share)}", flush=True)

@@ -44,6 +44,8 @@ class Person:
     user_id: str
     taste_L: LooksL
     rng: np.random.Generator
+    is_new: bool
+    """Whether the service does not know them yet when they are asked."""
 
 
 @dataclass
@@ -60,7 +62,8 @@ class Crowd:
         population = tastes.Population()
         for seed in person_seeds(of, count, first):
             rng = np.random.default_rng([seed, 31])
-            yield Person(f"{of}-{seed}", taste_of(population, seed), rng)
+            taste_L = taste_of(population, seed)
+            yield Person(f"{of}-{seed}", taste_L, rng, is_new=of == "test")
 
     def answer_quiz(self, person: Person, answers: int) -> None:
         """Answer so many pairs of the quiz, four at a time."""
