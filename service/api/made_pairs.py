@@ -47,11 +47,12 @@ class MadePair:
     def blind_choice(self, choice: Choice, person_pk: str) -> BlindChoice | None:
         """What this answer says of an adapter; None where it was not given blind, or says nothing.
 
-        `choice` is the row of the two pictures, which it may have in the other order.
+        `choice` is the row of the two pictures, which it may have in the other order. Whoever first
+        answered it knowing which is which is not asked blind again.
         """
-        if self.proof is None or not self.made["blind"]:
-            return None
         assert choice.made is not None
+        if self.proof is None or not (self.made["blind"] and choice.made["blind"]):
+            return None
         won = None
         if choice.preferred is not None:
             preferred = choice.made["image_ids"][choice.preferred]

@@ -1,7 +1,7 @@
 """The studio, in a real browser against the real application."""
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from service.core.errors import JobFailure
 from tests.e2e import steps
@@ -288,6 +288,30 @@ def test_asked_blind_nothing_tells_which_is_which_until_it_is_answered(page: Pag
     expect(page.locator("#frame-mine strong")).to_be_visible()
     assert frame_order(page) == ["mine", "base"]
     expect(page.locator("#better-said")).to_contain_text("You liked yours better.")
+
+
+def test_painted_blind_the_pair_before_tells_nothing_and_a_base_that_was_told_proves_nothing(
+    page: Page,
+) -> None:
+    steps.take_quiz(page)
+    open_studio(page)
+    page.locator("#seed").fill("5")
+    steps.ask_to_paint(page, PROMPT)
+    steps.expect_painted(page, PROMPT)
+    page.locator("#blind").check()
+    held: list[Route] = []
+    page.route("**/generate", lambda route: held.append(route))
+    page.locator("#strength").fill("0.5")
+    steps.ask_to_paint(page, PROMPT)
+    for kind in ("mine", "base"):
+        expect(page.locator(f"#image-{kind}")).to_have_css("visibility", "hidden")
+    for route in held:
+        route.continue_()
+    expect(page.locator("#better-mine")).to_be_visible()
+    expect(page.locator("#image-mine")).to_be_visible()
+    with page.expect_request("**/preferences") as request:
+        page.locator("#better-mine").click()
+    assert request.value.post_data_json["choices"][0]["blind"] is False
 
 
 def test_answers_are_given_for_training_by_one_switch_that_is_off_until_then(page: Page) -> None:

@@ -99,8 +99,9 @@ async def test_only_the_same_picture_but_for_the_taste_proves_anything(service: 
     assert (await wins(client))["results"] == []
     assert {choice["origin"] for choice in await choices_of(client)} == {"pool", "made"}
     await choose(client, "ann", [own, base], 0, blind=False)
-    assert (await wins(client))["results"] == []
     await choose(client, "ann", [own, base], 1)
+    assert (await wins(client))["results"] == [], "which is which was told already"
+    await choose(client, "ann", await pair(service, client, "ann", 9), 1)
     assert tally(await wins(client))["lost"] == 1
 
 

@@ -60,7 +60,7 @@ async function answer(preferred) {
   if (pair === null || byId("better-neither").disabled) return;
   setBusy(true);
   try {
-    await postBetter([idOf(pair.mine.url), idOf(pair.base.url)], preferred, pair.blind !== undefined, pair.taste ?? null, newKey());
+    await postBetter([idOf(pair.mine.url), idOf(pair.base.url)], preferred, pair.blind !== undefined && !pair.blind.known, pair.taste ?? null, newKey());
     pair.said = preferred;
     announce("Your answer is saved.");
     changed(pair);

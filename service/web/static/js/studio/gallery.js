@@ -5,7 +5,8 @@ import { byId, make } from "../shared/dom.js";
 /**
  * @typedef {{prompt: string, seed: number, strength: number, taste?: string | null, code?: string | null}} Wish
  * @typedef {{url: string, jobId: string}} Made
- * @typedef {Wish & {mine: Made, base: Made, applied: boolean, reason: string | null, facts: [string, string][], warnings: string[], blind?: {swapped: boolean}, said?: import("../shared/api.js").Preferred}} PaintedPair
+ * @typedef {{swapped: boolean, known?: boolean}} Blind   known: the base of this prompt and seed was told already
+ * @typedef {Wish & {mine: Made, base: Made, applied: boolean, reason: string | null, facts: [string, string][], warnings: string[], blind?: Blind, said?: import("../shared/api.js").Preferred}} PaintedPair
  *   taste: the name of the person's own, null the first; code: of somebody's that was shared
  *   blind: painted without telling which is which; swapped: the base hangs first. said: which was liked better
  */

@@ -17,7 +17,7 @@ import { givenCode, setCode, wireSharing } from "./sharing.js";
  * @typedef {import("./gallery.js").PaintedPair} PaintedPair
  * @typedef {import("./frames.js").Kind} Kind
  * @typedef {import("../shared/api.js").Job} Job
- * @typedef {Wish & {mine: string, base: string, blind?: {swapped: boolean}}} Running   the two jobs under way
+ * @typedef {Wish & {mine: string, base: string, blind?: import("./gallery.js").Blind}} Running   the two jobs under way
  */
 
 const LARGEST_SEED = 2 ** 32 - 1;
@@ -46,7 +46,7 @@ const kept = store.read();
 /** @type {PaintedPair | null} */
 let shown = null;
 let painting = false;
-/** @type {{swapped: boolean} | null} */
+/** @type {import("./gallery.js").Blind | null} */
 let blindPainting = null;
 /** @type {Set<string>} */
 let knownWords = new Set();
@@ -137,7 +137,8 @@ async function paint() {
   }
   refuse(null);
   setSeed(wish.seed);
-  const blind = kept.blind ? { swapped: crypto.getRandomValues(new Uint8Array(1))[0] % 2 === 1 } : undefined;
+  const known = kept.pairs.some((pair) => pair.prompt === wish.prompt && pair.seed === wish.seed && !isMasked(pair));
+  const blind = kept.blind ? { swapped: crypto.getRandomValues(new Uint8Array(1))[0] % 2 === 1, known } : undefined;
   setPainting(true, blind);
   for (const kind of KINDS) drawProgress(kind, "Sending");
   bringIntoView(byId("frames"));
@@ -236,6 +237,7 @@ async function resume() {
   const running = kept.running;
   if (!running) return;
   setPainting(true, running.blind);
+  for (const kind of KINDS) drawProgress(kind, "Looking for it");
   try {
     const [mine, base] = await Promise.all([getJob(running.mine), getJob(running.base)]);
     await finishPainting(running, mine, base);
@@ -246,7 +248,7 @@ async function resume() {
   }
 }
 
-/** @param {boolean} now @param {{swapped: boolean}} [blind] how the two hang, where nothing is to tell which is which */
+/** @param {boolean} now @param {import("./gallery.js").Blind} [blind] how the two hang, where nothing is to tell which is which */
 function setPainting(now, blind) {
   painting = now;
   blindPainting = blind ?? null;
