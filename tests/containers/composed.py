@@ -20,7 +20,7 @@ from tests.servers import free_port
 
 PROJECT = "ppd-trial"
 COMPOSE = Path(sys.executable).with_name("docker-compose")
-READY_S = 240.0
+READY_S = 600.0
 
 
 class Project:
