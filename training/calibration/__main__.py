@@ -95,9 +95,10 @@ def run(config: CalibrationConfig, resume: bool = False) -> dict[str, Any]:
         wins_by=None,
     )
     pictures = paint(people, pool, model, painter, config, resume)
-    others = quiz_and_read("test", config.test_people, pool, encoder, config, resume)
-    pictures = pictures.with_others(paint(others, pool, model, painter, config, resume))
-    people = people.with_others(others)
+    if config.test_people:
+        others = quiz_and_read("test", config.test_people, pool, encoder, config, resume)
+        pictures = pictures.with_others(paint(others, pool, model, painter, config, resume))
+        people = people.with_others(others)
     of = after_answers(people, pictures, pool, config)
     checked = check(model, of, people, pool, config)
     report = {

@@ -16,7 +16,7 @@ class CalibrationConfig(PersonalPictures):
     validate_people: int = 64
     """People of "validate"; on their readings the expected reading is fitted."""
     test_people: int = 64
-    """People of "test"."""
+    """People of "test", who had no part in the expected reading; may be none."""
     answers: int = 16
     """Decided answers of each person."""
     paint_at: tuple[int, ...] = (4, 8, 16)
