@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from ppd_model.answers import AnswerModel, belief
-from ppd_model.files.artifact import sha256_of
+from ppd_model.files.artifact import SHORT_DIGEST, sha256_of
+from ppd_model.pipeline import ADAPTER_FILE, MINI_WEIGHTS_DIR
+from ppd_model.presets import get_preset
+from ppd_model.user_encoder import UserEncoder
 from service.core.foretold import expected_reading, foretold
 from service.core.pool import Pair, PairImage, Pool, load_pool
 from tests.running_service import make_pool
+from training.quiz.quizzes import POOL_DIR
 
 MODEL = AnswerModel(
     encoder_version="reader",
@@ -106,3 +110,11 @@ def test_a_model_of_another_pool_is_refused(tmp_path: Path) -> None:
     (folder / "pairs.json").write_text(pairs.replace('"test-1"', '"test-2"'))
     with pytest.raises(ValueError, match="is of pairs with sha256"):
         load_pool(folder)
+
+
+def test_what_is_shipped_belongs_to_the_reader_and_the_adapter_that_are_shipped() -> None:
+    model = load_pool(POOL_DIR).answer_model
+    assert model is not None
+    assert model.encoder_version == UserEncoder.version_of("mini")
+    assert model.adapter_version == sha256_of(MINI_WEIGHTS_DIR / ADAPTER_FILE)[:SHORT_DIGEST]
+    assert len(model.offset_D) == get_preset("mini").user_emb_dim
