@@ -124,6 +124,7 @@ class AnswerModel:
     pairs_sha256: of the file that has the pairs' coordinates.
     wins_at_none and wins_by: log odds that a picture with a taste pleases more than without, at
     clearness 0 and for each unit, with that adapter; None where that could not be foretold.
+    foretells_more: whether what four more answers bring could be foretold, too.
     most_answers: of how many that was measured.
     """
 
@@ -135,6 +136,7 @@ class AnswerModel:
     offset_D: list[float]
     wins_at_none: float | None
     wins_by: float | None
+    foretells_more: bool
 
     def expected_reading(self, mean_K: FloatArray) -> FloatArray:
         """The embedding, D, that readings of such answers have on average."""
@@ -152,6 +154,8 @@ class AnswerModel:
         self, now: Belief, delta_NK: FloatArray, answer_N: NDArray[Any], left_PK: FloatArray
     ) -> float | None:
         """The same after four more answers, to be expected now; left_PK may still be asked."""
+        if not self.foretells_more:
+            return None
         more_MK = telling(now, left_PK)
         likely_B, then = after_more(now, delta_NK, answer_N, more_MK)
         wins_B = self.wins(then.clearness)

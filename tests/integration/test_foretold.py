@@ -33,6 +33,7 @@ def pool_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         offset_D=[0.0] * EMB_DIM,
         wins_at_none=0.5,
         wins_by=1.0,
+        foretells_more=True,
     ).save(folder / "answers.json")
     return folder
 

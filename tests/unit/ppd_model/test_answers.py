@@ -17,6 +17,7 @@ MODEL = AnswerModel(
     offset_D=[0.5, 0.0, 0.0],
     wins_at_none=0.0,
     wins_by=1.0,
+    foretells_more=True,
 )
 
 

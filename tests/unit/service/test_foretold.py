@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from ppd_model.answers import AnswerModel, belief
-from ppd_model.files.artifact import SHORT_DIGEST, sha256_of
-from ppd_model.pipeline import ADAPTER_FILE, MINI_WEIGHTS_DIR
+from ppd_model.files.artifact import sha256_of
 from ppd_model.presets import get_preset
 from ppd_model.user_encoder import UserEncoder
 from service.core.foretold import expected_reading, foretold
@@ -26,6 +25,7 @@ MODEL = AnswerModel(
     offset_D=[0.0, 0.0, 5.0],
     wins_at_none=0.5,
     wins_by=0.5,
+    foretells_more=True,
 )
 
 
@@ -92,6 +92,9 @@ def test_what_was_not_measured_is_not_foretold() -> None:
     at_the_end = foretold(pool(), answers(5), "reader", "adapter")
     assert at_the_end is not None
     assert at_the_end.after_four_more is None, "nine were not measured"
+    silent = foretold(pool(replace(MODEL, foretells_more=False)), answers(4), "reader", "adapter")
+    assert silent is not None
+    assert silent.after_four_more is None
 
 
 def test_a_model_of_another_pool_is_refused(tmp_path: Path) -> None:
@@ -112,9 +115,8 @@ def test_a_model_of_another_pool_is_refused(tmp_path: Path) -> None:
         load_pool(folder)
 
 
-def test_what_is_shipped_belongs_to_the_reader_and_the_adapter_that_are_shipped() -> None:
+def test_what_is_shipped_belongs_to_the_reader_that_is_shipped() -> None:
     model = load_pool(POOL_DIR).answer_model
     assert model is not None
     assert model.encoder_version == UserEncoder.version_of("mini")
-    assert model.adapter_version == sha256_of(MINI_WEIGHTS_DIR / ADAPTER_FILE)[:SHORT_DIGEST]
     assert len(model.offset_D) == get_preset("mini").user_emb_dim
