@@ -210,7 +210,7 @@ def check(
 
 def most_off(groups: Sequence[dict[str, Any]]) -> float:
     """How far promised and won are apart in the group where they are farthest."""
-    return max(abs(group["promised"] - group["won"]["mean"]) for group in groups)
+    return max(abs(float(group["promised"] - group["won"]["mean"])) for group in groups)
 
 
 def by_promise(
