@@ -218,7 +218,7 @@ async def generate(
     request = job.request
     async with tools.database.read() as store:
         wanted = await wanted_by(store, job)
-        if len(wanted.subjects) < len(tastes_named(request)):
+        if _taste_is_gone(request, wanted.subjects):
             raise JobFailure("taste_gone")
         tastes = await tastes_of(store, versions, request, wanted.subjects)
     if job.request_sha256 is not None:
@@ -303,6 +303,16 @@ async def generate(
     tools.pace.made(request["n"] * request["steps"], worked_s)
     await tools.rates.charge_gpu_seconds(spenders(job.tenant, job.lane, job.user_pk), worked_s)
     return True
+
+
+def _taste_is_gone(request: Mapping[str, Any], subjects: Sequence[Subject | JobSubject]) -> bool:
+    """Whether one was deleted since: another's with its subject, one's own with the version.
+
+    Where none was pinned from the beginning the request says the reason.
+    """
+    if len(subjects) < len(tastes_named(request)):
+        return True
+    return request["reason"] is None and any(one.profile_pk is None for one in subjects)
 
 
 async def _give_again(tools: Tools, job: Job, result: dict[str, Any]) -> bool:

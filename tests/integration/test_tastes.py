@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from service.core.auth import MAX_TASTES
+from service.core.errors import JobFailure
 from tests.integration.conftest import Start
 from tests.integration.test_preferences import picture
 from tests.running_service import Service
@@ -104,6 +105,25 @@ async def test_tastes_of_one_person_and_of_others_are_blended(service: Service) 
     erased = await client.delete("/users/bob")
     assert erased.json()["erased"]["jobs"] == 2, "his reading, and the blend with his taste"
     assert (await client.get(f"/jobs/{mixed['id']}")).status_code == 404
+
+
+async def test_a_job_that_runs_again_after_its_taste_was_deleted_is_not_made_without_it(
+    service: Service,
+) -> None:
+    client = service.client()
+    await say(client, "ann", "work")
+    service.runtime.fail_with = JobFailure("out_of_memory")
+    body = {"prompt": "a fox", "user_id": "ann", "taste": "work"}
+    job_id = (await client.post("/generate", json=body)).json()["id"]
+    await service.until(client, job_id, "failed")
+    assert (await client.delete("/users/ann/tastes/work")).status_code == 200
+    service.runtime.fail_with = None
+    async with service.database.write() as store:
+        job = await store.jobs.get(job_id, lock=True)
+        assert job is not None
+        await store.jobs.requeue(job, None)
+    failed = await service.until(client, job_id, "failed")
+    assert failed["error"]["code"] == "taste_gone"
 
 
 async def test_a_taste_that_is_not_there_is_refused_and_not_begun(service: Service) -> None:
