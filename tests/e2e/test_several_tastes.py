@@ -132,3 +132,25 @@ def test_a_taste_is_shared_by_a_code_until_it_is_ended(page: Page, friend: Page)
     steps.expect_painted(friend, PROMPT)
     expect(friend.locator("#frame-mine figcaption strong")).to_have_text("Yours")
     friend.context.close()
+
+
+def test_a_shared_taste_without_a_profile_is_said_to_be_the_shared_one(
+    page: Page, friend: Page
+) -> None:
+    open_studio(page)
+    steps.ask_to_paint(page, PROMPT)
+    steps.expect_painted(page, PROMPT)
+    page.locator("#sharing summary").click()
+    page.locator("#share-make").click()
+    code = page.locator("#share-list code").inner_text()
+
+    open_studio(friend)
+    friend.locator("#sharing summary").click()
+    friend.locator("#taste-code").fill(code)
+    steps.ask_to_paint(friend, PROMPT)
+    steps.expect_painted(friend, PROMPT)
+    expect(friend.locator("#frame-mine .frame-note")).to_have_text(
+        "not personalised: the shared taste has no profile yet"
+    )
+    expect(friend.locator("#frame-base .frame-note")).to_have_text("same seed, without it")
+    friend.context.close()

@@ -30,6 +30,11 @@ const REASONS = /** @type {Record<string, string>} */ ({
   encoding: "not personalised: your choices are still being read",
   strength_zero: "strength 0: exactly the base",
 });
+const SHARED_REASONS = /** @type {Record<string, string>} */ ({
+  ...REASONS,
+  no_profile: "not personalised: the shared taste has no profile yet",
+  encoding: "not personalised: the shared taste is still being read",
+});
 
 const store = memory("studio", {
   prompt: "",
@@ -285,10 +290,11 @@ async function show(pair, how = { fillForm: true }) {
   const masked = isMasked(pair);
   tellWhichIsWhich();
   const file = (/** @type {string} */ kind) => `${pair.prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60)}-${pair.seed}-${kind}.png`;
-  const mineNote = pair.applied ? `strength ${pair.strength.toFixed(2)}` : REASONS[pair.reason ?? ""] ?? "not personalised";
+  const reasons = pair.code ? SHARED_REASONS : REASONS;
+  const mineNote = pair.applied ? `strength ${pair.strength.toFixed(2)}` : reasons[pair.reason ?? ""] ?? "not personalised";
   await Promise.all([
     hang("mine", { url: pair.mine.url, note: mineNote, alt: `${pair.prompt}, ${masked ? "one of two" : inTaste(pair)}`, file: file("yours") }),
-    hang("base", { url: pair.base.url, note: "same seed, without you", alt: `${pair.prompt}, ${masked ? "one of two" : "without your taste"}`, file: file("base") }),
+    hang("base", { url: pair.base.url, note: pair.code ? "same seed, without it" : "same seed, without you", alt: `${pair.prompt}, ${masked ? "one of two" : pair.code ? "without it" : "without your taste"}`, file: file("base") }),
   ]);
   nameMine(pair.code ? "Shared" : "Yours");
   byId("stage-caption").textContent = `${pair.prompt} · seed ${pair.seed}`;
