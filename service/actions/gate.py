@@ -100,7 +100,7 @@ class HeldBytes:
     def came(self, size: int) -> None:
         """Some of the body is here; raises 503 or 429 where there is no room for it."""
         self._came += size
-        if not self._expected:
+        if size and not self._expected:
             self.take(size)
 
     def take(self, more: int) -> None:

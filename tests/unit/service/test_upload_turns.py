@@ -93,6 +93,17 @@ def test_room_for_a_body_lapses_when_the_body_does_not_come(
     asyncio.run(so(Desk(1000)))
 
 
+def test_nothing_more_of_a_body_is_never_refused() -> None:
+    gate = Gate(body_bytes=1000, requests=1)
+    with gate.holding_bytes(("a", "", "x")) as first, gate.holding_bytes(("b", "", "y")) as other:
+        first.came(400)
+        with gate.holding_bytes(("a", "", "z")) as second:
+            second.came(200)
+            other.came(300)
+            second.came(0)  # its end, or that the client has gone
+            assert second.bytes == 200
+
+
 def test_what_was_begun_for_a_request_that_goes_away_is_closed() -> None:
     begun, closed = threading.Event(), threading.Event()
 
