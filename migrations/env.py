@@ -1,5 +1,6 @@
 """Runs migrations; `service.infra.sql.migrate` or alembic.ini says on which database."""
 
+import time
 from typing import Any
 
 from alembic import context
@@ -11,6 +12,7 @@ from service.infra.sql.tables import Base, SchemaFloor
 
 LOCK = 7_767_000_001
 """Of all processes that start at once only one migrates; the others wait and find it done."""
+LOCK_LOOK_EVERY_S = 0.5
 
 
 def ours(name: str | None, kind: str, _: Any) -> bool:
@@ -41,7 +43,10 @@ try:
         if connection.dialect.name == "postgresql":
             # The session's, not the transaction's: an index may end that (`index_while_served`).
             connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'"))
-            connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
+            while not connection.scalar(text(f"SELECT pg_try_advisory_lock({LOCK})")):
+                # No transaction waits: the index that another builds would wait for it to end.
+                connection.commit()
+                time.sleep(LOCK_LOOK_EVERY_S)
             connection.commit()
         context.configure(
             connection=connection,

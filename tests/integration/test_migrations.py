@@ -195,6 +195,27 @@ def test_processes_that_migrate_at_once_wait_for_each_other(postgres_url: str) -
     assert current == head
 
 
+def test_an_index_that_one_builds_does_not_wait_for_those_who_wait_for_it(
+    postgres_url: str,
+) -> None:
+    config = migrate.alembic_config(postgres_url)
+    command.upgrade(config, "0018")
+    engine = create_engine(postgres_url)
+    with engine.connect() as first, ThreadPoolExecutor() as threads:
+        first.execute(text("SELECT pg_advisory_lock(7767000001)"))
+        first.commit()
+        second = threads.submit(command.upgrade, config, "0019")
+        time.sleep(2)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as building:
+            building.execute(text("SET lock_timeout = '1s'"))
+            building.execute(text("CREATE INDEX CONCURRENTLY like_0019 ON users (tenant, lane)"))
+            building.execute(text("DROP INDEX like_0019"))
+        assert not second.done()
+        first.execute(text("SELECT pg_advisory_unlock_all()"))
+        second.result(60)
+    engine.dispose()
+
+
 @pytest.mark.parametrize("revision", ["0012", "0019"])
 def test_an_index_is_built_while_others_write(postgres_url: str, revision: str) -> None:
     """An open transaction that has written to the table would hold a plain one up, and be waited
