@@ -287,8 +287,10 @@ async def test_a_folder_that_holds_something_else_is_refused(
     other = tmp_path / "other"
     other.mkdir()
     (other / "letters.txt").write_text("mine")
+    (other / f"{PART}letter").write_text("mine, too")
     with pytest.raises(ValueError, match="something else"):
         await export(service, other)
+    assert (other / f"{PART}letter").exists()
     (other / "export.json").write_text('{"mark": "of-nobody"}')
     with pytest.raises(ValueError, match="another service"):
         await export(service, other)

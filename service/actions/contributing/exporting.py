@@ -94,14 +94,15 @@ async def export_choices(
 def _prepared(folder: Path) -> str | None:
     """The mark of the export that a folder holds; None for an empty one. Makes it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for part in folder.glob(f"{PART}*"):
-        part.unlink()
-    about = folder / ABOUT
+    parts = list(folder.glob(f"{PART}*"))
+    about, mark = folder / ABOUT, None
     if about.exists():
-        return str(json.loads(about.read_text(encoding="utf-8")).get("mark"))
-    if any(path.name != "lock" for path in folder.iterdir()):
+        mark = str(json.loads(about.read_text(encoding="utf-8")).get("mark"))
+    elif any(path.name != "lock" and path not in parts for path in folder.iterdir()):
         raise ValueError(f"{folder} holds something else than an export: name a new folder")
-    return None
+    for part in parts:
+        part.unlink()
+    return mark
 
 
 async def _export_of(parts: Parts, folder: Path, mark: str | None) -> Export:
