@@ -5,7 +5,9 @@ set -eu
 folder=${1:-secrets} env=${2:-.env}
 umask 077
 mkdir -p "$folder"
-held() { test ! -e "$env" || sed -n "s/^$1=//p" "$env"; }
+chmod 0700 "$folder"
+# As Compose reads it: the last one counts, without its quotes.
+held() { test ! -e "$env" || sed -n "s/^$1=//p" "$env" | tail -n 1 | sed "s/^\([\"']\)\(.*\)\1\$/\2/"; }
 fresh() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 # The folder is its owner's alone. Compose mounts the files as they are, into containers of other users.
 put() {

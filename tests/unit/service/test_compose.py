@@ -144,12 +144,18 @@ def test_the_program_reads_its_secrets_as_the_script_writes_them(
 
 def test_secrets_of_an_older_env_are_taken_over(tmp_path: Path) -> None:
     env = tmp_path / ".env"
-    env.write_text("PORT=81\nPOSTGRES_PASSWORD=old\nREDIS_PASSWORD=older\n")
+    env.write_text("PORT=81\nPOSTGRES_PASSWORD=no\nPOSTGRES_PASSWORD='old'\nREDIS_PASSWORD=older\n")
     made = made_secrets(tmp_path / "secrets", env)
     assert made["postgres_password"] == "old"
     assert made["ppd_database_url"] == "postgresql://ppd:old@postgres:5432/ppd"
     assert made["ppd_redis_url"] == "redis://:older@redis:6379/0"
     assert len(made["ppd_session_secret"]) == 64
+
+
+def test_a_folder_of_secrets_that_others_could_open_is_closed_to_them(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir(mode=0o755)
+    made_secrets(tmp_path / "secrets", tmp_path / "none")
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
 
 
 def test_a_worker_is_given_longer_than_it_takes_to_stop() -> None:

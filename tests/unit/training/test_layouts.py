@@ -8,7 +8,7 @@ import json
 import os
 import pickle
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +262,40 @@ def test_a_pickle_of_something_else_is_refused_by_name(
     path = tmp_path / "bench.pkl"
     path.write_bytes(pickle.dumps(found))
     with pytest.raises(ValueError, match=rf"bench.pkl.*{why}"):
+        open_files("learn_user_pref", [path])
+
+
+class _Given:
+    """Pickled as a call of `what` on arguments, and a state."""
+
+    def __init__(self, what: Any, arguments: tuple[Any, ...], state: Any = None) -> None:
+        self.reduced = what, arguments, state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.reduced
+
+
+def _of_many_nothings() -> Any:
+    empty = np.array([], dtype=np.float64)
+    reconstruct, arguments, state = empty.__reduce__()[:3]
+    assert isinstance(state, tuple)
+    rows = (state[0], (10**12, 0), *state[2:])
+    return [RECORDS[0] | {"label0": _Given(reconstruct, arguments, rows)}]
+
+
+def _within_itself() -> Any:
+    endless: list[Any] = []
+    endless.append(endless)
+    return [RECORDS[0] | {"reference_list": endless}]
+
+
+@pytest.mark.parametrize("crafted", [_of_many_nothings, _within_itself])
+def test_a_small_pickle_that_stands_for_endless_lists_is_refused(
+    tmp_path: Path, crafted: Callable[[], Any]
+) -> None:
+    path = tmp_path / "bench.pkl"
+    path.write_bytes(pickle.dumps(crafted()))
+    with pytest.raises(ValueError, match="not laid out as known"):
         open_files("learn_user_pref", [path])
 
 

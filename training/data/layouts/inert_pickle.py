@@ -9,7 +9,7 @@ refused. Known are lists of dictionaries, and data frames as pandas 1.3 to 2.3 w
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -76,7 +76,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         return list(_records(found))
     except (pickle.UnpicklingError, EOFError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{path}: not read: {error}") from error
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path}: not laid out as known: {error}") from error
 
 
@@ -123,6 +123,8 @@ def plain(value: Any) -> Any:
 
 
 def _array(flat: NDArray[Any], shape: tuple[int, ...], order: Literal["C", "F"]) -> list[Any]:
+    if not flat.size and any(shape):  # it would be a list for each of any number of rows
+        raise ValueError(f"an array of shape {shape} that holds nothing")
     values: list[Any] = flat.reshape(shape, order=order).tolist()
     return values
 
@@ -135,9 +137,9 @@ def _dtype(dtype: Inert) -> np.dtype[Any]:
     return found
 
 
-def _places(place: Any) -> list[int]:
+def _places(place: Any) -> Sequence[int]:
     if isinstance(place, Inert) and place.what == "slice":
-        return list(range(*place.given))
+        return range(*place.given)
     numbers: list[int] = plain(place)
     return numbers
 
