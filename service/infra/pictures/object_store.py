@@ -73,28 +73,27 @@ class ObjectImageStore:
         """One request with the length and the checksum of all of it; a store that fails for want of
         anything but room is asked again."""
         path = check_key(key)
-        until_s = time.monotonic() + self._timeout_s - _PAUSE_S
+        until_s = time.monotonic() + self._timeout_s
         while True:
             try:
-                return await self._put(path, data)
+                return await self._put(path, data, until_s - time.monotonic())
             except (StorageFull, TimeoutError):
                 raise
             except OSError:
-                if time.monotonic() > until_s:
+                if time.monotonic() + _PAUSE_S > until_s:
                     raise
             await asyncio.sleep(_PAUSE_S)
 
-    async def _put(self, path: str, data: bytes) -> None:
+    async def _put(self, path: str, data: bytes, within_s: float) -> None:
         with _as_os_errors(path):
-            await self._in_time(
-                obstore.put_async(
+            async with asyncio.timeout(within_s):
+                await obstore.put_async(
                     self._store,
                     path,
                     data,
                     attributes={"Content-Type": _media_type(path)},
                     use_multipart=False,
                 )
-            )
 
     async def full(self) -> bool:
         """Never; raises OSError when the store does not answer, within two seconds.

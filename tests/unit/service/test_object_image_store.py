@@ -107,6 +107,14 @@ async def test_a_store_that_stays_away_is_an_error_in_time(bucket: Bucket, fault
     assert bucket.keys == {"abc/1-0.png"}
 
 
+async def test_writing_that_is_tried_again_ends_in_time_too(bucket: Bucket) -> None:
+    bucket.faults.extend(["500"] * 4 + ["slow"] * 4)  # obstore repeats a try three times
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="the image store"):
+        await store_of(bucket, timeout_s=2.0).put("abc/1-1.png", b"two")
+    assert time.monotonic() - began < 2.7
+
+
 async def test_nobody_at_the_address_is_an_error(bucket: Bucket) -> None:
     store = store_of(bucket, endpoint=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(OSError, match="the image store"):
