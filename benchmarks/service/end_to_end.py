@@ -147,15 +147,20 @@ def post_choices(client: httpx.Client, user_id: str, choices: list[dict[str, Any
 def generate(client: httpx.Client, request: dict[str, Any]) -> tuple[bytes, float]:
     """The picture's bytes, and the seconds until the job had succeeded."""
     started_s = time.perf_counter()
+    (url, *_) = made(client, request)
+    seconds = time.perf_counter() - started_s
+    return client.get(url).raise_for_status().content, seconds
+
+
+def made(client: httpx.Client, request: dict[str, Any]) -> list[str]:
+    """Addresses of the pictures of a request, when all are made."""
     job = json_of(client.post("/generate", json=request, headers={"Prefer": "wait=60"}))
     while job["status"] in ("queued", "running"):
         time.sleep(POLL_S)
         job = json_of(client.get(f"/jobs/{job['id']}"))
-    seconds = time.perf_counter() - started_s
     if job["status"] != "succeeded":
         raise RuntimeError(f"job {job['id']} is {job['status']}: {job.get('error')}")
-    url = job["result"]["images"][0]["url"]
-    return client.get(url).raise_for_status().content, seconds
+    return [image["url"] for image in job["result"]["images"]]
 
 
 def json_of(response: httpx.Response) -> Any:

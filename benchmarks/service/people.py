@@ -6,8 +6,10 @@
 
 Nothing of the project's looks, people or judges takes part. A taste is a function of plain measures
 of pixels, in standard deviations of the quiz's own pictures within a caption. Each person answers
-the quiz pair by pair, and after each number of decided answers (--answers) asks for the same
-pictures with their taste and without it.
+pair by pair, and after each number of decided answers (--answers) asks for the same
+pictures with their taste and without it. The first answers (--quiz) are to the quiz, all others
+between two pictures that the service made of one prompt: in their taste and without it, as the
+studio has them, or, before there is a profile, two without.
 
     single      one of the measures of picture_statistics.py, more of it or less
     mixed       a direction drawn at random over all eight, of length 1
@@ -31,6 +33,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -38,7 +41,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.picture_statistics import STATISTICS, Picture
-from benchmarks.service.end_to_end import POLL_S, generate, json_of
+from benchmarks.service.end_to_end import POLL_S, generate, json_of, made
+from training.data.preferences import CHOICES_PER_PROFILE
 from training.reports.statistics import clustered_mean, wins
 
 TIE_BELOW_SD = 0.05
@@ -203,6 +207,8 @@ class Person:
     user_id: str
     world: World
     utility: Utility
+    quiz: int
+    rng: np.random.Generator
     decided: int = 0
 
     def answer(self, until: int) -> float | None:
@@ -214,14 +220,35 @@ class Person:
         for _ in range(MOST_ASKED * until):
             if self.decided == until:
                 return self._promised()
-            asked = json_of(self.client.get(f"/users/{self.user_id}/quiz"))["pairs"][0]["pair_id"]
-            first, second = (self.utility(one_M) for one_M in self.world.pairs[asked].measures_2M)
+            asked, measures_2M = self._asked() if self.decided < self.quiz else self._made()
+            first, second = (self.utility(one_M) for one_M in measures_2M)
             preferred = None if abs(first - second) < tie_below else int(second > first)
-            choice = {"pair_id": asked, "preferred": preferred}
+            choice = {**asked, "preferred": preferred}
             path = f"/users/{self.user_id}/preferences"
             json_of(self.client.post(path, json={"choices": [choice]}))
             self.decided += preferred is not None
         raise RuntimeError(f"{self.user_id}: {self.decided} of {until} pairs are decided")
+
+    def _asked(self) -> tuple[dict[str, Any], NDArray[np.float64]]:
+        """The quiz's next pair."""
+        asked = json_of(self.client.get(f"/users/{self.user_id}/quiz"))["pairs"][0]["pair_id"]
+        return {"pair_id": asked}, self.world.pairs[asked].measures_2M
+
+    def _made(self) -> tuple[dict[str, Any], NDArray[np.float64]]:
+        """Two pictures of a new prompt, made now."""
+        request = {
+            "prompt": str(self.rng.choice(self.world.captions)),
+            "seed": int(self.rng.integers(2**31)),
+        }
+        if self.decided < CHOICES_PER_PROFILE:
+            urls = made(self.client, {**request, "n": 2})
+        else:
+            self._promised()
+            own = {**request, "user_id": self.user_id}
+            urls = [url for each in (own, request) for url in made(self.client, each)]
+        measures_2M = np.stack([self.world.measures(_bytes(self.client, url)) for url in urls])
+        ids = [urlsplit(url).path.rpartition("/")[2] for url in urls]
+        return {"image_ids": ids}, measures_2M
 
     def _promised(self) -> float | None:
         """Wait for the profile of all answers."""
@@ -260,6 +287,7 @@ def group_report(
     people: int,
     prompts: int,
     answers: Sequence[int],
+    quiz: int,
     seed: int,
 ) -> dict[str, Any]:
     draw, of = GROUPS[name]
@@ -273,7 +301,9 @@ def group_report(
             {"prompt": str(rng.choice(world.captions)), "seed": int(rng.integers(2**31))}
             for _ in range(prompts)
         ]
-        person = Person(client, f"people-{name}-{number}-{stamp}", world, utility)
+        who = f"people-{name}-{number}-{stamp}"
+        drawn = np.random.default_rng([seed, number, 3])
+        person = Person(client, who, world, utility, quiz, drawn)
         found = met(person, answers, asked)
         print(f"{name} {number}:", *(f"{np.mean(gains):+.2f}" for _, gains in found), flush=True)
         return found
@@ -318,6 +348,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--people", type=int, default=16, help="of each group")
     parser.add_argument("--prompts", type=int, default=4, help="of each person")
     parser.add_argument("--answers", type=int, nargs="+", default=[4], help="decided, each number")
+    parser.add_argument("--quiz", type=int, default=1000, help="answers to the quiz, at first")
     parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=list(GROUPS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -327,7 +358,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     with httpx.Client(base_url=given.url, headers=headers, timeout=120) as client:
         for name in given.groups:
             report[name] = group_report(
-                client, name, given.people, given.prompts, sorted(given.answers), given.seed
+                client,
+                name,
+                given.people,
+                given.prompts,
+                sorted(given.answers),
+                given.quiz,
+                given.seed,
             )
             if given.out is not None:  # after each: a run may be cut short
                 given.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -25,7 +25,7 @@ async def test_people_answer_the_quiz_and_are_shown_pictures_with_and_without_th
     def measured() -> tuple[people.World, dict[str, Any]]:
         with client_of(service) as client:
             world = people.World(client, people.FOREIGN)
-            return world, people.group_report(client, "foreign", 2, 2, answers=[4, 8], seed=0)
+            return world, people.group_report(client, "foreign", 2, 2, [4, 8], quiz=8, seed=0)
 
     world, report = await asyncio.to_thread(measured)
     for measure in range(len(people.FOREIGN)):
@@ -41,6 +41,27 @@ async def test_people_answer_the_quiz_and_are_shown_pictures_with_and_without_th
     asked = [made.strength for made in service.runtime.generated if made.user_emb_D is not None]
     assert len(asked) == 8
     assert len(service.runtime.generated) == 12, "without a taste once for each prompt"
+
+
+async def test_answers_after_the_quiz_are_between_pictures_that_were_made(service: Service) -> None:
+    def measured() -> list[dict[str, Any]]:
+        with client_of(service) as client:
+            world = people.World(client, people.FOREIGN)
+            utility = people.GROUPS["foreign"][0](0, world, np.random.default_rng(1))
+            rng = np.random.default_rng(2)
+            person = people.Person(client, "ann", world, utility, quiz=3, rng=rng)
+            person.answer(6)
+            answers: list[dict[str, Any]] = client.get("/users/ann/preferences").json()["choices"]
+            return [one for one in answers if one["preferred"] is not None]
+
+    answers = await asyncio.to_thread(measured)
+    assert sorted(one["origin"] for one in answers) == ["made"] * 3 + ["pool"] * 3
+    own = [made for made in service.runtime.generated if made.user_emb_D is not None]
+    assert own, "with a profile, one of the two is in their taste"
+    of_prompts = {
+        (made.prompt, made.seed) for made in service.runtime.generated if made.user_emb_D is None
+    }
+    assert {(made.prompt, made.seed) for made in own} <= of_prompts
 
 
 async def test_a_text_and_its_opposite_are_compared_by_the_same_prompts_and_seeds(
