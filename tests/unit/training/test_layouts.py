@@ -20,7 +20,6 @@ from tests.fake_pickapic import jpeg
 from tests.small_world import PRESET, write_small_world
 from training.data.dataset import load_pairs
 from training.data.layouts.catalog import LayoutName, open_files
-from training.data.layouts.inert_pickle import read_records
 from training.data.layouts.listed import Answer, ListedFiles
 from training.data.pair_files import PairFiles
 from training.data.preferences import read_preferences
@@ -307,14 +306,6 @@ def test_numbers_as_numpy_pickles_them_are_read(tmp_path: Path) -> None:
     assert answers_of("learn_user_pref", path)[-1] == Answer(
         "7", "a stag", (sha256(b"new 0"), sha256(b"new 1")), 0
     )
-
-
-def test_equally_long_lists_in_a_column_stay_lists(tmp_path: Path) -> None:
-    column = np.empty(2, dtype=object)
-    column[0], column[1] = ["a", "b"], ["c", "d"]
-    path = tmp_path / "bench.pkl"
-    path.write_bytes(pickle.dumps([{"histories": column}]))
-    assert read_records(path) == [{"histories": [["a", "b"], ["c", "d"]]}]
 
 
 def test_a_ranking_is_the_pairs_of_its_pictures(tmp_path: Path) -> None:

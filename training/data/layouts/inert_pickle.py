@@ -117,8 +117,7 @@ def plain(value: Any) -> Any:
     order = "F" if fortran else "C"
     if isinstance(data, list):  # of any objects
         objects = np.empty(len(data), dtype=object)
-        for place, each in enumerate(data):  # assigned at once, equally long lists would be rows
-            objects[place] = plain(each)
+        objects[:] = [plain(each) for each in data]
         return _array(objects, shape, order)
     return _array(np.frombuffer(plain(data), _dtype(dtype)), shape, order)
 
