@@ -90,12 +90,6 @@ def ask_together(part: Sequence[tuple[Judge, Question]]) -> list[Outcome]:
     return [_outcome(*answers) for answers in zip(shown, turned, strict=True)]
 
 
-def ask_all(questions: Iterable[tuple[Judge, Question]], *, workers: int = 1) -> Iterator[Outcome]:
-    """Verdicts in the order of the questions, as `ask_parts` of one question each."""
-    for outcomes in ask_parts(([question] for question in questions), workers=workers):
-        yield from outcomes
-
-
 def ask_parts(
     parts: Iterable[Sequence[tuple[Judge, Question]]], *, workers: int = 1
 ) -> Iterator[list[Outcome]]:

@@ -26,7 +26,7 @@ from training.judges.judge import (
     JudgeError,
     Outcome,
     Question,
-    ask_all,
+    ask_parts,
     ask_together,
     ask_twice,
     tally,
@@ -109,21 +109,22 @@ def test_verdicts_keep_the_order_of_the_questions() -> None:
         (Slow(), Question(CHOICES, "x", plain(a), plain(b)))
         for a, b in [(100, 200), (250, 180), (120, 90)]
     ]
-    verdicts = list(ask_all(questions, workers=3))
+    parts = ([question] for question in questions)
+    verdicts = [one for (one,) in ask_parts(parts, workers=3)]
     assert verdicts == ["second", "first", "first"]
 
 
 def test_questions_are_made_when_their_turn_comes() -> None:
     made = 0
 
-    def questions() -> Iterator[tuple[Scripted, Question]]:
+    def questions() -> Iterator[list[tuple[Scripted, Question]]]:
         nonlocal made
         for _ in range(50):
             made += 1
-            yield Scripted(0, 1), QUESTION
+            yield [(Scripted(0, 1), QUESTION)]
 
-    verdicts = ask_all(questions(), workers=2)
-    assert next(verdicts) == "first"
+    verdicts = ask_parts(questions(), workers=2)
+    assert next(verdicts) == ["first"]
     assert made <= 4
     verdicts.close()  # type: ignore[attr-defined]
 
@@ -345,7 +346,7 @@ def test_a_refusal_ends_the_whole_run(served: Callable[..., Endpoint]) -> None:
     endpoint = served(reply(401, "bad key"))
     settings = EndpointSettings.read({URL: endpoint.url, MODEL: "m"})
     with EndpointJudge(settings) as judge:
-        verdicts = ask_all(((judge, QUESTION) for _ in range(100)), workers=2)
+        verdicts = ask_parts(([(judge, QUESTION)] for _ in range(100)), workers=2)
         with pytest.raises(JudgeError, match="bad key"):
             list(verdicts)
     assert len(endpoint.requests) < 10
