@@ -28,7 +28,6 @@ _OF_TASTES = (
 def upgrade() -> None:
     """Apply."""
     with op.batch_alter_table("users") as users:
-        users.alter_column("user_id", existing_type=sa.String(128), type_=sa.String(193))
         users.add_column(sa.Column("owner_pk", sa.String(length=32), nullable=True))
         users.add_column(sa.Column("taste", sa.String(length=64), nullable=True))
         users.create_foreign_key(
@@ -63,4 +62,3 @@ def downgrade() -> None:
         users.drop_constraint(op.f("fk_users_owner_pk"), type_="foreignkey")
         users.drop_column("taste")
         users.drop_column("owner_pk")
-        users.alter_column("user_id", existing_type=sa.String(193), type_=sa.String(128))

@@ -138,11 +138,11 @@ def scales(trial: Trial) -> str:
     return f"{found}; {REPLICAS} replicas, {WORKERS} workers, and back to one of each"
 
 
-def changes_version(to: str) -> Callable[[Trial], str]:
-    """In the order of docs/deploy.md, under load: migrate, workers, API."""
+def changes_version(to: str, again: str = "") -> Callable[[Trial], str]:
+    """In the order of docs/deploy.md, under load of new people: migrate, workers, API."""
 
     def step(trial: Trial) -> str:
-        load = trial.load(f"to-{to}")
+        load = trial.load(f"{again}to-{to}")
         before = _schema(trial)
         load.begin()
         time.sleep(UPRIGHT_S)
@@ -219,7 +219,7 @@ CPU: list[tuple[str, Callable[[Trial], str]]] = [
     ("the older version", starts_older),
     ("upgrade under load", changes_version("now")),
     ("rollback under load", changes_version("before")),
-    ("upgrade again", changes_version("now")),
+    ("upgrade again", changes_version("now", again="again-")),
     ("people are there", still_has_its_people),
     *((f"{name} killed under load", restarted(name, "kill")) for name in STORES_AND_OURS),
     ("stops", ends_cleanly),

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
@@ -86,6 +87,36 @@ def test_every_migration_says_which_code_may_run_on_its_schema(url: str, engine:
     with engine.connect() as connection:
         floor = connection.scalar(text("SELECT revision FROM schema_floor"))
     assert floor == scripts[0].module.oldest_code
+
+
+def test_what_code_of_every_version_has_prepared_still_runs_on_the_newest_schema(
+    postgres_url: str,
+) -> None:
+    config = migrate.alembic_config(postgres_url)
+    scripts = list(ScriptDirectory.from_config(config).walk_revisions())
+    floor = scripts[0].module.oldest_code
+    prepared: list[tuple[str, Any, list[str]]] = []
+    for script in reversed(scripts):
+        command.upgrade(config, script.revision)
+        if script.revision < floor:
+            continue
+        engine = create_engine(postgres_url)
+        tables = {
+            name: inspect(engine).get_columns(name) for name in inspect(engine).get_table_names()
+        }
+        engine.dispose()
+        connection = psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True)
+        reads = [
+            f"SELECT {', '.join(column['name'] for column in columns)} FROM {name}"
+            for name, columns in tables.items()
+        ]
+        for read in reads:
+            connection.execute(read, prepare=True)
+        prepared.append((script.revision, connection, reads))
+    for revision, connection, reads in prepared:
+        with connection:
+            for read in reads:
+                assert connection.execute(read, prepare=True).fetchall() is not None, revision
 
 
 def made_by_a_newer_version(engine: Engine, floor: str | None) -> None:

@@ -289,3 +289,20 @@ async def test_contributing_is_decided_for_all_tastes_those_to_come_too(service:
     await client.put("/users/ann/contribution", json={"contribute": False})
     async with service.database.write() as store:
         assert await store.exports.answers(export, 1) == []
+
+
+async def test_names_that_are_too_long_together_are_refused(service: Service) -> None:
+    client = service.client()
+    person = "a" * 120
+    fits = await client.put(f"/users/{person}/profile?taste=evening", json=TEXT, headers=WAIT)
+    assert fits.status_code == 200, fits.text
+    for answer in (
+        await client.put(f"/users/{person}/profile?taste=evenings", json=TEXT),
+        await client.post(
+            "/generate", json={"prompt": "a boat", "user_id": person, "taste": "evenings"}
+        ),
+    ):
+        assert answer.status_code == 422
+        (error,) = answer.json()["errors"]
+        assert error["pointer"] == "/taste"
+        assert "7 characters" in str(error)

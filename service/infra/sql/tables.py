@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from service.core.auth import LONGEST_NAME
 from service.infra.sql.clock import UtcDateTime, present
 
 
@@ -99,7 +100,7 @@ class User(Base):
 
     pk: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
     tenant: Mapped[str] = mapped_column(String(64))
-    user_id: Mapped[str] = mapped_column(String(193))
+    user_id: Mapped[str] = mapped_column(String(LONGEST_NAME))
     created_at: Mapped[datetime] = mapped_column(default=present())
     seen_at: Mapped[datetime | None] = mapped_column(default=now)
     """When something was last asked in this person's name, to the day."""
