@@ -43,7 +43,7 @@ async def test_four_answers_posted_together_become_a_profile(service: Service) -
     assert state["profile"]["text"].startswith("Likes what was chosen")
     assert state["profile"]["likes"] == ["warm light"]
     assert state["profile"]["dislikes"] == ["clutter"]
-    said = {"text", "likes", "dislikes", "not_understood", "answers"}
+    said = {"text", "likes", "dislikes", "not_understood", "answers_used"}
     assert set(state["profile"]) == said  # no number nobody checked
     assert (await client.get(state["links"]["job"])).json()["status"] == "succeeded"
 
