@@ -267,7 +267,12 @@ async def test_a_job_goes_on_when_its_client_has_left(service: Service) -> None:
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [("numerical_error", 500), ("out_of_memory", 503), ("deadline_exceeded", 504)],
+    [
+        ("numerical_error", 500),
+        ("out_of_memory", 503),
+        ("storage_full", 503),
+        ("deadline_exceeded", 504),
+    ],
 )
 async def test_a_job_that_failed_says_why_and_is_not_asked_for_again(
     service: Service, code: str, status: int
@@ -277,6 +282,7 @@ async def test_a_job_that_failed_says_why_and_is_not_asked_for_again(
         with pytest.raises(openai.InternalServerError) as failed:
             await client.images.generate(prompt="a", user="ann")
     assert (failed.value.status_code, failed.value.code) == (status, code)
+    assert ("retry-after" in failed.value.response.headers) == (status == 503)
     assert len((await service.client().get("/users/ann/export")).json()["jobs"]) == 1
 
 

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
 from ppd_model.pictures.writing import DEFAULT_QUALITY
+from service.actions.limits import STORAGE_RETRY_AFTER
 from service.api.deps import CallerDep, ServicesDep
 from service.api.http.openai_errors import OPENAI_ERRORS
 from service.api.image_lookup import stored_bytes
@@ -39,7 +40,7 @@ router = APIRouter(prefix="/v1", tags=["openai"], route_class=TriedRoute, respon
 _THEIR_NAMES = {"/user_id": "/user", "/width": "/size", "/height": "/size"}
 _FAILED_STATUS = {
     "canceled": 409, "expired": 503, "out_of_memory": 503, "deadline_exceeded": 504,
-    "content_refused": 400, "moderation_unavailable": 503,
+    "content_refused": 400, "moderation_unavailable": 503, "storage_full": 503,
 }  # fmt: skip
 """By the code of a job that did not succeed; 500 for all others."""
 
@@ -250,7 +251,8 @@ async def _finished(services: Services, caller: Caller, job_id: str) -> tuple[Jo
         code = job.error_code or job.status
         status = _FAILED_STATUS.get(code, 500)
         detail = f"{job.error_detail or CODES[code]} See GET /jobs/{job.id}."
-        raise ServiceError(status, code, detail, headers=here)
+        later = STORAGE_RETRY_AFTER if status == 503 else {}
+        raise ServiceError(status, code, detail, headers={**here, **later})
     if any(image_id not in found for image_id in ids):
         raise ServiceError(404, "image_not_found")  # erased meanwhile
     return job, [found[image_id] for image_id in ids]
