@@ -190,6 +190,19 @@ class Connection(H11Protocol):
         self._last = (self._last + data)[-3:] if len(data) < 3 else data[-3:]
         super().data_received(data)
 
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be read is 400 where no answer has begun, and the last in any case.
+
+        A request whose body it was of is answered no more: that would be a second answer.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
     def phase(self) -> Phase:
         """What it is about at present."""
         theirs = self.conn.their_state

@@ -190,3 +190,24 @@ async def test_what_a_proxy_may_read_as_another_request_is_400_and_the_last(
         answers = await to_the_end(stream)
     assert answers.startswith(b"HTTP/1.1 400")
     assert answers.count(b"HTTP/1.1") == 1
+
+
+HALF = (
+    b"POST /generate HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"
+)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_body_that_cannot_be_read_has_one_answer_and_is_no_error_of_ours(
+    service: Service, caplog: pytest.LogCaptureFixture, apart: bool
+) -> None:
+    async with open_to(service, HALF if apart else HALF + b"no size\r\n") as (reader, writer):
+        if apart:  # the answer is there before the rest of the body is
+            async with asyncio.timeout(20):
+                assert b" 401 " in await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"no size\r\n")
+        rest = await to_the_end((reader, writer))
+    assert rest.count(b"HTTP/1.1 ") == (0 if apart else 1)
+    assert apart or b" 400 " in rest
+    assert [seen for seen in caplog.records if seen.levelno >= logging.ERROR] == []
