@@ -1,6 +1,6 @@
 """A person's answers and the profile that comes of them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -11,7 +11,7 @@ from service.actions.moderating import Content, refuse
 from service.actions.words import caption_not_read
 from service.api.deps import CallerDep, ProtectedRoute, ServicesDep, TasteDep, WaitDep
 from service.api.http.cursors import decode_cursor, encode_cursor
-from service.api.idempotency import Accepted, OnceDep
+from service.api.idempotency import Accepted, Once, OnceDep, Prepare, Work
 from service.api.made_pairs import MadePair, made_pairs
 from service.api.routes.jobs import wait_if_asked
 from service.api.routes.pairs import pair_out
@@ -148,11 +148,7 @@ async def post_preferences(
         overtaken.extend(late)
         return Accepted(ids, user_pk=user.person_pk)
 
-    try:
-        accepted = await once.do(work, read_pictures)
-    except Exception:  # no cancellation: it may come after the commit, and has no time to look
-        await delete_leftovers(services, stored_keys)
-        raise
+    accepted = await _once_with_pictures(services, once, work, read_pictures, stored_keys)
     for adapter_version, outcome in told:
         services.metrics.blind_choice(adapter_version, outcome)
     _announce(services, overtaken, accepted["job_id"])
@@ -207,11 +203,7 @@ async def post_likes(
         overtaken.extend(late)
         return Accepted(ids, user_pk=user.person_pk)
 
-    try:
-        accepted = await once.do(work, read_pictures)
-    except Exception:  # no cancellation: it may come after the commit, and has no time to look
-        await delete_leftovers(services, stored_keys)
-        raise
+    accepted = await _once_with_pictures(services, once, work, read_pictures, stored_keys)
     _announce(services, overtaken, accepted["job_id"])
     return await _present(name, accepted, request, response, caller, services, wait_s)
 
@@ -558,6 +550,17 @@ def _choice_row(
         preferred=choice.preferred,
         made=None if made is None else made.made,
     )
+
+
+async def _once_with_pictures(
+    services: Services, once: Once, work: Work, read_pictures: Prepare, stored_keys: Sequence[str]
+) -> dict[str, Any]:
+    """What `once.do` gives; where it fails, pictures that `work` had stored go again."""
+    try:
+        return await once.do(work, read_pictures)
+    except Exception:  # no cancellation: it may come after the commit, and has no time to look
+        await delete_leftovers(services, stored_keys)
+        raise
 
 
 async def _begin(
