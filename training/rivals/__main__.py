@@ -5,7 +5,7 @@
 1. Readers are fitted on known people's answers (arms.py), and what they tell of unseen people's
    tastes is measured (told.py).
 2. All arms that need an adapter are trained side by side, on the same batches (together.py).
-3. Each arm's strength is chosen on people of the validation seeds, by one rule (`strength_of`).
+3. Each arm's strength is chosen on people of the validation seeds, by one rule (methods.py).
 4. People of the test seeds answer the quiz's four pairs; every arm paints their prompts from the
    same seeds, and their true tastes say which picture they prefer: each arm's or the base's, and
    each arm's or each other's.
